@@ -4,10 +4,10 @@ The database holds the same lists as tables (``mill.outcome``, ``mill.drop_reaso
 a test compares the two.
 """
 
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 
 
-class DropReason(str, Enum):
+class DropReason(StrEnum):
     """Why an extracted link became no pair. Every link has one of these or is kept."""
 
     NO_URL = "no_url"  # the link has no url, or an empty one

@@ -1,7 +1,11 @@
 """What can go wrong in a worker, by what should be done about it."""
 
 
-class TaskFailed(Exception):
+class WorkerError(Exception):
+    """Base of the errors here; its text is one sentence for a person."""
+
+
+class TaskFailed(WorkerError):
     """This task cannot be finished by this worker; the reason goes to the database.
 
     retry: True where another try, later or elsewhere, may succeed (a 503, a broken
@@ -14,5 +18,17 @@ class TaskFailed(Exception):
         self.retry = retry
 
 
-class Refused(Exception):
-    """The configuration or the database refuses; one sentence that says what to do."""
+class LeaseLost(WorkerError):
+    """The lease is not held any more: drop the work, what was submitted stays."""
+
+
+class Malformed(WorkerError):
+    """The database refused an argument or a submission, and changed nothing."""
+
+
+class Refused(WorkerError):
+    """The configuration or the database refuses this worker; the text says what to do."""
+
+
+class Unreachable(WorkerError):
+    """The database did not answer for as long as the worker was willing to wait."""

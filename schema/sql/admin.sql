@@ -1,0 +1,130 @@
+-- What the admin's commands call. No EXECUTE for anyone but the owner and its members.
+
+create function mill.add_wat(p_crawl text, p_locations text[]) returns integer
+language sql
+as $$
+    with the_crawl as (
+        insert into mill.crawl (name) select p_crawl where p_crawl is not null
+        on conflict (name) do update set name = excluded.name
+        returning crawl_id
+    ), added as (
+        insert into mill.wat_file (crawl_id, location)
+        select (select crawl_id from the_crawl), l.location
+          from (select location, min(ordinality) as place from unnest(p_locations) with ordinality u (location, ordinality)
+                 group by location) l
+         order by l.place
+        on conflict (location) do nothing
+        returning wat_id
+    ), queued as (
+        insert into mill.task (kind, wat_id) select 'extract', wat_id from added order by wat_id returning 1
+    )
+    select count(*)::integer from queued
+$$;
+comment on function mill.add_wat is 'Adds WAT files, and their extract tasks; those known already are left alone. Returns how many were new.';
+
+create function mill.add_model(p_name text, p_pretrained text, p_digest text, p_dims integer, out model_id integer, out queued integer)
+language plpgsql
+as $$
+begin
+    insert into mill.model (name, pretrained, digest, dims) values (p_name, p_pretrained, p_digest, p_dims)
+    on conflict (digest) do update set name = excluded.name, pretrained = excluded.pretrained
+    returning model.model_id into model_id;
+    perform mill.queue_scoring(t.batch_id, t.attempt, add_model.model_id)
+       from mill.task t where t.kind = 'download' and t.state = 'done' and t.slot is not null;
+    select count(*) into queued from mill.task t where t.model_id = add_model.model_id and t.state = 'ready';
+end
+$$;
+comment on function mill.add_model is 'Makes a model known, and queues the batches whose thumbnails are still there.';
+
+create function mill.add_worker(p_login name, p_name text, p_kind text, p_password text) returns void
+language plpgsql
+as $$
+begin
+    insert into mill.worker (login, name, kind) values (p_login, p_name, p_kind);
+    execute format('create role %I login password %L connection limit 8 in role %I',
+                   p_login, p_password, left(current_database(), 40) || '_' || p_kind);
+    execute format('alter role %I set statement_timeout = %L', p_login, '10min');
+    execute format('alter role %I set idle_in_transaction_session_timeout = %L', p_login, '5min');
+end
+$$;
+comment on function mill.add_worker is 'Makes a worker and its login. The password is a SCRAM verifier, so that no log holds it.';
+
+create function mill.add_researcher(p_login name, p_password text) returns void
+language plpgsql
+as $$
+begin
+    execute format('create role %I login password %L connection limit 4 in role %I',
+                   p_login, p_password, left(current_database(), 40) || '_researcher');
+    execute format('alter role %I set default_transaction_read_only = on', p_login);
+    execute format('alter role %I set statement_timeout = %L', p_login, '30min');
+end
+$$;
+comment on function mill.add_researcher is 'Makes a login that reads the views in report.';
+
+create function mill.disable_worker(p_name text) returns boolean
+language plpgsql
+as $$
+declare
+    l name;
+begin
+    update mill.worker set disabled_at = coalesce(disabled_at, now()) where name = p_name returning login into l;
+    if not found then
+        return false;
+    end if;
+    execute format('alter role %I nologin', l);
+    perform pg_terminate_backend(pid) from pg_stat_activity where usename = l;
+    return true;
+end
+$$;
+comment on function mill.disable_worker is 'Ends a worker''s login and its sessions. Its leases run out; what was accepted stays.';
+
+-- A parked task whose thumbnails are gone cannot go on where it stopped: what it lacks is fetched anew.
+create function mill.retry_task(p_task_id bigint) returns text
+language plpgsql
+as $$
+declare
+    t mill.task;
+    d mill.task;
+    anew integer[];
+begin
+    select * into t from mill.task where task_id = p_task_id for update;
+    if not found or t.state <> 'parked' then
+        return null;
+    end if;
+    select * into d from mill.task x where x.kind = 'download' and x.batch_id = t.batch_id and x.attempt = t.attempt;
+    if t.kind = 'extract' or d.slot is not null
+       or t.kind = 'download' and not exists (select from mill.download x where x.batch_id = t.batch_id and x.attempt = t.attempt) then
+        update mill.task set state = 'ready', tries = 0, ready_at = now(), changed_at = now() where task_id = p_task_id;
+        return t.kind;
+    end if;
+    select array_agg(n order by n) into anew
+      from (select n from mill.to_score(t) where t.kind = 'score'
+            union all
+            select p.n from mill.pair p
+             where t.kind = 'download' and p.batch_id = t.batch_id and (t.positions is null or p.n = any (t.positions))) x;
+    update mill.task set state = 'done', reason = 'its thumbnails are gone: downloaded again', changed_at = now() where task_id = p_task_id;
+    insert into mill.task (kind, batch_id, attempt, positions)
+    select 'download', t.batch_id, max(attempt) + 1, anew
+      from mill.task where kind = 'download' and batch_id = t.batch_id
+    having anew is not null;
+    return 'download';
+end
+$$;
+comment on function mill.retry_task is
+    'Queues a parked task again. Returns the kind of work that was queued, or null where the task is not parked.';
+
+create function mill.park_task(p_task_id bigint, why text) returns boolean
+language plpgsql
+as $$
+begin
+    perform from mill.task where task_id = p_task_id for update;
+    update mill.task set state = 'parked', reason = why, changed_at = now()
+     where task_id = p_task_id and state in ('ready', 'leased');
+    if not found then
+        return false;
+    end if;
+    perform mill.end_lease(lease_id, 'expired') from mill.lease where task_id = p_task_id and ended_at is null;
+    return true;
+end
+$$;
+comment on function mill.park_task is 'Takes a ready or leased task out of the queue; its holder''s next call is refused.';

@@ -1,0 +1,236 @@
+-- hello, claim, heartbeat, release, fail: what every kind of worker calls.
+
+create function api.hello_v1(
+    p_version text,
+    p_protocol integer,
+    out instance_id bigint,
+    out name text,
+    out kind text,
+    out heartbeat_seconds integer
+)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me();
+    s mill.setting;
+begin
+    select * into s from mill.setting;
+    if p_protocol < s.min_protocol then
+        perform mill.refuse('PM004', format('this worker speaks protocol %s and the database needs %s: upgrade pairmill', p_protocol, s.min_protocol));
+    end if;
+    insert into mill.instance (worker_id, version, protocol)
+    values (w.worker_id, left(p_version, 100), p_protocol)
+    returning instance.instance_id into instance_id;
+    name := w.name;
+    kind := w.kind;
+    heartbeat_seconds := greatest(1, s.lease_seconds / 4);
+end
+$$;
+comment on function api.hello_v1 is 'First call of a worker process. Gives it its instance number.';
+
+create function mill.take_slot() returns smallint
+language plpgsql
+as $$
+declare
+    taken smallint;
+begin
+    update mill.thumbnail_slot t
+       set batches = t.batches + 1,
+           state = case when t.batches + 1 >= s.batches_per_slot then 'full' else 'filling' end
+      from mill.setting s
+     where t.slot = (select slot from mill.thumbnail_slot
+                      where state <> 'full' order by state desc, slot limit 1 for update)
+    returning t.slot into taken;
+    return taken;
+end
+$$;
+comment on function mill.take_slot is 'A slot for one more batch of thumbnails: the one that is filling, else an empty one, else null.';
+
+-- A claim never touches the result tables. MATERIALIZED, and not IN (subselect): under some plans
+-- the subselect is run again for every row, and LIMIT 2 took 1,000 tasks.
+create function mill.pick(p_kind text, p_model_id integer) returns mill.task
+language sql
+as $$
+    with picked as materialized (
+        select task_id
+          from mill.task
+         where state = 'ready' and kind = p_kind and ready_at <= now()
+           and model_id is not distinct from p_model_id
+         order by task_id
+         limit 1
+           for update skip locked
+    )
+    update mill.task t
+       set state = 'leased', changed_at = now()
+      from picked
+     where t.task_id = picked.task_id
+    returning t.*
+$$;
+comment on function mill.pick is 'Marks the oldest ready task of a kind leased and returns it.';
+
+create function api.claim_v1(
+    p_instance_id bigint,
+    p_model_digest text default null,
+    out lease_id bigint,
+    out task_id bigint,
+    out payload jsonb
+) returns setof record
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me();
+    s mill.setting;
+    t mill.task;
+    m integer;
+begin
+    select * into s from mill.setting;
+    if not exists (select from mill.instance i where i.instance_id = p_instance_id and i.worker_id = w.worker_id) then
+        perform mill.refuse('PM003', format('instance %s is not this worker''s: call hello_v1 first', p_instance_id));
+    end if;
+    -- one worker's claims are counted one after another, or two at once would pass the limit together
+    perform from mill.worker where worker_id = w.worker_id for no key update;
+    if (select count(*) from mill.lease l join mill.instance i using (instance_id)
+         where i.worker_id = w.worker_id and l.ended_at is null) >= s.leases_per_worker then
+        perform mill.refuse('PM003', format('this login holds %s live leases, the most that it may', s.leases_per_worker));
+    end if;
+    if w.kind = 'score' then
+        select model_id into m from mill.model where digest = p_model_digest;
+        if not found then
+            perform mill.refuse('PM006', 'the database does not know a model with these weights; an admin adds it with: pairmill model add');
+        end if;
+    end if;
+    t := mill.pick(w.kind, m);
+    if t.task_id is null then
+        return;
+    end if;
+    if w.kind = 'download' and t.slot is null then
+        t.slot := mill.take_slot();
+        if t.slot is null then  -- the ring is full: scoring has to catch up
+            update mill.task set state = 'ready' where mill.task.task_id = t.task_id;
+            return;
+        end if;
+        update mill.task set slot = t.slot where mill.task.task_id = t.task_id;
+    end if;
+    task_id := t.task_id;
+    lease_id := (s.epoch::bigint << 40) + nextval('mill.lease_number');
+    insert into mill.lease (lease_id, task_id, instance_id, expires_at, deadline)
+    values (lease_id, t.task_id, p_instance_id,
+            clock_timestamp() + make_interval(secs => s.lease_seconds),
+            clock_timestamp() + make_interval(secs => s.lease_max_seconds));
+    payload := case w.kind
+        when 'extract' then (select jsonb_build_object('wat_id', wat_id, 'location', location) from mill.wat_file where wat_id = t.wat_id)
+        when 'download' then jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt)
+        when 'score' then jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt,
+                                             'count', (select count(*) from mill.to_score(t)))
+    end;
+    return next;
+end
+$$;
+comment on function api.claim_v1 is
+    'Leases the oldest ready task of the caller''s kind: no row where there is none. payload: extract {wat_id, location}; '
+    'download {batch_id, attempt}; score {batch_id, attempt, count}, count being the rows that thumbnails_v1 must give.';
+
+create function api.heartbeat_v1(p_lease_id bigint) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me();
+    left_seconds integer;
+begin
+    update mill.lease l
+       set expires_at = least(l.deadline, clock_timestamp() + make_interval(secs => s.lease_seconds))
+      from mill.setting s, mill.instance i
+     where l.lease_id = p_lease_id
+       and i.instance_id = l.instance_id
+       and i.worker_id = w.worker_id
+       and l.ended_at is null
+       and l.expires_at > clock_timestamp()
+    returning extract(epoch from l.expires_at - clock_timestamp())::integer into left_seconds;
+    if not found then
+        perform mill.refuse('PM001', format('lease %s is not held: it ended, it was late, or it is another worker''s', p_lease_id));
+    end if;
+    return left_seconds;
+end
+$$;
+comment on function api.heartbeat_v1 is 'Keeps a lease alive; returns the seconds that it now has.';
+
+create function api.release_v1(p_lease_id bigint) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task := mill.held(p_lease_id, null);
+begin
+    perform mill.end_lease(p_lease_id, 'released');
+    update mill.task set state = 'ready', changed_at = now() where task_id = t.task_id;
+end
+$$;
+comment on function api.release_v1 is 'Hands a task back unfinished, for no fault of its own. What was submitted stays.';
+
+create function api.fail_v1(p_lease_id bigint, p_reason text, p_retry boolean) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task := mill.held(p_lease_id, null);
+begin
+    perform mill.end_lease(p_lease_id, 'failed');
+    perform mill.put_back(t.task_id, p_reason, p_retry);
+end
+$$;
+comment on function api.fail_v1 is 'Hands a task back as failed: tried again later with back-off, or parked.';
+
+create function api.me_v1(
+    out name text, out kind text, out added_at timestamptz, out live_leases bigint,
+    out rows_accepted bigint, out rows_waiting bigint, out rows_rejected bigint
+)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select w.name, w.kind, w.added_at,
+           (select count(*) from mill.lease l join mill.instance i using (instance_id)
+             where i.worker_id = w.worker_id and l.ended_at is null),
+           coalesce(sum(s.row_count) filter (where s.state = 'accepted'), 0),
+           coalesce(sum(s.row_count) filter (where s.state = 'received'), 0),
+           coalesce(sum(s.row_count) filter (where s.state = 'rejected'), 0)
+      from mill.me() w
+      left join mill.submission s on s.worker_id = w.worker_id
+     group by w.worker_id, w.name, w.kind, w.added_at
+$$;
+comment on function api.me_v1 is 'What the calling worker has done.';
+
+create function mill.pending(kinds text[]) returns boolean
+language sql stable
+as $$
+    select exists (select from mill.task where kind = any (kinds) and state in ('ready', 'leased', 'submitted'))
+$$;
+comment on function mill.pending is 'Whether a task of these kinds is ready, leased or awaiting acceptance.';
+
+create function api.drained_v1(p_model_digest text default null) returns boolean
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me();
+    open_batches boolean := exists (select from mill.batch where closed_at is null and pair_count > 0);
+begin
+    return case w.kind
+        when 'extract' then not mill.pending('{extract}')
+        when 'download' then not mill.pending('{extract,download}') and not open_batches
+        when 'score' then not mill.pending('{extract,download}') and not open_batches and not exists (
+            select from mill.task join mill.model using (model_id)
+             where kind = 'score' and state in ('ready', 'leased', 'submitted') and digest = p_model_digest)
+        when 'steward' then not mill.pending('{extract,download,score}') and not open_batches and not exists (
+            select from mill.thumbnail_slot where state <> 'empty' and mill.slot_is_done(slot))
+    end;
+end
+$$;
+comment on function api.drained_v1 is
+    'Whether nothing is left to claim for the caller''s kind (and model), nor anything upstream that could become it. '
+    'Parked tasks do not count.';
+
+create sequence mill.lease_number as bigint;
+comment on sequence mill.lease_number is 'Lower 40 bits of a lease number.';

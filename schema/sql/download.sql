@@ -1,0 +1,165 @@
+-- The download worker's part: which URLs, and what became of them.
+
+create function mill.covered(t mill.task) returns table (n integer)
+language sql stable
+as $$
+    select d.n from mill.download d where d.batch_id = t.batch_id and d.attempt = t.attempt
+    union all
+    select unnest(sd.positions)
+      from mill.submission s
+      join mill.submission_download sd using (submission_id)
+     where s.task_id = t.task_id and s.state = 'received'
+$$;
+comment on function mill.covered is 'Positions of a download task that a received or accepted submission covers.';
+
+create function mill.to_download(t mill.task) returns table (n integer, url text)
+language sql stable
+as $$
+    select p.n, p.url
+      from mill.pair p
+     where p.batch_id = t.batch_id
+       and (t.positions is null or p.n = any (t.positions))
+       and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+       and p.n not in (select c.n from mill.covered(t) c)
+$$;
+comment on function mill.to_download is 'Positions of a download task that no received or accepted submission covers yet.';
+
+create function api.urls_v1(p_lease_id bigint) returns table (n integer, url text)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task := mill.held(p_lease_id, 'download');
+begin
+    return query select d.n, d.url from mill.to_download(t) d order by d.n;
+end
+$$;
+comment on function api.urls_v1 is 'What is left to fetch under this lease: what an earlier holder submitted is not asked for again.';
+
+-- The answer to a part that was submitted already: a repeat (the reply was lost) is no second submission.
+create function mill.submitted_before(p_lease_id bigint, p_part integer) returns bigint
+language sql stable
+as $$
+    select submission_id from mill.submission where lease_id = p_lease_id and part = p_part
+$$;
+comment on function mill.submitted_before is 'The submission of this lease and part, if there is one.';
+
+create function mill.receive(t mill.task, p_lease_id bigint, p_part integer, p_rows integer) returns bigint
+language sql
+as $$
+    insert into mill.submission (task_id, lease_id, part, worker_id, row_count)
+    select t.task_id, p_lease_id, p_part, i.worker_id, p_rows
+      from mill.lease l join mill.instance i using (instance_id)
+     where l.lease_id = p_lease_id
+    returning submission_id
+$$;
+comment on function mill.receive is 'Records a submission as received.';
+
+create function api.submit_download_v1(
+    p_lease_id bigint,
+    p_part integer,
+    p_positions integer[],
+    p_outcome smallint[],
+    p_http_status smallint[],
+    p_bytes integer[],
+    p_width integer[],
+    p_height integer[],
+    p_md5 uuid[],
+    p_sha256 bytea[],
+    p_dhash bigint[],
+    p_thumbnail_positions integer[],
+    p_thumbnails bytea[]
+) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task := mill.held(p_lease_id, 'download');
+    id bigint := mill.submitted_before(p_lease_id, p_part);
+    rows constant integer := cardinality(p_positions);
+    limit_bytes constant integer := (select thumbnail_max_bytes from mill.setting);
+begin
+    if id is not null then
+        return id;
+    end if;
+    if rows is null or rows = 0 or p_part is null or array_ndims(p_positions) <> 1
+       or array[cardinality(p_outcome), cardinality(p_http_status), cardinality(p_bytes), cardinality(p_width),
+                cardinality(p_height), cardinality(p_md5), cardinality(p_sha256), cardinality(p_dhash)]
+          is distinct from array_fill(rows, array[8]) then
+        perform mill.refuse('PM003', 'a submission needs a part number and one to batch_size positions, all arrays of one length');
+    end if;
+    if cardinality(p_thumbnails) is distinct from cardinality(p_thumbnail_positions) then
+        perform mill.refuse('PM003', 'there must be one position for each thumbnail');
+    end if;
+    -- one pass over what is left to do finds strangers, repeats and what another part covers
+    if rows <> (select count(*) from mill.to_download(t) d where d.n = any (p_positions))
+       or rows <> (select count(distinct p) from unnest(p_positions) p) then
+        perform mill.refuse('PM003', 'a position is not of this task, is given twice, or was submitted already');
+    end if;
+    if exists (
+        select
+          from unnest(p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash)
+               as r (n, outcome, http_status, bytes, width, height, md5, sha256, dhash)
+         where not exists (select from mill.outcome o where o.code = r.outcome)
+            or r.http_status not between 100 and 599
+            or r.bytes < 0 or r.width < 1 or r.height < 1
+            or octet_length(r.sha256) <> 32
+            or (r.outcome = 0) <> (r.n = any (coalesce(p_thumbnail_positions, '{}')))
+            or r.outcome = 0 and num_nulls(r.http_status, r.bytes, r.width, r.height, r.md5, r.sha256, r.dhash) > 0
+    ) then
+        perform mill.refuse('PM003', 'a row is malformed: an unknown outcome, a number out of range, or a success without its image');
+    end if;
+    if exists (
+        select from unnest(p_thumbnail_positions, p_thumbnails) as r (n, image)
+         where coalesce(octet_length(image), 0) not between 1 and limit_bytes
+            or not n = any (p_positions)
+    ) or cardinality(p_thumbnail_positions) <> (select count(distinct p) from unnest(p_thumbnail_positions) p) then
+        perform mill.refuse('PM003', format('a thumbnail is empty, above %s bytes, given twice, or of no position here', limit_bytes));
+    end if;
+    id := mill.receive(t, p_lease_id, p_part, rows);
+    insert into mill.submission_download
+    values (id, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash);
+    insert into mill.thumbnail (slot, batch_id, n, attempt, submission_id, image)
+    select t.slot, t.batch_id, r.n, t.attempt, id, r.image
+      from unnest(p_thumbnail_positions, p_thumbnails) as r (n, image);
+    return id;
+end
+$$;
+comment on function api.submit_download_v1 is
+    'Hands over the outcomes of some positions, as parallel arrays, with the thumbnails of the successes. Idempotent by '
+    '(lease, part). Refused whole, changing nothing, if anything in it is wrong.';
+
+create function api.complete_v1(p_lease_id bigint) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task := mill.held(p_lease_id, null);
+    missing bigint;
+begin
+    select count(*) into missing
+      from (select n from mill.to_download(t) where t.kind = 'download'
+            union all
+            select n from mill.to_score(t) where t.kind = 'score') x;
+    if t.kind = 'extract' or missing > 0 then
+        perform mill.refuse('PM005', format('task %s is not complete: %s positions were not submitted', t.task_id, missing));
+    end if;
+    perform mill.end_lease(p_lease_id, 'completed');
+    update mill.task set state = 'submitted', changed_at = now() where task_id = t.task_id;
+    perform mill.settle(t.task_id);
+end
+$$;
+comment on function api.complete_v1 is 'Ends a download or score lease whose every position was submitted; refused otherwise.';
+
+create function mill.accept_download(s mill.submission, t mill.task) returns void
+language sql
+as $$
+    insert into mill.download (batch_id, n, attempt, outcome, http_status, bytes, width, height, md5, sha256, dhash, submission_id)
+    select t.batch_id, r.n, t.attempt, r.outcome, r.http_status, r.bytes, r.width, r.height, r.md5, r.sha256, r.dhash, s.submission_id
+      from mill.submission_download sd,
+           unnest(sd.positions, sd.outcome, sd.http_status, sd.bytes, sd.width, sd.height, sd.md5, sd.sha256, sd.dhash)
+           as r (n, outcome, http_status, bytes, width, height, md5, sha256, dhash)
+     where sd.submission_id = s.submission_id;
+    delete from mill.submission_download where submission_id = s.submission_id;
+$$;
+comment on function mill.accept_download is 'Expands a download submission into rows.';

@@ -1,0 +1,222 @@
+-- The extract worker's part, and the merge that decides which links are new.
+
+create function api.submit_extract_v1(
+    p_lease_id bigint,
+    p_rows integer,
+    p_stage text[],
+    p_name text[],
+    p_count bigint[]
+) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task;
+    id bigint := mill.submitted_before(p_lease_id, 0);
+    links bigint;
+    dropped bigint;
+begin
+    -- asked first: the first call ended the lease, and its answer may have been lost
+    if id is not null and exists (
+        select from mill.submission s where s.submission_id = id and s.worker_id = (mill.me('extract')).worker_id) then
+        return id;
+    end if;
+    t := mill.held(p_lease_id, 'extract');
+    if p_rows is null or p_rows <> (select count(*) from inbox.pair where lease_id = p_lease_id and worker = session_user) then
+        perform mill.refuse('PM003', format('%s rows were announced, and another number was copied under lease %s', p_rows, p_lease_id));
+    end if;
+    select sum(c) filter (where s = 'links'), coalesce(sum(c) filter (where s = 'dropped'), 0)
+      into links, dropped
+      from unnest(p_stage, p_name, p_count) as x (s, n, c);
+    if links is distinct from p_rows + dropped then
+        perform mill.refuse('PM003', format('the counts do not add up: %s links are not %s kept and %s dropped', links, p_rows, dropped));
+    end if;
+    if exists (
+        select from unnest(p_stage, p_name, p_count) as x (s, n, c)
+         where s is null or n is null or c is null or c < 0 or length(n) > 200
+            or s not in ('records', 'links', 'bad_record', 'ended_early', 'dropped')
+            or s = 'dropped' and not exists (select from mill.drop_reason d where d.name = x.n)
+    ) then
+        perform mill.refuse('PM003', 'a count is malformed: an unknown stage or drop reason, or a negative number');
+    end if;
+    id := mill.receive(t, p_lease_id, 0, p_rows);
+    insert into mill.submission_extract values (id, p_stage, p_name, p_count);
+    perform mill.end_lease(p_lease_id, 'completed');
+    update mill.task set state = 'submitted', changed_at = now() where task_id = t.task_id;
+    return id;
+end
+$$;
+comment on function api.submit_extract_v1 is
+    'Hands over what was copied into inbox.pair under this lease, with its counts, and ends the lease. Idempotent. '
+    'Refused unless links = rows + dropped.';
+
+-- How many batches new pairs are dealt over: expected pairs / batch_size, rounded up, at most open_batches_max.
+create function mill.open_batches(new_pairs bigint) returns integer
+language sql stable
+as $$
+    select greatest(1, least(s.open_batches_max, ceil((new_pairs + expected.pairs)::numeric / s.batch_size)))::integer
+      from mill.setting s,
+           lateral (
+               -- all but the one that is being accepted
+               select (select greatest(count(*) - 1, 0) from mill.task
+                        where kind = 'extract' and state in ('ready', 'leased', 'submitted'))
+                      * coalesce((select sum(count) / nullif(count(distinct wat_id), 0) from mill.wat_count where stage = 'pair'),
+                                 s.pairs_per_wat) as pairs
+           ) expected
+$$;
+comment on function mill.open_batches is 'Number of buckets to deal these new pairs and those still to come over.';
+
+-- The new URLs of one extraction: first of its key in the file, not removed, never seen.
+-- Ordered by key, so that two merges would take seen_url's pages in one order.
+create function mill.stage_merge(p_lease_id bigint, out staged bigint, out removed bigint, out fresh bigint)
+language plpgsql
+as $$
+begin
+    truncate mill.merge_row;
+    select count(*) into staged from inbox.pair where lease_id = p_lease_id;
+    select count(*) into removed from inbox.pair i
+     where i.lease_id = p_lease_id and exists (select from mill.removal r where r.md5 = i.url_key);
+    insert into mill.merge_row (url_key, ordinal, bucket, place)
+    select distinct on (i.url_key) i.url_key, i.ordinal, 0, 0
+      from inbox.pair i
+     where i.lease_id = p_lease_id
+       and not exists (select from mill.removal r where r.md5 = i.url_key)
+       and not exists (select from mill.seen_url s where s.url_key = i.url_key)
+     order by i.url_key, i.ordinal;
+    get diagnostics fresh = row_count;
+end
+$$;
+comment on function mill.stage_merge is 'Fills mill.merge_row with an extraction''s new URLs, and counts.';
+
+create function mill.open_batch(p_bucket integer) returns bigint
+language plpgsql
+as $$
+declare
+    id bigint;
+begin
+    insert into mill.batch (bucket) values (p_bucket) returning batch_id into id;
+    perform mill.ensure_partitions(id);
+    return id;
+end
+$$;
+comment on function mill.open_batch is 'Opens a batch for a bucket.';
+
+create function mill.close_batch(p_batch_id bigint) returns void
+language sql
+as $$
+    update mill.batch set closed_at = now() where batch_id = p_batch_id and closed_at is null;
+    insert into mill.task (kind, batch_id) values ('download', p_batch_id);
+$$;
+comment on function mill.close_batch is 'Closes a batch and makes its download task.';
+
+-- Deals mill.merge_row over the open batches: by hash, so that every batch mixes hosts and WAT files.
+create function mill.deal(s mill.submission, t mill.task, buckets integer) returns void
+language plpgsql
+as $$
+declare
+    size constant integer := (select batch_size from mill.setting);
+    share record;
+    b mill.batch;
+    dealt_bucket integer[] := '{}';
+    dealt_first integer[] := '{}';  -- place of the bucket's row that is n = 0 of the batch; negative where it was begun
+    dealt_batch bigint[] := '{}';
+    place integer;
+begin
+    update mill.merge_row m
+       set bucket = x.bucket, place = x.place
+      from (select url_key, k.bucket, row_number() over (partition by k.bucket order by url_key) - 1 as place
+              from mill.merge_row, lateral (select get_byte(uuid_send(url_key), 15) % buckets as bucket) k) x
+     where m.url_key = x.url_key;
+    -- in order of id: whoever else locks several batches does it in the same order
+    perform from mill.batch where closed_at is null order by batch_id for update;
+    for share in select bucket, count(*)::integer as rows from mill.merge_row group by bucket order by bucket loop
+        place := 0;
+        while place < share.rows loop
+            select * into b from mill.batch where closed_at is null and bucket = share.bucket;
+            if not found then
+                b.batch_id := mill.open_batch(share.bucket);
+                b.pair_count := 0;
+            end if;
+            dealt_bucket := dealt_bucket || share.bucket::integer;
+            dealt_first := dealt_first || (place - b.pair_count);
+            dealt_batch := dealt_batch || b.batch_id;
+            update mill.batch set pair_count = least(size, b.pair_count + share.rows - place) where batch_id = b.batch_id;
+            place := place + size - b.pair_count;
+            if place <= share.rows then
+                perform mill.close_batch(b.batch_id);
+            end if;
+        end loop;
+    end loop;
+    insert into mill.pair (batch_id, n, wat_id, submission_id, url_key, url, text, language, language_probability, license)
+    select d.batch_id, m.place - d.first, t.wat_id, s.submission_id,
+           i.url_key, i.url, i.text, i.language, i.language_probability, i.license
+      from mill.merge_row m
+      join inbox.pair i on i.lease_id = s.lease_id and i.ordinal = m.ordinal and i.url_key = m.url_key
+      join unnest(dealt_bucket, dealt_first, dealt_batch) as d (bucket, first, batch_id)
+        on d.bucket = m.bucket and m.place >= d.first and m.place < d.first + size
+       and m.place >= 0;
+    insert into mill.seen_url (url_key, batch_id, n)
+    select p.url_key, p.batch_id, p.n
+      from mill.pair p
+     where p.batch_id = any (dealt_batch) and p.submission_id = s.submission_id
+     order by p.url_key;
+end
+$$;
+comment on function mill.deal is 'Turns the staged new URLs into pairs of the open batches; full batches are closed.';
+
+create function mill.accept_extract(s mill.submission, t mill.task) returns void
+language plpgsql
+as $$
+declare
+    m record;
+begin
+    lock table mill.seen_url in share row exclusive mode;  -- one merge at a time
+    select * into m from mill.stage_merge(s.lease_id);
+    perform mill.deal(s, t, mill.open_batches(m.fresh));
+    insert into mill.wat_count (submission_id, wat_id, stage, name, count)
+    select s.submission_id, t.wat_id, c.stage, c.name, sum(c.count)
+      from (select x.stage, x.name, x.count
+              from mill.submission_extract e, unnest(e.stage, e.name, e.count) as x (stage, name, count)
+             where e.submission_id = s.submission_id
+            union all
+            select 'dropped', 'removed', m.removed where m.removed > 0
+            union all
+            select 'duplicate', '', m.staged - m.removed - m.fresh
+            union all
+            select 'pair', coalesce(i.language, ''), count(*)
+              from mill.merge_row r
+              join inbox.pair i on i.lease_id = s.lease_id and i.ordinal = r.ordinal
+             group by i.language) c
+     group by c.stage, c.name;
+    delete from mill.submission_extract where submission_id = s.submission_id;
+    delete from inbox.pair where lease_id = s.lease_id;
+end
+$$;
+comment on function mill.accept_extract is 'Merges an extraction: dedupes it against every known URL, deals what is new, counts the rest.';
+
+create function api.close_batches_v1() returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    b mill.batch;
+    closed integer := 0;
+    everything boolean;
+begin
+    lock table mill.seen_url in share row exclusive mode;  -- no merge is dealing
+    everything := not mill.pending('{extract}');
+    for b in
+        select x.* from mill.batch x, mill.setting s
+         where x.closed_at is null and x.pair_count > 0
+           and (everything or x.opened_at < now() - make_interval(secs => s.batch_open_seconds))
+         order by batch_id for update of x
+    loop
+        perform mill.close_batch(b.batch_id);
+        closed := closed + 1;
+    end loop;
+    return closed;
+end
+$$;
+comment on function api.close_batches_v1 is
+    'Closes batches that are open for too long, and all of them when no extraction is ready, leased or awaiting acceptance.';

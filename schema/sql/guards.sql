@@ -1,0 +1,94 @@
+-- What every function that workers call begins with.
+--
+-- SQLSTATEs, all of class PM; workers turn the message into one sentence:
+--   PM001  the lease is not held (any more): drop the work
+--   PM002  this login is no worker, is disabled, or is of another kind
+--   PM003  an argument or a submission is malformed; nothing was changed
+--   PM004  this worker is too old
+--   PM005  the task is not complete
+--   PM006  the model is not known or not active
+
+create function mill.refuse(code text, message text) returns void
+language plpgsql
+as $$
+begin
+    raise exception using errcode = code, message = message;
+end
+$$;
+comment on function mill.refuse is 'Raises message under SQLSTATE code.';
+
+-- Identity is session_user, never an argument.
+create function mill.me(wanted_kind text default null) returns mill.worker
+language plpgsql stable
+as $$
+declare
+    w mill.worker;
+begin
+    select * into w from mill.worker where login = session_user;
+    if not found then
+        perform mill.refuse('PM002', 'this login is not a worker; an admin makes one with: pairmill worker add NAME --kind KIND');
+    elsif w.disabled_at is not null then
+        perform mill.refuse('PM002', format('worker %s was disabled by an admin', w.name));
+    elsif wanted_kind is not null and w.kind <> wanted_kind then
+        perform mill.refuse('PM002', format('worker %s is of kind %s, not %s', w.name, w.kind, wanted_kind));
+    end if;
+    return w;
+end
+$$;
+comment on function mill.me is 'The calling worker; refused where the login is none, is disabled, or is of another kind.';
+
+-- Whoever changes a task locks its row first, then its lease: one order, no deadlock.
+create function mill.held(p_lease_id bigint, wanted_kind text) returns mill.task
+language plpgsql
+as $$
+declare
+    w mill.worker := mill.me(wanted_kind);
+    t mill.task;
+begin
+    select t0.* into t
+      from mill.task t0
+      join mill.lease l on l.task_id = t0.task_id
+     where l.lease_id = p_lease_id
+       for update of t0;
+    if not found or not exists (
+        select
+          from mill.lease l
+          join mill.instance i on i.instance_id = l.instance_id
+         where l.lease_id = p_lease_id
+           and i.worker_id = w.worker_id
+           and l.ended_at is null
+           and l.expires_at > clock_timestamp()
+    ) then
+        perform mill.refuse('PM001', format('lease %s is not held: it ended, it was late, or it is another worker''s', p_lease_id));
+    end if;
+    return t;
+end
+$$;
+comment on function mill.held is 'Locks and returns the task of a live lease of the caller''s; refused otherwise.';
+
+create function mill.end_lease(p_lease_id bigint, how text) returns void
+language sql
+as $$
+    update mill.lease set ended_at = clock_timestamp(), ended_as = how where lease_id = p_lease_id and ended_at is null
+$$;
+comment on function mill.end_lease is 'Ends a lease, once.';
+
+-- Back to the queue after a failure; parked when it failed too often or no retry can help.
+create function mill.put_back(p_task_id bigint, why text, retry boolean) returns void
+language sql
+as $$
+    update mill.task t
+       set state = case when not retry or t.tries + 1 >= s.max_tries then 'parked' else 'ready' end,
+           tries = t.tries + 1,
+           ready_at = now() + make_interval(secs => s.retry_seconds * 2 ^ least(t.tries, 10)),
+           reason = left(why, 1000),
+           changed_at = now()
+      from mill.setting s
+     where t.task_id = p_task_id
+$$;
+comment on function mill.put_back is 'Returns a task to the queue with back-off, or parks it.';
+
+create function mill.sample_id(batch_id bigint, n integer) returns bigint
+language sql immutable parallel safe
+return (batch_id << 14) | n;
+comment on function mill.sample_id is 'A pair''s stable id: batch_id * 16,384 + n.';

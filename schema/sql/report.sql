@@ -1,0 +1,172 @@
+-- What researchers and dashboards read. One row is one of what the view is named after.
+
+create view mill.current_download as
+select d.*
+  from mill.download d
+ where not exists (select from mill.withdrawn w where w.submission_id = d.submission_id)
+   and not exists (
+       select
+         from mill.download later
+        where later.batch_id = d.batch_id and later.n = d.n and later.attempt > d.attempt
+          and not exists (select from mill.withdrawn w where w.submission_id = later.submission_id));
+comment on view mill.current_download is 'The download that counts for a pair: of those not withdrawn, the highest attempt.';
+
+create view mill.current_score as
+select s.*
+  from mill.score s
+  join mill.current_download d on d.batch_id = s.batch_id and d.n = s.n and d.attempt = s.attempt
+ where not exists (select from mill.withdrawn w where w.submission_id = s.submission_id);
+comment on view mill.current_score is 'The scores that count for a pair: not withdrawn, and of the download that counts.';
+
+create view report.pair as
+select mill.sample_id(p.batch_id, p.n) as sample_id, p.batch_id, p.n, p.wat_id,
+       p.url, p.text, coalesce(p.language, 'nolang') as language, p.language_probability, p.license,
+       o.name as outcome, d.http_status, d.bytes, d.width, d.height, d.md5, d.sha256, d.dhash, d.attempt,
+       exists (select from mill.removal r where r.md5 in (p.url_key, d.md5) or r.sha256 = d.sha256) as removed
+  from mill.pair p
+  left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
+  left join mill.outcome o on o.code = d.outcome
+ where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id);
+comment on view report.pair is 'Every pair with the download that counts. Name a range of batch_id: there may be billions.';
+comment on column report.pair.sample_id is 'Stable id: batch_id * 16,384 + n; SAMPLE_ID in a release';
+comment on column report.pair.batch_id is 'Batch of up to 10,000 pairs';
+comment on column report.pair.n is 'Position within the batch';
+comment on column report.pair.wat_id is 'The WAT file that it came from; see report.wat';
+comment on column report.pair.url is 'Absolute URL of the image, without a fragment';
+comment on column report.pair.text is 'The cleaned alt text';
+comment on column report.pair.language is 'CLD3''s language where it is reliable, else nolang';
+comment on column report.pair.language_probability is 'CLD3''s probability of its best guess';
+comment on column report.pair.license is 'A licence link of the page; null where there is none';
+comment on column report.pair.outcome is 'How the download ended; null while it has not';
+comment on column report.pair.http_status is 'The last HTTP status; null where no server answered';
+comment on column report.pair.bytes is 'Length of the body as received';
+comment on column report.pair.width is 'Width of the original in pixels';
+comment on column report.pair.height is 'Height of the original in pixels';
+comment on column report.pair.md5 is 'md5 of the image''s bytes';
+comment on column report.pair.sha256 is 'sha256 of the image''s bytes';
+comment on column report.pair.dhash is '64-bit difference hash, as a signed integer';
+comment on column report.pair.attempt is 'Which download attempt this is';
+comment on column report.pair.removed is 'Whether a removal names its URL or its image';
+
+create view report.score as
+select mill.sample_id(s.batch_id, s.n) as sample_id, s.batch_id, s.n, m.name as model, m.pretrained,
+       o.name as outcome, s.similarity
+  from mill.current_score s
+  join mill.model m using (model_id)
+  join mill.score_outcome o on o.code = s.outcome;
+comment on view report.score is 'Every score that counts. Name a range of batch_id.';
+comment on column report.score.sample_id is 'As report.pair.sample_id';
+comment on column report.score.batch_id is 'As report.pair.batch_id';
+comment on column report.score.n is 'As report.pair.n';
+comment on column report.score.model is 'Name of the model';
+comment on column report.score.pretrained is 'Its weights: open_clip''s tag or a path';
+comment on column report.score.outcome is 'scored, or why not';
+comment on column report.score.similarity is 'Cosine similarity of image and text; null unless scored';
+
+create view report.wat as
+select f.wat_id, f.location, c.name as crawl,
+       t.state, t.tries, t.reason,
+       n.records, n.links, n.dropped, n.duplicates, n.pairs, n.bad_records, n.ended_early
+  from mill.wat_file f
+  left join mill.crawl c using (crawl_id)
+  join mill.task t on t.wat_id = f.wat_id
+  left join lateral (
+      select sum(count) filter (where stage = 'records')::bigint as records,
+             sum(count) filter (where stage = 'links')::bigint as links,
+             jsonb_object_agg(name, count) filter (where stage = 'dropped') as dropped,
+             sum(count) filter (where stage = 'duplicate')::bigint as duplicates,
+             sum(count) filter (where stage = 'pair')::bigint as pairs,
+             jsonb_object_agg(name, count) filter (where stage = 'bad_record') as bad_records,
+             min(name) filter (where stage = 'ended_early') as ended_early
+        from mill.wat_count w where w.wat_id = f.wat_id
+  ) n on true;
+comment on view report.wat is 'WAT files with what their extraction counted: links = dropped + duplicates + pairs.';
+comment on column report.wat.wat_id is 'Key';
+comment on column report.wat.location is 'Path or URL';
+comment on column report.wat.crawl is 'The crawl that it belongs to, if any';
+comment on column report.wat.state is 'ready, leased, submitted, done or parked';
+comment on column report.wat.tries is 'How often its extraction failed';
+comment on column report.wat.reason is 'Why it failed last';
+comment on column report.wat.records is 'WARC records read';
+comment on column report.wat.links is 'IMG@/src links seen';
+comment on column report.wat.dropped is 'Links dropped, by reason';
+comment on column report.wat.duplicates is 'Links whose URL was known already, from this file or another';
+comment on column report.wat.pairs is 'Links that became pairs';
+comment on column report.wat.bad_records is 'Records that could not be read, by kind';
+comment on column report.wat.ended_early is 'Why the rest of the file could not be read; null where it could';
+
+create view report.link_count as
+select stage, name, sum(count)::bigint as count from mill.wat_count group by stage, name;
+comment on view report.link_count is 'What all extractions counted: links = dropped + duplicate + pair.';
+comment on column report.link_count.stage is 'records, links, bad_record, ended_early, dropped, duplicate or pair';
+comment on column report.link_count.name is 'Within the stage: drop reason, kind of bad record, language; else empty';
+comment on column report.link_count.count is 'How many';
+
+create view report.funnel as
+select coalesce(p.language, 'nolang') as language, o.name as outcome, so.name as score_outcome, m.name as model, count(*) as pairs
+  from mill.pair p
+  left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
+  left join mill.outcome o on o.code = d.outcome
+  left join mill.current_score s on s.batch_id = p.batch_id and s.n = p.n
+  left join mill.score_outcome so on so.code = s.outcome
+  left join mill.model m on m.model_id = s.model_id
+ where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+ group by 1, 2, 3, 4;
+comment on view report.funnel is
+    'Pairs by how far they came. Reads every pair. With several models a pair is counted once for each that scored it.';
+comment on column report.funnel.language is 'CLD3''s language where it is reliable, else nolang';
+comment on column report.funnel.outcome is 'How the download ended; null while it has not';
+comment on column report.funnel.score_outcome is 'How the scoring ended; null while it has not';
+comment on column report.funnel.model is 'Which model scored it; null while none has';
+comment on column report.funnel.pairs is 'How many pairs';
+
+create view report.task as
+select t.task_id, t.kind, t.state, t.wat_id, t.batch_id, t.attempt, m.name as model, t.tries, t.ready_at, t.reason, t.changed_at,
+       w.name as worker, l.expires_at as lease_expires_at
+  from mill.task t
+  left join mill.model m using (model_id)
+  left join mill.lease l on l.task_id = t.task_id and l.ended_at is null
+  left join mill.instance i on i.instance_id = l.instance_id
+  left join mill.worker w on w.worker_id = i.worker_id;
+comment on view report.task is 'Every task, with who holds it.';
+comment on column report.task.task_id is 'Key';
+comment on column report.task.kind is 'extract, download or score';
+comment on column report.task.state is 'ready, leased, submitted, done or parked';
+comment on column report.task.wat_id is 'extract: the WAT file';
+comment on column report.task.batch_id is 'download, score: the batch';
+comment on column report.task.attempt is 'download, score: which attempt at the batch';
+comment on column report.task.model is 'score: the model';
+comment on column report.task.tries is 'How often it failed or was lost';
+comment on column report.task.ready_at is 'Not claimed before then';
+comment on column report.task.reason is 'Why it failed last';
+comment on column report.task.changed_at is 'When its state changed last';
+comment on column report.task.worker is 'Who holds its lease';
+comment on column report.task.lease_expires_at is 'When that lease is late';
+
+create view report.worker as
+select w.name, w.kind, w.added_at, w.disabled_at,
+       (select max(i.started_at) from mill.instance i where i.worker_id = w.worker_id) as started_at,
+       (select count(*) from mill.lease l join mill.instance i using (instance_id)
+         where i.worker_id = w.worker_id and l.ended_at is null) as live_leases,
+       coalesce(sum(s.row_count) filter (where s.state = 'accepted' and x.submission_id is null), 0)::bigint as rows_accepted
+  from mill.worker w
+  left join mill.submission s using (worker_id)
+  left join mill.withdrawn x using (submission_id)
+ group by w.worker_id;
+comment on view report.worker is 'Workers and what was accepted of them.';
+comment on column report.worker.name is 'What people call it';
+comment on column report.worker.kind is 'extract, download, score or steward';
+comment on column report.worker.added_at is 'When it was added';
+comment on column report.worker.disabled_at is 'When it was disabled; null while it may work';
+comment on column report.worker.started_at is 'When its newest process started';
+comment on column report.worker.live_leases is 'Tasks that it holds now';
+comment on column report.worker.rows_accepted is 'Rows accepted and not withdrawn: links, outcomes or scores';
+
+create view report.model as
+select name, pretrained, digest, dims, active_since from mill.model;
+comment on view report.model is 'The models that score.';
+comment on column report.model.name is 'open_clip''s model name, or the folder of a model';
+comment on column report.model.pretrained is 'open_clip''s tag or a checkpoint''s path; empty where the name says it all';
+comment on column report.model.digest is 'sha256 of the weights';
+comment on column report.model.dims is 'Length of an embedding';
+comment on column report.model.active_since is 'Since when new batches are scored by it';

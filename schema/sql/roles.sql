@@ -1,0 +1,29 @@
+-- Roles and namespaces. Idempotent, and outside the migrations: roles belong to the cluster, not
+-- to the database. Their names carry the database's name, so that two databases can share a server.
+--
+--   <db>_owner       owns every object; nobody logs in as it
+--   <db>_extract …   group roles of the worker kinds; a worker's login is a member of one
+--   <db>_researcher  reads the views in report
+
+do $$
+declare
+    kind text;
+    role text;
+begin
+    foreach kind in array array['owner', 'extract', 'download', 'score', 'steward', 'researcher'] loop
+        role := left(current_database(), 40) || '_' || kind;
+        if not exists (select from pg_catalog.pg_roles where rolname = role) then
+            execute format('create role %I nologin', role);
+        end if;
+    end loop;
+    role := left(current_database(), 40) || '_owner';
+    -- a superuser needs no membership; a CREATEROLE user must be a member to act as the owner
+    if not pg_catalog.pg_has_role(current_user, role, 'member') then
+        execute format('grant %I to current_user', role);
+    end if;
+    execute format('create schema if not exists mill authorization %I', role);
+    execute format('create schema if not exists api authorization %I', role);
+    execute format('create schema if not exists report authorization %I', role);
+    execute format('create schema if not exists inbox authorization %I', role);
+end
+$$;

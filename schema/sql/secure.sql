@@ -1,0 +1,30 @@
+-- What a bare PostgreSQL login can do that no worker needs. Idempotent. Needs a superuser, since it
+-- changes catalogs, and is per database: so it is no migration, but `pairmill db secure`.
+
+do $$
+declare
+    f record;
+    prefix constant text := left(current_database(), 40) || '_';
+    role text;
+begin
+    execute format('revoke all on database %I from public', current_database());
+    foreach role in array array['extract', 'download', 'score', 'steward', 'researcher'] loop
+        execute format('grant connect on database %I to %I', current_database(), prefix || role);
+    end loop;
+    -- DO blocks and temporary functions; functions that exist go on working
+    revoke usage on language plpgsql from public;
+    execute format('grant usage on language plpgsql to %I', prefix || 'owner');
+    for f in
+        select p.oid::regprocedure as signature
+          from pg_catalog.pg_proc p
+         where p.pronamespace = 'pg_catalog'::regnamespace
+           and (p.proname like 'lo\_%' or p.proname in ('loread', 'lowrite')
+                or p.proname like 'pg\_advisory%' or p.proname like 'pg\_try\_advisory%'
+                or p.proname like 'pg\_sleep%')
+           and has_function_privilege('public', p.oid, 'execute')
+    loop
+        execute format('revoke execute on function %s from public', f.signature);
+    end loop;
+end
+$$;
+revoke all on schema public from public;

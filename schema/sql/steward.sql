@@ -1,0 +1,111 @@
+-- What the steward does besides accepting: late leases, the thumbnail ring, partitions.
+
+create function api.expire_leases_v1() returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    t record;
+    expired integer := 0;
+begin
+    for t in
+        select x.task_id, l.lease_id
+          from mill.task x join mill.lease l using (task_id)
+         where l.ended_at is null and l.expires_at <= clock_timestamp()
+         order by x.task_id
+           for update of x skip locked
+    loop
+        -- looked at again under the lock: it may have been completed meanwhile
+        if exists (select from mill.lease l where l.lease_id = t.lease_id and l.ended_at is null and l.expires_at <= clock_timestamp()) then
+            perform mill.end_lease(t.lease_id, 'expired');
+            perform mill.put_back(t.task_id, format('lease %s was lost: no heartbeat in time', t.lease_id), true);
+            update mill.task set ready_at = now() where task_id = t.task_id;  -- another may try at once
+            expired := expired + 1;
+        end if;
+    end loop;
+    return expired;
+end
+$$;
+comment on function api.expire_leases_v1 is 'Returns the tasks of late leases to the queue; what was submitted under them stays.';
+
+create function api.sweep_inbox_v1() returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    swept bigint;
+    more bigint;
+begin
+    -- a lease number that does not exist was invented: nothing will ever submit it either
+    delete from inbox.pair i
+     where not exists (select from mill.lease l where l.lease_id = i.lease_id and l.ended_at is null)
+       and not exists (select from mill.submission s where s.lease_id = i.lease_id and s.state = 'received');
+    get diagnostics swept = row_count;
+    delete from inbox.score i
+     where not exists (select from mill.lease l where l.lease_id = i.lease_id and l.ended_at is null)
+       and not exists (select from mill.submission s where s.lease_id = i.lease_id and s.part = i.part and s.state = 'received');
+    get diagnostics more = row_count;
+    return swept + more;
+end
+$$;
+comment on function api.sweep_inbox_v1 is 'Deletes what was copied into an inbox and never submitted before its lease ended.';
+
+create function mill.slot_is_done(p_slot smallint) returns boolean
+language sql stable
+as $$
+    select exists (select from mill.model)
+       and not exists (
+        select
+          from mill.task d
+          left join mill.task s on s.kind = 'score' and s.batch_id = d.batch_id and s.attempt = d.attempt
+          cross join mill.setting
+         where d.kind = 'download' and d.slot = p_slot
+           and ('ready' in (d.state, s.state) or 'leased' in (d.state, s.state) or 'submitted' in (d.state, s.state)
+                or d.state = 'parked' and d.changed_at > now() - make_interval(secs => parked_hold_seconds)
+                or s.state = 'parked' and s.changed_at > now() - make_interval(secs => parked_hold_seconds)))
+$$;
+comment on function mill.slot_is_done is
+    'Whether nobody needs a slot''s thumbnails any more: its downloads and their score tasks are done, or parked for long. '
+    'False while there is no model: they were fetched to be scored.';
+
+create function api.empty_slots_v1() returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    candidate smallint;
+    emptied integer := 0;
+begin
+    for candidate in select slot from mill.thumbnail_slot where state <> 'empty' order by slot loop
+        begin
+            perform from mill.thumbnail_slot where slot = candidate for update;  -- no claim adds a batch
+            continue when not mill.slot_is_done(candidate);
+            execute format('truncate mill.thumbnail_s%s', candidate);
+            update mill.task set slot = null where slot = candidate;
+            update mill.thumbnail_slot set state = 'empty', batches = 0 where slot = candidate;
+            emptied := emptied + 1;
+        exception when lock_not_available then
+            null;  -- a reader is at work; the next round tries again
+        end;
+    end loop;
+    return emptied;
+end
+$$;
+comment on function api.empty_slots_v1 is 'Truncates the thumbnail slots that nobody needs any more.';
+
+create function api.ensure_partitions_v1() returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+begin
+    -- half a partition ahead of the newest batch
+    perform mill.ensure_partitions(coalesce((select max(batch_id) from mill.batch), 0) + 500);
+end
+$$;
+comment on function api.ensure_partitions_v1 is 'Makes the partitions that the next batches will need.';

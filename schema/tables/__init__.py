@@ -1,0 +1,10 @@
+"""Every table of Pairmill, as SQLAlchemy Core, with a comment on each table and column.
+
+``mill`` holds the tables, in which workers have no rights; ``inbox`` holds the two
+tables that trusted workers COPY into.
+"""
+
+from pairmill.schema.tables import inbox, reference, results, work
+from pairmill.schema.tables.base import metadata
+
+__all__ = ["inbox", "metadata", "reference", "results", "work"]

@@ -1,0 +1,67 @@
+"""What trusted workers COPY into, until it is accepted."""
+
+from typing import Any
+
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import UUID
+
+from pairmill.schema.tables.base import Name, col, metadata
+
+LEASE = "The lease under which it was sent"
+WORKER = "The sender; filled in by the server, workers have no right to write it"
+
+
+def inbox(name: str, comment: str, *columns: Any) -> Table:
+    return Table(name, metadata, *columns, schema="inbox", comment=comment)
+
+
+inbox_pair = inbox(
+    "pair",
+    "Extracted links, from the COPY of an extract worker until the merge.",
+    col("lease_id", BigInteger, LEASE),
+    col("worker", Name(), WORKER, server_default=text("session_user")),
+    col("ordinal", Integer, "Order within the WAT file, from 0: of equal URLs the first is kept"),
+    col("url_key", UUID(), "As pair.url_key"),
+    col("url", Text, "As pair.url"),
+    col("text", Text, "As pair.text"),
+    col("language", Text, "As pair.language", nullable=True),
+    col("language_probability", REAL, "As pair.language_probability"),
+    col("license", Text, "As pair.license", nullable=True),
+    Index(None, "lease_id"),
+)
+
+inbox_score = inbox(
+    "score",
+    "Scores and embeddings, from the COPY of a score worker until acceptance.",
+    col("lease_id", BigInteger, LEASE),
+    col("worker", Name(), WORKER, server_default=text("session_user")),
+    col("part", Integer, "The part of the submission"),
+    col("n", Integer, "As score.n"),
+    col("outcome", SmallInteger, "As score.outcome"),
+    col("similarity", REAL, "As score.similarity", nullable=True),
+    col("image", LargeBinary, "As embedding.image; null unless scored", nullable=True),
+    col("text", LargeBinary, "As embedding.text; null unless scored", nullable=True),
+    Index(None, "lease_id", "part"),
+)
+
+merge_row = Table(
+    "merge_row",
+    metadata,
+    col("url_key", UUID(), "As inbox.pair.url_key"),
+    col("ordinal", Integer, "As inbox.pair.ordinal"),
+    col("bucket", SmallInteger, "Which open batch it is dealt to"),
+    col("place", Integer, "Its place among the new rows of its bucket, from 0"),
+    schema="mill",
+    comment="The merge's scratch: the new URLs of the extraction that is being accepted.",
+    prefixes=["UNLOGGED"],
+)

@@ -1,0 +1,147 @@
+"""What an admin may tune, the closed lists, and what is removed."""
+
+from sqlalchemy import (
+    CheckConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import UUID
+
+from pairmill.schema.tables.base import NOW, TIMESTAMP, col, identity, mill
+
+setting = mill(
+    "setting",
+    "One row: what an admin may tune. Change it with UPDATE; it is read at every call.",
+    col(
+        "only_row",
+        Integer,
+        "Always 1",
+        CheckConstraint("only_row = 1", name="only_row"),
+        primary_key=True,
+    ),
+    col(
+        "epoch",
+        Integer,
+        "Upper part of every lease number; raised after a restore, so that no number returns",
+        server_default="1",
+    ),
+    col(
+        "min_protocol",
+        Integer,
+        "Workers that speak an older protocol are told to upgrade",
+        server_default="1",
+    ),
+    col(
+        "lease_seconds",
+        Integer,
+        "A lease without a heartbeat for this long is late",
+        server_default="120",
+    ),
+    col(
+        "lease_max_seconds",
+        Integer,
+        "No lease outlives this, whatever its heartbeats",
+        server_default="21600",
+    ),
+    col("leases_per_worker", Integer, "Live leases that one login may hold", server_default="64"),
+    col(
+        "max_tries",
+        SmallInteger,
+        "A task that failed or was lost this often is parked",
+        server_default="5",
+    ),
+    col(
+        "retry_seconds",
+        Integer,
+        "Back-off after the first failure; doubles with each further one",
+        server_default="30",
+    ),
+    col(
+        "batch_size",
+        Integer,
+        "Pairs in a full batch, at most 16,384 (14 bits of the sample id)",
+        CheckConstraint("batch_size between 1 and 16384", name="batch_size"),
+        server_default="10000",
+    ),
+    col(
+        "open_batches_max",
+        SmallInteger,
+        "New pairs are dealt over at most this many open batches",
+        CheckConstraint("open_batches_max between 1 and 256", name="open_batches_max"),
+        server_default="32",
+    ),
+    col(
+        "batch_open_seconds",
+        Integer,
+        "A batch open for longer is closed although not full",
+        server_default="21600",
+    ),
+    col(
+        "pairs_per_wat",
+        Integer,
+        "New pairs expected of a WAT file before any is measured (LAION's average)",
+        server_default="29000",
+    ),
+    col(
+        "batches_per_slot",
+        Integer,
+        "Batches whose thumbnails share a slot of the ring",
+        server_default="64",
+    ),
+    col(
+        "parked_hold_seconds",
+        Integer,
+        "A parked score task keeps its thumbnails this long",
+        server_default="86400",
+    ),
+    col("thumbnail_max_bytes", Integer, "A larger thumbnail is refused", server_default="131072"),
+)
+
+outcome = mill(
+    "outcome",
+    "The closed list of how a download ends.",
+    col(
+        "code",
+        SmallInteger,
+        "Stored in download.outcome; 0 is success",
+        primary_key=True,
+        autoincrement=False,
+    ),
+    col("name", Text, "The name that views and commands show", unique=True),
+)
+
+score_outcome = mill(
+    "score_outcome",
+    "The closed list of how a scoring ends.",
+    col(
+        "code",
+        SmallInteger,
+        "Stored in score.outcome; 0 is scored",
+        primary_key=True,
+        autoincrement=False,
+    ),
+    col("name", Text, "The name that views and commands show", unique=True),
+)
+
+drop_reason = mill(
+    "drop_reason",
+    "The closed list of why a link became no pair.",
+    col("name", Text, "The reason, as in wat_count.name", primary_key=True),
+)
+
+removal = mill(
+    "removal",
+    "What no release may contain, and no ingest may let in.",
+    identity("removal_id", "Key"),
+    col("source", Text, "The URL or hash as it was given", unique=True),
+    col("md5", UUID(), "md5 of a URL, or of an image's bytes; matches either", nullable=True),
+    col("sha256", LargeBinary, "sha256 of an image's bytes", nullable=True),
+    col("reason", Text, "Why, in the admin's words; may be empty"),
+    col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
+    CheckConstraint("(md5 is null) <> (sha256 is null)", name="key"),
+    Index(None, "md5"),
+    Index(None, "sha256"),
+)

@@ -1,0 +1,156 @@
+"""Results: only ever inserted into, partitioned by ``batch_id``; thumbnails live briefly."""
+
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import UUID
+
+from pairmill.schema.tables.base import col, mill, one_of
+
+BY_BATCH = {"postgresql_partition_by": "RANGE (batch_id)"}
+BATCH_ID, N = "The batch", "Position within the batch, from 0"
+ATTEMPT = "The download attempt, from 1; the highest that counts is current"
+
+pair = mill(
+    "pair",
+    "A URL with its alt text, the first time that the URL was seen.",
+    col("batch_id", BigInteger, BATCH_ID),
+    col("n", Integer, N),
+    col("wat_id", BigInteger, "The WAT file that it came from"),
+    col("submission_id", BigInteger, "The extraction that it came with"),
+    col("url_key", UUID(), "md5 of the URL (UTF-8, without a fragment)"),
+    col("url", Text, "Absolute, http or https, at most 2,048 characters, without a fragment"),
+    col("text", Text, "The cleaned alt text, 5 to 2,000 characters"),
+    col(
+        "language", Text, "CLD3's language where it is reliable, else null (nolang)", nullable=True
+    ),
+    col("language_probability", REAL, "CLD3's probability of its best guess, 0 to 1"),
+    col(
+        "license",
+        Text,
+        "A licence link of the page, before or after the image; null where there is none",
+        nullable=True,
+    ),
+    PrimaryKeyConstraint("batch_id", "n"),
+    **BY_BATCH,
+)
+
+seen_url = mill(
+    "seen_url",
+    "Which URLs are known, and where: decides who was first, and finds the row of a takedown.",
+    col("url_key", UUID(), "md5 of the URL"),
+    col("batch_id", BigInteger, "The batch of its pair"),
+    col("n", Integer, "The position of its pair"),
+    PrimaryKeyConstraint("url_key"),
+    postgresql_partition_by="HASH (url_key)",
+)
+
+download = mill(
+    "download",
+    "How the download of a pair's URL ended.",
+    col("batch_id", BigInteger, BATCH_ID),
+    col("n", Integer, N),
+    col("attempt", SmallInteger, ATTEMPT),
+    col("outcome", SmallInteger, "As outcome.code; 0 is success"),
+    col(
+        "http_status",
+        SmallInteger,
+        "The last status that a server gave; null where none did",
+        nullable=True,
+    ),
+    col(
+        "bytes", Integer, "Length of the body as received; null where there was none", nullable=True
+    ),
+    col(
+        "width",
+        Integer,
+        "Pixels, of the original, as it is meant to be seen (EXIF orientation applied)",
+        nullable=True,
+    ),
+    col("height", Integer, "Pixels, of the original, as it is meant to be seen", nullable=True),
+    col("md5", UUID(), "md5 of the body", nullable=True),
+    col("sha256", LargeBinary, "sha256 of the body, 32 bytes", nullable=True),
+    col(
+        "dhash",
+        BigInteger,
+        "64-bit difference hash of the image, as a signed integer",
+        nullable=True,
+    ),
+    col("submission_id", BigInteger, "The submission that it came with"),
+    PrimaryKeyConstraint("batch_id", "n", "attempt"),
+    **BY_BATCH,
+)
+
+score = mill(
+    "score",
+    "How well a downloaded image and its text match, by one model.",
+    col("batch_id", BigInteger, BATCH_ID),
+    col("n", Integer, N),
+    col("attempt", SmallInteger, "The download attempt whose thumbnail was scored"),
+    col("model_id", Integer, "The model"),
+    col("outcome", SmallInteger, "As score_outcome.code; 0 is scored"),
+    col(
+        "similarity",
+        REAL,
+        "Cosine similarity of image and text, -1 to 1; null unless scored",
+        nullable=True,
+    ),
+    col("submission_id", BigInteger, "The submission that it came with"),
+    # submission_id: a withdrawn score may be given again
+    PrimaryKeyConstraint("batch_id", "n", "attempt", "model_id", "submission_id"),
+    **BY_BATCH,
+)
+
+embedding = mill(
+    "embedding",
+    "The embeddings of a scored pair: float16, little-endian, L2-normalised, model.dims long.",
+    col("batch_id", BigInteger, BATCH_ID),
+    col("n", Integer, N),
+    col("attempt", SmallInteger, "As score.attempt"),
+    col("model_id", Integer, "The model"),
+    col("image", LargeBinary, "Of the thumbnail"),
+    col("text", LargeBinary, "Of the alt text"),
+    col("submission_id", BigInteger, "The submission that it came with"),
+    # submission_id: a withdrawn score may be given again
+    PrimaryKeyConstraint("batch_id", "n", "attempt", "model_id", "submission_id"),
+    **BY_BATCH,
+)
+
+thumbnail = mill(
+    "thumbnail",
+    "What the scorer sees. Written at submission, read once its submission is accepted, truncated by slot.",
+    col("slot", SmallInteger, "The slot of the ring"),
+    col("batch_id", BigInteger, BATCH_ID),
+    col("n", Integer, N),
+    col("attempt", SmallInteger, "The download attempt"),
+    col("submission_id", BigInteger, "The submission that it came with"),
+    col("image", LargeBinary, "JPEG or WebP, short side 256 pixels at most"),
+    PrimaryKeyConstraint("slot", "batch_id", "n", "attempt", "submission_id"),
+    postgresql_partition_by="LIST (slot)",
+)
+
+thumbnail_slot = mill(
+    "thumbnail_slot",
+    "The ring of thumbnail partitions. With no slot empty or filling, no download is claimed.",
+    col(
+        "slot",
+        SmallInteger,
+        "Key; mill.thumbnail_s<slot> is its partition",
+        primary_key=True,
+        autoincrement=False,
+    ),
+    col(
+        "state",
+        Text,
+        "empty, filling, or full (takes no further batch)",
+        one_of("state", ("empty", "filling", "full")),
+        server_default="empty",
+    ),
+    col("batches", Integer, "Batches assigned to it since it was emptied", server_default="0"),
+)

@@ -1,0 +1,307 @@
+"""Sources, workers, tasks, leases, submissions: the small tables, the only ones that change."""
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import UUID
+
+from pairmill.schema.tables.base import KINDS, NOW, TIMESTAMP, Name, col, identity, mill, one_of
+
+crawl = mill(
+    "crawl",
+    "A Common Crawl crawl whose WAT files were added.",
+    identity("crawl_id", "Key", Integer),
+    col("name", Text, "CC-MAIN-YYYY-WW", unique=True),
+    col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
+)
+
+wat_file = mill(
+    "wat_file",
+    "A WAT file: the unit of extraction. Its state is its newest task's.",
+    identity("wat_id", "Key"),
+    col(
+        "crawl_id",
+        Integer,
+        "The crawl that it belongs to; null for a file added alone",
+        ForeignKey("mill.crawl.crawl_id"),
+        nullable=True,
+    ),
+    col(
+        "location",
+        Text,
+        "A path, or an http(s) or s3 URL, as the extract worker opens it",
+        unique=True,
+    ),
+    col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
+)
+
+wat_count = mill(
+    "wat_count",
+    "What an accepted extraction counted; the only place where links are counted.",
+    col("submission_id", BigInteger, "The extraction"),
+    col("wat_id", BigInteger, "The WAT file"),
+    col("stage", Text, "records, links, bad_record, ended_early, dropped, duplicate or pair"),
+    col(
+        "name",
+        Text,
+        "Within the stage: a drop reason, a kind of bad record, a language; empty where there is one count",
+    ),
+    col("count", BigInteger, "How many"),
+    PrimaryKeyConstraint("submission_id", "stage", "name"),
+    Index(None, "wat_id"),
+)
+
+worker = mill(
+    "worker",
+    "A worker's login. The login name is random, because pg_roles is public; the name is here.",
+    identity("worker_id", "Key", Integer),
+    col("login", Name(), "The PostgreSQL role that it logs in as", unique=True),
+    col("name", Text, "What people call it", unique=True),
+    col("kind", Text, "What it may claim", one_of("kind", (*KINDS, "steward"))),
+    col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
+    col("disabled_at", TIMESTAMP, "When it was disabled; null while it may work", nullable=True),
+)
+
+instance = mill(
+    "instance",
+    "One process of a worker. Leases belong to it, so a restarted container does not keep its dead twin's lease alive.",
+    identity("instance_id", "Key"),
+    col("worker_id", Integer, "Whose process it is", ForeignKey("mill.worker.worker_id")),
+    col("version", Text, "The version of Pairmill that it said it runs"),
+    col("protocol", Integer, "The protocol that it said it speaks"),
+    col("started_at", TIMESTAMP, "When it said hello", server_default=NOW),
+    Index(None, "worker_id"),
+)
+
+model = mill(
+    "model",
+    "A CLIP model that scores pairs.",
+    identity("model_id", "Key", Integer),
+    col("name", Text, "open_clip's model name, or the folder of a model"),
+    col("pretrained", Text, "open_clip's tag or a checkpoint's path; empty where name says it all"),
+    col("digest", Text, "sha256 of the weights, hexadecimal", unique=True),
+    col("dims", Integer, "Length of an embedding"),
+    col("active_since", TIMESTAMP, "New batches are scored by it since then", server_default=NOW),
+)
+
+batch = mill(
+    "batch",
+    "Up to batch_size pairs: the unit of download and scoring.",
+    col(
+        "batch_id", BigInteger, "Key", Identity(always=False, minvalue=0, start=0), primary_key=True
+    ),
+    col("bucket", SmallInteger, "The share of new pairs that it is dealt while it is open"),
+    col("pair_count", Integer, "Pairs in it; the next pair's n", server_default="0"),
+    col("opened_at", TIMESTAMP, "When it was opened", server_default=NOW),
+    col(
+        "closed_at",
+        TIMESTAMP,
+        "When its download task was made; null while it is open",
+        nullable=True,
+    ),
+    Index("batch_open_idx", "bucket", unique=True, postgresql_where=text("closed_at is null")),
+)
+
+task = mill(
+    "task",
+    "The one queue, of every kind of work. A task is coarse: a WAT file, or a batch.",
+    identity("task_id", "Key"),
+    col("kind", Text, "Which kind of worker does it", one_of("kind", KINDS)),
+    col(
+        "state",
+        Text,
+        "ready, leased, submitted (awaiting acceptance), done or parked (gave up; reason says why)",
+        one_of("state", ("ready", "leased", "submitted", "done", "parked")),
+        server_default="ready",
+    ),
+    col(
+        "wat_id",
+        BigInteger,
+        "extract: the WAT file",
+        ForeignKey("mill.wat_file.wat_id"),
+        nullable=True,
+    ),
+    col(
+        "batch_id",
+        BigInteger,
+        "download, score: the batch",
+        ForeignKey("mill.batch.batch_id"),
+        nullable=True,
+    ),
+    col(
+        "attempt",
+        SmallInteger,
+        "download, score: 1 for the first download of the batch, and so on",
+        server_default="1",
+    ),
+    col("model_id", Integer, "score: the model", ForeignKey("mill.model.model_id"), nullable=True),
+    col(
+        "positions",
+        ARRAY(Integer),
+        "download: the positions (n) to fetch; null for all of the batch",
+        nullable=True,
+    ),
+    col(
+        "slot",
+        SmallInteger,
+        "download: where its thumbnails lie; null before its first claim and once they are gone",
+        nullable=True,
+    ),
+    col("tries", SmallInteger, "Leases that failed or were lost", server_default="0"),
+    col("ready_at", TIMESTAMP, "Not claimed before then", server_default=NOW),
+    col("reason", Text, "Why it failed last", nullable=True),
+    col("changed_at", TIMESTAMP, "When the state changed last", server_default=NOW),
+    CheckConstraint("(kind = 'extract') = (wat_id is not null)", name="wat"),
+    CheckConstraint("(kind <> 'extract') = (batch_id is not null)", name="batch"),
+    CheckConstraint("(kind = 'score') = (model_id is not null)", name="model"),
+    Index("task_ready_idx", "kind", "task_id", postgresql_where=text("state = 'ready'")),
+    Index(
+        "task_pending_idx",
+        "kind",
+        postgresql_where=text("state in ('ready', 'leased', 'submitted')"),
+    ),
+    Index(
+        "task_download_key",
+        "batch_id",
+        "attempt",
+        unique=True,
+        postgresql_where=text("kind = 'download'"),
+    ),
+    Index(
+        "task_score_key",
+        "batch_id",
+        "attempt",
+        "model_id",
+        unique=True,
+        postgresql_where=text("kind = 'score'"),
+    ),
+    Index("task_slot_idx", "slot", postgresql_where=text("slot is not null")),
+    UniqueConstraint("wat_id"),
+)
+
+lease = mill(
+    "lease",
+    "A claimed task. Only the database's clock decides what is late.",
+    col(
+        "lease_id",
+        BigInteger,
+        "Fencing token, epoch * 2^40 + a sequence: never reused, always rising",
+        primary_key=True,
+        autoincrement=False,
+    ),
+    col("task_id", BigInteger, "What was claimed", ForeignKey("mill.task.task_id")),
+    col(
+        "instance_id", BigInteger, "Which process holds it", ForeignKey("mill.instance.instance_id")
+    ),
+    col("claimed_at", TIMESTAMP, "When it was claimed", server_default=NOW),
+    # a heartbeat changes expires_at and nothing else: in no index, so the update is HOT
+    col("expires_at", TIMESTAMP, "Late from then on; a heartbeat moves it"),
+    col("deadline", TIMESTAMP, "No heartbeat moves expires_at beyond this"),
+    col("ended_at", TIMESTAMP, "When it ended; null while it is live", nullable=True),
+    col(
+        "ended_as",
+        Text,
+        "completed, released, failed or expired",
+        one_of("ended_as", ("completed", "released", "failed", "expired")),
+        nullable=True,
+    ),
+    Index("lease_live_idx", "task_id", unique=True, postgresql_where=text("ended_at is null")),
+    Index("lease_holder_idx", "instance_id", postgresql_where=text("ended_at is null")),
+    postgresql_with={"fillfactor": "70"},
+)
+
+submission = mill(
+    "submission",
+    "What a worker handed over under a lease, in one part of possibly several. Counted only once accepted.",
+    identity("submission_id", "Key"),
+    col("task_id", BigInteger, "The task", ForeignKey("mill.task.task_id")),
+    col(
+        "lease_id", BigInteger, "The lease that it came in under", ForeignKey("mill.lease.lease_id")
+    ),
+    col(
+        "part",
+        Integer,
+        "Chosen by the worker; the same part again is answered with the same submission",
+    ),
+    col("worker_id", Integer, "Who gets the credit", ForeignKey("mill.worker.worker_id")),
+    col(
+        "state",
+        Text,
+        "received, accepted or rejected",
+        one_of("state", ("received", "accepted", "rejected")),
+        server_default="received",
+    ),
+    col("row_count", Integer, "Rows in it: links kept, outcomes, scores"),
+    col("reason", Text, "Why it was rejected", nullable=True),
+    col("received_at", TIMESTAMP, "When it came in", server_default=NOW),
+    col("decided_at", TIMESTAMP, "When it was accepted or rejected", nullable=True),
+    UniqueConstraint("lease_id", "part"),
+    Index("submission_received_idx", "submission_id", postgresql_where=text("state = 'received'")),
+    Index(None, "task_id"),
+    Index(None, "worker_id"),
+)
+
+submission_extract = mill(
+    "submission_extract",
+    "What an extraction counted, until it is accepted; its rows are in inbox.pair.",
+    col(
+        "submission_id",
+        BigInteger,
+        "The submission",
+        ForeignKey("mill.submission.submission_id"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    col("stage", ARRAY(Text), "As wat_count.stage"),
+    col("name", ARRAY(Text), "As wat_count.name"),
+    col("count", ARRAY(BigInteger), "As wat_count.count"),
+)
+
+submission_download = mill(
+    "submission_download",
+    "The outcomes of a download submission, packed, until it is accepted: 4 bytes of WAL a URL against 76 for rows.",
+    col(
+        "submission_id",
+        BigInteger,
+        "The submission",
+        ForeignKey("mill.submission.submission_id"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    col("positions", ARRAY(Integer), "n of each row; the arrays below are parallel to it"),
+    col("outcome", ARRAY(SmallInteger), "As download.outcome"),
+    col("http_status", ARRAY(SmallInteger), "As download.http_status"),
+    col("bytes", ARRAY(Integer), "As download.bytes"),
+    col("width", ARRAY(Integer), "As download.width"),
+    col("height", ARRAY(Integer), "As download.height"),
+    col("md5", ARRAY(UUID()), "As download.md5"),
+    col("sha256", ARRAY(LargeBinary), "As download.sha256"),
+    col("dhash", ARRAY(BigInteger), "As download.dhash"),
+)
+
+withdrawn = mill(
+    "withdrawn",
+    "Accepted submissions that no longer count.",
+    col(
+        "submission_id",
+        BigInteger,
+        "The submission",
+        ForeignKey("mill.submission.submission_id"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    col("reason", Text, "Why"),
+    col("withdrawn_at", TIMESTAMP, "When", server_default=NOW),
+)

@@ -1,0 +1,40 @@
+"""Fixtures: one PostgreSQL for the whole run, a database of its own for each test."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from database import Database, new_database
+
+from pairmill.schema.embedded import Embedded
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a superuser on a real server: PAIRMILL_TEST_SERVER, or an embedded one."""
+    if url := os.environ.get("PAIRMILL_TEST_SERVER"):
+        yield url
+        return
+    embedded = Embedded(tmp_path_factory.mktemp("postgresql"))
+    embedded.start()
+    try:
+        yield embedded.url()
+    finally:
+        embedded.stop()
+
+
+@pytest.fixture
+def db(server: str) -> Iterator[Database]:
+    """A database with the schema in it, dropped after the test."""
+    with new_database(server) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real test data, which is not part of the repository."""
+    folder = Path(os.environ.get("PAIRMILL_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real test data is absent: no folder {folder}; set PAIRMILL_SHARED")
+    return folder

@@ -1,0 +1,196 @@
+"""A real PostgreSQL for tests, and short ways to bring a database into a state."""
+
+import hashlib
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from pairmill.schema.create import create
+from pairmill.schema.outcomes import Outcome
+from pairmill.workers.queue import Claim, Outcomes, Queue
+
+DIMS = 4
+
+
+def key(data: str) -> UUID:
+    return UUID(bytes=hashlib.md5(data.encode(), usedforsecurity=False).digest())
+
+
+class Database:
+    """A database of its own, with the schema in it; ``admin`` is a superuser's connection."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.admin = psycopg.connect(dsn, autocommit=True)
+        self._queues: dict[str, tuple[Queue, int]] = {}
+        self._logins = 0
+
+    def value(self, query: str, *arguments: Any) -> Any:
+        row = self.admin.execute(query, arguments).fetchone()
+        return row[0] if row else None
+
+    def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        return self.admin.execute(query, arguments).fetchall()
+
+    def login(self, kind: str, name: str | None = None) -> str:
+        """Make a worker of this kind and return its DSN."""
+        self._logins += 1
+        login, password = f"t_{uuid.uuid4().hex[:12]}", "secret"
+        self.admin.execute(
+            "select mill.add_worker(%s, %s, %s, %s)",
+            (login, name or f"{kind}-{self._logins}", kind, password),
+        )
+        return make_conninfo(self.dsn, user=login, password=password)
+
+    def queue(self, kind: str, name: str | None = None) -> tuple[Queue, int]:
+        """A worker's queue and its instance number; the same for every call without a name."""
+        label = name or kind
+        if label not in self._queues:
+            queue = Queue(self.login(kind, name))
+            self._queues[label] = queue, queue.hello().instance_id
+        return self._queues[label]
+
+    def claim(self, kind: str, name: str | None = None, digest: str | None = None) -> Claim | None:
+        queue, instance = self.queue(kind, name)
+        return queue.claim(instance, digest)
+
+    def accept_all(self) -> list[tuple[int, str, int, str | None]]:
+        steward, _ = self.queue("steward")
+        accepted = []
+        while answer := steward.accept_next():
+            accepted.append(answer)
+        return accepted
+
+    def add_wat(self, location: str = "a.wat.gz") -> None:
+        self.admin.execute("select mill.add_wat(null, %s)", ([location],))
+
+    def extract(
+        self, urls: Sequence[str], location: str = "a.wat.gz", texts: str = "a text"
+    ) -> None:
+        """Add a WAT file and have it extracted and accepted, with these links."""
+        self.add_wat(location)
+        claim = self.claim("extract")
+        assert claim is not None
+        queue, _ = self.queue("extract")
+        queue.copy_pairs(pair_rows(claim.lease_id, urls, texts))
+        queue.submit_extract(
+            claim.lease_id, len(urls), [("links", "", len(urls)), ("records", "", 1)]
+        )
+        assert [a[3] for a in self.accept_all()] == [None]
+
+    def close_batches(self) -> int:
+        return self.queue("steward")[0].steward("close_batches")
+
+    def download(self, outcome: Outcome = Outcome.SUCCESS, thumbnail: bytes = b"jpeg") -> Claim:
+        """Claim a download task and submit, complete and accept it with one outcome for all."""
+        claim = self.claim("download")
+        assert claim is not None
+        queue, _ = self.queue("download")
+        positions = [n for n, _ in queue.urls(claim.lease_id)]
+        queue.submit_download(claim.lease_id, 0, outcomes(positions, outcome, thumbnail))
+        queue.complete(claim.lease_id)
+        self.accept_all()
+        return claim
+
+    def add_model(self, digest: str = "d1") -> int:
+        row = self.admin.execute(
+            "select * from mill.add_model(%s, '', %s, %s)", ("model-" + digest, digest, DIMS)
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def score(self, similarity: float = 0.5, digest: str = "d1") -> Claim:
+        """Claim a score task and submit, complete and accept it with one similarity for all."""
+        claim = self.claim("score", digest=digest)
+        assert claim is not None
+        queue, _ = self.queue("score")
+        read = queue.thumbnails(claim.lease_id, 0, 20_000)
+        assert len(read) == claim.payload["count"]
+        queue.copy_scores(score_rows(claim.lease_id, 0, [n for n, _, _ in read], similarity))
+        queue.submit_score(claim.lease_id, 0, len(read))
+        queue.complete(claim.lease_id)
+        self.accept_all()
+        return claim
+
+    def close(self) -> None:
+        for queue, _ in self._queues.values():
+            queue.close()
+        self.admin.close()
+
+
+def pair_rows(lease_id: int, urls: Sequence[str], text: str = "a text") -> list[tuple[Any, ...]]:
+    return [(lease_id, i, key(u), u, text, "en", 0.9, None) for i, u in enumerate(urls)]
+
+
+def score_rows(
+    lease_id: int, part: int, positions: Sequence[int], similarity: float = 0.5
+) -> list[tuple[Any, ...]]:
+    vector = b"\x00\x3c" * DIMS
+    return [(lease_id, part, n, 0, similarity, vector, vector) for n in positions]
+
+
+def outcomes(
+    positions: Sequence[int], outcome: Outcome = Outcome.SUCCESS, thumbnail: bytes = b"jpeg"
+) -> Outcomes:
+    """The columns of a submission in which every position ended alike."""
+    count = len(positions)
+    good = outcome is Outcome.SUCCESS
+    return Outcomes(
+        positions=list(positions),
+        outcome=[int(outcome)] * count,
+        http_status=[200] * count,
+        sizes=[6000 if good else None] * count,
+        width=[640 if good else None] * count,
+        height=[480 if good else None] * count,
+        md5=[key(str(n)) if good else None for n in positions],
+        sha256=[hashlib.sha256(str(n).encode()).digest() if good else None for n in positions],
+        dhash=[n if good else None for n in positions],
+        thumbnail_positions=list(positions) if good else [],
+        thumbnails=[thumbnail] * count if good else [],
+    )
+
+
+@contextmanager
+def empty_database(server: str) -> Iterator[str]:
+    """A new database on the server; dropped afterwards with the roles that carry its name."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(f"create database {name}")
+        try:
+            yield make_conninfo(server, dbname=name)
+        finally:
+            members = admin.execute(
+                "select distinct m.rolname from pg_roles g"
+                " join pg_auth_members a on a.roleid = g.oid join pg_roles m on m.oid = a.member"
+                " where g.rolname like %s and m.rolcanlogin and not m.rolsuper",
+                (name + "\\_%",),
+            ).fetchall()
+            admin.execute(f"drop database {name} with (force)")
+            groups = admin.execute(
+                "select rolname from pg_roles where rolname like %s", (name + "\\_%",)
+            ).fetchall()
+            for (role,) in members + groups:
+                admin.execute(f'drop role "{role}"')
+
+
+@contextmanager
+def new_database(server: str) -> Iterator[Database]:
+    """A database with the schema in it, made directly."""
+    with empty_database(server) as dsn:
+        engine = create_engine(
+            "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
+        )
+        with engine.begin() as connection:
+            create(connection)
+        database = Database(dsn)
+        try:
+            yield database
+        finally:
+            database.close()

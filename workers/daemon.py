@@ -1,0 +1,226 @@
+"""The loop that every kind of worker runs: hello, claim, work, and an orderly end.
+
+Trio from end to end. Calls to the database are synchronous and run in threads
+(psycopg has no trio backend; a batch makes a few dozen). The heartbeat is a thread of
+its own, on a connection of its own, so that neither a busy event loop nor a long COPY
+can starve it; it stops when the work reports no progress, so that a worker that hangs
+loses its lease.
+"""
+
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol, TypeVar
+
+import trio
+
+from pairmill.workers.errors import LeaseLost, Refused, TaskFailed, Unreachable, WorkerError
+from pairmill.workers.progress import Progress
+from pairmill.workers.queue import Claim, Hello, Queue
+
+IDLE_SECONDS = 2.0
+STALL_SECONDS = 300.0  # no progress for this long: no more heartbeats
+RELEASE_SECONDS = 5.0  # how long a stopped worker tries to hand its lease back
+OUTAGE_SECONDS = 86_400.0  # a running worker waits this long for its database to come back
+Answer = TypeVar("Answer")
+
+
+class Job:
+    """A claimed task, as the worker kind sees it."""
+
+    def __init__(self, claim: Claim, queue: Queue, line: Progress) -> None:
+        self.lease_id = claim.lease_id
+        self.payload = claim.payload
+        self.queue = queue
+        self._line = line
+        self.last_progress = time.monotonic()
+
+    def progress(self, done: int, total: int | None = None, unit: str = "rows") -> None:
+        """Say that work goes on: feeds the heartbeat and the progress line."""
+        self.last_progress = time.monotonic()
+        self._line.update(done, total, unit)
+
+    async def call(self, function: Callable[..., Answer], *arguments: object) -> Answer:
+        """Run a blocking method of the queue in a thread.
+
+        Not abandoned on cancellation: a submission that was begun is finished.
+        """
+        return await trio.to_thread.run_sync(lambda: function(*arguments))
+
+
+class Kind(Protocol):
+    """A worker kind: what to do with a claimed task."""
+
+    name: str
+    model_digest: str | None
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """What is kept from task to task, open while the worker runs."""
+
+    async def work(self, job: Job) -> None:
+        """Do the task and submit it. Raise TaskFailed with the reason if it cannot be done."""
+
+
+class Heartbeat(threading.Thread):
+    """Keeps one lease alive until stopped; calls ``lost`` once if the lease is gone."""
+
+    def __init__(self, dsn: str, job: Job, interval: float, lost: Callable[[], None]) -> None:
+        super().__init__(daemon=True, name="heartbeat")
+        self._queue = Queue(dsn, patience=interval)
+        self._job = job
+        self._interval = interval
+        self._lost = lost
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        while not self._stop.wait(self._interval):
+            if time.monotonic() - self._job.last_progress > STALL_SECONDS:
+                break
+            try:
+                self._queue.heartbeat(self._job.lease_id)
+            except Unreachable:
+                continue  # the lease may well outlive this; the next beat will tell
+            except WorkerError:
+                self._lost()
+                break
+        self._queue.close()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+@asynccontextmanager
+async def connected(dsn: str, kind: str) -> AsyncIterator[tuple[Queue, Hello]]:
+    """Say hello as a worker of this kind, and cancel the block on SIGTERM or Ctrl-C."""
+    queue = Queue(dsn)
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+
+                async def watch() -> None:
+                    async for _ in signals:
+                        print("stopping …", file=sys.stderr)
+                        queue.hurry()
+                        scope.cancel()
+
+                nursery.start_soon(watch)
+                with trio.CancelScope() as scope:
+                    hello = await trio.to_thread.run_sync(queue.hello, abandon_on_cancel=True)
+                    if hello.kind != kind:
+                        raise Refused(f"this login is for kind {hello.kind}, not {kind}")
+                    queue.patience = OUTAGE_SECONDS
+                    yield queue, hello
+                nursery.cancel_scope.cancel()
+    finally:
+        queue.close()
+
+
+async def serve(kind: Kind, dsn: str, *, drain: bool = False) -> None:
+    """Claim and do tasks until stopped, or with ``drain`` until nothing is left.
+
+    Raises Refused where this login or configuration cannot work at all, Unreachable when
+    the database stays away.
+    """
+    async with connected(dsn, kind.name) as (queue, hello), kind.running():
+        with Progress(f"{kind.name} {hello.name}") as line:
+            await _claim_loop(kind, queue, dsn, hello, line, drain)
+
+
+async def _claim_loop(
+    kind: Kind, queue: Queue, dsn: str, hello: Hello, line: Progress, drain: bool
+) -> None:
+    while True:
+        claim = await _claim(queue, hello, kind)
+        if claim is not None:
+            await _do(kind, queue, dsn, hello, claim, line)
+            continue
+        if drain and await trio.to_thread.run_sync(queue.drained, kind.model_digest):
+            line.say("nothing left to do")
+            return
+        line.idle()
+        # jitter: a fleet that was idle together must not ask together
+        await trio.sleep(IDLE_SECONDS * random.uniform(0.5, 1.5))
+
+
+async def _claim(queue: Queue, hello: Hello, kind: Kind) -> Claim | None:
+    with trio.CancelScope(shield=True):  # a claim whose answer is dropped would be a lost lease
+        claim = await trio.to_thread.run_sync(queue.claim, hello.instance_id, kind.model_digest)
+    return claim  # noqa: RET504 - to mypy, a return within the scope may be swallowed
+
+
+async def _do(
+    kind: Kind, queue: Queue, dsn: str, hello: Hello, claim: Claim, line: Progress
+) -> None:
+    """One task, to whichever end. A fault costs this task one try, never the worker."""
+    job = Job(claim, queue, line)
+    token = trio.lowlevel.current_trio_token()
+    with trio.CancelScope() as scope:
+
+        def lost() -> None:
+            token.run_sync_soon(scope.cancel)
+
+        heartbeat = Heartbeat(dsn, job, hello.heartbeat_seconds, lost)
+        heartbeat.start()
+        try:
+            line.begin(claim)
+            await kind.work(job)
+            line.say(f"task {claim.task_id} done")
+        except BaseException as error:
+            heartbeat.stop()
+            if not await _hand_back(queue, claim, error, line):
+                raise
+        finally:
+            heartbeat.stop()
+    if scope.cancelled_caught:
+        line.say(f"task {claim.task_id}: the lease was lost, the work is dropped")
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """Run a worker's main function; its error comes out alone, not in a group."""
+    try:
+        trio.run(main)
+    except BaseExceptionGroup as group:
+        raise root_cause(group) from None
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first error within nested exception groups that is no cancellation."""
+    while isinstance(error, BaseExceptionGroup):
+        errors = [e for e in error.exceptions if not isinstance(e, trio.Cancelled)]
+        error = (errors or error.exceptions)[0]
+    return error
+
+
+async def _hand_back(queue: Queue, claim: Claim, error: BaseException, line: Progress) -> bool:
+    """Tell the database how the task ended; True if the worker can go on."""
+    cause = root_cause(error)
+    if isinstance(cause, LeaseLost):
+        line.say(f"task {claim.task_id}: {cause}")
+        return True
+    failed = isinstance(cause, Exception) and not isinstance(cause, (Refused, Unreachable))
+    with trio.move_on_after(RELEASE_SECONDS, shield=True):
+        try:
+            if failed:
+                reason = (
+                    str(cause)
+                    if isinstance(cause, WorkerError)
+                    else f"{type(cause).__name__}: {cause}"
+                )
+                retry = cause.retry if isinstance(cause, TaskFailed) else True
+                line.say(f"task {claim.task_id} failed: {reason}")
+                if not isinstance(cause, WorkerError):
+                    traceback.print_exception(cause)
+                await trio.to_thread.run_sync(
+                    lambda: queue.fail(claim.lease_id, reason, retry=retry), abandon_on_cancel=True
+                )
+            else:
+                await trio.to_thread.run_sync(queue.release, claim.lease_id, abandon_on_cancel=True)
+                line.say(f"task {claim.task_id} handed back")
+        except WorkerError as problem:
+            line.say(f"task {claim.task_id}: {problem}")
+    return failed

@@ -1,0 +1,259 @@
+"""The functions of schema ``api`` as methods: all that a worker may ask of the database."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from pairmill import __version__
+from pairmill.workers.errors import LeaseLost, Malformed, Refused, Unreachable, WorkerError
+
+PROTOCOL = 1
+PATIENCE = 15.0  # seconds to wait for a database at the start
+# SQLSTATEs of schema/sql/guards.sql
+ERRORS: dict[str, type[WorkerError]] = {
+    "PM001": LeaseLost,
+    "PM002": Refused,
+    "PM003": Malformed,
+    "PM004": Refused,
+    "PM005": Malformed,
+    "PM006": Refused,
+}
+PAIR_TYPES = ("int8", "int4", "uuid", "text", "text", "text", "float4", "text")
+SCORE_TYPES = ("int8", "int4", "int4", "int2", "float4", "bytea", "bytea")
+COPY_PAIRS = (
+    "copy inbox.pair (lease_id, ordinal, url_key, url, text, language,"
+    " language_probability, license) from stdin (format binary)"
+)
+COPY_SCORES = (
+    "copy inbox.score (lease_id, part, n, outcome, similarity, image, text)"
+    " from stdin (format binary)"
+)
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Hello:
+    instance_id: int
+    name: str
+    kind: str
+    heartbeat_seconds: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    lease_id: int
+    task_id: int
+    payload: dict[str, Any]
+
+
+@dataclass
+class Outcomes:
+    """Columns of a download submission, parallel lists; see ``mill.submission_download``."""
+
+    positions: list[int]
+    outcome: list[int]
+    http_status: list[int | None]
+    sizes: list[int | None]
+    width: list[int | None]
+    height: list[int | None]
+    md5: list[UUID | None]
+    sha256: list[bytes | None]
+    dhash: list[int | None]
+    thumbnail_positions: list[int]
+    thumbnails: list[bytes]
+
+
+class Queue:
+    """One connection to the database, shared by the threads of a process one call at a time.
+
+    A call that loses its connection is made again on a new one: every function may be
+    repeated. A repeated ``complete`` or ``release`` whose first answer was lost raises
+    LeaseLost, which is the truth.
+
+    Raises Refused, Malformed or LeaseLost where the database says so, Unreachable when it
+    cannot be reached for ``patience`` seconds.
+    """
+
+    def __init__(self, dsn: str, *, patience: float = PATIENCE) -> None:
+        self._dsn = dsn
+        self.patience = patience
+        self._hurry = threading.Event()
+        self._lock = threading.Lock()
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    def close(self) -> None:
+        with self._lock:
+            self._disconnect()
+
+    def hurry(self) -> None:
+        """From now on, give up at the first failed connection: the process is ending."""
+        self._hurry.set()
+
+    def hello(self) -> Hello:
+        return Hello(*self._one("select * from api.hello_v1(%s, %s)", (__version__, PROTOCOL)))
+
+    def claim(self, instance_id: int, model_digest: str | None = None) -> Claim | None:
+        row = self._row("select * from api.claim_v1(%s, %s)", (instance_id, model_digest))
+        return Claim(*row) if row else None
+
+    def heartbeat(self, lease_id: int) -> int:
+        return int(self._one("select api.heartbeat_v1(%s)", (lease_id,))[0])
+
+    def release(self, lease_id: int) -> None:
+        self._one("select api.release_v1(%s)", (lease_id,))
+
+    def fail(self, lease_id: int, reason: str, *, retry: bool) -> None:
+        reason = reason.replace("\x00", "")  # PostgreSQL text holds no NUL
+        self._one("select api.fail_v1(%s, %s, %s)", (lease_id, reason, retry))
+
+    def complete(self, lease_id: int) -> None:
+        self._one("select api.complete_v1(%s)", (lease_id,))
+
+    def drained(self, model_digest: str | None = None) -> bool:
+        return bool(self._one("select api.drained_v1(%s)", (model_digest,))[0])
+
+    def me(self) -> dict[str, Any]:
+        names = ("name", "kind", "added_at", "live_leases",
+                 "rows_accepted", "rows_waiting", "rows_rejected")  # fmt: skip
+        return dict(zip(names, self._one("select * from api.me_v1()", ()), strict=True))
+
+    # ---- extract -----------------------------------------------------------------------------
+
+    def copy_pairs(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows of inbox.pair: (lease_id, ordinal, url_key, url, text, language, probability,
+        license). A repeat after a lost answer would double them; submit_extract finds out."""
+        self._copy_in(COPY_PAIRS, PAIR_TYPES, rows)
+
+    def submit_extract(
+        self, lease_id: int, rows: int, counts: Iterable[tuple[str, str, int]]
+    ) -> int:
+        stages, names, numbers = map(list, zip(*counts, strict=True))
+        call = "select api.submit_extract_v1(%s, %s, %s::text[], %s::text[], %s::bigint[])"
+        return int(self._one(call, (lease_id, rows, stages, names, numbers))[0])
+
+    # ---- download ----------------------------------------------------------------------------
+
+    def urls(self, lease_id: int) -> list[tuple[int, str]]:
+        return self._rows("select * from api.urls_v1(%s)", (lease_id,))
+
+    def submit_download(self, lease_id: int, part: int, o: Outcomes) -> int:
+        call = (
+            "select api.submit_download_v1(%s, %s, %s::integer[], %s::smallint[], %s::smallint[],"
+            " %s::integer[], %s::integer[], %s::integer[], %s::uuid[], %b::bytea[], %s::bigint[],"
+            " %s::integer[], %b::bytea[])"
+        )
+        arguments = (lease_id, part, o.positions, o.outcome, o.http_status, o.sizes, o.width,
+                     o.height, o.md5, o.sha256, o.dhash, o.thumbnail_positions,
+                     o.thumbnails)  # fmt: skip
+        return int(self._one(call, arguments)[0])
+
+    # ---- score -------------------------------------------------------------------------------
+
+    def thumbnails(self, lease_id: int, start: int, stop: int) -> list[tuple[int, str, bytes]]:
+        """(n, text, image) of the positions from start up to, not including, stop."""
+        numbers = int(lease_id), int(start), int(stop)  # COPY takes no parameters: literals
+        statement = "copy (select * from api.thumbnails_v1({}, {}, {})) to stdout (format binary)"
+
+        def read(connection: psycopg.Connection[Any]) -> list[tuple[int, str, bytes]]:
+            with connection.cursor() as cursor, cursor.copy(statement.format(*numbers)) as copy:
+                copy.set_types(("int4", "text", "bytea"))
+                return [(n, text, bytes(image)) for n, text, image in copy.rows()]
+
+        return self._retrying(read)
+
+    def copy_scores(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows of inbox.score: (lease_id, part, n, outcome, similarity, image, text)."""
+        self._copy_in(COPY_SCORES, SCORE_TYPES, rows)
+
+    def submit_score(self, lease_id: int, part: int, rows: int) -> int:
+        return int(self._one("select api.submit_score_v1(%s, %s, %s)", (lease_id, part, rows))[0])
+
+    # ---- steward -----------------------------------------------------------------------------
+
+    def accept_next(self) -> tuple[int, str, int, str | None] | None:
+        """(submission, kind, rows, why it was rejected or None); None when nothing waits."""
+        return self._row("select * from api.accept_next_v1()", ())
+
+    def steward(self, chore: str) -> int:
+        """Run one of the steward's chores: expire_leases, sweep_inbox, close_batches,
+        empty_slots, ensure_partitions. Returns how much there was of it."""
+        return int(self._one(f"select api.{chore}_v1()", ())[0] or 0)
+
+    # ---- the connection ----------------------------------------------------------------------
+
+    def _one(self, call: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        row = self._row(call, arguments)
+        assert row is not None, f"{call} returned no row"
+        return row
+
+    def _row(self, call: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:
+        rows = self._rows(call, arguments)
+        return rows[0] if rows else None
+
+    def _rows(self, call: str, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
+        return self._retrying(lambda c: c.execute(call, arguments).fetchall())
+
+    def _copy_in(
+        self, statement: str, types: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        def write(connection: psycopg.Connection[Any]) -> None:
+            with connection.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.set_types(types)
+                for row in rows:
+                    copy.write_row(row)
+
+        self._retrying(write)
+
+    def _retrying(self, work: Callable[[psycopg.Connection[Any]], Answer]) -> Answer:
+        give_up = time.monotonic() + self.patience
+        delay = 0.2
+        with self._lock:
+            while True:
+                try:
+                    with self._translated():
+                        return work(self._connected())
+                except psycopg.OperationalError as error:
+                    self._disconnect()
+                    if self._hurry.wait(delay) or time.monotonic() > give_up:
+                        raise Unreachable(f"cannot reach the database: {error}".strip()) from None
+                delay = min(2 * delay, 5.0)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            kind = ERRORS.get(error.sqlstate or "")
+            if kind is not None:
+                raise kind(error.diag.message_primary or str(error)) from None
+            if error.sqlstate in ("28P01", "28000", "3D000"):  # password, login, no such database
+                raise Refused(f"the database refuses this login: {error}".strip()) from None
+            if error.sqlstate in ("3F000", "42883"):  # no such schema, no such function
+                raise Refused(
+                    "this database lacks what the worker calls; an admin runs: pairmill migrate"
+                ) from None
+            raise
+
+    def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                self._dsn,
+                autocommit=True,
+                prepare_threshold=None,  # a pooler in transaction mode keeps no statements
+                row_factory=tuple_row,
+                connect_timeout=10,
+                application_name=f"pairmill/{__version__}",
+            )
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
