@@ -49,10 +49,11 @@ end
 $$;
 comment on function mill.add_worker is 'Makes a worker and its login. The password is a SCRAM verifier, so that no log holds it.';
 
-create function mill.add_researcher(p_login name, p_password text) returns void
+create function mill.add_researcher(p_login name, p_name text, p_password text) returns void
 language plpgsql
 as $$
 begin
+    insert into mill.researcher (login, name) values (p_login, p_name);
     execute format('create role %I login password %L connection limit 4 in role %I',
                    p_login, p_password, left(current_database(), 40) || '_researcher');
     execute format('alter role %I set default_transaction_read_only = on', p_login);

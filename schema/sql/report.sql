@@ -102,23 +102,32 @@ comment on column report.link_count.stage is 'records, links, bad_record, ended_
 comment on column report.link_count.name is 'Within the stage: drop reason, kind of bad record, language; else empty';
 comment on column report.link_count.count is 'How many';
 
-create view report.funnel as
-select coalesce(p.language, 'nolang') as language, o.name as outcome, so.name as score_outcome, m.name as model, count(*) as pairs
+create view report.pair_count as
+select coalesce(p.language, 'nolang') as language, coalesce(o.name, 'waiting') as outcome, count(*) as pairs
   from mill.pair p
   left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
   left join mill.outcome o on o.code = d.outcome
-  left join mill.current_score s on s.batch_id = p.batch_id and s.n = p.n
-  left join mill.score_outcome so on so.code = s.outcome
-  left join mill.model m on m.model_id = s.model_id
  where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
- group by 1, 2, 3, 4;
-comment on view report.funnel is
-    'Pairs by how far they came. Reads every pair. With several models a pair is counted once for each that scored it.';
-comment on column report.funnel.language is 'CLD3''s language where it is reliable, else nolang';
-comment on column report.funnel.outcome is 'How the download ended; null while it has not';
-comment on column report.funnel.score_outcome is 'How the scoring ended; null while it has not';
-comment on column report.funnel.model is 'Which model scored it; null while none has';
-comment on column report.funnel.pairs is 'How many pairs';
+ group by 1, 2;
+comment on view report.pair_count is 'Pairs by language and by how their download ended. Reads every pair.';
+comment on column report.pair_count.language is 'CLD3''s language where it is reliable, else nolang';
+comment on column report.pair_count.outcome is 'How the download ended; waiting while it has not';
+comment on column report.pair_count.pairs is 'How many pairs';
+
+create view report.score_count as
+select m.name as model, coalesce(p.language, 'nolang') as language, coalesce(o.name, 'waiting') as outcome, count(*) as pairs
+  from mill.pair p
+  join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n and d.outcome = 0
+ cross join mill.model m
+  left join mill.current_score s on s.batch_id = p.batch_id and s.n = p.n and s.model_id = m.model_id
+  left join mill.score_outcome o on o.code = s.outcome
+ where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+ group by 1, 2, 3;
+comment on view report.score_count is 'Downloaded pairs by model and by how their scoring ended. Reads every pair.';
+comment on column report.score_count.model is 'Name of the model';
+comment on column report.score_count.language is 'CLD3''s language where it is reliable, else nolang';
+comment on column report.score_count.outcome is 'scored, or why not; waiting while it has not been tried';
+comment on column report.score_count.pairs is 'How many pairs';
 
 create view report.task as
 select t.task_id, t.kind, t.state, t.wat_id, t.batch_id, t.attempt, m.name as model, t.tries, t.ready_at, t.reason, t.changed_at,

@@ -74,6 +74,14 @@ worker = mill(
     col("disabled_at", TIMESTAMP, "When it was disabled; null while it may work", nullable=True),
 )
 
+researcher = mill(
+    "researcher",
+    "A researcher's login, which reads the views in report and nothing else.",
+    col("login", Name(), "The PostgreSQL role that they log in as", primary_key=True),
+    col("name", Text, "What people call them", unique=True),
+    col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
+)
+
 instance = mill(
     "instance",
     "One process of a worker. Leases belong to it, so a restarted container does not keep its dead twin's lease alive.",

@@ -1,0 +1,21 @@
+"""The schema as it was first published.
+
+Frozen: the files in schema/ go on changing, this script does not.
+"""
+
+from importlib.resources import files
+
+from alembic import op
+
+from pairmill.schema.create import run
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    run(op.get_bind(), (files("pairmill.migrations") / "versions" / "0001_initial.sql").read_text("utf-8"))
+
+
+def downgrade() -> None:
+    raise RuntimeError("there is nothing below the first revision: drop the database instead")

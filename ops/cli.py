@@ -1,0 +1,88 @@
+"""The command `pairmill`: its groups, its exit codes, and how errors are said.
+
+Exit codes: 0 done, 1 it could not be done (one sentence on standard error), 2 wrong usage,
+130 interrupted.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import psycopg
+import typer
+
+from pairmill import __version__
+from pairmill.ops.commands import (
+    database,
+    doctor,
+    people,
+    release,
+    removal,
+    source,
+    status,
+    task,
+    work,
+)  # fmt: skip
+from pairmill.ops.problem import Problem
+from pairmill.schema.embedded import EmbeddedError
+from pairmill.workers.errors import WorkerError
+
+app = typer.Typer(
+    name="pairmill",
+    help="Make image-text datasets from Common Crawl, with PostgreSQL at the centre.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(database.app, name="db")
+app.add_typer(source.wat, name="wat")
+app.add_typer(source.crawl, name="crawl")
+app.add_typer(work.app, name="work")
+app.add_typer(people.worker, name="worker")
+app.add_typer(people.researcher, name="researcher")
+app.add_typer(work.model, name="model")
+app.add_typer(task.app, name="task")
+app.add_typer(removal.app, name="removal")
+app.add_typer(release.app, name="release")
+app.command("migrate")(database.migrate)
+app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pairmill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Options of the command itself."""
+
+
+def said(command: Callable[[], object]) -> NoReturn:
+    """Run a command; every foreseen error becomes one sentence and an exit code."""
+    try:
+        command()
+    except (Problem, WorkerError, EmbeddedError) as problem:
+        print(f"pairmill: {problem}", file=sys.stderr)
+        sys.exit(1)
+    except psycopg.Error as error:
+        print(f"pairmill: the database says: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def main() -> NoReturn:
+    """The entry point of `pairmill`."""
+    said(app)
+
+
+if __name__ == "__main__":
+    main()

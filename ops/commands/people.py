@@ -1,0 +1,76 @@
+"""pairmill worker, pairmill researcher: who may log in."""
+
+import os
+
+import typer
+
+from pairmill.ops import logins
+from pairmill.ops.connection import admin, rows
+from pairmill.ops.output import print_json, print_rows
+from pairmill.ops.problem import Problem
+from pairmill.workers.queue import Queue
+
+worker = typer.Typer(no_args_is_help=True, help="Workers' logins.")
+researcher = typer.Typer(no_args_is_help=True, help="Researchers' logins.")
+
+
+@worker.command("add")
+def worker_add(
+    name: str = typer.Argument(help="What people will call it."),
+    kind: str = typer.Option(..., "--kind", help="extract, download, score or steward."),
+) -> None:
+    """Make a worker's login and print its DSN, once: its password is kept nowhere."""
+    with admin() as connection:
+        print(logins.add_worker(connection, name, kind))
+
+
+@worker.command("list")
+def worker_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
+    """Workers and what was accepted of them."""
+    with admin() as connection:
+        found = rows(connection, "select * from report.worker order by name")
+    print_rows(
+        found,
+        as_json=as_json,
+        empty="no workers: add one with `pairmill worker add NAME --kind KIND`",
+    )
+
+
+@worker.command("disable")
+def worker_disable(name: str) -> None:
+    """End a worker's login and its sessions. Its leases run out; what was accepted stays."""
+    with admin() as connection:
+        row = connection.execute("select mill.disable_worker(%s)", (name,)).fetchone()
+    if not row or not row[0]:
+        raise Problem(f"there is no worker {name!r}: see `pairmill worker list`")
+    print(f"{name} is disabled")
+
+
+@worker.command("me")
+def worker_me(
+    dsn: str = typer.Option(
+        None, "--dsn", help="The worker's DSN; PAIRMILL_WORKER_DSN by default."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="A JSON object."),
+) -> None:
+    """What the worker of this DSN has done."""
+    dsn = dsn or os.environ.get("PAIRMILL_WORKER_DSN", "")
+    if not dsn:
+        raise Problem("which worker? Give its DSN with --dsn, or in PAIRMILL_WORKER_DSN")
+    queue = Queue(dsn)
+    try:
+        me = queue.me()
+    finally:
+        queue.close()
+    if as_json:
+        print_json(me)
+    else:
+        for name, value in me.items():
+            print(f"{name.replace('_', ' '):14} {value}")
+
+
+@researcher.command("add")
+def researcher_add(name: str = typer.Argument(help="What people will call them.")) -> None:
+    """Make a login that reads the views of schema report, and print its DSN once."""
+    with admin() as connection:
+        print(logins.add_researcher(connection, name))

@@ -1,0 +1,40 @@
+"""pairmill release: a recipe into Parquet."""
+
+import sys
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from pairmill.ops import recipe as recipes
+from pairmill.ops import release
+from pairmill.ops.connection import admin
+from pairmill.ops.output import print_json
+
+app = typer.Typer(no_args_is_help=True, help="Releases.")
+
+
+@app.command("build")
+def build(
+    recipe: str = typer.Argument(help="A recipe's name (laion-400m) or file."),
+    out: Path = typer.Option(..., "--out", help="A folder that does not exist yet, or is empty."),
+    overrides: list[str] = typer.Option(
+        [], "--set", help="Another value than the recipe's: --set min_similarity=0.28"
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the manifest."),
+) -> None:
+    """Write the pairs that a recipe keeps as Parquet shards, with a manifest and a README."""
+    chosen = recipes.load(recipe, recipes.parse_overrides(overrides))
+    with admin() as connection, Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading pairs", total=None)
+        manifest = release.build(
+            connection,
+            chosen,
+            out,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if as_json:
+        print_json(manifest.as_dict())
+    else:
+        print(f"{manifest.kept:,} of {manifest.candidates:,} pairs kept, in {out}", file=sys.stdout)

@@ -1,0 +1,87 @@
+"""pairmill wat, pairmill crawl: what is to be extracted."""
+
+import gzip
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import typer
+
+from pairmill import __version__
+from pairmill.ops.connection import admin, rows
+from pairmill.ops.output import print_rows
+from pairmill.ops.problem import Problem
+
+wat = typer.Typer(no_args_is_help=True, help="WAT files.")
+crawl = typer.Typer(no_args_is_help=True, help="Crawls of Common Crawl.")
+BASE = "https://data.commoncrawl.org/"
+
+
+def _location(given: str) -> str:
+    """A URL as it is; a path made absolute, since workers run elsewhere than this command."""
+    if re.match(r"[a-z][a-z0-9+.-]*://", given):
+        return given
+    path = Path(given).absolute()
+    if not path.is_file():
+        raise Problem(f"there is no file {path}")
+    return str(path)
+
+
+def _add(crawl_name: str | None, locations: list[str]) -> None:
+    with admin() as connection:
+        row = connection.execute("select mill.add_wat(%s, %s)", (crawl_name, locations)).fetchone()
+    added = row[0] if row else 0
+    known = f", {len(locations) - added} were known already" if added < len(locations) else ""
+    print(f"added {added} WAT file{'' if added == 1 else 's'}{known}")
+
+
+@wat.command("add")
+def wat_add(locations: list[str] = typer.Argument(help="Paths, or http(s) or s3 URLs.")) -> None:
+    """Add WAT files; one that is known already is left alone."""
+    _add(None, [_location(given) for given in locations])
+
+
+@wat.command("list")
+def wat_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
+    """WAT files with what their extraction counted."""
+    with admin() as connection:
+        found = rows(connection, "select * from report.wat order by wat_id")
+    print_rows(found, as_json=as_json, empty="no WAT files: add some with `pairmill wat add`")
+
+
+def _read_paths(name: str, paths: str | None) -> list[str]:
+    source = paths or f"{BASE}crawl-data/{name}/wat.paths.gz"
+    try:
+        if re.match(r"https?://", source):
+            agent = {"User-Agent": f"pairmill/{__version__}"}
+            with urllib.request.urlopen(
+                urllib.request.Request(source, headers=agent), timeout=60
+            ) as reply:
+                data = reply.read()
+        else:
+            data = Path(source).read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        lines = data.decode("utf-8").split()
+    except (OSError, EOFError, ValueError) as error:
+        raise Problem(f"cannot read the list of WAT files {source}: {error}") from None
+    if not lines:
+        raise Problem(f"the list of WAT files {source} is empty")
+    return [line if "://" in line else BASE + line.lstrip("/") for line in lines]
+
+
+@crawl.command("add")
+def crawl_add(
+    name: str = typer.Argument(help="CC-MAIN-YYYY-WW"),
+    paths: str = typer.Option(
+        None,
+        "--paths",
+        help="The crawl's wat.paths.gz: a path or a URL; by default Common Crawl's own.",
+    ),
+    limit: int = typer.Option(None, "--limit", min=1, help="Only the first so many files."),
+) -> None:
+    """Add the WAT files of a crawl."""
+    if not re.fullmatch(r"CC-MAIN-\d{4}-\d{2}", name):
+        raise Problem(f"{name!r} is no crawl's name: they are like CC-MAIN-2024-51")
+    _add(name, _read_paths(name, paths)[:limit])

@@ -1,0 +1,67 @@
+"""pairmill status: where every link is."""
+
+import time
+from typing import Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+
+from pairmill.ops.connection import admin
+from pairmill.ops.output import print_json
+from pairmill.ops.status import gather
+
+WATCH_SECONDS = 2.0
+
+
+def _line(table: Table, name: str, counts: dict[str, int]) -> None:
+    inner = ", ".join(f"{k} {v:,}" for k, v in counts.items())
+    table.add_row(name, f"{sum(counts.values()):,}", inner)
+
+
+def page(state: dict[str, Any]) -> Group:
+    """The status as people read it: one line a stage of the funnel, then what is parked."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    _line(table, "WAT files", state["wat_files"])
+    table.add_row("records", f"{state['records']:,}", _noted(state))
+    table.add_row("links", f"{state['links']:,}", "= dropped + duplicates + pairs")
+    _line(table, "  dropped", state["dropped"])
+    table.add_row("  duplicates", f"{state['duplicates']:,}", "")
+    _line(table, "  pairs", state["pairs"])
+    _line(table, "    fetched", state["fetched"])
+    for model, counts in state["scored"].items():
+        _line(table, f"      scored by {model}", counts)
+    for kind, counts in state["tasks"].items():
+        _line(table, f"tasks: {kind}", counts)
+    table.add_row("removals", f"{state['removals']:,}", "")
+    parked = [f"parked: task {t['task_id']} ({t['kind']}): {t['reason']}" for t in state["parked"]]
+    return Group(table, *parked)
+
+
+def _noted(state: dict[str, Any]) -> str:
+    noted = state["bad_records"] | {f"ended early: {k}": v for k, v in state["ended_early"].items()}
+    return ", ".join(f"{k} {v:,}" for k, v in noted.items())
+
+
+def status(
+    as_json: bool = typer.Option(False, "--json", help="A JSON object."),
+    watch: bool = typer.Option(False, "--watch", help="Again every two seconds, until Ctrl-C."),
+) -> None:
+    """Where every link is, and what the queue holds."""
+    console = Console(highlight=False)
+    with admin() as connection:
+        if as_json:
+            print_json(gather(connection))
+        elif not watch:
+            console.print(page(gather(connection)))
+        else:
+            with Live(
+                page(gather(connection)), console=console, screen=console.is_terminal
+            ) as live:
+                while True:
+                    time.sleep(WATCH_SECONDS)
+                    live.update(page(gather(connection)), refresh=True)

@@ -1,0 +1,69 @@
+"""pairmill task: the queue."""
+
+import typer
+
+from pairmill.ops.connection import admin, rows
+from pairmill.ops.output import print_rows
+from pairmill.ops.problem import Problem
+
+app = typer.Typer(no_args_is_help=True, help="Tasks of the queue.")
+
+
+@app.command("list")
+def task_list(
+    state: str = typer.Option(None, "--state", help="ready, leased, submitted, done or parked."),
+    kind: str = typer.Option(None, "--kind", help="extract, download or score."),
+    limit: int = typer.Option(
+        100, "--limit", min=1, help="At most so many, the newest change first."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="A JSON array."),
+) -> None:
+    """Tasks, with who holds them and why they failed."""
+    with admin() as connection:
+        found = rows(
+            connection,
+            "select * from report.task"
+            " where state = coalesce(%s, state) and kind = coalesce(%s, kind)"
+            " order by changed_at desc, task_id limit %s",
+            state,
+            kind,
+            limit,
+        )
+    print_rows(found, as_json=as_json, empty="no such tasks")
+
+
+@app.command("retry")
+def task_retry(
+    tasks: list[int] = typer.Argument(None, help="Numbers of parked tasks."),
+    every: bool = typer.Option(False, "--all", help="Every parked task."),
+) -> None:
+    """Queue parked tasks again. One whose thumbnails are gone is downloaded again."""
+    if bool(tasks) == every:
+        raise Problem("name the parked tasks (`pairmill task list --state parked`), or say --all")
+    with admin() as connection:
+        if every:
+            parked = rows(
+                connection,
+                "select task_id from report.task where state = 'parked' order by task_id",
+            )
+            tasks = [row["task_id"] for row in parked]
+        for number in tasks:
+            row = connection.execute("select mill.retry_task(%s)", (number,)).fetchone()
+            if not row or row[0] is None:
+                raise Problem(f"task {number} is not parked")
+            print(f"task {number}: queued again ({row[0]})")
+    if every and not tasks:
+        print("no task is parked")
+
+
+@app.command("park")
+def task_park(
+    number: int = typer.Argument(help="A ready or leased task."),
+    reason: str = typer.Option("parked by an admin", "--reason", help="Shown by `task list`."),
+) -> None:
+    """Take a task out of the queue; its holder's next call is refused."""
+    with admin() as connection:
+        row = connection.execute("select mill.park_task(%s, %s)", (number, reason)).fetchone()
+    if not row or not row[0]:
+        raise Problem(f"task {number} is neither ready nor leased")
+    print(f"task {number} is parked")

@@ -1,0 +1,128 @@
+"""pairmill work: run a worker; pairmill model: what scores."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import typer
+
+from pairmill.ops.connection import admin, rows
+from pairmill.ops.logins import local_worker
+from pairmill.ops.output import print_rows
+from pairmill.ops.problem import Problem
+from pairmill.workers import daemon
+
+if TYPE_CHECKING:
+    from pairmill.workers.score.model import Model
+
+app = typer.Typer(no_args_is_help=True, help="Run a worker until it is stopped (Ctrl-C, SIGTERM).")
+model = typer.Typer(no_args_is_help=True, help="Models that score.")
+
+DSN = typer.Option(
+    None, "--dsn", envvar="PAIRMILL_WORKER_DSN", show_envvar=True,
+    help="The worker's DSN, from `pairmill worker add`; not needed beside the database.",
+)  # fmt: skip
+DRAIN = typer.Option(
+    False, "--drain", help="Stop when nothing is left to claim, here and upstream."
+)
+MODEL = typer.Option(..., "--model", help="open_clip's model name, or the folder of a model.")
+PRETRAINED = typer.Option("", "--pretrained", help="open_clip's tag, or a checkpoint's path.")
+
+
+@contextmanager
+def _login(dsn: str | None, kind: str) -> Iterator[str]:
+    """The worker's own DSN; without one, that of the local worker, made with the admin's rights."""
+    if dsn:
+        yield dsn
+        return
+    with admin() as connection:  # held open: it keeps an embedded server running
+        yield local_worker(connection, kind)
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise Problem(f"{error.name} is not installed: pip install 'pairmill[{name}]'") from None
+
+
+@app.command()
+def extract(dsn: str = DSN, drain: bool = DRAIN) -> None:
+    """WAT files into pairs."""
+    with _extra("extract"):
+        from pairmill.workers.extract.worker import Extract
+    with _login(dsn, "extract") as login:
+        daemon.run(partial(daemon.serve, Extract(), login, drain=drain))
+
+
+@app.command()
+def download(dsn: str = DSN, drain: bool = DRAIN) -> None:
+    """Batches of URLs into outcomes and thumbnails."""
+    with _extra("download"):
+        from pairmill.workers.download.worker import Download
+    with _login(dsn, "download") as login:
+        daemon.run(partial(daemon.serve, Download(), login, drain=drain))
+
+
+def _load(name: str, pretrained: str, device: str) -> "Model":
+    with _extra("score"):
+        from pairmill.workers.score.model import load
+    return load(name, pretrained or None, device=device)
+
+
+@app.command()
+def score(
+    name: str = MODEL,
+    pretrained: str = PRETRAINED,
+    device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, or auto."),
+    dsn: str = DSN,
+    drain: bool = DRAIN,
+) -> None:
+    """Thumbnails and texts into similarities and embeddings."""
+    loaded = _load(name, pretrained, device)
+    from pairmill.workers.score.worker import Score
+
+    with _login(dsn, "score") as login:
+        daemon.run(partial(daemon.serve, Score(loaded), login, drain=drain))
+
+
+@app.command()
+def steward(dsn: str = DSN, drain: bool = DRAIN) -> None:
+    """Accept submissions, return late leases, close batches, empty the thumbnail ring."""
+    from pairmill.workers.steward.worker import serve
+
+    with _login(dsn, "steward") as login:
+        daemon.run(partial(serve, login, drain=drain))
+
+
+@model.command("add")
+def model_add(
+    name: str = MODEL,
+    pretrained: str = PRETRAINED,
+    known_as: str = typer.Option(
+        None, "--name", help="The name that recipes use; --model by default."
+    ),
+) -> None:
+    """Make a model known: from now on every batch is scored by it too."""
+    loaded = _load(name, pretrained, "cpu")
+    with admin() as connection:
+        (added,) = rows(
+            connection, "select * from mill.add_model(%s, %s, %s, %s)",
+            known_as or name, pretrained, loaded.digest, loaded.dims,
+        )  # fmt: skip
+    print(
+        f"model {known_as or name}: {loaded.dims} dims, sha256 {loaded.digest};"
+        f" {added['queued']} batches queued"
+    )
+
+
+@model.command("list")
+def model_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
+    """The models that score."""
+    with admin() as connection:
+        found = rows(connection, "select * from report.model order by name")
+    print_rows(
+        found, as_json=as_json, empty="no models: add one with `pairmill model add --model NAME`"
+    )

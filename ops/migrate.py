@@ -1,0 +1,79 @@
+"""Bring a database to the schema of this code, and say how far it is from it."""
+
+from collections.abc import Callable
+from importlib.resources import files
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import NullPool
+
+from pairmill.ops.problem import Problem
+from pairmill.schema.create import sql
+
+TOO_NEW = "this database is at revision {}, which is newer than this code: upgrade pairmill"
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(files("pairmill.migrations")))
+    config.attributes["connection"] = connection
+    return config
+
+
+def revisions() -> list[str]:
+    """The revisions that this code knows, oldest first."""
+    scripts = ScriptDirectory.from_config(_config())
+    return [script.revision for script in reversed(list(scripts.walk_revisions()))]
+
+
+def current(connection: psycopg.Connection) -> str | None:
+    """The revision of a database; None where it has never been migrated."""
+    if connection.execute("select to_regclass('mill.migration')").fetchone() == (None,):
+        return None
+    row = connection.execute("select version_num from mill.migration").fetchone()
+    return row[0] if row else None
+
+
+def require_current(connection: psycopg.Connection) -> None:
+    """Raise Problem unless the database is exactly at this code's newest revision."""
+    at, known = current(connection), revisions()
+    if at is None:
+        raise Problem("this database has no Pairmill schema yet: run `pairmill migrate`")
+    if at not in known:
+        raise Problem(TOO_NEW.format(at))
+    if at != known[-1]:
+        raise Problem(
+            f"this database is at revision {at} and the code needs {known[-1]}:"
+            " run `pairmill migrate`"
+        )
+
+
+def _migrate(dsn: str, step: Callable[[Config], None]) -> None:
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
+    )
+    with engine.connect() as connection:
+        step(_config(connection))
+        connection.commit()
+
+
+def upgrade(dsn: str, revision: str = "head") -> None:
+    _migrate(dsn, lambda config: command.upgrade(config, revision))
+
+
+def downgrade(dsn: str, revision: str) -> None:
+    _migrate(dsn, lambda config: command.downgrade(config, revision))
+
+
+def secure(connection: psycopg.Connection) -> bool:
+    """Take from PUBLIC what no worker needs; False where this user is no superuser."""
+    (superuser,) = connection.execute("select current_setting('is_superuser')").fetchone() or (
+        "off",
+    )
+    if superuser != "on":
+        return False
+    connection.execute(sql("secure"))
+    return True

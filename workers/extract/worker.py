@@ -1,0 +1,59 @@
+"""The extract worker: a WAT file into rows of inbox.pair, and the counts of what was dropped."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import trio
+
+from pairmill.workers.daemon import Job
+from pairmill.workers.extract.extract import Counts, Pair, extract
+from pairmill.workers.extract.reader import open_wat
+
+ROWS_PER_COPY = 20_000  # about 5 MB; a COPY pins xmin as long as it lasts
+
+
+class Extract:
+    """Worker kind ``extract``."""
+
+    name = "extract"
+    model_digest = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        yield
+
+    async def work(self, job: Job) -> None:
+        await trio.to_thread.run_sync(self._extract, job)
+
+    def _extract(self, job: Job) -> None:
+        counts = Counts()
+        rows = 0
+        with open_wat(job.payload["location"]) as stream:
+            pairs = extract(stream, counts)
+            while chunk := list(islice(self._rows(pairs, job, rows), ROWS_PER_COPY)):
+                job.queue.copy_pairs(chunk)
+                rows += len(chunk)
+        job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))
+
+    def _rows(self, pairs: Iterator[Pair], job: Job, first: int) -> Iterator[tuple[Any, ...]]:
+        for ordinal, pair in enumerate(pairs, first):
+            if ordinal % 1000 == 0:
+                trio.from_thread.check_cancelled()
+                job.progress(ordinal, unit="links kept")
+            yield (
+                job.lease_id, ordinal, UUID(bytes=pair.url_key), pair.url, pair.text,
+                pair.language, pair.probability, pair.license,
+            )  # fmt: skip
+
+
+def count_rows(counts: Counts) -> Iterator[tuple[str, str, int]]:
+    """(stage, name, count), as mill.wat_count keeps them."""
+    yield "records", "", counts.records
+    yield "links", "", counts.links
+    yield from (("dropped", reason.value, count) for reason, count in counts.dropped.items())
+    yield from (("bad_record", name, count) for name, count in counts.bad_records.items())
+    if counts.ended_early:
+        yield "ended_early", counts.ended_early[:200], 1
