@@ -1,0 +1,250 @@
+"""The extractor against a slow and obvious one: warcio, json, urljoin, a loop of ifs."""
+
+import gzip
+import html
+import io
+import json
+import unicodedata
+from collections import Counter
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from warcio.archiveiterator import ArchiveIterator
+from wats import Json, anchor, image, packed, page, record, shared_wat, warcinfo
+
+from pairmill.workers.extract.extract import Counts, Pair, extract
+
+URL = "http://page.example/dir/"
+
+
+def run(data: bytes) -> tuple[list[Pair], Counts]:
+    counts = Counts()
+    pairs = list(extract(io.BytesIO(data), counts))
+    assert counts.kept == len(pairs)
+    assert counts.links == counts.kept + counts.dropped.total()
+    return pairs, counts
+
+
+BIDI_AND_BLANK = "\u00ad\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff"
+BIDI_AND_BLANK += "\u2066\u2067\u2068\u2069"
+
+
+def oracle_text(alt: str) -> str:
+    kept = ""
+    for c in html.unescape(alt):
+        if c in "\t\n\f\r" or unicodedata.category(c) not in ("Cc", "Cs"):
+            kept += "" if c in BIDI_AND_BLANK else c
+    return " ".join(kept.split())
+
+
+def oracle_clean(url: str) -> str:
+    while url and url[0] <= " ":
+        url = url[1:]
+    while url and url[-1] <= " ":
+        url = url[:-1]
+    return "".join(c for c in url if c not in "\t\n\r")
+
+
+def oracle_url(base: str, url: str) -> str:
+    """The URL, or the reason's name."""
+    url = oracle_clean(url)
+    if not url:
+        return "no_url"
+    for prefix in ("//", "http://", "https://"):
+        after = url[len(prefix) : len(prefix) + 1]
+        if url.lower().startswith(prefix) and after in ("", "/", "?", "#"):
+            return "bad_url"
+    try:
+        parts = urlsplit(urljoin(base, url))
+        if parts.scheme and parts.scheme not in ("http", "https"):
+            return "scheme"
+        if not parts.scheme or not parts.hostname or parts.port == 0:
+            return "bad_url"
+    except ValueError:
+        return "bad_url"
+    user, at, host = parts.netloc.rpartition("@")
+    if any(c.isspace() or c < " " or c in "\x7f#%/<>?@\\^|" for c in host):
+        return "bad_url"
+    whole = urlunsplit((parts.scheme, user + at + host.lower(), parts.path, parts.query, ""))
+    if any("\ud800" <= c <= "\udfff" for c in whole):
+        return "bad_url"
+    return "".join(f"%{ord(c):02X}" if c <= " " or c == "\x7f" else c for c in whole)
+
+
+def oracle_image(base: str, url: str) -> str:
+    whole = oracle_url(base, url)
+    if ":" not in whole:
+        return whole
+    if len(whole) > 2048:
+        return "url_too_long"
+    path = whole.split("?")[0].lower()
+    return "file_type" if path[-4:] in (".svg", ".gif", ".ico") else whole
+
+
+def oracle_base(url: str, head: str | None) -> str:
+    def joined(base: str, url: str) -> str | None:
+        try:
+            urlsplit(urljoin(base, url))
+        except ValueError:
+            return None
+        return urljoin(base, url)
+
+    base = joined("", oracle_clean(url)) or ""
+    own = joined(base, oracle_clean(head)) if head is not None else None
+    return own if own and own.split(":")[0].lower() not in ("data", "javascript") else base
+
+
+def oracle_license(base: str, links: list[Json]) -> str | None:
+    for url in (link.get("url") for link in links):
+        start = url.lstrip().lower() if isinstance(url, str) else ""
+        for host in ("//creativecommons.org", "//www.creativecommons.org"):
+            for folder in ("/licenses/", "/publicdomain/"):
+                for scheme in ("", "http:", "https:"):
+                    prefix = scheme + host + folder
+                    if start.startswith(prefix) and start[len(prefix) :][:1] not in "/?#":
+                        whole = oracle_url(base, url or "")
+                        if ":" in whole and len(whole) <= 2048:
+                            return whole
+    return None
+
+
+Row = tuple[str, str, str | None]
+
+
+def oracle(data: bytes) -> tuple[list[Row], Counter[str]]:
+    rows: list[Row] = []
+    counts: Counter[str] = Counter()
+    for one in ArchiveIterator(io.BytesIO(data)):
+        body = one.content_stream().read()
+        if one.rec_type != "metadata" or one.rec_headers["Content-Type"] != "application/json":
+            continue
+        envelope = json.loads(body)["Envelope"]
+        response = envelope["Payload-Metadata"].get("HTTP-Response-Metadata") or {}
+        metadata = response.get("HTML-Metadata") or {}
+        links, head = metadata.get("Links") or [], metadata.get("Head") or {}
+        page_url = envelope["WARC-Header-Metadata"].get("WARC-Target-URI") or ""
+        base = oracle_base(page_url, head.get("Base"))
+        license_url = oracle_license(base, (head.get("Link") or []) + links)
+        for link in links:
+            if link.get("path") != "IMG@/src":
+                continue
+            counts["links"] += 1
+            url = oracle_image(base, link.get("url") or "")
+            text = oracle_text(link.get("alt") or "")
+            if ":" not in url:
+                counts[url] += 1
+            elif len(text) < 5 or len(text) > 2000:
+                reason = "text_too_long" if text[5:] else "text_too_short" if text else "no_text"
+                counts[reason] += 1
+            else:
+                rows.append((url, text, license_url))
+    return rows, counts
+
+
+def assert_as_oracle(data: bytes) -> None:
+    pairs, counts = run(data)
+    rows, expected = oracle(data)
+    assert [(p.url, p.text, p.license) for p in pairs] == rows
+    found = {"links": counts.links} | {r.value: n for r, n in counts.dropped.items()}
+    assert Counter(found) == expected
+    assert (counts.bad_records, counts.ended_early) == (Counter(), None)
+
+
+REAL = ["web-2008.wat.gz", "commoncrawl-pages.wat.gz", "commoncrawl-2024-22-one-page.wat.gz"]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_files_give_what_the_oracle_gives(name: str) -> None:
+    data = shared_wat(name).read_bytes()
+    assert_as_oracle(data)
+    assert run(gzip.decompress(data)) == run(data)  # not compressed, the same
+
+
+pieces = st.sampled_from(
+    # fmt: off
+    [
+        "/",
+        "//",
+        "..",
+        ".",
+        "a",
+        "B.jpg",
+        ".gif",
+        ".SVG",
+        "?",
+        "#",
+        ":",
+        ";",
+        " ",
+        "\t",
+        "\n",
+        "é",
+        "http:",
+        "HTTPS://",
+        "http://H.example",
+        "//n.example:80/",
+        "@",
+        "\\",
+        "[",
+        "]",
+        "\x00",
+        "data:",
+        "javascript:",
+        "%20",
+        "\ud800",
+        "x" * 500,
+        "ftp://h/",
+        "&amp;",
+        "=",
+        "C:\\",
+    ]
+    # fmt: on
+)
+urls = st.lists(pieces, max_size=7).map("".join)
+words = [
+    "a",
+    "red",
+    " ",
+    "\n",
+    "&eacute;",
+    "&amp;amp;",
+    "&#x202e;",
+    "\u200d",
+    "\ufeff",
+    "字",
+    "\x07",
+]
+alts = st.lists(
+    st.sampled_from([*words, "&#0;", "\ud83d", "\x85", "\xa0", "long " * 101]), max_size=9
+)
+licences = st.sampled_from(
+    [
+        "http://creativecommons.org/licenses/by/4.0/",
+        "//WWW.creativecommons.org/publicdomain/x#y",
+        "https://creativecommons.org/licenses/",
+        "/licenses/by/",
+        "x://creativecommons.org/licenses/b",
+    ]
+)
+links = st.one_of(
+    st.builds(image, urls | st.none(), alts.map("".join) | st.none()),
+    st.builds(anchor, urls | licences),
+)
+pages = st.builds(
+    lambda url, many, **head: page(url, many, **{k: v for k, v in head.items() if v is not None}),
+    st.just(URL) | st.builds("http://h.example/{}".format, urls) | urls | st.none(),
+    st.lists(links, max_size=6),
+    Base=st.none() | urls,
+    Link=st.none() | st.lists(st.builds(anchor, licences), max_size=2),
+)
+
+
+@given(st.lists(pages, min_size=1, max_size=3), st.booleans())
+def test_generated_files_give_what_the_oracle_gives(many: list[Json], escaped: bool) -> None:
+    data = packed([warcinfo(), *many])
+    if escaped:  # as JSON may write it too
+        slashed = [json.dumps(one).replace("/", "\\/") for one in many]
+        data = packed([warcinfo(), *map(record, slashed)])
+    assert_as_oracle(data)

@@ -1,0 +1,200 @@
+import gzip
+import io
+import zlib
+
+import pytest
+from wats import packed, record, warcinfo
+
+from pairmill.workers.extract.records import MAX_BODY, MAX_HEADER, Record, WarcRecords
+
+ONE, TWO, THREE = (record(f'{{"n": "{word}"}}') for word in ("one", "two", "three"))
+
+
+class Dribble:
+    """A stream that gives one byte at a time, as a slow connection may."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def read(self, size: int, /) -> bytes:
+        return self._data.read(min(size, 1))
+
+
+def read(data: bytes) -> tuple[list[bytes | str], str | None]:
+    """Body, or what is bad, of each record; and why reading ended early."""
+    records = WarcRecords(io.BytesIO(data))
+    found = [one.bad or one.body for one in records]
+    return found, records.ended_early
+
+
+def with_length(one: bytes, length: str) -> bytes:
+    (size,) = bodies(one)
+    header = f"Content-Length: {len(size)}\r\n".encode()
+    assert one.count(header) == 1
+    return one.replace(header, f"Content-Length: {length}\r\n".encode() if length else b"")
+
+
+def bodies(*records: bytes) -> list[bytes]:
+    return [one.partition(b"\r\n\r\n")[2][:-4] for one in records]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        packed([ONE, TWO, THREE]),
+        ONE + TWO + THREE,
+        gzip.compress(ONE + TWO + THREE),
+        packed([ONE, TWO + THREE]),
+        packed([ONE[:-4], TWO[:-2], THREE]),  # without the empty lines between
+        packed([ONE, b"\r\n\r\n", TWO, b"", THREE]),
+        packed([ONE, TWO, THREE]) + bytes(512),  # padded to a tape's block
+    ],
+)
+def test_every_packing_gives_the_same_records(data: bytes) -> None:
+    assert read(data) == (bodies(ONE, TWO, THREE), None)
+    assert [one.body for one in WarcRecords(Dribble(data))] == bodies(ONE, TWO, THREE)
+
+
+def test_a_record_has_its_header() -> None:
+    (one,) = WarcRecords(io.BytesIO(ONE))
+    assert one == Record(ONE[: ONE.index(b"\r\n\r\n") + 4], b'{"n": "one"}')
+
+
+def packings(*records: bytes) -> list[bytes]:
+    """As members, as one member, and plain."""
+    whole = b"".join(records)
+    return [packed(records), gzip.compress(whole), whole]
+
+
+@pytest.mark.parametrize(
+    "length",
+    ["", "abc", "-5", "0x10", "0", "3", "99", "16777217", "9" * 18, "9" * 30, "12, 12"],
+)
+def test_a_wrong_content_length_costs_one_record(length: str) -> None:
+    for data in packings(ONE, with_length(TWO, length), THREE):
+        assert read(data) == ([*bodies(ONE), "content_length", *bodies(THREE)], None)
+
+
+def test_a_content_length_that_counts_the_empty_line_costs_nothing() -> None:
+    for length, more in (("13", b"\r"), ("16", b"\r\n\r\n")):
+        expected = [*bodies(ONE), bodies(TWO)[0] + more, *bodies(THREE)]
+        for data in packings(ONE, with_length(TWO, length), THREE):
+            assert read(data) == (expected, None)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"<html>not a record</html>\r\n",
+        b"x\r\n",
+        b"WARC/1.0\r\nContent-Length: 5\r\n",
+        b"WARC/1.0\r\nX: " + b"x" * MAX_HEADER + b"\r\nContent-Length: 0\r\n\r\n",
+        TWO.replace(b"\r\n", b"\n") + b"\r\n",
+        b"WARC/x\r\n",
+    ],
+)
+def test_what_is_no_record_is_one_bad_record(broken: bytes) -> None:
+    for data in packings(ONE, broken, THREE):
+        assert read(data) == ([*bodies(ONE), "header", *bodies(THREE)], None)
+
+
+def test_a_record_without_its_body_does_not_cost_the_next() -> None:
+    header = TWO[: TWO.index(b"\r\n\r\n") + 4]
+    for data in packings(ONE, header, THREE):
+        assert read(data) == ([*bodies(ONE), "content_length", *bodies(THREE)], None)
+
+
+def test_a_body_above_the_cap_costs_itself() -> None:
+    large = record(b" " * (MAX_BODY + 1))
+    fits = record(b" " * MAX_BODY)
+    expected = [*bodies(ONE), "too_large", *bodies(fits), *bodies(TWO)]
+    assert read(packed([ONE, large, fits, TWO])) == (expected, None)
+    assert read(ONE + large + fits + TWO) == (expected, None)
+
+
+def test_a_bomb_is_never_held_in_memory() -> None:
+    packer = zlib.compressobj(wbits=31)
+    head = b"WARC/1.0\r\nContent-Length: 400000000\r\n\r\n"
+    megabyte = bytes(1_000_000)
+    bomb = packer.compress(head) + b"".join(packer.compress(megabyte) for _ in range(400))
+    seen = 0
+
+    class Watched(WarcRecords):
+        def _fill(self, size: int) -> bool:
+            nonlocal seen
+            answer = super()._fill(size)
+            seen = max(seen, len(self._buffer))
+            return answer
+
+    records = Watched(io.BytesIO(bomb + packer.flush() + packed([ONE])))
+    assert [one.bad or one.body for one in records] == ["too_large", *bodies(ONE)]
+    assert seen < 4_000_000
+
+
+@pytest.mark.parametrize("cut", [1, 4, 8, 9, 30, 100])
+def test_a_truncated_gzip_keeps_all_before(cut: int) -> None:
+    found, ended = read(packed([ONE, TWO, THREE])[:-cut])
+    assert found[:2] == bodies(ONE, TWO)
+    assert ended == "truncated: the file ends inside a gzip member"
+
+
+def test_a_file_cut_in_a_gzip_header_is_truncated() -> None:
+    data = packed([ONE])
+    for cut in range(1, 11):
+        assert read(data + data[:cut]) == (
+            bodies(ONE),
+            "truncated: the file ends inside a gzip member",
+        )
+
+
+@pytest.mark.parametrize(
+    ("cut", "bad"), [(10, "content_length"), (20, "header"), (len(TWO) - 3, "header")]
+)
+def test_a_truncated_plain_file_keeps_all_before(cut: int, bad: str) -> None:
+    expected = ([*bodies(ONE), bad], "truncated: the file ends inside a record")
+    assert read(ONE + TWO[:-cut]) == expected
+
+
+@pytest.mark.parametrize("at", [0, 2, 10, 30, -8, -4])
+def test_damaged_gzip_data_keeps_all_before(at: int) -> None:
+    first, second, third = (packed([one]) for one in (ONE, TWO, THREE))
+    at %= len(second)
+    damaged = second[:at] + bytes(b ^ 0x5A for b in second[at : at + 4]) + second[at + 4 :]
+    found, ended = read(first + damaged + third)
+    assert found[:1] == bodies(ONE)
+    assert ended is not None
+    assert "gzip" in ended
+
+
+def test_what_follows_the_last_member_is_named() -> None:
+    found, ended = read(packed([ONE]) + b"<html>")
+    assert (found, ended) == (bodies(ONE), "what follows a gzip member is not gzip")
+
+
+@pytest.mark.parametrize("data", [b"", gzip.compress(b""), b"\r\n\r\n"])
+def test_an_empty_file_has_no_records(data: bytes) -> None:
+    records = WarcRecords(io.BytesIO(data))
+    assert list(records) == []
+    assert records.ended_early is None
+    assert records.beginning == data[:40]
+
+
+@pytest.mark.parametrize("data", [b"<html>", bytes(range(256)), b"\x1f\x8b" + b"\x99" * 99, b"W"])
+def test_a_file_of_another_kind_has_no_good_record(data: bytes) -> None:
+    found, ended = read(data)
+    assert all(one == "header" for one in found)
+    assert found or ended
+
+
+def test_an_error_of_the_stream_passes_through() -> None:
+    class Broken(Dribble):
+        def read(self, size: int, /) -> bytes:
+            return super().read(size) or self._fail()
+
+        def _fail(self) -> bytes:
+            raise ConnectionResetError("gone")
+
+    found = []
+    with pytest.raises(ConnectionResetError):
+        found.extend(one.body for one in WarcRecords(Broken(packed([warcinfo(), ONE]))))
+    assert found == [b"software: test\r\n", *bodies(ONE)]

@@ -1,0 +1,163 @@
+"""The links of one WAT record: a page's images, base and licence.
+
+A WAT record is JSON as Common Crawl's ia-web-commons writes it. Read are
+``Envelope.WARC-Header-Metadata.WARC-Target-URI`` and, below
+``Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata``, ``Head.Base``,
+``Head.Link`` and ``Links``.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+IMAGE = "IMG@/src"
+# Objects and arrays in a record. A page of 5 MiB, Common Crawl's limit, has a tenth of
+# them; parsed, a million take about 100 MB.
+MAX_VALUES = 1_000_000
+
+
+class BadRecord(Exception):
+    """A record that cannot be used; ``name`` is the short name that it is counted under.
+
+    ``not_utf8``; ``not_json`` (also JSON that is nested too deeply); ``too_large``.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Link(msgspec.Struct, gc=False):
+    """A link as the page has it; the rest of its attributes is not read."""
+
+    path: str | None = None
+    url: str | None = None
+    alt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """url: the page's, ``""`` if not given. base: the href of its ``<base>``. head, links:
+    its ``Head.Link`` and ``Links`` in the page's order."""
+
+    url: str
+    base: str | None
+    head: list[Link]
+    links: list[Link]
+
+    def images(self) -> Iterator[Link]:
+        """The links that count: those with path ``IMG@/src``."""
+        return (link for link in self.links if link.path == IMAGE)
+
+    def urls(self) -> list[str]:
+        """The URLs of all links as written, the head's first."""
+        return [link.url for some in (self.head, self.links) for link in some if link.url]
+
+
+class _Head(msgspec.Struct, gc=False):
+    base: str | None = msgspec.field(default=None, name="Base")
+    link: list[Link] | None = msgspec.field(default=None, name="Link")
+
+
+class _Html(msgspec.Struct, gc=False):
+    head: _Head | None = msgspec.field(default=None, name="Head")
+    links: list[Link] | None = msgspec.field(default=None, name="Links")
+
+
+class _Response(msgspec.Struct, gc=False):
+    html: _Html | None = msgspec.field(default=None, name="HTML-Metadata")
+
+
+class _Payload(msgspec.Struct, gc=False):
+    response: _Response | None = msgspec.field(default=None, name="HTTP-Response-Metadata")
+
+
+class _Headers(msgspec.Struct, gc=False):
+    url: str | None = msgspec.field(default=None, name="WARC-Target-URI")
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    headers: _Headers | None = msgspec.field(default=None, name="WARC-Header-Metadata")
+    payload: _Payload | None = msgspec.field(default=None, name="Payload-Metadata")
+
+
+class _Wat(msgspec.Struct, gc=False):
+    envelope: _Envelope | None = msgspec.field(default=None, name="Envelope")
+
+
+_decode = msgspec.json.Decoder(_Wat).decode
+
+
+def read_links(body: bytes) -> Page | None:
+    """The page of a WAT record's JSON, None where it has no ``IMG@/src`` link.
+
+    A member that is missing, or not of its usual type, is as if it were not there: a
+    record's other links are not lost by it. Where a string is usual and a list is given
+    (headers that repeat), the list's first string counts. Raises BadRecord.
+
+    Every record is decoded, so that a broken one is counted whatever it held: to look for
+    ``IMG@`` first would save nothing (0.14 against 0.10 CPU seconds on 74 MB).
+    """
+    if not body.isascii():
+        try:  # msgspec does not check the strings that it skips
+            body.decode()
+        except UnicodeDecodeError:
+            raise BadRecord("not_utf8") from None
+    if len(body) > MAX_VALUES < body.count(b"{") + body.count(b"["):
+        raise BadRecord("too_large")
+    try:
+        wat = _decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        page = _read_slowly(body)
+    else:
+        page = _page(wat)
+    return page if page is not None and any(page.images()) else None
+
+
+def _page(wat: _Wat) -> Page | None:
+    envelope = wat.envelope
+    response = envelope and envelope.payload and envelope.payload.response
+    html = response and response.html
+    if not envelope or not html or not html.links:
+        return None
+    url = envelope.headers.url if envelope.headers else None
+    head = html.head or _Head()
+    return Page(url or "", head.base, head.link or [], html.links)
+
+
+def _read_slowly(body: bytes) -> Page:
+    """For what the typed decoder refuses: unusual types, and lone surrogates as ``\\ud800``."""
+    if body.count(b",") > MAX_VALUES:  # here each value becomes an object
+        raise BadRecord("too_large")
+    try:
+        envelope = _member(json.loads(body), "Envelope")
+    except (ValueError, RecursionError):
+        raise BadRecord("not_json") from None
+    html = _member(envelope, "Payload-Metadata", "HTTP-Response-Metadata", "HTML-Metadata")
+    head = _member(html, "Head")
+    return Page(
+        _string(_member(envelope, "WARC-Header-Metadata", "WARC-Target-URI")) or "",
+        _string(_member(head, "Base")),
+        list(_links(_member(head, "Link"))),
+        list(_links(_member(html, "Links"))),
+    )
+
+
+def _member(value: Any, *names: str) -> Any:
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _string(value: Any) -> str | None:
+    several: Iterable[Any] = value if isinstance(value, list) else [value]
+    return next((item for item in several if isinstance(item, str)), None)
+
+
+def _links(value: Any) -> Iterator[Link]:
+    for link in value if isinstance(value, list) else []:
+        if isinstance(link, dict):
+            yield Link(*(_string(link.get(name)) for name in ("path", "url", "alt")))
