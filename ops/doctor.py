@@ -11,7 +11,7 @@ from pairmill.ops.connection import rows
 from pairmill.ops.problem import Problem
 from pairmill.schema.create import sql
 
-EXTRAS = {"extract": "fastwarc", "download": "httptools", "score": "open_clip", "ops": "pyarrow"}
+EXTRAS = {"extract": "gcld3", "download": "httptools", "score": "open_clip", "ops": "pyarrow"}
 # condition on report.task -> what is wrong
 TROUBLES = {
     "state = 'parked'": "tasks are parked: `pairmill task list --state parked` says why",

@@ -1,5 +1,6 @@
 """pairmill work: run a worker; pairmill model: what scores."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -61,9 +62,19 @@ def extract(dsn: str = DSN, drain: bool = DRAIN) -> None:
 def download(dsn: str = DSN, drain: bool = DRAIN) -> None:
     """Batches of URLs into outcomes and thumbnails."""
     with _extra("download"):
+        from pairmill.workers.download.client import Client
+        from pairmill.workers.download.network import Network
         from pairmill.workers.download.worker import Download
+    network = Network.from_environment()
+    contact = os.environ.get("PAIRMILL_CONTACT", "")
+    if not contact and not network.connect_to:
+        raise Problem(
+            "PAIRMILL_CONTACT is not set: a URL or address of who answers for this crawler,"
+            " sent to every web site in the User-Agent"
+        )
     with _login(dsn, "download") as login:
-        daemon.run(partial(daemon.serve, Download(), login, drain=drain))
+        worker = Download(Client(network, contact=contact))
+        daemon.run(partial(daemon.serve, worker, login, drain=drain))
 
 
 def _load(name: str, pretrained: str, device: str) -> "Model":

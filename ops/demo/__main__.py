@@ -120,15 +120,15 @@ def _by_language(found: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def demo(
-    wat: str = typer.Option(
+    wat: str | None = typer.Option(
         None, "--wat", help="Another WAT file than the demo site's: a path or URL."
     ),
-    serve: str = typer.Option(
+    serve: str | None = typer.Option(
         None,
         "--serve",
         help="Images come from this WARC or folder, served on loopback, not from the web.",
     ),
-    model: str = typer.Option(
+    model: str | None = typer.Option(
         None, "--model", help="An open_clip model; by default the project's own small one."
     ),
     pretrained: str = typer.Option(

@@ -3,6 +3,8 @@ import io
 import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from wats import packed, record, warcinfo
 
 from pairmill.workers.extract.records import MAX_BODY, MAX_HEADER, Record, WarcRecords
@@ -186,6 +188,20 @@ def test_a_file_of_another_kind_has_no_good_record(data: bytes) -> None:
     assert found or ended
 
 
+@given(st.data(), st.sampled_from(packings(ONE, TWO, THREE)))
+def test_damage_anywhere_costs_records_and_raises_nothing(
+    data: st.DataObject, whole: bytes
+) -> None:
+    at = data.draw(st.integers(0, len(whole)))
+    damage = data.draw(st.binary(max_size=8) | st.sampled_from([b"\r\n\r\n", b"\r\nWARC/1.0\r\n"]))
+    rest = whole[data.draw(st.integers(at, min(len(whole), at + 50))) :]
+    found, ended = read(whole[:at] + damage + rest)
+    if whole.startswith(b"WARC") and at > len(ONE):
+        assert found[0] == bodies(ONE)[0]
+    assert all(isinstance(one, bytes) or one in ("header", "content_length") for one in found)
+    assert ended is None or "trunc" in ended or "gzip" in ended
+
+
 def test_an_error_of_the_stream_passes_through() -> None:
     class Broken(Dribble):
         def read(self, size: int, /) -> bytes:
@@ -194,7 +210,7 @@ def test_an_error_of_the_stream_passes_through() -> None:
         def _fail(self) -> bytes:
             raise ConnectionResetError("gone")
 
-    found = []
+    found: list[bytes] = []
     with pytest.raises(ConnectionResetError):
         found.extend(one.body for one in WarcRecords(Broken(packed([warcinfo(), ONE]))))
     assert found == [b"software: test\r\n", *bodies(ONE)]

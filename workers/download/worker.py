@@ -9,7 +9,7 @@ import trio
 from pairmill.workers.daemon import Job
 from pairmill.workers.download.crawl import Result, fetch_all
 from pairmill.workers.download.fetch import Fetcher
-from pairmill.workers.download.pool import DecoderPool
+from pairmill.workers.download.pool import DecoderPool, decoder_pool
 from pairmill.workers.queue import Outcomes
 
 ROWS_PER_PART = 1000  # what a death may lose, with the fetches under way
@@ -21,17 +21,20 @@ class Download:
     """Worker kind ``download``."""
 
     name = "download"
-    model_digest = None
+    model_digest: str | None = None
 
-    def __init__(self, fetcher: Fetcher, *, concurrency: int = 64, decoders: int = 1) -> None:
+    def __init__(
+        self, fetcher: Fetcher, *, concurrency: int = 64, per_host: int = 4, decoders: int = 1
+    ) -> None:
         self._fetcher = fetcher
         self._concurrency = concurrency
+        self._per_host = per_host
         self._decoders = decoders
         self._pool: DecoderPool
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with DecoderPool(processes=self._decoders) as self._pool:
+        async with decoder_pool(self._decoders) as self._pool:
             yield
 
     async def work(self, job: Job) -> None:
@@ -61,7 +64,12 @@ class Download:
 
         async with send:
             await fetch_all(
-                urls, self._fetcher, self._pool, concurrency=self._concurrency, on_result=take
+                urls,
+                self._fetcher,
+                self._pool,
+                concurrency=self._concurrency,
+                per_host=self._per_host,
+                on_result=take,
             )
             if part:
                 await send.send(part)
@@ -82,7 +90,7 @@ def columns(results: list[Result]) -> Outcomes:
         positions=[r.n for r in results],
         outcome=[int(r.outcome) for r in results],
         http_status=[r.http_status for r in results],
-        sizes=[r.bytes for r in results],
+        sizes=[r.size for r in results],
         width=[r.width for r in results],
         height=[r.height for r in results],
         md5=[UUID(bytes=r.md5) if r.md5 else None for r in results],

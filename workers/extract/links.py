@@ -109,11 +109,9 @@ def read_links(body: bytes) -> Page | None:
     if len(body) > MAX_VALUES < body.count(b"{") + body.count(b"["):
         raise BadRecord("too_large")
     try:
-        wat = _decode(body)
+        page = _page(_decode(body))
     except (msgspec.MsgspecError, RecursionError):
         page = _read_slowly(body)
-    else:
-        page = _page(wat)
     return page if page is not None and any(page.images()) else None
 
 

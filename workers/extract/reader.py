@@ -69,7 +69,7 @@ class _Source:
             raise TaskFailed(f"{self._location} broke off: {_said(error)}") from error
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "nothing was received for too long"
     return str(error) or type(error).__name__
@@ -129,9 +129,11 @@ def _open_http(location: str, url: str, stall_seconds: float) -> _Source:
         raise TaskFailed(reason, retry=error.code in _LATER) from None
     except (http.client.InvalidURL, UnicodeError, ValueError) as error:
         raise TaskFailed(f"{location} is not a valid URL: {error}", retry=False) from None
-    except urllib.error.URLError as error:  # its reason is an OSError, or a sentence
-        cause = error.reason if isinstance(error.reason, Exception) else error
-        raise TaskFailed(f"{location} cannot be reached: {_said(cause)}") from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, str):  # "no host given"; else what the socket raised
+            reason = f"{location} is not a valid URL: {error.reason}"
+            raise TaskFailed(reason, retry=False) from None
+        raise TaskFailed(f"{location} cannot be reached: {_said(error.reason)}") from None
     except (OSError, http.client.HTTPException) as error:
         raise TaskFailed(f"{location} cannot be reached: {_said(error)}") from None
 

@@ -1,9 +1,10 @@
 """The records of a WARC file (ISO 28500), read so that damage costs as little as possible.
 
-FastWARC reads good files in about the same time, but it ends without a word where the gzip
-data is cut off, and a Content-Length that lies takes the rest of the file with it: it does
-not show where a gzip member ends. Common Crawl writes one member a record, and that
-boundary is what a reader can trust.
+FastWARC reads good files in half the time (0.14 against 0.3 CPU seconds for 74 MB, of 0.6
+in all without language detection), but it ends without a word where the gzip data is cut
+off, and a Content-Length that lies takes the rest of the file with it. Here the next record
+is found again: Common Crawl writes one gzip member a record, and JSON holds no line that
+begins with ``WARC/``.
 """
 
 import re

@@ -9,8 +9,10 @@ from uuid import UUID
 import trio
 
 from pairmill.workers.daemon import Job
+from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.extract import Counts, Pair, extract
 from pairmill.workers.extract.reader import open_wat
+from pairmill.workers.extract.records import Readable
 
 ROWS_PER_COPY = 20_000  # about 5 MB; a COPY pins xmin as long as it lasts
 
@@ -19,7 +21,7 @@ class Extract:
     """Worker kind ``extract``."""
 
     name = "extract"
-    model_digest = None
+    model_digest: str | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -31,22 +33,37 @@ class Extract:
     def _extract(self, job: Job) -> None:
         counts = Counts()
         rows = 0
-        with open_wat(job.payload["location"]) as stream:
-            pairs = extract(stream, counts)
-            while chunk := list(islice(self._rows(pairs, job, rows), ROWS_PER_COPY)):
-                job.queue.copy_pairs(chunk)
-                rows += len(chunk)
+        location = job.payload["location"]
+        with open_wat(location) as stream:
+            pairs = extract(_Watched(stream, job, counts), counts)
+            try:
+                while chunk := list(islice(_rows(pairs, job.lease_id, rows), ROWS_PER_COPY)):
+                    job.queue.copy_pairs(chunk)
+                    rows += len(chunk)
+            except TaskFailed as failed:
+                reason = failed.reason if location in failed.reason else f"{location}: {failed}"
+                raise TaskFailed(reason, retry=failed.retry) from None
         job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))
 
-    def _rows(self, pairs: Iterator[Pair], job: Job, first: int) -> Iterator[tuple[Any, ...]]:
-        for ordinal, pair in enumerate(pairs, first):
-            if ordinal % 1000 == 0:
-                trio.from_thread.check_cancelled()
-                job.progress(ordinal, unit="links kept")
-            yield (
-                job.lease_id, ordinal, UUID(bytes=pair.url_key), pair.url, pair.text,
-                pair.language, pair.probability, pair.license,
-            )  # fmt: skip
+
+class _Watched:
+    """A stream that tells the job, with every read, that the work goes on; and stops when told."""
+
+    def __init__(self, stream: Readable, job: Job, counts: Counts) -> None:
+        self._stream, self._job, self._counts = stream, job, counts
+
+    def read(self, size: int, /) -> bytes:
+        trio.from_thread.check_cancelled()
+        self._job.progress(self._counts.links, unit="links")
+        return self._stream.read(size)
+
+
+def _rows(pairs: Iterator[Pair], lease_id: int, first: int) -> Iterator[tuple[Any, ...]]:
+    for ordinal, pair in enumerate(pairs, first):
+        yield (
+            lease_id, ordinal, UUID(bytes=pair.url_key), pair.url, pair.text,
+            pair.language, pair.probability, pair.license,
+        )  # fmt: skip
 
 
 def count_rows(counts: Counts) -> Iterator[tuple[str, str, int]]:

@@ -61,7 +61,11 @@ def score_rows(
         if outcome == ScoreOutcome.SCORED
         else (lease_id, part, n, int(outcome), None, None, None)
         for n, outcome, similarity, image, text in zip(
-            positions, scores.outcomes, scores.similarity,
-            scores.image_embedding, scores.text_embedding, strict=True,
-        )  # fmt: skip
+            positions,
+            scores.outcomes,
+            scores.similarity,
+            scores.image_embedding,
+            scores.text_embedding,
+            strict=True,
+        )
     ]

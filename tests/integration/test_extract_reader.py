@@ -1,0 +1,293 @@
+"""WAT files opened where they lie; HTTP from a real server on loopback."""
+
+import functools
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import trustme
+from wats import image, packed, page
+
+from pairmill import __version__
+from pairmill.workers.errors import TaskFailed
+from pairmill.workers.extract import reader
+from pairmill.workers.extract.extract import Counts, extract
+from pairmill.workers.extract.reader import open_wat
+
+WAT = packed([page("http://p.example/", [image(f"{n}.jpg", f"Apple {n}")]) for n in range(400)])
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def whole(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(WAT)))
+    handler.end_headers()
+    handler.wfile.write(WAT)
+
+
+def status(code: int, location: str = "") -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(code)
+        if location:
+            handler.send_header("Location", location)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def cut(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(WAT)))
+    handler.end_headers()
+    handler.wfile.write(WAT[: len(WAT) // 2])
+
+
+def cut_chunk(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b"%x\r\n" % len(WAT) + WAT[: len(WAT) // 2])
+
+
+def chunked(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    for at in range(0, len(WAT), 1000):
+        piece = WAT[at : at + 1000]
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+    handler.wfile.write(b"0\r\n\r\n")
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    cut(handler)
+    handler.wfile.flush()
+    linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # on, 0 s: close sends RST
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    handler.connection.close()
+
+
+def nonsense(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+class Server(ThreadingHTTPServer):
+    """Answers every request by ``answers[path]``; ``seen`` holds the requests' headers."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: dict[str, Answer] = {"/whole": whole}
+        self.seen: list[dict[str, str]] = []
+        self.silence_ends = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def serve(self, answer: Answer) -> str:
+        self.answers["/a.wat.gz"] = answer
+        return f"{self.url}/a.wat.gz"
+
+    def silent(self, handler: BaseHTTPRequestHandler) -> None:
+        cut(handler)
+        handler.wfile.flush()
+        self.silence_ends.wait()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+        self.server.seen.append(dict(self.headers))
+        self.server.answers[self.path](self)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def finish(self) -> None:
+        if self.connection.fileno() >= 0:
+            super().finish()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield running
+        running.silence_ends.set()
+        running.shutdown()
+        thread.join()
+
+
+def read(location: str) -> bytes:
+    with open_wat(location, stall_seconds=20) as stream:
+        return b"".join(iter(functools.partial(stream.read, 65_536), b""))
+
+
+@contextmanager
+def failing(*, retry: bool, saying: str) -> Iterator[None]:
+    with pytest.raises(TaskFailed) as caught:
+        yield
+    assert saying in caught.value.reason
+    assert caught.value.retry is retry
+
+
+def test_a_file_is_read_by_path_and_by_url(tmp_path: Path) -> None:
+    path = tmp_path / "a file %41.wat.gz"
+    path.write_bytes(WAT)
+    assert read(str(path)) == WAT
+    assert read(path.as_uri()) == WAT
+    assert read(path.as_uri().replace("file://", "FILE://localhost")) == WAT
+
+
+def test_a_file_that_cannot_be_opened_fails_for_good(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing.wat.gz")
+    with failing(retry=False, saying=f"{missing} cannot be opened: No such file"):
+        read(missing)
+    with failing(retry=False, saying=f"{tmp_path} is not a file"):
+        read(str(tmp_path))
+    with failing(retry=False, saying="lies on another machine"):
+        read("file://elsewhere.example/a.wat.gz")
+    with failing(retry=False, saying="cannot be opened"):
+        read("nul\0.wat.gz")
+    with failing(retry=False, saying="ftp is not supported"):
+        read("ftp://127.0.0.1/a.wat.gz")
+    with failing(retry=False, saying="is not of the form s3://bucket/key"):
+        read("s3://Bucket")
+
+
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        (
+            "s3://commoncrawl/crawl-data/CC-MAIN-2024-22/a.warc.wat.gz",
+            "https://data.commoncrawl.org/crawl-data/CC-MAIN-2024-22/a.warc.wat.gz",
+        ),
+        (
+            "s3://my.bucket-1/a b/ä+?.gz",
+            "https://my.bucket-1.s3.amazonaws.com/a%20b/%C3%A4%2B%3F.gz",
+        ),
+    ],
+)
+def test_an_s3_location_is_read_over_https(location: str, url: str) -> None:
+    assert reader._s3_url(location) == url
+
+
+@pytest.mark.parametrize("answer", [whole, chunked])
+def test_a_body_is_read_as_it_is_stored(server: Server, answer: Answer) -> None:
+    assert read(server.serve(answer)) == WAT
+
+
+def test_a_request_says_who_asks(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PAIRMILL_CONTACT", raising=False)
+    read(server.serve(whole))
+    monkeypatch.setenv("PAIRMILL_CONTACT", " mail@mill.example\r\nX-Evil: 1, Zoë ")
+    read(server.serve(whole))
+    agents = [headers["User-Agent"] for headers in server.seen]
+    named = f"pairmill/{__version__}"
+    assert agents == [named, f"{named} (mail@mill.example X-Evil: 1, Zo?)"]
+    assert {headers["Accept-Encoding"] for headers in server.seen} == {"identity"}
+
+
+def test_the_proxies_of_the_environment_are_not_used(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert read(server.serve(whole)) == WAT
+
+
+def test_redirects_are_followed_to_http_only(server: Server, tmp_path: Path) -> None:
+    assert read(server.serve(status(302, f"{server.url}/whole"))) == WAT
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    with failing(retry=False, saying="status 302"):
+        read(server.serve(status(302, secret.as_uri())))
+    with failing(retry=False, saying="status 301"):
+        read(server.serve(status(301, "/a.wat.gz")))
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
+def test_a_refusal_fails_for_good(server: Server, code: int) -> None:
+    url = server.serve(status(code))
+    with failing(retry=False, saying=f"{url} was answered with status {code}"):
+        read(url)
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
+def test_a_passing_trouble_is_worth_another_try(server: Server, code: int) -> None:
+    url = server.serve(status(code))
+    with failing(retry=True, saying=f"{url} was answered with status {code}"):
+        read(url)
+
+
+@pytest.mark.parametrize("answer", [cut, cut_chunk, reset])
+def test_a_body_that_breaks_off_is_worth_another_try(server: Server, answer: Answer) -> None:
+    url = server.serve(answer)
+    counts = Counts()
+    with failing(retry=True, saying=f"{url} broke off"), open_wat(url) as stream:
+        list(extract(stream, counts))
+    assert counts.ended_early is None  # it is no damage of the file's
+
+
+def test_a_server_that_falls_silent_is_worth_another_try(server: Server) -> None:
+    url = server.serve(server.silent)
+    got = 0
+    with (
+        failing(retry=True, saying="nothing was received for too long"),
+        open_wat(url, stall_seconds=1) as stream,
+    ):
+        while data := stream.read(1000):
+            got += len(data)
+    assert got == len(WAT) // 2
+
+
+def test_what_is_no_http_or_nobody_is_worth_another_try(server: Server) -> None:
+    with failing(retry=True, saying="cannot be reached"):
+        read(server.serve(nonsense))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with failing(retry=True, saying=f"http://127.0.0.1:{port}/a cannot be reached"):
+        read(f"http://127.0.0.1:{port}/a")
+
+
+def test_https_is_verified(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.url = server.url.replace("http://127.0.0.1", "https://localhost")
+    with failing(retry=True, saying="certificate verify failed"):
+        read(server.serve(whole))
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    assert read(server.serve(whole)) == WAT
+
+
+def test_a_url_that_is_none_fails_for_good(server: Server) -> None:
+    port = urlsplit(server.url).port
+    for url in (
+        "http://",
+        "http://127.0.0.1:port/a",
+        f"http://127.0.0.1:{port}/a b",
+        "http://[::1",
+    ):
+        with failing(retry=False, saying=f"{url} is not a valid URL"):
+            read(url)
+
+
+def test_a_wat_is_extracted_while_it_arrives(server: Server) -> None:
+    counts = Counts()
+    with open_wat(server.serve(chunked)) as stream:
+        pairs = list(extract(stream, counts))
+    assert [pair.text for pair in pairs] == [f"Apple {n}" for n in range(400)]
+    assert counts == Counts(records=400, links=400, kept=400)

@@ -1,0 +1,104 @@
+"""Decoding beside the event loop, in processes that may be killed."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download.decode import Decoded
+from pairmill.workers.download.decoder import ANSWER, LENGTH
+
+SECONDS_PER_IMAGE = 20.0
+
+
+class DecoderDied(Exception):
+    """The decoder process ended, or took too long, with a body in it."""
+
+
+class _Decoder:
+    """One decoder process."""
+
+    def __init__(self, process: trio.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process = process
+        self._stdin, self._stdout = process.stdin, process.stdout
+
+    @classmethod
+    async def start(cls) -> "_Decoder":
+        command = [sys.executable, "-m", "pairmill.workers.download.decoder"]
+        return cls(
+            await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        )
+
+    async def decode(self, body: bytes) -> Decoded:
+        try:
+            with trio.fail_after(SECONDS_PER_IMAGE):
+                await self._stdin.send_all(LENGTH.pack(len(body)) + body)
+                outcome, width, height, dhash, size = ANSWER.unpack(await self._read(ANSWER.size))
+                thumbnail = await self._read(size)
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
+            raise DecoderDied from None
+        return Decoded(Outcome(outcome), width, height, thumbnail, dhash)
+
+    async def _read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            more = await self._stdout.receive_some(size - len(data))
+            if not more:
+                raise DecoderDied
+            data += more
+        return bytes(data)
+
+    async def end(self) -> None:
+        with trio.CancelScope(shield=True):
+            self._process.kill()
+            await self._process.wait()
+            await self._stdin.aclose()
+            await self._stdout.aclose()
+
+
+class DecoderPool:
+    """Decoder processes, each for one image at a time. Use ``decoder_pool``."""
+
+    def __init__(
+        self, free: trio.MemoryReceiveChannel[_Decoder], put: trio.MemorySendChannel[_Decoder]
+    ) -> None:
+        self._free, self._put = free, put
+
+    async def decode(self, body: bytes) -> Decoded:
+        """Decode one body. A decoder that dies of it, or hangs, costs this image alone
+        (INTERNAL_ERROR) and is replaced."""
+        decoder = await self._free.receive()
+        whole = False
+        try:
+            decoded = await decoder.decode(body)
+            whole = True
+            return decoded
+        except DecoderDied:
+            return Decoded(Outcome.INTERNAL_ERROR)
+        finally:
+            if not whole:  # dead, or cancelled with an answer still to come
+                with trio.CancelScope(shield=True):
+                    await decoder.end()
+                    decoder = await _Decoder.start()
+            self._put.send_nowait(decoder)
+
+
+@asynccontextmanager
+async def decoder_pool(processes: int) -> AsyncIterator[DecoderPool]:
+    """A pool of so many decoder processes, ended with the block."""
+    put, free = trio.open_memory_channel[_Decoder](processes)
+    try:
+        for _ in range(processes):
+            put.send_nowait(await _Decoder.start())
+        yield DecoderPool(free, put)
+    finally:
+        while True:
+            try:
+                await free.receive_nowait().end()
+            except trio.WouldBlock:
+                break

@@ -1,0 +1,46 @@
+"""A URL as a request needs it (RFC 3986, RFC 9110)."""
+
+from dataclasses import dataclass
+from urllib.parse import quote, urljoin, urlsplit
+
+# what RFC 3986 lets stand in a path or query, and "%", since most are encoded already
+SAFE = "%/:?#[]@!$&'()*+,;=-._~"
+PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Target:
+    """scheme: http or https. host: ASCII, as in the URL or by IDNA. path: with the query."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def authority(self) -> str:
+        """The Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+def parse(url: str) -> Target:
+    """Raises ValueError for what cannot be requested."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    if scheme not in PORTS or not parts.hostname:
+        raise ValueError(f"not an http or https URL: {url[:200]}")
+    host = parts.hostname
+    if not host.isascii():
+        host = host.encode("idna").decode("ascii")  # its UnicodeError is a ValueError
+    if any(c <= " " or c == "\x7f" for c in host):
+        raise ValueError("a host with white space or control characters")
+    path = quote(parts.path or "/", SAFE) + (f"?{quote(parts.query, SAFE)}" if parts.query else "")
+    return Target(scheme, host, parts.port or PORTS[scheme], path)
+
+
+def redirected(url: str, location: str) -> str:
+    """The URL that a Location header means. Raises ValueError if it is none."""
+    joined = urljoin(url, location.strip())
+    parse(joined)
+    return joined
