@@ -53,7 +53,7 @@ def _process(*command: str, env: dict[str, str], **options: Any) -> Iterator[sub
 def _serve(stack: ExitStack, serve: str | None) -> dict[str, str]:
     """Start the web server; returns the environment that sends the downloader there."""
     if serve is None:
-        what = ["--site", "demo"]
+        what: list[str] = []
     else:
         what = ["--folder" if Path(serve).is_dir() else "--warc", serve]
     child = stack.enter_context(
@@ -183,7 +183,7 @@ def _write_demo_wat(path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as out:
-        write_wat(build(), out)
+        write_wat(build().pages, out)
 
 
 def _report(connection: psycopg.Connection, model: str, manifest: release.Manifest) -> None:

@@ -7,6 +7,7 @@ pixels is kept: no EXIF, no ICC profile, no text chunks.
 import io
 import struct
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
@@ -82,7 +83,7 @@ def decode(body: bytes) -> Decoded:
         return Decoded(Outcome.BROKEN_IMAGE)
 
 
-def _openable() -> dict[str, object]:
+def _openable() -> Collection[str]:
     Image.preinit()
     Image.init()
     return Image.OPEN

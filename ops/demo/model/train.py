@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from pairmill.ops.demo.drawings import Attributes, attributes, caption, draw
 from pairmill.ops.demo.model import PATH
-from pairmill.workers.score.model import (
-    load,
-    open_clip,  # imported there with what it needs before
-)
+from pairmill.workers.score.model import load
+
+# isort: split
+import open_clip  # the line above brought what it needs before it
 
 HELD_OUT = 1_000_000  # seeds from here on are never trained on; the demo's site uses them too
 

@@ -1,0 +1,229 @@
+"""The demo's web site: real pages and real images on a handful of hosts, from a seed.
+
+It has what the web has: true captions and false ones, foreign ones, missing and too short
+ones, dead links, redirects, files that are not what they say. What must come out of it
+follows from how it is built (``Site.links``), not from running the extractor.
+"""
+
+import html
+import io
+import random
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from pairmill.ops.demo import drawings
+from pairmill.schema.outcomes import DropReason, Outcome
+
+SEED = 1_000_500  # of the drawings: the demo's model was never trained on these
+HOSTS = ("garden.example", "shop.example", "news.example", "museum.example", "blog.example")
+LICENSE = "https://creativecommons.org/licenses/by/4.0/"
+
+
+@dataclass(frozen=True)
+class File:
+    """What the server answers for one path. location: of a redirect."""
+
+    content_type: str
+    body: bytes
+    status: int = 200
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class Link:
+    """An image link of a page. url: absolute, as it must come out; fate: how the extractor must
+    drop it, or how its download must end. matching: whether its text says what is on it."""
+
+    url: str
+    text: str | None
+    fate: DropReason | Outcome
+    matching: bool = False
+
+
+@dataclass
+class Page:
+    """url: of the page. body: its HTML. links: its image links, in order."""
+
+    url: str
+    body: str = ""
+    links: list[Link] = field(default_factory=list)
+
+
+@dataclass
+class Site:
+    """files: what the server answers, by (host, path). pages: what was crawled."""
+
+    files: dict[tuple[str, str], File] = field(default_factory=dict)
+    pages: list[Page] = field(default_factory=list)
+
+    @property
+    def links(self) -> list[Link]:
+        """Every image link of every page, in order; a URL may stand in several."""
+        return [link for page in self.pages for link in page.links]
+
+
+def jpeg(image: Image.Image, quality: int = 88) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def _encoded(image: Image.Image, extension: str) -> bytes:
+    out = io.BytesIO()
+    image.save(out, {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[extension])
+    return out.getvalue()
+
+
+def build() -> Site:
+    """The site; the same bytes every time."""
+    site = Site()
+    for number in range(20):
+        _gallery(site, number)
+    _photographs(site)
+    _oddities(site)
+    _repeats(site)
+    for page in site.pages:
+        host, _, path = page.url.removeprefix("http://").partition("/")
+        site.files[host, "/" + path] = File("text/html; charset=utf-8", page.body.encode())
+    return site
+
+
+def _gallery(site: Site, number: int) -> None:
+    """Eight drawings, with captions that match, that do not, and in other languages."""
+    host = HOSTS[number % len(HOSTS)]
+    page = Page(f"http://{host}/gallery/{number}.html")
+    tags = []
+    for place in range(8):
+        seed = SEED + 8 * number + place
+        image, caption, what = drawings.draw(seed, (400, 300))
+        extension = ("jpg", "jpg", "png", "webp")[place % 4]
+        path = f"/images/{seed}.{extension}"
+        site.files[host, path] = File(f"image/{extension}", _encoded(image, extension))
+        matching = False
+        if place < 4:
+            text, matching = caption, True
+        elif place < 6:
+            text = drawings.caption(seed, _others(seed, what))
+        else:
+            text = drawings.caption_in(("de", "fr", "es")[(number + place) % 3], what)
+        # every way to write a URL: relative, absolute path, without a scheme, whole
+        ways = (
+            f"../images/{seed}.{extension}",
+            path,
+            f"//{host}{path}",
+            f"http://{host}{path}#top",
+        )
+        tags.append(_img(ways[(number + place) % 4], text))
+        page.links.append(Link(f"http://{host}{path}", text, Outcome.SUCCESS, matching))
+    licence = f'<a rel="license" href="{LICENSE}">licence</a>'
+    # the licence before the images, after them, or not at all
+    body = ([licence, *tags], [*tags, licence], tags)[number % 3]
+    page.body = _html(f"Gallery {number}", body)
+    site.pages.append(page)
+
+
+def _others(seed: int, what: drawings.Attributes) -> drawings.Attributes:
+    """Attributes that differ from these in everything."""
+    rng = random.Random(f"others {seed}")
+    colours = [c for c in drawings.COLOURS if c not in (what.colour, what.ground)]
+    colour, ground = rng.sample(colours, 2)
+    return drawings.Attributes(
+        rng.choice([c for c in drawings.COUNTS if c != what.count]),
+        colour,
+        rng.choice([s for s in drawings.SHAPES if s != what.shape]),
+        ground,
+    )
+
+
+def _photographs(site: Site) -> None:
+    """Textures as large as photographs, by way of <base href>."""
+    page = Page("http://museum.example/photographs/index.html")
+    tags = ['<base href="/archive/">']
+    for number in range(24):
+        size = (640, 480) if number % 2 else (480, 640)
+        path = f"/archive/photo-{number}.jpg"
+        site.files["museum.example", path] = File(
+            "image/jpeg", jpeg(drawings.photo_like(number, size))
+        )
+        text = f"An old photograph from the archive of the museum, number {number}"
+        tags.append(_img(f"photo-{number}.jpg", text))
+        page.links.append(Link(f"http://museum.example{path}", text, Outcome.SUCCESS))
+    page.body = _html("Photographs", tags)
+    site.pages.append(page)
+
+
+def _oddities(site: Site) -> None:
+    """One of everything that goes wrong."""
+    host = "odd.example"
+    base = f"http://{host}"
+    good, caption, _ = drawings.draw(SEED - 1, (400, 300))
+    data = jpeg(good)
+    small = jpeg(drawings.draw(SEED - 2, (64, 48))[0].convert("RGB"), quality=40)
+    served = {
+        "/good.jpg": File("image/jpeg", data),
+        "/small.jpg": File("image/jpeg", small),
+        "/page.jpg": File("image/jpeg", b"<!doctype html><title>Not found</title><p>Sorry"),
+        "/truncated.jpg": File("image/jpeg", data[: len(data) // 2]),
+        "/empty.jpg": File("image/jpeg", b""),
+        "/strip.png": File("image/png", _encoded(Image.new("RGB", (1200, 20), "red"), "png")),
+        "/moved.jpg": File("text/html", b"", 301, "/good.jpg?moved"),
+        "/elsewhere.jpg": File("text/html", b"", 302, "http://garden.example/images/elsewhere.jpg"),
+        "/loop.jpg": File("text/html", b"", 302, "/loop.jpg"),
+        "/good.jpg?moved": File("image/jpeg", data),
+        "/error.jpg": File("text/html", b"", 500),
+    }
+    site.files |= {(host, path): file for path, file in served.items()}
+    site.files["garden.example", "/images/elsewhere.jpg"] = File("image/jpeg", data)
+    text = caption
+    links: list[tuple[str, str | None, DropReason | Outcome]] = [
+        ("/good.jpg", "Fish &amp; chips, with a&nbsp;drawing &lt;of&gt; it", Outcome.SUCCESS),
+        ("/small.jpg", "A picture that is much too small for a release", Outcome.SUCCESS),
+        ("/page.jpg", "A picture that is really a page of text", Outcome.NOT_AN_IMAGE),
+        ("/truncated.jpg", "A picture of which one half is missing", Outcome.TRUNCATED_IMAGE),
+        ("/empty.jpg", "A picture with nothing in the file", Outcome.EMPTY),
+        ("/strip.png", "A thin red line between two paragraphs", Outcome.TOO_THIN),
+        ("/moved.jpg", "A picture that has moved to another place", Outcome.SUCCESS),
+        ("/elsewhere.jpg", "A picture that has moved to another server", Outcome.SUCCESS),
+        ("/loop.jpg", "A picture that moves for ever", Outcome.TOO_MANY_REDIRECTS),
+        ("/error.jpg", "A picture on a server that is broken today", Outcome.HTTP_ERROR),
+        ("/gone-1.jpg", "A picture that is not there any more", Outcome.HTTP_ERROR),
+        ("/gone-2.jpg", "Another picture that is not there any more", Outcome.HTTP_ERROR),
+        ("/logo.svg", "The logo of this web site", DropReason.FILE_TYPE),
+        ("/anim.GIF?x=1", "An animation of a dancing banana", DropReason.FILE_TYPE),
+        ("data:image/gif;base64,R0lGODlh", "A picture within the page", DropReason.SCHEME),
+        ("javascript:void(0)", "A script where a picture should be", DropReason.SCHEME),
+        ("", "A picture without an address", DropReason.NO_URL),
+        ("/" + "x" * 2100, "A picture with an address that is too long", DropReason.URL_TOO_LONG),
+        ("/no-alt.jpg", None, DropReason.NO_TEXT),
+        ("/empty-alt.jpg", "", DropReason.NO_TEXT),
+        ("/short.jpg", "logo", DropReason.TEXT_TOO_SHORT),
+        ("/spaces.jpg", "  a   b ", DropReason.TEXT_TOO_SHORT),
+        ("/long.jpg", "word " * 600, DropReason.TEXT_TOO_LONG),
+    ]  # fmt: skip
+    page = Page(f"{base}/index.html")
+    for reference, alt, fate in links:
+        url = base + reference if reference.startswith("/") else reference
+        page.links.append(Link(url, html.unescape(alt) if alt else alt, fate))
+    tags = [_img(reference, alt, escaped=True) for reference, alt, _ in links]
+    page.body = _html(text, tags)
+    site.pages.append(page)
+
+
+def _repeats(site: Site) -> None:
+    """A page that shows again what other pages show."""
+    page = Page("http://blog.example/favourites.html")
+    again = [link for p in site.pages[:5] for link in p.links[:2]]
+    page.links += [Link(link.url, link.text, link.fate, link.matching) for link in again]
+    page.body = _html("Favourites", [_img(link.url, link.text) for link in again])
+    site.pages.append(page)
+
+
+def _img(reference: str, alt: str | None, *, escaped: bool = False) -> str:
+    shown = alt if escaped or alt is None else html.escape(alt)
+    return f'<img src="{reference}"' + ("" if shown is None else f' alt="{shown}"') + ">"
+
+
+def _html(title: str, body: list[str]) -> str:
+    head = f"<!doctype html>\n<html><head><title>{title}</title></head>\n<body>\n"
+    return head + "\n".join(body) + "\n</body></html>\n"

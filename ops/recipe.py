@@ -1,0 +1,117 @@
+"""Recipes: what a release keeps, as a named, versioned TOML file."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pairmill.ops.problem import Problem
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a release keeps; every threshold is inclusive.
+
+    model, pretrained: the model whose similarity is used, as in ``mill.model``.
+    min_similarity: cosine similarity, -1 to 1; min_similarity_by_language: other values for
+    some languages. languages: those to keep, ``nolang`` among them if wanted; empty: all.
+    min_text_length: characters. min_bytes: of the image's file. licence: of the metadata.
+    """
+
+    name: str
+    version: int
+    description: str
+    licence: str
+    model: str
+    min_similarity: float
+    pretrained: str = ""
+    min_similarity_by_language: dict[str, float] = field(default_factory=dict)
+    languages: list[str] = field(default_factory=list)
+    min_text_length: int = 5
+    min_bytes: int = 5000
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+KINDS: dict[str, type] = {
+    "name": str, "version": int, "description": str, "licence": str, "model": str,
+    "pretrained": str, "min_similarity": float, "min_similarity_by_language": dict,
+    "languages": list, "min_text_length": int, "min_bytes": int,
+}  # fmt: skip
+
+
+def builtin() -> list[str]:
+    """Names of the recipes that come with Pairmill."""
+    folder = files("pairmill.ops") / "recipes"
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
+
+
+def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by its name or its file's path, with other values for some of its keys.
+
+    Raises Problem, naming the key, for a recipe that does not exist or does not hold.
+    """
+    if name in builtin():
+        text = (files("pairmill.ops") / "recipes" / f"{name}.toml").read_text("utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text("utf-8", errors="replace")
+    else:
+        raise Problem(f"there is no recipe {name!r}: a file, or one of {', '.join(builtin())}")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Problem(f"recipe {name} is not TOML: {error}") from None
+    return _checked(name, values | dict(overrides or {}))
+
+
+def parse_overrides(given: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` as the command line gives them; the value is TOML, or else a string."""
+    overrides: dict[str, Any] = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise Problem(f"--set {item}: write key=value, as in --set min_similarity=0.28")
+        try:
+            overrides[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            overrides[key.strip()] = value
+    return overrides
+
+
+def _checked(name: str, values: dict[str, Any]) -> Recipe:
+    for key, value in values.items():
+        if key not in KINDS:
+            close = difflib.get_close_matches(key, KINDS, 1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(KINDS)}"
+            raise Problem(f"recipe {name}: unknown key {key!r}: {hint}")
+        kind = KINDS[key]
+        if kind is float and type(value) is int:
+            values[key] = value = float(value)
+        if type(value) is not kind:
+            raise Problem(f"recipe {name}: {key} must be of type {kind.__name__}, and is {value!r}")
+    required = [f.name for f in fields(Recipe) if f.default is f.default_factory is MISSING]
+    missing = [key for key in required if key not in values]
+    if missing:
+        raise Problem(f"recipe {name} lacks {', '.join(missing)}")
+    _check_ranges(name, values)
+    return Recipe(**values)
+
+
+def _check_ranges(name: str, values: dict[str, Any]) -> None:
+    similarities = {"min_similarity": values["min_similarity"]}
+    for language, value in values.get("min_similarity_by_language", {}).items():
+        similarities[f"min_similarity_by_language.{language}"] = value
+    for key, value in similarities.items():
+        if type(value) not in (int, float) or not -1 <= value <= 1:
+            raise Problem(f"recipe {name}: {key} must be between -1 and 1, and is {value!r}")
+    for key in ("min_text_length", "min_bytes"):
+        if values.get(key, 0) < 0:
+            raise Problem(f"recipe {name}: {key} must not be negative, and is {values[key]}")
+    if not all(isinstance(language, str) for language in values.get("languages", [])):
+        raise Problem(f"recipe {name}: languages must be a list of codes, like ['en', 'nolang']")

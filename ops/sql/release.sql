@@ -1,0 +1,21 @@
+-- Every pair that counts, with the first reason for which a recipe leaves it out; null: it is kept.
+-- The order of the reasons is the order in which things happen, removals first.
+
+select mill.sample_id(p.batch_id, p.n) as sample_id,
+       p.url, p.text, d.height, d.width, p.license, coalesce(p.language, 'nolang') as language, s.similarity, d.md5,
+       case
+           when exists (select from mill.removal r where r.md5 in (p.url_key, d.md5) or r.sha256 = d.sha256) then 'removed'
+           when d.outcome is null then 'not_downloaded'
+           when d.outcome <> 0 then 'download_failed'
+           when s.outcome is null then 'not_scored'
+           when s.outcome <> 0 then 'scoring_failed'
+           when cardinality(%(languages)s::text[]) > 0 and coalesce(p.language, 'nolang') <> all (%(languages)s::text[]) then 'language'
+           when length(p.text) < %(min_text_length)s then 'text_too_short'
+           when d.bytes < %(min_bytes)s then 'too_few_bytes'
+           when s.similarity < coalesce((%(min_similarity_by_language)s::jsonb ->> coalesce(p.language, 'nolang'))::real,
+                                        %(min_similarity)s::real) then 'similarity'
+       end as excluded
+  from mill.pair p
+  left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
+  left join mill.current_score s on s.batch_id = p.batch_id and s.n = p.n and s.model_id = %(model_id)s
+ where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
