@@ -1,6 +1,7 @@
 """Tables for people and JSON for scripts, from the same rows."""
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
@@ -17,8 +18,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
 
 
-def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
-    """Rows of the same columns: a JSON array, or a table, or the sentence ``empty``."""
+def print_rows(
+    rows: Sequence[dict[str, Any]], show: Sequence[str], *, as_json: bool, empty: str
+) -> None:
+    """Rows of the same columns: all of them as a JSON array, or those of ``show`` as a table, or,
+    where there are no rows, the sentence ``empty``."""
     if as_json:
         print_json(list(rows))
         return
@@ -26,13 +30,19 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> 
         print(empty)
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in rows[0]:
+    for name in show:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(
-            *(
-                "" if v is None else f"{v:%Y-%m-%d %H:%M:%S}" if isinstance(v, datetime) else str(v)
-                for v in row.values()
-            )
-        )
-    Console(highlight=False).print(table)
+        table.add_row(*(_cell(row[name]) for name in show))
+    # into a pipe or a file, a row is a line
+    Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items())
+    return str(value)

@@ -142,17 +142,17 @@ class Embedded:
             print(
                 f"port {old} is taken: the embedded server listens on {known['port']} from now on"
             )
-        settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
+        settings = [f"--{k}={v}" for k, v in ({"port": str(known["port"])} | SETTINGS).items()]
         with self._log.open("ab") as log:
             server = subprocess.Popen(
-                self._command("postgres", "-D", str(self._data), "-p", str(known["port"]), *settings),
+                self._command("postgres", "-D", str(self._data), *settings),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd=self._home,
                 start_new_session=True,  # Ctrl-C in the terminal that started it is not for it
             )  # fmt: skip
         self._wait_until_ready(server)
         with psycopg.connect(self.url("postgres"), autocommit=True) as admin:
-            exists = "select from pg_database where datname = %s"
+            exists = "select 1 from pg_database where datname = %s"
             if not admin.execute(exists, (DATABASE,)).fetchone():
                 admin.execute(f"create database {DATABASE}")
 
@@ -214,7 +214,8 @@ class Embedded:
                     # C: the same order on every machine, and indexes that no upgrade of libc breaks
                     "--locale=C",
                 ),
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=self._home,
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                cwd=self._home,
             )  # fmt: skip
         finally:
             password.unlink()

@@ -12,6 +12,7 @@ from pairmill.workers.queue import Queue
 
 worker = typer.Typer(no_args_is_help=True, help="Workers' logins.")
 researcher = typer.Typer(no_args_is_help=True, help="Researchers' logins.")
+SHOWN = ("name", "kind", "live_leases", "rows_accepted", "started_at", "disabled_at")
 
 
 @worker.command("add")
@@ -31,6 +32,7 @@ def worker_list(as_json: bool = typer.Option(False, "--json", help="A JSON array
         found = rows(connection, "select * from report.worker order by name")
     print_rows(
         found,
+        SHOWN,
         as_json=as_json,
         empty="no workers: add one with `pairmill worker add NAME --kind KIND`",
     )

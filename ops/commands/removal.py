@@ -9,6 +9,7 @@ from pairmill.ops.connection import admin, rows
 from pairmill.ops.output import print_rows
 
 app = typer.Typer(no_args_is_help=True, help="Removals, applied at ingest and at every release.")
+SHOWN = ("source", "reason", "added_at")
 
 
 @app.command("add")
@@ -38,4 +39,4 @@ def listing(as_json: bool = typer.Option(False, "--json", help="A JSON array."))
         found = rows(
             connection, "select source, reason, added_at from mill.removal order by removal_id"
         )
-    print_rows(found, as_json=as_json, empty="nothing is removed")
+    print_rows(found, SHOWN, as_json=as_json, empty="nothing is removed")

@@ -16,6 +16,7 @@ from pairmill.ops.problem import Problem
 wat = typer.Typer(no_args_is_help=True, help="WAT files.")
 crawl = typer.Typer(no_args_is_help=True, help="Crawls of Common Crawl.")
 BASE = "https://data.commoncrawl.org/"
+SHOWN = ("wat_id", "state", "links", "dropped", "duplicates", "pairs", "location", "reason")
 
 
 def _location(given: str) -> str:
@@ -47,7 +48,9 @@ def wat_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")
     """WAT files with what their extraction counted."""
     with admin() as connection:
         found = rows(connection, "select * from report.wat order by wat_id")
-    print_rows(found, as_json=as_json, empty="no WAT files: add some with `pairmill wat add`")
+    print_rows(
+        found, SHOWN, as_json=as_json, empty="no WAT files: add some with `pairmill wat add`"
+    )
 
 
 def _read_paths(name: str, paths: str | None) -> list[str]:

@@ -7,6 +7,7 @@ from pairmill.ops.output import print_rows
 from pairmill.ops.problem import Problem
 
 app = typer.Typer(no_args_is_help=True, help="Tasks of the queue.")
+SHOWN = ("task_id", "kind", "state", "wat_id", "batch_id", "tries", "worker", "reason")
 
 
 @app.command("list")
@@ -29,7 +30,7 @@ def task_list(
             kind,
             limit,
         )
-    print_rows(found, as_json=as_json, empty="no such tasks")
+    print_rows(found, SHOWN, as_json=as_json, empty="no such tasks")
 
 
 @app.command("retry")

@@ -135,5 +135,8 @@ def model_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.
     with admin() as connection:
         found = rows(connection, "select * from report.model order by name")
     print_rows(
-        found, as_json=as_json, empty="no models: add one with `pairmill model add --model NAME`"
+        found,
+        ("name", "pretrained", "dims", "digest"),
+        as_json=as_json,
+        empty="no models: add one with `pairmill model add --model NAME`",
     )
