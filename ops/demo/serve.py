@@ -84,7 +84,14 @@ def server(answers: Answers, port: int = 0) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """Nothing: there may be thousands."""
 
-    return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 256  # the default of 5 drops connections of a downloader with 64
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """Nothing: a client that goes away is no news."""
+
+    return Server(("127.0.0.1", port), Handler)
 
 
 def main(

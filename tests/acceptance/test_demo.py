@@ -1,0 +1,109 @@
+"""`make demo`: what comes out is what the site was built to give, link by link."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+
+from pairmill.ops.demo.site import build
+from pairmill.schema.outcomes import DropReason, Outcome
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demo was run: on an embedded server of its own."""
+    folder = tmp_path_factory.mktemp("demo")
+    _python(folder, "-m", "pairmill.ops.demo")
+    return folder
+
+
+def _python(folder: Path, *arguments: str) -> str:
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "PAIRMILL_HOME")
+    }
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _status(folder: Path) -> dict:
+    return json.loads(_python(folder, "-m", "pairmill.ops.cli", "status", "--json"))
+
+
+def test_every_link_is_in_exactly_one_place_of_the_funnel(folder: Path) -> None:
+    links = build().links
+    status = _status(folder)
+    dropped = Counter(link.fate.value for link in links if isinstance(link.fate, DropReason))
+    fates = {link.url: link.fate for link in links if isinstance(link.fate, Outcome)}
+    assert status["links"] == len(links)
+    assert status["dropped"] == dict(dropped)
+    assert status["duplicates"] == len(links) - dropped.total() - len(fates)
+    assert sum(status["pairs"].values()) == len(fates)
+    assert status["fetched"] == Counter(fate.name.lower() for fate in fates.values())
+    assert status["scored"] == {"pairmill-demo": {"scored": status["fetched"]["success"]}}
+    assert status["wat_files"] == {"done": 1}
+    assert status["tasks"] == {kind: {"done": 1} for kind in ("download", "extract", "score")}
+
+
+def test_the_sums_of_the_status_match(folder: Path) -> None:
+    s = _status(folder)
+    assert s["links"] == sum(s["dropped"].values()) + s["duplicates"] + sum(s["pairs"].values())
+    assert sum(s["pairs"].values()) == sum(s["fetched"].values())
+    assert s["fetched"]["success"] == sum(s["scored"]["pairmill-demo"].values())
+
+
+def test_the_release_keeps_what_matches_and_nothing_else(folder: Path) -> None:
+    table = pq.read_table(folder / "out/demo/part-00000.parquet")
+    kept = set(table["URL"].to_pylist())
+    matching = {link.url for link in build().links if link.matching}
+    assert kept <= matching
+    # a few captions are no reliable English to CLD3, a few drawings are hard
+    assert len(kept) >= 0.9 * len(matching)
+    assert table["LANGUAGE"].unique().to_pylist() == ["en"]
+    assert min(table["similarity"].to_pylist()) >= 0.7
+    # of a drawing 400 pixels wide and 300 high
+    assert set(table["WIDTH"].to_pylist()) == {400}
+    assert set(table["HEIGHT"].to_pylist()) == {300}
+    licensed = [bool(x) for x in table["LICENSE"].to_pylist()]
+    assert any(licensed)
+    assert not all(licensed)
+
+
+def test_the_release_is_read_by_duckdb_and_pandas(folder: Path) -> None:
+    file = folder / "out/demo/part-00000.parquet"
+    rows = pq.read_table(file).num_rows
+    assert duckdb.sql(f"select count(*) from '{file}'").fetchall() == [(rows,)]
+    pandas = pytest.importorskip("pandas")
+    assert len(pandas.read_parquet(file)) == rows
+
+
+def test_a_second_run_adds_nothing(folder: Path) -> None:
+    before = _status(folder)
+    release = (folder / "out/demo/part-00000.parquet").read_bytes()
+    _python(folder, "-m", "pairmill.ops.demo")
+    assert _status(folder) == before
+    assert (folder / "out/demo/part-00000.parquet").read_bytes() == release
+
+
+def test_thumbnails_are_gone_once_they_are_scored(folder: Path) -> None:
+    _python(folder, "-m", "pairmill.ops.cli", "db", "start")
+    try:
+        url = _python(folder, "-m", "pairmill.ops.cli", "db", "url").strip()
+        with psycopg.connect(url) as connection:
+            assert connection.execute("select count(*) from mill.thumbnail").fetchone() == (0,)
+    finally:
+        _python(folder, "-m", "pairmill.ops.cli", "db", "stop")

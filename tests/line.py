@@ -1,0 +1,128 @@
+"""Running the real command and the real workers as processes, against a test's database."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pairmill.ops.demo.serve import Answers, server
+from pairmill.ops.demo.site import File
+
+PATIENCE = 120.0
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Look again and again, without keeping the processor busy, until it is so."""
+    pause = threading.Event()
+    for _ in range(int(PATIENCE / 0.05)):
+        if condition():
+            return
+        pause.wait(0.05)
+    raise AssertionError(f"waited {PATIENCE:.0f} s for: {what}")
+
+
+class Line:
+    """The command against one database: DATABASE_URL and PAIRMILL_HOME are the test's."""
+
+    def __init__(self, dsn: str, home: Path) -> None:
+        self.environment = os.environ | {"DATABASE_URL": dsn, "PAIRMILL_HOME": str(home)}
+        self._children: list[subprocess.Popen[str]] = []
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pairmill.ops.cli", *command],
+            env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+
+    def pairmill(self, *command: str) -> str:
+        """What a command prints; it must succeed."""
+        done = self.run(*command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.pairmill("status", "--json"))
+        return found
+
+    def start(self, kind: str, *options: str) -> subprocess.Popen[str]:
+        """Start a worker; ``stop_all`` ends it if the test does not."""
+        child = subprocess.Popen(
+            [sys.executable, "-m", "pairmill.ops.cli", "work", kind, *options],
+            env=self.environment, text=True, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self._children.append(child)
+        return child
+
+    def drain(self, *kinds: str, options: dict[str, tuple[str, ...]] | None = None) -> None:
+        """Run workers side by side until nothing is left to do."""
+        children = [self.start(kind, "--drain", *(options or {}).get(kind, ())) for kind in kinds]
+        for child in children:
+            _, errors = child.communicate(timeout=PATIENCE)
+            assert child.returncode == 0, errors
+
+    def stop_all(self) -> None:
+        for child in self._children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGKILL)
+                child.wait()
+            if child.stderr:
+                child.stderr.close()
+
+
+class Web:
+    """A web server on loopback that counts what it is asked for, and can be told to hold.
+
+    While ``hold`` says so for a path, the request waits until ``release`` is set.
+    """
+
+    def __init__(self, answers: Answers) -> None:
+        self.asked: Counter[tuple[str, str]] = Counter()
+        self.hold: Callable[[str], bool] = lambda path: False
+        self.held = threading.Event()
+        self.release = threading.Event()
+        self._answers = answers
+        self._lock = threading.Lock()
+        self._server = server(self._answer)
+        self.port = self._server.server_port
+
+    def _answer(self, host: str, path: str) -> File | None:
+        with self._lock:
+            self.asked[host, path] += 1
+        if self.hold(path):
+            self.held.set()
+            self.release.wait(PATIENCE)
+        return self._answers(host, path)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What sends the downloader here."""
+        return {
+            "PAIRMILL_CONNECT_TO": f"127.0.0.1:{self.port}",
+            "PAIRMILL_ALLOW_NETWORKS": "127.0.0.0/8",
+        }
+
+    @contextmanager
+    def running(self) -> Iterator["Web"]:
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.release.set()
+            self._server.shutdown()
+            thread.join()
+            self._server.server_close()
+
+
+def lose_leases(connection: psycopg.Connection[Any]) -> None:
+    """Let every live lease be late at once, as if its time had passed."""
+    connection.execute("update mill.lease set expires_at = now() where ended_at is null")
