@@ -3,10 +3,9 @@
 Frozen: the files in schema/ go on changing, this script does not.
 """
 
-from importlib.resources import files
-
 from alembic import op
 
+from pairmill.migrations import script
 from pairmill.schema.create import run
 
 revision = "0001"
@@ -14,7 +13,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    run(op.get_bind(), (files("pairmill.migrations") / "versions" / "0001_initial.sql").read_text("utf-8"))
+    run(op.get_bind(), script("0001_initial"))
 
 
 def downgrade() -> None:

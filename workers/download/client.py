@@ -100,15 +100,14 @@ class Client:
                 raise FetchFailed(Outcome.CONNECTION_LOST, response.status) from None
             except trio.TooSlowError:
                 raise FetchFailed(Outcome.TIMEOUT, response.status) from None
-        wanted = response.status is not None and 200 <= response.status < 300
-        return response, response.body() if wanted else b""
+        return response, response.body() if response.wanted else b""
 
     async def _read(self, stream: trio.abc.Stream, response: Response) -> None:
         """Until the response is whole, or its status says that its body is not wanted."""
         large = False
         try:
             while not response.complete:
-                if response.head and not 200 <= (response.status or 0) < 300:
+                if response.head and not response.wanted:
                     return
                 if response.size > SMALL_BODY and not large:
                     await self._large.acquire()
@@ -170,9 +169,8 @@ class Client:
 
 
 def _judged(response: Response, body: bytes) -> Fetched:
-    status = response.status
-    if status is None or not 200 <= status < 300:
-        return Fetched(Outcome.HTTP_ERROR, status)
+    if not response.wanted:
+        return Fetched(Outcome.HTTP_ERROR, response.status)
     if not body:
-        return Fetched(Outcome.EMPTY, status)
-    return Fetched(Outcome.SUCCESS, status, body)
+        return Fetched(Outcome.EMPTY, response.status)
+    return Fetched(Outcome.SUCCESS, response.status, body)

@@ -32,6 +32,11 @@ class Response:
         """Whether the final response's header section is there."""
         return self._head_done
 
+    @property
+    def wanted(self) -> bool:
+        """Whether it is a 2xx: the body of another is not read."""
+        return self.status is not None and 200 <= self.status < 300
+
     def feed(self, data: bytes) -> None:
         """Take bytes from the wire. Raises FetchFailed when they are no response, or too many."""
         if not self._head_done:
@@ -43,7 +48,7 @@ class Response:
                 raise FetchFailed(Outcome.BAD_RESPONSE, self.status) from None
         if not self._head_done and self._head_bytes > MAX_HEAD_BYTES:
             raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
-        if self.size > self._max_bytes or self._announced() > self._max_bytes:
+        if self.wanted and max(self.size, self._announced()) > self._max_bytes:
             raise FetchFailed(Outcome.TOO_LARGE, self.status)
 
     def end(self) -> None:
