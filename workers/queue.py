@@ -25,6 +25,14 @@ ERRORS: dict[str, type[WorkerError]] = {
     "PM005": Malformed,
     "PM006": Refused,
 }
+# a connection that fails carries no SQLSTATE, only the server's words
+LOGIN_REFUSED = (
+    "password authentication failed",
+    "is not permitted to log in",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "permission denied for database",
+)
 PAIR_TYPES = ("int8", "int4", "uuid", "text", "text", "text", "float4", "text")
 SCORE_TYPES = ("int8", "int4", "int4", "int2", "float4", "bytea", "bytea")
 COPY_PAIRS = (
@@ -233,7 +241,7 @@ class Queue:
             kind = ERRORS.get(error.sqlstate or "")
             if kind is not None:
                 raise kind(error.diag.message_primary or str(error)) from None
-            if error.sqlstate in ("28P01", "28000", "3D000"):  # password, login, no such database
+            if any(sentence in str(error) for sentence in LOGIN_REFUSED):
                 raise Refused(f"the database refuses this login: {error}".strip()) from None
             if error.sqlstate in ("3F000", "42883"):  # no such schema, no such function
                 raise Refused(

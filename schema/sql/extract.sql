@@ -66,27 +66,38 @@ as $$
 $$;
 comment on function mill.open_batches is 'Number of buckets to deal these new pairs and those still to come over.';
 
--- The new URLs of one extraction: first of its key in the file, not removed, never seen.
--- Ordered by key, so that two merges would take seen_url's pages in one order.
-create function mill.stage_merge(p_lease_id bigint, out staged bigint, out removed bigint, out fresh bigint)
+-- The new URLs of one extraction: first of its key in the file, not removed, never seen, dealt over
+-- so many buckets by hash. Read from the inbox once, and only the sender's own rows: anybody who may
+-- COPY can name any lease.
+create function mill.stage_merge(s mill.submission, buckets integer, out removed bigint, out fresh bigint)
 language plpgsql
 as $$
+declare
+    sender name := (select login from mill.worker where worker_id = s.worker_id);
+    staged bigint;
 begin
     truncate mill.merge_row;
-    select count(*) into staged from inbox.pair where lease_id = p_lease_id;
-    select count(*) into removed from inbox.pair i
-     where i.lease_id = p_lease_id and exists (select from mill.removal r where r.md5 = i.url_key);
-    insert into mill.merge_row (url_key, ordinal, bucket, place)
-    select distinct on (i.url_key) i.url_key, i.ordinal, 0, 0
-      from inbox.pair i
-     where i.lease_id = p_lease_id
-       and not exists (select from mill.removal r where r.md5 = i.url_key)
-       and not exists (select from mill.seen_url s where s.url_key = i.url_key)
-     order by i.url_key, i.ordinal;
+    select count(*), count(*) filter (where exists (select from mill.removal r where r.md5 = i.url_key))
+      into staged, removed
+      from inbox.pair i where i.lease_id = s.lease_id and i.worker = sender;
+    if staged <> s.row_count then
+        perform mill.refuse('23000', format('%s rows were submitted and %s are there', s.row_count, staged));
+    end if;
+    insert into mill.merge_row (bucket, place, url_key, url, text, language, language_probability, license)
+    select k.bucket, row_number() over (partition by k.bucket order by f.url_key) - 1,
+           f.url_key, f.url, f.text, f.language, f.language_probability, f.license
+      from (select distinct on (i.url_key) i.*
+              from inbox.pair i
+             where i.lease_id = s.lease_id and i.worker = sender
+             order by i.url_key, i.ordinal) f,
+           lateral (select get_byte(uuid_send(f.url_key), 15) % buckets as bucket) k
+     where not exists (select from mill.removal r where r.md5 = f.url_key)
+       and not exists (select from mill.seen_url k where k.url_key = f.url_key);
     get diagnostics fresh = row_count;
 end
 $$;
-comment on function mill.stage_merge is 'Fills mill.merge_row with an extraction''s new URLs, and counts.';
+comment on function mill.stage_merge is
+    'Fills mill.merge_row with an extraction''s new URLs, dealt over buckets; counts the removed and the new.';
 
 create function mill.open_batch(p_bucket integer) returns bigint
 language plpgsql
@@ -109,8 +120,8 @@ as $$
 $$;
 comment on function mill.close_batch is 'Closes a batch and makes its download task.';
 
--- Deals mill.merge_row over the open batches: by hash, so that every batch mixes hosts and WAT files.
-create function mill.deal(s mill.submission, t mill.task, buckets integer) returns void
+-- Turns mill.merge_row into pairs: dealt by hash, so that every batch mixes hosts and WAT files.
+create function mill.deal(s mill.submission, t mill.task) returns void
 language plpgsql
 as $$
 declare
@@ -118,48 +129,41 @@ declare
     share record;
     b mill.batch;
     dealt_bucket integer[] := '{}';
-    dealt_first integer[] := '{}';  -- place of the bucket's row that is n = 0 of the batch; negative where it was begun
+    dealt_first integer[] := '{}';  -- place of the bucket's row that is n = 0; negative in a batch that was begun before
     dealt_batch bigint[] := '{}';
-    place integer;
+    next_place integer;
 begin
-    update mill.merge_row m
-       set bucket = x.bucket, place = x.place
-      from (select url_key, k.bucket, row_number() over (partition by k.bucket order by url_key) - 1 as place
-              from mill.merge_row, lateral (select get_byte(uuid_send(url_key), 15) % buckets as bucket) k) x
-     where m.url_key = x.url_key;
     -- in order of id: whoever else locks several batches does it in the same order
     perform from mill.batch where closed_at is null order by batch_id for update;
     for share in select bucket, count(*)::integer as rows from mill.merge_row group by bucket order by bucket loop
-        place := 0;
-        while place < share.rows loop
+        next_place := 0;
+        while next_place < share.rows loop
             select * into b from mill.batch where closed_at is null and bucket = share.bucket;
             if not found then
                 b.batch_id := mill.open_batch(share.bucket);
                 b.pair_count := 0;
             end if;
             dealt_bucket := dealt_bucket || share.bucket::integer;
-            dealt_first := dealt_first || (place - b.pair_count);
+            dealt_first := dealt_first || (next_place - b.pair_count);
             dealt_batch := dealt_batch || b.batch_id;
-            update mill.batch set pair_count = least(size, b.pair_count + share.rows - place) where batch_id = b.batch_id;
-            place := place + size - b.pair_count;
-            if place <= share.rows then
+            update mill.batch set pair_count = least(size, b.pair_count + share.rows - next_place)
+             where batch_id = b.batch_id;
+            next_place := next_place + size - b.pair_count;
+            if next_place <= share.rows then
                 perform mill.close_batch(b.batch_id);
             end if;
         end loop;
     end loop;
-    insert into mill.pair (batch_id, n, wat_id, submission_id, url_key, url, text, language, language_probability, license)
-    select d.batch_id, m.place - d.first, t.wat_id, s.submission_id,
-           i.url_key, i.url, i.text, i.language, i.language_probability, i.license
-      from mill.merge_row m
-      join inbox.pair i on i.lease_id = s.lease_id and i.ordinal = m.ordinal and i.url_key = m.url_key
-      join unnest(dealt_bucket, dealt_first, dealt_batch) as d (bucket, first, batch_id)
-        on d.bucket = m.bucket and m.place >= d.first and m.place < d.first + size
-       and m.place >= 0;
-    insert into mill.seen_url (url_key, batch_id, n)
-    select p.url_key, p.batch_id, p.n
-      from mill.pair p
-     where p.batch_id = any (dealt_batch) and p.submission_id = s.submission_id
-     order by p.url_key;
+    with dealt as (
+        insert into mill.pair (batch_id, n, wat_id, submission_id, url_key, url, text, language, language_probability, license)
+        select d.batch_id, m.place - d.first, t.wat_id, s.submission_id,
+               m.url_key, m.url, m.text, m.language, m.language_probability, m.license
+          from mill.merge_row m
+          join unnest(dealt_bucket, dealt_first, dealt_batch) as d (bucket, first, batch_id)
+            on d.bucket = m.bucket and m.place >= d.first and m.place < d.first + size
+        returning url_key, batch_id, n
+    )
+    insert into mill.seen_url (url_key, batch_id, n) select url_key, batch_id, n from dealt order by url_key;
 end
 $$;
 comment on function mill.deal is 'Turns the staged new URLs into pairs of the open batches; full batches are closed.';
@@ -171,8 +175,8 @@ declare
     m record;
 begin
     lock table mill.seen_url in share row exclusive mode;  -- one merge at a time
-    select * into m from mill.stage_merge(s.lease_id);
-    perform mill.deal(s, t, mill.open_batches(m.fresh));
+    select * into m from mill.stage_merge(s, mill.open_batches(s.row_count));
+    perform mill.deal(s, t);
     insert into mill.wat_count (submission_id, wat_id, stage, name, count)
     select s.submission_id, t.wat_id, c.stage, c.name, sum(c.count)
       from (select x.stage, x.name, x.count
@@ -181,12 +185,9 @@ begin
             union all
             select 'dropped', 'removed', m.removed where m.removed > 0
             union all
-            select 'duplicate', '', m.staged - m.removed - m.fresh
+            select 'duplicate', '', s.row_count - m.removed - m.fresh
             union all
-            select 'pair', coalesce(i.language, ''), count(*)
-              from mill.merge_row r
-              join inbox.pair i on i.lease_id = s.lease_id and i.ordinal = r.ordinal
-             group by i.language) c
+            select 'pair', coalesce(r.language, ''), count(*) from mill.merge_row r group by r.language) c
      group by c.stage, c.name;
     delete from mill.submission_extract where submission_id = s.submission_id;
     delete from inbox.pair where lease_id = s.lease_id;

@@ -89,16 +89,28 @@ comment on function api.submit_score_v1 is
     'Hands over what was copied into inbox.score under this lease and part. Idempotent by (lease, part).';
 
 create function mill.accept_score(s mill.submission, t mill.task) returns void
-language sql
+language plpgsql
 as $$
-    insert into mill.score (batch_id, n, attempt, model_id, outcome, similarity, submission_id)
-    select t.batch_id, i.n, t.attempt, t.model_id, i.outcome, i.similarity, s.submission_id
-      from inbox.score i join mill.worker w on w.login = i.worker
-     where i.lease_id = s.lease_id and i.part = s.part and w.worker_id = s.worker_id;
-    insert into mill.embedding (batch_id, n, attempt, model_id, image, text, submission_id)
-    select t.batch_id, i.n, t.attempt, t.model_id, i.image, i.text, s.submission_id
-      from inbox.score i join mill.worker w on w.login = i.worker
-     where i.lease_id = s.lease_id and i.part = s.part and w.worker_id = s.worker_id and i.outcome = 0;
+declare
+    accepted bigint;
+begin
+    -- one snapshot for all of it: a sender may go on copying under a number that it has submitted
+    with sent as materialized (
+        select i.*
+          from inbox.score i join mill.worker w on w.login = i.worker
+         where i.lease_id = s.lease_id and i.part = s.part and w.worker_id = s.worker_id
+    ), scored as (
+        insert into mill.score (batch_id, n, attempt, model_id, outcome, similarity, submission_id)
+        select t.batch_id, n, t.attempt, t.model_id, outcome, similarity, s.submission_id from sent
+    ), embedded as (
+        insert into mill.embedding (batch_id, n, attempt, model_id, image, text, submission_id)
+        select t.batch_id, n, t.attempt, t.model_id, image, text, s.submission_id from sent where outcome = 0
+    )
+    select count(*) into accepted from sent;
+    if accepted <> s.row_count then
+        perform mill.refuse('23000', format('%s rows were submitted and %s are there', s.row_count, accepted));
+    end if;
     delete from inbox.score where lease_id = s.lease_id and part = s.part;
+end
 $$;
 comment on function mill.accept_score is 'Moves a score submission from its inbox into score and embedding.';

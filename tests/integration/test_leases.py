@@ -1,0 +1,234 @@
+"""Claims and leases: one holder at a time, and only the database's clock decides."""
+
+import threading
+
+import pytest
+from database import Database, outcomes
+
+from pairmill.schema.outcomes import Outcome
+from pairmill.workers.errors import LeaseLost, Malformed, Refused
+from pairmill.workers.queue import PROTOCOL, Queue
+
+
+def late(db: Database) -> None:
+    db.admin.execute("update mill.lease set expires_at = now() where ended_at is null")
+
+
+def test_claims_come_in_order_and_once(db: Database) -> None:
+    for name in "abc":
+        db.add_wat(name)
+    locations = [claim.payload["location"] for _ in range(3) if (claim := db.claim("extract"))]
+    assert locations == ["a", "b", "c"]
+    assert db.claim("extract") is None
+
+
+def test_concurrent_claimers_share_the_tasks_out(db: Database) -> None:
+    for i in range(60):
+        db.add_wat(f"{i:02}")
+    workers = [db.queue("extract", f"w{i}") for i in range(6)]
+    claimed: list[int] = []
+    start = threading.Barrier(6)
+
+    def claim(queue: Queue, instance: int) -> None:
+        start.wait()
+        while found := queue.claim(instance):
+            claimed.append(found.task_id)
+
+    threads = [threading.Thread(target=claim, args=worker) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == [
+        row[0] for row in db.rows("select task_id from mill.task order by 1")
+    ]
+
+
+@pytest.mark.parametrize(
+    "plan", ["enable_indexscan", "enable_seqscan", "enable_hashjoin", "enable_nestloop"]
+)
+def test_a_claim_takes_one_task_under_every_plan(db: Database, plan: str) -> None:
+    """IN (subselect) took 1,000 where one was asked for, under some plans."""
+    db.admin.execute(
+        "select mill.add_wat(null, array(select 'f' || i from generate_series(1, 500) i))"
+    )
+    db.admin.execute(f"set {plan} = off")
+    db.admin.execute("select mill.pick('extract', null)")
+    assert db.value("select count(*) from mill.task where state = 'leased'") == 1
+
+
+def test_back_off_is_kept(db: Database) -> None:
+    db.add_wat()
+    db.admin.execute("update mill.task set ready_at = now() + interval '1 hour'")
+    assert db.claim("extract") is None
+
+
+def test_lease_numbers_rise_and_carry_the_epoch(db: Database) -> None:
+    for name in "abc":
+        db.add_wat(name)
+    first, second = db.claim("extract"), db.claim("extract")
+    db.admin.execute("update mill.setting set epoch = epoch + 1")
+    db.admin.execute("alter sequence mill.lease_number restart")  # as a restore would
+    third = db.claim("extract")
+    assert first and second and third
+    assert first.lease_id < second.lease_id < third.lease_id
+    assert third.lease_id >> 40 == 2
+
+
+def test_heartbeat_extends_but_not_beyond_the_deadline(db: Database) -> None:
+    db.add_wat()
+    claim = db.claim("extract")
+    assert claim
+    queue, _ = db.queue("extract")
+    db.admin.execute("update mill.lease set expires_at = now() + interval '5 s'")
+    assert 100 < queue.heartbeat(claim.lease_id) <= 120
+    db.admin.execute("update mill.lease set deadline = now() + interval '9 s'")
+    assert queue.heartbeat(claim.lease_id) <= 9
+
+
+def test_late_lease_is_refused_before_anybody_expired_it(db: Database) -> None:
+    db.extract(["http://a.example/1.jpg"])
+    db.close_batches()
+    claim = db.claim("download")
+    assert claim
+    queue, _ = db.queue("download")
+    late(db)
+    for call in (
+        lambda: queue.heartbeat(claim.lease_id),
+        lambda: queue.urls(claim.lease_id),
+        lambda: queue.submit_download(claim.lease_id, 0, outcomes([0], Outcome.TIMEOUT)),
+        lambda: queue.complete(claim.lease_id),
+        lambda: queue.release(claim.lease_id),
+        lambda: queue.fail(claim.lease_id, "x", retry=True),
+    ):
+        with pytest.raises(LeaseLost):
+            call()
+    assert db.value("select count(*) from mill.submission where state = 'received'") == 0
+
+
+def test_late_lease_returns_to_the_queue_and_is_parked_after_max_tries(db: Database) -> None:
+    db.add_wat()
+    steward, _ = db.queue("steward")
+    for tries in range(1, 6):
+        assert db.claim("extract")
+        assert steward.steward("expire_leases") == 0
+        late(db)
+        assert steward.steward("expire_leases") == 1
+        state = "ready" if tries < 5 else "parked"
+        assert db.rows("select state, tries from mill.task") == [(state, tries)]
+    assert db.claim("extract") is None
+    assert "no heartbeat in time" in db.value("select reason from mill.task")
+
+
+def test_release_counts_no_try_and_fail_does(db: Database) -> None:
+    db.add_wat()
+    queue, _ = db.queue("extract")
+    claim = db.claim("extract")
+    assert claim
+    queue.release(claim.lease_id)
+    assert db.rows("select state, tries from mill.task") == [("ready", 0)]
+    claim = db.claim("extract")
+    assert claim
+    queue.fail(claim.lease_id, "the server said 503", retry=True)
+    assert db.rows("select state, tries, reason from mill.task") == [
+        ("ready", 1, "the server said 503")
+    ]
+    assert db.value("select ready_at > now() + interval '20 s' from mill.task")
+    db.admin.execute("update mill.task set ready_at = now()")
+    claim = db.claim("extract")
+    assert claim
+    queue.fail(claim.lease_id, "404", retry=False)
+    assert db.value("select state from mill.task") == "parked"
+
+
+def test_another_workers_lease_is_refused(db: Database) -> None:
+    db.extract(["http://a.example/1.jpg"])
+    db.close_batches()
+    claim = db.claim("download", "ada")
+    assert claim
+    eve, _ = db.queue("download", "eve")
+    for number in (claim.lease_id, claim.lease_id + 1, 0, -1):
+        with pytest.raises(LeaseLost):
+            eve.heartbeat(number)
+        with pytest.raises(LeaseLost):
+            eve.submit_download(number, 0, outcomes([0], Outcome.TIMEOUT))
+        with pytest.raises(LeaseLost):
+            eve.release(number)
+    ada, _ = db.queue("download", "ada")
+    ada.heartbeat(claim.lease_id)
+
+
+def test_another_workers_instance_is_refused(db: Database) -> None:
+    db.add_wat()
+    _, instance = db.queue("extract", "ada")
+    eve, _ = db.queue("extract", "eve")
+    with pytest.raises(Malformed, match="not this worker's"):
+        eve.claim(instance)
+
+
+def test_a_login_holds_so_many_leases_and_no_more(db: Database) -> None:
+    db.admin.execute("update mill.setting set leases_per_worker = 2")
+    for name in "abc":
+        db.add_wat(name)
+    assert db.claim("extract")
+    assert db.claim("extract")
+    with pytest.raises(Malformed, match="the most that it may"):
+        db.claim("extract")
+
+
+def test_disabled_and_strange_and_old_workers_are_told_so(db: Database) -> None:
+    queue, instance = db.queue("extract", "ada")
+    # without ending the session, to see that the function refuses too
+    db.admin.execute("update mill.worker set disabled_at = now()")
+    with pytest.raises(Refused, match="worker ada was disabled by an admin"):
+        queue.claim(instance)
+    stranger = Queue(db.dsn)
+    with pytest.raises(Refused, match="not a worker"):
+        stranger.hello()
+    stranger.close()
+    db.admin.execute("update mill.setting set min_protocol = %s", (PROTOCOL + 1,))
+    with pytest.raises(Refused, match="upgrade pairmill"):
+        db.queue("extract", "old")
+
+
+def test_disabling_ends_sessions_and_login(db: Database) -> None:
+    queue, _ = db.queue("extract", "ada")
+    assert db.value("select mill.disable_worker('ada')")
+    with pytest.raises(Refused, match="not permitted to log in"):
+        queue.hello()
+    assert not db.value("select mill.disable_worker('nobody')")
+
+
+def test_parking_ends_the_lease(db: Database) -> None:
+    db.add_wat()
+    claim = db.claim("extract")
+    assert claim
+    assert db.value("select mill.park_task(%s, 'why not')", claim.task_id)
+    with pytest.raises(LeaseLost):
+        db.queue("extract")[0].heartbeat(claim.lease_id)
+    assert db.value("select mill.retry_task(%s)", claim.task_id) == "extract"
+    assert db.claim("extract")
+
+
+def test_drained_means_here_and_upstream(db: Database) -> None:
+    queues = {kind: db.queue(kind)[0] for kind in ("extract", "download", "score", "steward")}
+    db.add_model()
+
+    def drained() -> list[str]:
+        return [kind for kind, queue in queues.items() if queue.drained("d1")]
+
+    assert drained() == ["extract", "download", "score", "steward"]
+    db.add_wat()
+    assert drained() == []
+    db.admin.execute("update mill.task set state = 'parked'")
+    assert drained() == ["extract", "download", "score", "steward"]
+    db.extract(["http://a.example/1.jpg"], location="b")
+    assert drained() == ["extract"]
+    db.close_batches()
+    assert drained() == ["extract"]
+    db.download()
+    assert drained() == ["extract", "download"]
+    db.score()
+    assert drained() == ["extract", "download", "score"]
+    queues["steward"].steward("empty_slots")
+    assert drained() == ["extract", "download", "score", "steward"]
