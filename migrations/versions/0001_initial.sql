@@ -95,7 +95,7 @@ COMMENT ON COLUMN mill.merge_row.language_probability IS 'As inbox.pair.language
 COMMENT ON COLUMN mill.merge_row.license IS 'As inbox.pair.license';
 
 CREATE TABLE mill.setting (
-	only_row SERIAL NOT NULL CONSTRAINT setting_only_row_check CHECK (only_row = 1), 
+	only_row INTEGER NOT NULL CONSTRAINT setting_only_row_check CHECK (only_row = 1), 
 	epoch INTEGER DEFAULT '1' NOT NULL, 
 	min_protocol INTEGER DEFAULT '1' NOT NULL, 
 	lease_seconds INTEGER DEFAULT '120' NOT NULL, 
@@ -583,15 +583,15 @@ CREATE TABLE mill.task (
 	CONSTRAINT task_model_id_fkey FOREIGN KEY(model_id) REFERENCES mill.model (model_id)
 );
 
+CREATE INDEX task_slot_idx ON mill.task (slot) WHERE slot is not null;
+
+CREATE INDEX task_pending_idx ON mill.task (kind) WHERE state in ('ready', 'leased', 'submitted');
+
 CREATE INDEX task_ready_idx ON mill.task (kind, task_id) WHERE state = 'ready';
 
 CREATE UNIQUE INDEX task_score_key ON mill.task (batch_id, attempt, model_id) WHERE kind = 'score';
 
-CREATE INDEX task_slot_idx ON mill.task (slot) WHERE slot is not null;
-
 CREATE UNIQUE INDEX task_download_key ON mill.task (batch_id, attempt) WHERE kind = 'download';
-
-CREATE INDEX task_pending_idx ON mill.task (kind) WHERE state in ('ready', 'leased', 'submitted');
 
 COMMENT ON TABLE mill.task IS 'The one queue, of every kind of work. A task is coarse: a WAT file, or a batch.';
 
@@ -636,9 +636,9 @@ CREATE TABLE mill.lease (
 )
  WITH (fillfactor = 70);
 
-CREATE INDEX lease_holder_idx ON mill.lease (instance_id) WHERE ended_at is null;
-
 CREATE UNIQUE INDEX lease_live_idx ON mill.lease (task_id) WHERE ended_at is null;
+
+CREATE INDEX lease_holder_idx ON mill.lease (instance_id) WHERE ended_at is null;
 
 COMMENT ON TABLE mill.lease IS 'A claimed task. Only the database''s clock decides what is late.';
 
@@ -676,9 +676,9 @@ CREATE TABLE mill.submission (
 	CONSTRAINT submission_worker_id_fkey FOREIGN KEY(worker_id) REFERENCES mill.worker (worker_id)
 );
 
-CREATE INDEX submission_worker_id_idx ON mill.submission (worker_id);
-
 CREATE INDEX submission_task_id_idx ON mill.submission (task_id);
+
+CREATE INDEX submission_worker_id_idx ON mill.submission (worker_id);
 
 CREATE INDEX submission_received_idx ON mill.submission (submission_id) WHERE state = 'received';
 
@@ -2308,6 +2308,8 @@ begin
     execute format('grant insert (lease_id, part, n, outcome, similarity, image, text) on inbox.score to %I', prefix || 'score');
     execute format('grant usage on schema report to %I', prefix || 'researcher');
     execute format('grant select on all tables in schema report to %I', prefix || 'researcher');
+    -- a view's functions are called with its reader's rights
+    execute format('grant execute on function mill.sample_id to %I', prefix || 'researcher');
 end
 $$;
 

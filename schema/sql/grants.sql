@@ -43,5 +43,7 @@ begin
     execute format('grant insert (lease_id, part, n, outcome, similarity, image, text) on inbox.score to %I', prefix || 'score');
     execute format('grant usage on schema report to %I', prefix || 'researcher');
     execute format('grant select on all tables in schema report to %I', prefix || 'researcher');
+    -- a view's functions are called with its reader's rights
+    execute format('grant execute on function mill.sample_id to %I', prefix || 'researcher');
 end
 $$;

@@ -21,6 +21,7 @@ setting = mill(
         "Always 1",
         CheckConstraint("only_row = 1", name="only_row"),
         primary_key=True,
+        autoincrement=False,
     ),
     col(
         "epoch",

@@ -1,0 +1,191 @@
+"""What a login may do: its kind's functions, and nothing else."""
+
+import psycopg
+import pytest
+from database import Database
+from psycopg.conninfo import make_conninfo
+
+from pairmill.schema.create import sql
+from pairmill.schema.outcomes import DropReason, Outcome, ScoreOutcome
+
+KINDS = ("extract", "download", "score", "steward")
+
+
+def tables(db: Database) -> list[str]:
+    return [f"{s}.{t}" for s, t in db.rows(
+        "select schemaname, tablename from pg_tables where schemaname in ('mill', 'inbox')"
+        " union all select schemaname, viewname from pg_views where schemaname in ('mill', 'report')"
+    )]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_worker_reads_and_writes_no_table(db: Database, kind: str) -> None:
+    inbox = {"extract": "inbox.pair", "score": "inbox.score"}.get(kind)
+    refusal = (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported)
+    with psycopg.connect(db.login(kind), autocommit=True) as worker:
+        for table in tables(db):
+            for statement in (
+                f"select * from {table}",
+                f"delete from {table}",
+                f"update {table} set tableoid = 0",
+                f"truncate {table}",
+                f"copy {table} to stdout",
+            ):
+                with pytest.raises(refusal):
+                    worker.execute(statement)
+            if table != inbox:
+                with pytest.raises(refusal):
+                    worker.execute(f"insert into {table} default values")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_worker_calls_its_own_functions_and_no_others(db: Database, kind: str) -> None:
+    login = db.login(kind)
+    role = psycopg.conninfo.conninfo_to_dict(login)["user"]
+    allowed = {
+        name for (name,) in db.rows(
+            "select p.proname from pg_proc p join pg_namespace n on n.oid = pronamespace"
+            " where nspname in ('mill', 'api') and has_function_privilege(%s, p.oid, 'execute')", role,
+        )
+    }  # fmt: skip
+    common = {"hello_v1", "me_v1", "drained_v1"}
+    claiming = common | {"claim_v1", "heartbeat_v1", "release_v1", "fail_v1"}
+    assert allowed == {
+        "extract": claiming | {"submit_extract_v1"},
+        "download": claiming | {"urls_v1", "submit_download_v1", "complete_v1"},
+        "score": claiming | {"thumbnails_v1", "submit_score_v1", "complete_v1"},
+        "steward": common | {
+            "accept_next_v1", "close_batches_v1", "expire_leases_v1", "sweep_inbox_v1",
+            "empty_slots_v1", "ensure_partitions_v1",
+        },
+    }[kind]  # fmt: skip
+
+
+def test_inbox_takes_rows_of_its_own_kind_and_no_forged_sender(db: Database) -> None:
+    with psycopg.connect(db.login("extract"), autocommit=True) as worker:
+        columns = "lease_id, ordinal, url_key, url, text, language_probability"
+        values = "1, 0, gen_random_uuid(), 'http://a/', 'text', 0"
+        worker.execute(f"insert into inbox.pair ({columns}) values ({values})")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            worker.execute(f"insert into inbox.pair ({columns}, worker) values ({values}, 'ada')")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            worker.execute(
+                "insert into inbox.score (lease_id, part, n, outcome) values (1, 0, 0, 0)"
+            )
+        assert db.value("select worker from inbox.pair") == worker.info.user
+
+
+def test_researcher_reads_reports_and_writes_nothing(db: Database) -> None:
+    db.extract(["http://a.example/1.jpg"])
+    db.admin.execute(
+        "select mill.add_researcher('r_' || left(current_database(), 20), 'Ada', 'secret')"
+    )
+    login = make_conninfo(db.dsn, user="r_" + db.admin.info.dbname[:20], password="secret")
+    with psycopg.connect(login, autocommit=True) as researcher:
+        for (view,) in db.rows("select viewname from pg_views where schemaname = 'report'"):
+            researcher.execute(f"select * from report.{view} limit 1").fetchall()
+        for statement in (
+            "select * from mill.worker",
+            "select * from inbox.pair",
+            "select api.hello_v1('x', 1)",
+            "create table report.t (a int)",
+            "delete from report.worker",
+        ):
+            with pytest.raises(psycopg.errors.Error) as refused:
+                researcher.execute(statement)
+            assert refused.value.sqlstate in ("42501", "25006")
+
+
+def test_nothing_of_ours_is_open_to_everybody(db: Database) -> None:
+    assert (
+        db.rows(
+            "select p.oid::regprocedure from pg_proc p where pronamespace in ('mill'::regnamespace, 'api'::regnamespace)"
+            " and has_function_privilege('public', p.oid, 'execute')"
+        )
+        == []
+    )
+    assert db.rows(
+        "select nspname from pg_namespace where nspname in ('mill', 'api', 'report', 'inbox')"
+        " and has_schema_privilege('public', oid, 'usage')"
+    ) == []  # fmt: skip
+
+
+def test_functions_with_the_owners_rights_pin_their_search_path(db: Database) -> None:
+    definers = db.rows(
+        "select proname, proconfig from pg_proc where prosecdef and pronamespace = 'api'::regnamespace"
+    )
+    assert len(definers) == db.value(
+        "select count(*) from pg_proc where pronamespace = 'api'::regnamespace"
+    )
+    for name, config in definers:
+        assert "search_path=pg_catalog, pg_temp" in (config or []), name
+    owners = db.rows("select distinct r.rolname, r.rolsuper from pg_proc p join pg_roles r on r.oid = proowner"
+                     " where pronamespace in ('mill'::regnamespace, 'api'::regnamespace)")  # fmt: skip
+    assert owners == [(db.admin.info.dbname + "_owner", False)]
+
+
+def test_everything_has_a_comment(db: Database) -> None:
+    ours = "relnamespace in ('mill'::regnamespace, 'inbox'::regnamespace, 'report'::regnamespace)"
+    assert (
+        db.rows(
+            f"select oid::regclass from pg_class where {ours} and relkind in ('r', 'p', 'v', 'S')"
+            " and obj_description(oid, 'pg_class') is null"
+            # sequences behind identity columns have no comment of their own
+            " and not (relkind = 'S' and exists (select from pg_depend where objid = pg_class.oid and deptype = 'i'))"
+        )
+        == []
+    )
+    assert (
+        db.rows(
+            "select c.oid::regclass, a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid"
+            f" where {ours} and relkind in ('r', 'p', 'v') and attnum > 0 and not attisdropped"
+            " and relname not like 'current%%' and col_description(c.oid, attnum) is null"
+        )
+        == []
+    )
+    assert db.rows(
+        "select oid::regprocedure from pg_proc where pronamespace in ('mill'::regnamespace, 'api'::regnamespace)"
+        " and obj_description(oid, 'pg_proc') is null"
+    ) == []  # fmt: skip
+
+
+def test_closed_lists_are_the_codes(db: Database) -> None:
+    assert dict(db.rows("select code, name from mill.outcome")) == {
+        o.value: o.name.lower() for o in Outcome
+    }
+    assert dict(db.rows("select code, name from mill.score_outcome")) == {
+        o.value: o.name.lower() for o in ScoreOutcome
+    }
+    assert {name for (name,) in db.rows("select name from mill.drop_reason")} == {
+        r.value for r in DropReason
+    }
+
+
+def test_a_secured_database_takes_more_away_and_workers_still_work(db: Database) -> None:
+    missing = len(db.rows(sql("doctor")))
+    assert missing >= 4
+    db.admin.execute(sql("secure"))
+    db.admin.execute(sql("secure"))  # idempotent
+    assert db.rows(sql("doctor")) == []
+    with psycopg.connect(db.login("download"), autocommit=True) as worker:
+        for statement in (
+            "create temp table t (a int)",
+            "select lo_create(0)",
+            "select pg_advisory_lock(1)",
+            "select pg_try_advisory_xact_lock(1)",
+            "select pg_sleep(0)",
+            "do $$ begin end $$",
+            "create table public.t (a int)",
+            "create function public.f() returns int language sql return 1",
+            "copy (select 1) to program 'true'",
+            "select pg_read_file('/etc/passwd')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                worker.execute(statement)
+    # the whole line still runs
+    db.add_model()
+    db.extract(["http://a.example/1.jpg"])
+    db.close_batches()
+    db.download()
+    db.score()
+    assert db.queue("steward")[0].steward("empty_slots") == 1
