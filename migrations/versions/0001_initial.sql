@@ -192,9 +192,9 @@ CREATE TABLE mill.removal (
 	CONSTRAINT removal_source_key UNIQUE (source)
 );
 
-CREATE INDEX removal_md5_idx ON mill.removal (md5);
-
 CREATE INDEX removal_sha256_idx ON mill.removal (sha256);
+
+CREATE INDEX removal_md5_idx ON mill.removal (md5);
 
 COMMENT ON TABLE mill.removal IS 'What no release may contain, and no ingest may let in.';
 
@@ -585,13 +585,13 @@ CREATE TABLE mill.task (
 
 CREATE INDEX task_slot_idx ON mill.task (slot) WHERE slot is not null;
 
+CREATE UNIQUE INDEX task_download_key ON mill.task (batch_id, attempt) WHERE kind = 'download';
+
 CREATE INDEX task_pending_idx ON mill.task (kind) WHERE state in ('ready', 'leased', 'submitted');
 
 CREATE INDEX task_ready_idx ON mill.task (kind, task_id) WHERE state = 'ready';
 
 CREATE UNIQUE INDEX task_score_key ON mill.task (batch_id, attempt, model_id) WHERE kind = 'score';
-
-CREATE UNIQUE INDEX task_download_key ON mill.task (batch_id, attempt) WHERE kind = 'download';
 
 COMMENT ON TABLE mill.task IS 'The one queue, of every kind of work. A task is coarse: a WAT file, or a batch.';
 
@@ -636,9 +636,9 @@ CREATE TABLE mill.lease (
 )
  WITH (fillfactor = 70);
 
-CREATE UNIQUE INDEX lease_live_idx ON mill.lease (task_id) WHERE ended_at is null;
-
 CREATE INDEX lease_holder_idx ON mill.lease (instance_id) WHERE ended_at is null;
+
+CREATE UNIQUE INDEX lease_live_idx ON mill.lease (task_id) WHERE ended_at is null;
 
 COMMENT ON TABLE mill.lease IS 'A claimed task. Only the database''s clock decides what is late.';
 
@@ -676,11 +676,11 @@ CREATE TABLE mill.submission (
 	CONSTRAINT submission_worker_id_fkey FOREIGN KEY(worker_id) REFERENCES mill.worker (worker_id)
 );
 
-CREATE INDEX submission_task_id_idx ON mill.submission (task_id);
+CREATE INDEX submission_received_idx ON mill.submission (submission_id) WHERE state = 'received';
 
 CREATE INDEX submission_worker_id_idx ON mill.submission (worker_id);
 
-CREATE INDEX submission_received_idx ON mill.submission (submission_id) WHERE state = 'received';
+CREATE INDEX submission_task_id_idx ON mill.submission (task_id);
 
 COMMENT ON TABLE mill.submission IS 'What a worker handed over under a lease, in one part of possibly several. Counted only once accepted.';
 
@@ -794,7 +794,8 @@ declare
     child text;
     low bigint;
 begin
-    for low in select g * width from generate_series(0, upto_batch / width) g loop
+    -- batches are numbered in order: only the last partitions can be missing
+    for low in select g * width from generate_series(greatest(0, upto_batch / width - 1), upto_batch / width) g loop
         foreach parent in array array['pair', 'download', 'score', 'embedding'] loop
             child := format('%s_b%s', parent, lpad((low / width)::text, 6, '0'));
             continue when to_regclass('mill.' || child) is not null;
@@ -843,7 +844,7 @@ $$;
 
 select mill.ensure_partitions(0);
 select mill.ensure_slots(8::smallint);
-insert into mill.setting default values;
+insert into mill.setting (only_row) values (1);
 
 
 -- What every function that workers call begins with.

@@ -10,7 +10,8 @@ declare
     child text;
     low bigint;
 begin
-    for low in select g * width from generate_series(0, upto_batch / width) g loop
+    -- batches are numbered in order: only the last partitions can be missing
+    for low in select g * width from generate_series(greatest(0, upto_batch / width - 1), upto_batch / width) g loop
         foreach parent in array array['pair', 'download', 'score', 'embedding'] loop
             child := format('%s_b%s', parent, lpad((low / width)::text, 6, '0'));
             continue when to_regclass('mill.' || child) is not null;
@@ -59,4 +60,4 @@ $$;
 
 select mill.ensure_partitions(0);
 select mill.ensure_slots(8::smallint);
-insert into mill.setting default values;
+insert into mill.setting (only_row) values (1);
