@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -121,8 +122,9 @@ class Embedded:
         """The pid of our running server: one that is alive and has our data directory."""
         try:
             pid = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
-            os.kill(pid, 0)
         except (OSError, ValueError):
+            return None
+        if not _alive(pid):
             return None
         try:  # a pid may have been given to another process since; /proc is Linux's
             if Path(f"/proc/{pid}/cwd").readlink() != self._data:
@@ -139,9 +141,7 @@ class Embedded:
         if not _free(known["port"]):
             old, known["port"] = known["port"], _free_port()
             self._save(known)
-            print(
-                f"port {old} is taken: the embedded server listens on {known['port']} from now on"
-            )
+            print(f"port {old} is taken, now listening on {known['port']}", file=sys.stderr)
         settings = [f"--{k}={v}" for k, v in ({"port": str(known["port"])} | SETTINGS).items()]
         with self._log.open("ab") as log:
             server = subprocess.Popen(
@@ -180,9 +180,12 @@ class Embedded:
             return False
         os.kill(pid, signal.SIGINT)  # PostgreSQL's fast shutdown
         give_up = time.monotonic() + STOP_SECONDS
-        while self._pid() == pid and _alive(pid):
+        while self._pid() == pid:
             if time.monotonic() > give_up:
-                print(f"the embedded PostgreSQL (pid {pid}) is slow to stop: stopping it at once")
+                print(
+                    f"the embedded PostgreSQL (pid {pid}) is slow to stop: stopping it at once",
+                    file=sys.stderr,
+                )
                 os.kill(pid, signal.SIGQUIT)
                 give_up += STOP_SECONDS
             time.sleep(0.05)

@@ -121,12 +121,15 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _encode(image: Image.Image) -> bytes:
-    for quality in QUALITIES:
-        out = io.BytesIO()
-        image.save(out, "JPEG", quality=quality, exif=b"")
-        if out.tell() <= MAX_THUMBNAIL:
-            break
-    return out.getvalue()
+    """JPEG of at most MAX_THUMBNAIL: by a lower quality first, then, for a long strip of noise, by
+    a smaller size."""
+    while True:
+        for quality in QUALITIES:
+            out = io.BytesIO()
+            image.save(out, "JPEG", quality=quality, exif=b"")
+            if out.tell() <= MAX_THUMBNAIL:
+                return out.getvalue()
+        image = image.reduce(2)
 
 
 def dhash(image: Image.Image) -> int:
