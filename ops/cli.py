@@ -69,7 +69,7 @@ def said(command: Callable[[], object]) -> NoReturn:
     try:
         command()
     except (Problem, WorkerError, EmbeddedError) as problem:
-        print(f"pairmill: {problem}", file=sys.stderr)
+        print(f"pairmill: {' '.join(str(problem).split())}", file=sys.stderr)
         sys.exit(1)
     except psycopg.Error as error:
         print(f"pairmill: the database says: {' '.join(str(error).split())}", file=sys.stderr)

@@ -1,0 +1,178 @@
+"""The command as a person meets it: one sentence for what is wrong, and an exit code."""
+
+import gzip
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+from database import Database, empty_database
+from line import Line
+
+from pairmill.ops.demo import model
+
+
+def refusal(line: Line, *command: str) -> str:
+    """The one line that a command says when it cannot go on."""
+    done = line.run(*command)
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    said = done.stderr.strip()
+    assert "\n" not in said
+    return said
+
+
+def test_database_that_is_not_there(tmp_path: Path) -> None:
+    line = Line("postgresql://nobody@127.0.0.1:1/none", tmp_path)
+    assert refusal(line, "status").startswith("pairmill: cannot connect to the database:")
+    assert "cannot reach the database" in refusal(
+        line, "work", "steward", "--dsn", "postgresql://x@127.0.0.1:1/none"
+    ) or "the database" in refusal(line, "work", "steward")
+
+
+def test_unmigrated_and_newer_databases(server: str, tmp_path: Path) -> None:
+    with empty_database(server) as dsn:
+        line = Line(dsn, tmp_path)
+        assert "run `pairmill migrate`" in refusal(line, "status")
+        assert "schema at revision 0002, was empty" in line.pairmill("migrate")
+        assert "already" in line.pairmill("migrate")
+        assert line.status()["links"] == 0
+        assert "schema at revision 0001" in line.pairmill("migrate", "--to", "0001")
+        assert "the code needs 0002" in refusal(line, "status")
+        line.pairmill("migrate")
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("update mill.migration set version_num = '0099'")
+        assert "newer than this code: upgrade pairmill" in refusal(line, "wat", "list")
+        assert "newer than this code: upgrade pairmill" in refusal(line, "migrate")
+
+
+def test_workers_are_added_listed_and_disabled(line: Line) -> None:
+    dsn = line.pairmill("worker", "add", "ada-1", "--kind", "download").strip()
+    assert dsn.startswith("postgresql://pm_")
+    assert "ada" not in dsn
+    assert "there is a worker 'ada-1' already" in refusal(
+        line, "worker", "add", "ada-1", "--kind", "score"
+    )
+    assert "unknown kind 'cook'" in refusal(line, "worker", "add", "x", "--kind", "cook")
+    me = json.loads(line.pairmill("worker", "me", "--dsn", dsn, "--json"))
+    assert (me["name"], me["kind"], me["rows_accepted"]) == ("ada-1", "download", 0)
+    assert [w["name"] for w in json.loads(line.pairmill("worker", "list", "--json"))] == ["ada-1"]
+    assert "is for kind download, not extract" in refusal(line, "work", "extract", "--dsn", dsn)
+    line.pairmill("worker", "disable", "ada-1")
+    assert "not permitted to log in" in refusal(line, "worker", "me", "--dsn", dsn)
+    assert "there is no worker 'eve'" in refusal(line, "worker", "disable", "eve")
+
+
+def test_researcher_reads_with_the_dsn_that_is_printed(line: Line) -> None:
+    dsn = line.pairmill("researcher", "add", "Ada").strip()
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("select count(*) from report.pair").fetchone() == (0,)
+    assert "there is a researcher 'Ada' already" in refusal(line, "researcher", "add", "Ada")
+
+
+def test_sources(line: Line, tmp_path: Path) -> None:
+    file = tmp_path / "a.wat.gz"
+    file.write_bytes(b"")
+    assert (
+        line.pairmill("wat", "add", str(file), "https://x.example/b.wat.gz")
+        == "added 2 WAT files\n"
+    )
+    assert "1 were known already" in line.pairmill("wat", "add", str(file))
+    assert "there is no file" in refusal(line, "wat", "add", str(tmp_path / "none"))
+    paths = tmp_path / "wat.paths.gz"
+    paths.write_bytes(
+        gzip.compress(b"crawl-data/1.wat.gz\ncrawl-data/2.wat.gz\ncrawl-data/3.wat.gz\n")
+    )
+    line.pairmill("crawl", "add", "CC-MAIN-2024-51", "--paths", str(paths), "--limit", "2")
+    found = json.loads(line.pairmill("wat", "list", "--json"))
+    assert [w["crawl"] for w in found] == [None, None, "CC-MAIN-2024-51", "CC-MAIN-2024-51"]
+    assert found[2]["location"] == "https://data.commoncrawl.org/crawl-data/1.wat.gz"
+    assert "is no crawl's name" in refusal(line, "crawl", "add", "2024", "--paths", str(paths))
+    assert "cannot read the list" in refusal(
+        line, "crawl", "add", "CC-MAIN-2024-51", "--paths", "/none"
+    )
+
+
+def test_wat_that_is_broken_is_parked_with_its_reason(line: Line, tmp_path: Path) -> None:
+    page = tmp_path / "page.wat.gz"
+    page.write_bytes(b"<html>not found</html>")
+    cut = tmp_path / "cut.wat.gz"
+    cut.write_bytes(
+        gzip.compress(b"WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 0\r\n\r\n\r\n\r\n")[:30]
+    )
+    line.pairmill("wat", "add", str(page), str(cut))
+    gone = tmp_path / "gone.wat.gz"
+    gone.write_bytes(b"")
+    line.pairmill("wat", "add", str(gone))
+    gone.unlink()
+    line.drain("extract")
+    parked = json.loads(line.pairmill("task", "list", "--state", "parked", "--json"))
+    assert len(parked) == 3
+    reasons = " ".join(task["reason"] for task in parked)
+    for file in (page, cut, gone):
+        assert file.name in reasons
+    assert [task["kind"] for task in line.status()["parked"]] == ["extract"] * 3
+    assert "queued again (extract)" in line.pairmill("task", "retry", str(parked[0]["task_id"]))
+    assert "is not parked" in refusal(line, "task", "retry", str(parked[0]["task_id"]))
+    line.pairmill("task", "park", str(parked[0]["task_id"]), "--reason", "enough")
+    assert "is neither ready nor leased" in refusal(line, "task", "park", "999")
+    assert line.pairmill("task", "retry", "--all").count("queued again") == 3
+    assert "name the parked tasks" in refusal(line, "task", "retry")
+
+
+def test_models(line: Line) -> None:
+    line.pairmill("model", "add", "--model", str(model.PATH), "--name", "small")
+    (row,) = json.loads(line.pairmill("model", "list", "--json"))
+    assert (row["name"], row["dims"], len(row["digest"])) == ("small", 64, 64)
+    assert "no model 'ViT-B-23'" in refusal(line, "model", "add", "--model", "ViT-B-23")
+    assert "needs weights" in refusal(line, "model", "add", "--model", "ViT-B-32")
+    assert "is no file and no weights" in refusal(
+        line, "model", "add", "--model", "ViT-B-32", "--pretrained", "nonsense"
+    )
+
+
+def test_model_that_the_database_does_not_know_cannot_score(line: Line) -> None:
+    said = refusal(line, "work", "score", "--model", str(model.PATH), "--drain")
+    assert "does not know a model with these weights" in said
+
+
+def test_downloader_wants_a_contact_and_right_settings(line: Line) -> None:
+    assert "PAIRMILL_CONTACT is not set" in refusal(line, "work", "download")
+    line.environment |= {"PAIRMILL_CONNECT_TO": "localhost"}
+    assert "PAIRMILL_CONNECT_TO must be host:port" in refusal(line, "work", "download")
+    line.environment |= {"PAIRMILL_CONNECT_TO": "", "PAIRMILL_ALLOW_NETWORKS": "10/99"}
+    assert "PAIRMILL_ALLOW_NETWORKS is wrong" in refusal(line, "work", "download")
+
+
+def test_removals_and_releases(line: Line, tmp_path: Path) -> None:
+    assert "1 would be added" in line.pairmill(
+        "removal", "add", "http://a.example/x.jpg", "--dry-run"
+    )
+    assert line.pairmill("removal", "list") == "nothing is removed\n"
+    line.pairmill("removal", "add", "http://a.example/x.jpg", "--reason", "asked for")
+    assert json.loads(line.pairmill("removal", "list", "--json"))[0]["reason"] == "asked for"
+    assert "is no http(s) URL" in refusal(line, "removal", "add", "nonsense")
+    out = str(tmp_path / "release")
+    assert "there is no recipe" in refusal(line, "release", "build", "none", "--out", out)
+    assert "has no model ViT-B-32 openai" in refusal(
+        line, "release", "build", "laion-400m", "--out", out
+    )
+    assert "unknown key" in refusal(line, "release", "build", "demo", "--out", out, "--set", "x=1")
+
+
+def test_doctor_says_what_is_missing(line: Line, db: Database) -> None:
+    done = line.run("doctor", "--json")
+    assert done.returncode == 1
+    wrong = [finding["text"] for finding in json.loads(done.stdout) if finding["ok"] is False]
+    assert any("run `pairmill db secure`" in text for text in wrong)
+    assert any("no model is known" in text for text in wrong)
+    line.pairmill("db", "secure")
+    db.add_model()
+    assert line.run("doctor").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command", [("nosuch",), ("work",), ("release", "build"), ("status", "--nosuch")]
+)
+def test_wrong_usage_is_exit_code_2(line: Line, command: tuple[str, ...]) -> None:
+    assert line.run(*command).returncode == 2

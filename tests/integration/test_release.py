@@ -1,0 +1,218 @@
+"""Releases and removals: what is kept, in which bytes, and why the rest is not."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import mmh3
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+from database import Database, key, outcomes, pair_rows, score_rows
+
+from pairmill.ops import release, removal
+from pairmill.ops.problem import Problem
+from pairmill.ops.recipe import Recipe
+from pairmill.schema.outcomes import Outcome
+
+LANGUAGES = ["en", "en", "en", "de", "de", None]
+URLS = [f"http://h{i}.example/{i}.jpg" for i in range(12)]
+SIMILARITY = [0.3, 0.2999, 0.5, 0.9, 0.26, 0.4]
+
+
+def recipe(**values: Any) -> Recipe:
+    base = {
+        "name": "test", "version": 1, "description": "A test", "licence": "CC0-1.0",
+        "model": "model-d1", "min_similarity": 0.3, "languages": ["en"],
+    }  # fmt: skip
+    return Recipe(**(base | values))
+
+
+@pytest.fixture
+def scored(db: Database) -> Database:
+    """12 pairs: six downloaded and scored as above, three dead, three not yet fetched."""
+    db.add_model()
+    db.add_wat()
+    claim = db.claim("extract")
+    assert claim
+    queue, _ = db.queue("extract")
+    rows = [
+        (*row[:4], f"text number {i}", LANGUAGES[i % 6], 0.9, "http://licence/" if i % 2 else None)
+        for i, row in enumerate(pair_rows(claim.lease_id, URLS))
+    ]
+    queue.copy_pairs(rows)
+    queue.submit_extract(claim.lease_id, 12, [("links", "", 12)])
+    db.accept_all()
+    db.close_batches()
+    # n is by the order of keys: put the rows where this test counts on them
+    place = dict(db.rows("select url, n from mill.pair"))
+    at = [place[url] for url in URLS]
+    claim = db.claim("download")
+    assert claim
+    queue, _ = db.queue("download")
+    queue.submit_download(claim.lease_id, 0, outcomes(at[:6]))
+    queue.submit_download(claim.lease_id, 1, outcomes(at[6:9], Outcome.HTTP_ERROR))
+    queue.submit_download(claim.lease_id, 2, outcomes(at[9:], Outcome.TIMEOUT))
+    queue.complete(claim.lease_id)
+    db.accept_all()
+    claim = db.claim("score", digest="d1")
+    assert claim
+    queue, _ = db.queue("score")
+    for part, n in enumerate(at[:6]):
+        queue.copy_scores(score_rows(claim.lease_id, part, [n], SIMILARITY[part]))
+        queue.submit_score(claim.lease_id, part, 1)
+    queue.complete(claim.lease_id)
+    db.accept_all()
+    return db
+
+
+def built(db: Database, out: Path, **values: Any) -> tuple[release.Manifest, list[dict[str, Any]]]:
+    manifest = release.build(db.admin, recipe(**values), out)
+    return manifest, pq.read_table([out / f["name"] for f in manifest.files]).to_pylist()
+
+
+def urls(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["URL"] for row in rows}
+
+
+def test_thresholds_are_inclusive_and_every_pair_has_one_reason(
+    scored: Database, tmp_path: Path
+) -> None:
+    manifest, rows = built(scored, tmp_path / "out")
+    assert urls(rows) == {URLS[0], URLS[2]}
+    assert manifest.candidates == 12
+    assert manifest.excluded == {"download_failed": 6, "language": 3, "similarity": 1}
+    assert manifest.kept + sum(manifest.excluded.values()) == manifest.candidates
+    assert manifest.kept_by_language == {"en": 2}
+
+
+def test_rows_are_what_the_columns_say(scored: Database, tmp_path: Path) -> None:
+    _, rows = built(scored, tmp_path / "out")
+    (row,) = [r for r in rows if r["URL"] == URLS[0]]
+    batch, n = scored.rows("select batch_id, n from mill.pair where url = %s", URLS[0])[0]
+    assert row == {
+        "SAMPLE_ID": batch * 16384 + n, "URL": URLS[0], "TEXT": "text number 0",
+        "HEIGHT": 480, "WIDTH": 640, "LICENSE": None, "LANGUAGE": "en", "NSFW": None,
+        "similarity": pytest.approx(0.3),
+        "hash": mmh3.hash64(URLS[0] + "text number 0")[0],
+        "md5": hashlib.md5(str(n).encode(), usedforsecurity=False).hexdigest(),
+    }  # fmt: skip
+    assert list(row) == release.SCHEMA.names
+
+
+def test_thresholds_by_language(scored: Database, tmp_path: Path) -> None:
+    values = {
+        "languages": ["en", "de", "nolang"],
+        "min_similarity_by_language": {"de": 0.26, "nolang": 0.41},
+    }
+    manifest, rows = built(scored, tmp_path / "out", **values)
+    assert urls(rows) == {URLS[0], URLS[2], URLS[3], URLS[4]}
+    assert manifest.kept_by_language == {"de": 2, "en": 2}
+
+
+def test_text_length_and_bytes(scored: Database, tmp_path: Path) -> None:
+    manifest, _ = built(scored, tmp_path / "a", min_bytes=6001)
+    assert manifest.excluded["too_few_bytes"] == 3
+    manifest, _ = built(scored, tmp_path / "b", min_bytes=6000, min_text_length=14)
+    assert manifest.excluded["text_too_short"] == 3
+
+
+def test_same_state_same_bytes(scored: Database, tmp_path: Path) -> None:
+    for name in "ab":
+        built(scored, tmp_path / name, languages=[])
+    files = sorted(p.name for p in (tmp_path / "a").iterdir())
+    assert files == ["README.md", "manifest.json", "part-00000.parquet"]
+    for name in files:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_shards_are_in_order_and_the_manifest_has_their_sums(
+    scored: Database, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done: list[tuple[int, int]] = []
+    manifest = release.build(
+        scored.admin, recipe(languages=[], min_similarity=-1.0), out,
+        progress=lambda *state: done.append(state), shard_rows=4,
+    )  # fmt: skip
+    assert [f["rows"] for f in manifest.files] == [4, 2]
+    assert done == [(4, 6), (6, 6)]
+    ids = []
+    for file in json.loads((out / "manifest.json").read_text())["files"]:
+        body = (out / file["name"]).read_bytes()
+        assert (hashlib.sha256(body).hexdigest(), len(body)) == (file["sha256"], file["bytes"])
+        ids += pq.read_table(out / file["name"])["SAMPLE_ID"].to_pylist()
+    assert ids == sorted(ids)
+    text = (out / "README.md").read_text()
+    assert "6 of 12 pairs" in text
+    assert manifest.removals["sha256"] in text
+
+
+def test_nothing_kept_is_still_a_release(scored: Database, tmp_path: Path) -> None:
+    manifest = release.build(scored.admin, recipe(languages=["xx"]), tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / "part-00000.parquet")
+    assert (manifest.kept, table.num_rows, table.schema) == (0, 0, release.SCHEMA)
+
+
+@pytest.mark.parametrize("by", ["url", "url with fragment", "md5 of url", "md5", "sha256"])
+def test_removals_are_applied(scored: Database, tmp_path: Path, by: str) -> None:
+    n = scored.value("select n from mill.pair where url = %s", URLS[0])
+    entry = {
+        "url": URLS[0],
+        "url with fragment": URLS[0] + "#top",
+        "md5 of url": key(URLS[0]).hex,
+        "md5": key(str(n)).hex.upper(),
+        "sha256": hashlib.sha256(str(n).encode()).hexdigest(),
+    }[by]
+    report = removal.add(scored.admin, [entry], "asked for", True)
+    assert (report.added, report.known, report.matching_pairs) == (1, 0, 1)
+    assert scored.value("select count(*) from mill.removal") == 0  # a dry run
+    report = removal.add(scored.admin, [entry], "asked for", False)
+    assert removal.add(scored.admin, [entry], "", False) == removal.Report(0, 1, 1)
+    manifest, rows = built(scored, tmp_path / "out")
+    assert urls(rows) == {URLS[2]}
+    assert manifest.excluded["removed"] == 1
+    assert manifest.removals["count"] == 1
+    assert scored.rows("select url from report.pair where removed") == [(URLS[0],)]
+
+
+def test_removal_files(scored: Database, tmp_path: Path) -> None:
+    file = tmp_path / "removals.txt"
+    file.write_text(f"# a comment\n\n{URLS[0]}\n  {'ab' * 16}  \n{'cd' * 32}\n{URLS[0]}\n")
+    report = removal.add(scored.admin, removal.read_entries(file), "", False)
+    assert (report.added, report.matching_pairs) == (3, 1)
+    file.write_text(f"{URLS[1]}\nftp://a/\n")
+    with pytest.raises(Problem, match=r"line 2: 'ftp://a/' is no http"):
+        removal.read_entries(file)
+
+
+def test_withdrawn_rows_are_not_released(scored: Database, tmp_path: Path) -> None:
+    number = scored.value("select submission_id from mill.download where outcome = 0 limit 1")
+    scored.admin.execute("select mill.withdraw(%s, 'it lied')", (number,))
+    manifest, rows = built(scored, tmp_path / "out")
+    assert rows == []
+    assert manifest.excluded == {"download_failed": 6, "not_downloaded": 6}
+
+
+def test_folder_with_something_in_it_is_refused(scored: Database, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(Problem, match="is not empty"):
+        release.build(scored.admin, recipe(), tmp_path)
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_unknown_model_names_those_there_are(scored: Database, tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="has no model ViT-B-32 openai; it has: model-d1"):
+        release.build(scored.admin, recipe(model="ViT-B-32", pretrained="openai"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_build_leaves_nothing(scored: Database, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        release.build(scored.admin, recipe(), tmp_path / "out", progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+    assert scored.admin.info.transaction_status == psycopg.pq.TransactionStatus.IDLE

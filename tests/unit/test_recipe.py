@@ -1,0 +1,73 @@
+"""Recipes: what is wrong with one is said in a sentence that names the key."""
+
+from pathlib import Path
+
+import pytest
+
+from pairmill.ops import recipe
+from pairmill.ops.problem import Problem
+
+GOOD = """
+name = "mine"
+version = 2
+description = "Mine"
+licence = "CC-BY-4.0"
+model = "ViT-B-32"
+min_similarity = 0.28
+"""
+
+
+def test_laion_400m_is_what_laion_did() -> None:
+    r = recipe.load("laion-400m")
+    assert (r.min_similarity, r.languages, r.min_text_length, r.min_bytes) == (0.3, ["en"], 5, 5000)
+    assert r.model == "ViT-B-32"
+
+
+def test_every_recipe_that_comes_with_it_loads() -> None:
+    assert {"demo", "laion-400m"} <= set(recipe.builtin())
+    for name in recipe.builtin():
+        assert recipe.load(name).name == name
+
+
+def test_file_with_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(GOOD)
+    r = recipe.load(
+        str(file), recipe.parse_overrides(["min_similarity=0", "languages=['de']", "model=x/y"])
+    )
+    assert (r.min_similarity, r.languages, r.model, r.min_bytes) == (0.0, ["de"], "x/y", 5000)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name = ", "is not TOML"),
+        ("", "lacks name, version, description, licence, model, min_similarity"),
+        (GOOD + "min_similarty = 1.0", "unknown key 'min_similarty': did you mean min_similarity"),
+        (GOOD + "xyzzy = 1", "unknown key 'xyzzy': known are"),
+        (GOOD + "min_bytes = 'many'", "min_bytes must be of type int"),
+        (GOOD + "min_bytes = -1", "min_bytes must not be negative"),
+        (GOOD + "min_bytes = true", "min_bytes must be of type int"),
+        (GOOD.replace("0.28", "28.0"), "min_similarity must be between -1 and 1"),
+        (GOOD.replace("0.28", "nan"), "min_similarity must be between -1 and 1"),
+        (GOOD + "languages = [1]", "languages must be a list of codes"),
+        (
+            GOOD + "[min_similarity_by_language]\nde = 2",
+            "min_similarity_by_language.de must be between",
+        ),
+    ],
+)
+def test_bad_recipes(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    with pytest.raises(Problem, match=says):
+        recipe.load(str(file))
+
+
+def test_unknown_recipe_names_those_there_are() -> None:
+    with pytest.raises(
+        Problem, match="there is no recipe 'laion-5b': a file, or one of demo, laion-400m"
+    ):
+        recipe.load("laion-5b")
+    with pytest.raises(Problem, match="write key=value"):
+        recipe.parse_overrides(["min_similarity"])
