@@ -71,6 +71,11 @@ def said(command: Callable[[], object]) -> NoReturn:
     except (Problem, WorkerError, EmbeddedError) as problem:
         print(f"pairmill: {' '.join(str(problem).split())}", file=sys.stderr)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        print(
+            f"pairmill: {error.name} is not installed: pip install 'pairmill[ops]'", file=sys.stderr
+        )
+        sys.exit(1)
     except psycopg.Error as error:
         print(f"pairmill: the database says: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)

@@ -9,7 +9,7 @@ import psycopg
 from pairmill.ops import migrate
 from pairmill.ops.connection import rows
 from pairmill.ops.problem import Problem
-from pairmill.schema.create import sql
+from pairmill.schema.scripts import sql
 
 EXTRAS = {"extract": "gcld3", "download": "httptools", "score": "open_clip", "ops": "pyarrow"}
 # condition on report.task -> what is wrong

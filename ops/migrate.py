@@ -2,21 +2,24 @@
 
 from collections.abc import Callable
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine
-from sqlalchemy.pool import NullPool
 
 from pairmill.ops.problem import Problem
-from pairmill.schema.create import sql
+from pairmill.schema.scripts import sql
+
+# Alembic and SQLAlchemy are imported where they are needed: a volunteer's installation lacks them
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy import Connection
 
 TOO_NEW = "this database is at revision {}, which is newer than this code: upgrade pairmill"
 
 
-def _config(connection: Connection | None = None) -> Config:
+def _config(connection: "Connection | None" = None) -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(files("pairmill.migrations")))
     config.attributes["connection"] = connection
@@ -25,6 +28,8 @@ def _config(connection: Connection | None = None) -> Config:
 
 def revisions() -> list[str]:
     """The revisions that this code knows, oldest first."""
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory.from_config(_config())
     return [script.revision for script in reversed(list(scripts.walk_revisions()))]
 
@@ -51,7 +56,10 @@ def require_current(connection: psycopg.Connection) -> None:
         )
 
 
-def _migrate(dsn: str, step: Callable[[Config], None]) -> None:
+def _migrate(dsn: str, step: Callable[["Config"], None]) -> None:
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
     )
@@ -61,10 +69,14 @@ def _migrate(dsn: str, step: Callable[[Config], None]) -> None:
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:
+    from alembic import command
+
     _migrate(dsn, lambda config: command.upgrade(config, revision))
 
 
 def downgrade(dsn: str, revision: str) -> None:
+    from alembic import command
+
     _migrate(dsn, lambda config: command.downgrade(config, revision))
 
 

@@ -1,10 +1,9 @@
 """Make the schema in an empty database, directly: what the migrations must arrive at."""
 
-from importlib.resources import files
-
 from sqlalchemy import Connection, text
 
 from pairmill.schema.outcomes import DropReason, Outcome, ScoreOutcome
+from pairmill.schema.scripts import sql
 from pairmill.schema.tables import metadata
 from pairmill.schema.tables.reference import drop_reason, outcome, score_outcome
 
@@ -13,11 +12,6 @@ PARTS = (
     "partitions", "guards", "claim", "download", "extract", "score",
     "accept", "steward", "admin", "report", "grants",
 )  # fmt: skip
-
-
-def sql(name: str) -> str:
-    """The text of schema/sql/<name>.sql."""
-    return (files("pairmill.schema") / "sql" / f"{name}.sql").read_text("utf-8")
 
 
 def run(connection: Connection, script: str) -> None:

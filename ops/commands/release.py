@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pairmill.ops import recipe as recipes
-from pairmill.ops import release
 from pairmill.ops.connection import admin
 from pairmill.ops.output import print_json
 
@@ -25,6 +24,8 @@ def build(
     as_json: bool = typer.Option(False, "--json", help="Print the manifest."),
 ) -> None:
     """Write the pairs that a recipe keeps as Parquet shards, with a manifest and a README."""
+    from pairmill.ops import release  # pyarrow is not in every installation
+
     chosen = recipes.load(recipe, recipes.parse_overrides(overrides))
     with admin() as connection, Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading pairs", total=None)

@@ -5,8 +5,8 @@ import pytest
 from database import Database
 from psycopg.conninfo import make_conninfo
 
-from pairmill.schema.create import sql
 from pairmill.schema.outcomes import DropReason, Outcome, ScoreOutcome
+from pairmill.schema.scripts import sql
 
 KINDS = ("extract", "download", "score", "steward")
 
