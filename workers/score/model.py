@@ -11,12 +11,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
+from safetensors import SafetensorError
 
 from pairmill.schema.outcomes import ScoreOutcome
 from pairmill.workers.errors import Refused
@@ -26,6 +28,10 @@ from pairmill.workers.score import torchvision_import as _before_open_clip  # no
 import open_clip
 
 BATCH_SIZE = 64
+# what open_clip, torch and safetensors raise for a checkpoint that is none, or another model's
+UNLOADABLE = (
+    RuntimeError, OSError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError,
+)  # fmt: skip
 
 
 @dataclass
@@ -126,10 +132,10 @@ def load(name: str, pretrained: str | None = None, *, device: str = "auto") -> M
         _check(name, pretrained)
     try:
         clip, _, preprocess = open_clip.create_model_and_transforms(
-            name, pretrained=pretrained or None, device=where
+            name, pretrained=pretrained or None, device=where, weights_only=True
         )
         tokenize = open_clip.get_tokenizer(name)
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
+    except UNLOADABLE as error:
         said = " ".join(str(error).split())[:300]
         raise Refused(f"cannot load model {name} {pretrained or ''}: {said}") from None
     return Model(clip.eval(), preprocess, tokenize, where)
