@@ -75,10 +75,10 @@ class Heartbeat(threading.Thread):
         self._job = job
         self._interval = interval
         self._lost = lost
-        self._stop = threading.Event()
+        self._ended = threading.Event()  # not _stop, which is Thread's own
 
     def run(self) -> None:
-        while not self._stop.wait(self._interval):
+        while not self._ended.wait(self._interval):
             if time.monotonic() - self._job.last_progress > STALL_SECONDS:
                 break
             try:
@@ -91,7 +91,7 @@ class Heartbeat(threading.Thread):
         self._queue.close()
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ended.set()
 
 
 @asynccontextmanager
