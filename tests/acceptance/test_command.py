@@ -1,6 +1,7 @@
 """The command as a person meets it: one sentence for what is wrong, and an exit code."""
 
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from database import Database, empty_database
 from line import Line
 
 from pairmill.ops.demo import model
+from pairmill.ops.demo.site import build
+from pairmill.ops.demo.wat import write_wat
+from pairmill.schema.outcomes import Outcome
 
 
 def refusal(line: Line, *command: str) -> str:
@@ -118,6 +122,39 @@ def test_wat_that_is_broken_is_parked_with_its_reason(line: Line, tmp_path: Path
     assert "is neither ready nor leased" in refusal(line, "task", "park", "999")
     assert line.pairmill("task", "retry", "--all").count("queued again") == 3
     assert "name the parked tasks" in refusal(line, "task", "retry")
+
+
+def test_wat_that_is_cut_off_or_damaged_keeps_the_rest(line: Line, tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    site = build()
+    write_wat(site.pages, whole)
+    members = whole.getvalue()
+    cut = tmp_path / "cut.wat.gz"
+    cut.write_bytes(members[: len(members) * 2 // 3])
+    # one record whose JSON is broken, between good ones
+    first = members.index(b"\x1f\x8b\x08", 10)
+    record = b"WARC/1.0\r\nWARC-Type: metadata\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{'broken'\r\n\r\n"
+    damaged = tmp_path / "damaged.wat.gz"
+    damaged.write_bytes(members[:first] + gzip.compress(record) + members[first:])
+    line.pairmill("wat", "add", str(cut), str(damaged))
+    steward = line.start("steward")
+    line.drain("extract")
+    steward.terminate()
+    steward.wait()
+    found = {
+        Path(w["location"]).name: w for w in json.loads(line.pairmill("wat", "list", "--json"))
+    }
+    assert [w["state"] for w in found.values()] == ["done", "done"]
+    assert found["cut.wat.gz"]["ended_early"]
+    assert 0 < found["cut.wat.gz"]["links"] < len(site.links)
+    assert found["damaged.wat.gz"]["links"] == len(site.links)
+    assert found["damaged.wat.gz"]["bad_records"] == {"not_json": 1}
+    status = line.status()
+    assert status["bad_records"] == {"not_json": 1}
+    assert sum(status["ended_early"].values()) == 1
+    assert sum(status["pairs"].values()) == len(
+        {k.url for k in site.links if isinstance(k.fate, Outcome)}
+    )
 
 
 def test_models(line: Line) -> None:

@@ -1,0 +1,104 @@
+"""How fast new pairs enter: our merge beside the obvious staging table with ON CONFLICT.
+
+    python bench/ingest.py [--rows 50000] [--files 4] [--json]
+
+Both sides in one run, on one embedded server, alternating: files of ``rows`` links, a third
+of which the file before had. Ours is COPY into the inbox, the merge by the steward's function
+(dedupe, dealing, counts, pairs, seen URLs); the other is COPY into an unlogged table and one
+INSERT … ON CONFLICT DO NOTHING of the same columns. Seconds are of the server's statement.
+"""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import typer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from database import Database, new_database, pair_rows
+
+from pairmill.schema.embedded import embedded
+from pairmill.workers.queue import PAIR_TYPES
+
+
+def urls(number: int, rows: int) -> list[str]:
+    first = number * rows * 2 // 3
+    return [
+        f"https://host{i % 997}.example/images/{i:012}/picture.jpg"
+        for i in range(first, first + rows)
+    ]
+
+
+def ours(db: Database, number: int, rows: int) -> float:
+    db.add_wat(f"{number}.wat")
+    claim = db.claim("extract")
+    assert claim
+    queue, _ = db.queue("extract")
+    queue.copy_pairs(pair_rows(claim.lease_id, urls(number, rows)))
+    queue.submit_extract(claim.lease_id, rows, [("links", "", rows)])
+    begun = time.perf_counter()
+    db.accept_all()
+    return time.perf_counter() - begun
+
+
+def obvious(connection: psycopg.Connection[Any], number: int, rows: int) -> float:
+    connection.execute("truncate staging")
+    with (
+        connection.cursor() as cursor,
+        cursor.copy("copy staging from stdin (format binary)") as copy,
+    ):
+        copy.set_types(PAIR_TYPES)
+        for row in pair_rows(number, urls(number, rows)):
+            copy.write_row(row)
+    begun = time.perf_counter()
+    connection.execute("insert into obvious select * from staging on conflict (url_key) do nothing")
+    return time.perf_counter() - begun
+
+
+def main(
+    rows: int = typer.Option(50_000, help="Links in a file."),
+    files: int = typer.Option(4, help="Files for each side."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object."),
+) -> None:
+    """Print rows per second of both, and the ratio."""
+    with (
+        tempfile.TemporaryDirectory() as home,
+        embedded(Path(home)) as url,
+        new_database(url) as db,
+    ):
+        columns = ", ".join(c.name for c in inbox_pair.columns if c.name != "worker")
+        db.admin.execute(
+            f"create unlogged table staging as select {columns} from inbox.pair limit 0"
+        )
+        db.admin.execute("create table obvious (like staging, primary key (url_key))")
+        seconds: dict[str, list[float]] = {"ours": [], "obvious": []}
+        for number in range(files):
+            seconds["ours"].append(ours(db, number, rows))
+            seconds["obvious"].append(obvious(db.admin, number, rows))
+        rate = {side: rows / statistics.median(times) for side, times in seconds.items()}
+        result = {
+            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+            "postgresql": db.value("show server_version"),
+            "rows_a_file": rows,
+            "duplicates": round(1 - db.value("select count(*) from mill.pair") / (rows * files), 3),
+            "ingest_rows_per_s": round(rate["ours"]),
+            "obvious_rows_per_s": round(rate["obvious"]),
+            "ratio": round(rate["ours"] / rate["obvious"], 2),
+        }
+    if as_json:
+        print(json.dumps(result))
+    else:
+        for name, value in result.items():
+            print(f"{name:20} {value}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
