@@ -24,7 +24,7 @@ from pairmill.ops.commands import (
     work,
 )  # fmt: skip
 from pairmill.ops.problem import Problem
-from pairmill.schema.embedded import EmbeddedError
+from pairmill.schema.programs import EmbeddedError
 from pairmill.workers.errors import WorkerError
 
 app = typer.Typer(

