@@ -58,14 +58,19 @@ def require_current(connection: psycopg.Connection) -> None:
 
 def _migrate(dsn: str, step: Callable[["Config"], None]) -> None:
     from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
     )
-    with engine.connect() as connection:
-        step(_config(connection))
-        connection.commit()
+    try:
+        with engine.connect() as connection:
+            step(_config(connection))
+            connection.commit()
+    except DBAPIError as error:
+        said = " ".join(str(error.orig).split())
+        raise Problem(f"the migration failed and changed nothing: {said}") from None
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:

@@ -166,17 +166,17 @@ def empty_database(server: str) -> Iterator[str]:
         try:
             yield make_conninfo(server, dbname=name)
         finally:
-            members = admin.execute(
-                "select distinct m.rolname from pg_roles g"
+            # what others were granted goes before those who granted it
+            roles = admin.execute(
+                "select m.rolname, 0 from pg_roles g"
                 " join pg_auth_members a on a.roleid = g.oid join pg_roles m on m.oid = a.member"
-                " where g.rolname like %s and m.rolcanlogin and not m.rolsuper",
-                (name + "\\_%",),
+                " where g.rolname like %(ours)s and m.rolname not like %(ours)s and not m.rolsuper"
+                " union select rolname, 1 + rolcanlogin::int from pg_roles where rolname like %(ours)s"
+                " order by 2",
+                {"ours": name + "\\_%"},
             ).fetchall()
             admin.execute(f"drop database {name} with (force)")
-            groups = admin.execute(
-                "select rolname from pg_roles where rolname like %s", (name + "\\_%",)
-            ).fetchall()
-            for (role,) in members + groups:
+            for role, _ in roles:
                 admin.execute(f'drop role "{role}"')
 
 

@@ -17,8 +17,10 @@ begin
         end if;
     end loop;
     role := left(current_database(), 40) || '_owner';
-    -- a superuser needs no membership; a CREATEROLE user must be a member to act as the owner
-    if not pg_catalog.pg_has_role(current_user, role, 'member') then
+    -- a superuser needs no membership; a CREATEROLE user must be a member to act as the owner.
+    -- Not asked with pg_has_role: since PostgreSQL 16 whoever makes a role is a member of it that
+    -- may grant it and may not act as it
+    if not (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then
         execute format('grant %I to current_user', role);
     end if;
     execute format('create schema if not exists mill authorization %I', role);

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from database import Database, empty_database
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill.ops import logins, migrate
 from pairmill.ops.problem import Problem
@@ -110,3 +110,33 @@ def test_unmigrated_and_newer_databases_are_told_apart(server: str) -> None:
         connection.execute("update mill.migration set version_num = '9999'")
         with pytest.raises(Problem, match="revision 9999, which is newer than this code"):
             migrate.require_current(connection)
+
+
+def test_owner_of_a_database_who_is_no_superuser_can_run_it(server: str, tmp_path: Path) -> None:
+    """CREATEROLE and the ownership of the database are enough, but for `db secure`."""
+    with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as superuser:
+        name = superuser.info.dbname
+        superuser.execute(f"create role {name}_admin login createrole password 'secret'")
+        superuser.execute(f"alter database {name} owner to {name}_admin")
+        theirs = make_conninfo(dsn, user=f"{name}_admin", password="secret")
+        migrate.upgrade(theirs)
+        migrate.downgrade(theirs, migrate.revisions()[-2])
+        migrate.upgrade(theirs)
+        with psycopg.connect(theirs, autocommit=True) as admin:
+            migrate.require_current(admin)
+            login = logins.add_worker(admin, "ada", "download")
+            assert "@" in login
+            logins.add_researcher(admin, "bob")
+            admin.execute("select mill.add_wat(null, '{a}')")
+            assert admin.execute("select mill.disable_worker('ada')").fetchone() == (True,)
+            assert not migrate.secure(admin)
+
+
+def test_failed_migration_is_said_in_a_sentence(server: str) -> None:
+    with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as superuser:
+        name = superuser.info.dbname
+        superuser.execute(f"create role {name}_nobody login password 'secret'")
+        with pytest.raises(
+            Problem, match="the migration failed and changed nothing: permission denied"
+        ):
+            migrate.upgrade(make_conninfo(dsn, user=f"{name}_nobody", password="secret"))
