@@ -31,7 +31,8 @@ class Progress:
 
     def begin(self, claim: Claim) -> None:
         self._begun = time.monotonic()
-        what = claim.payload.get("location") or f"batch {claim.payload.get('batch_id')}"
+        location = claim.payload.get("location")  # its last part: the line must fit
+        what = location.rsplit("/", 1)[-1] if location else f"batch {claim.payload.get('batch_id')}"
         self._task = f"task {claim.task_id}: {what}"
         self._show(self._task)
 

@@ -166,7 +166,10 @@ def demo(
         _run_workers(connection, options, web)
 
         console.rule("release")
-        chosen = recipe.load("demo", {"model": name, "pretrained": pretrained})
+        overrides: dict[str, Any] = {"model": name, "pretrained": pretrained}
+        if model:  # the recipe's threshold is of our own model's scale; this is LAION-400M's
+            overrides["min_similarity"] = 0.3
+        chosen = recipe.load("demo", overrides)
         shutil.rmtree(OUT, ignore_errors=True)
         manifest = release.build(connection, chosen, OUT)
         _report(connection, name, manifest)
