@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -80,9 +81,12 @@ def _run_workers(connection: psycopg.Connection, model: list[str], web: dict[str
             env |= {"DATABASE_URL": ""}  # a worker needs no admin's rights
             command = ("pairmill.ops.cli", "work", kind, "--drain", *options)
             children[kind] = stack.enter_context(_process(*command, env=env))
-        for kind, child in children.items():
-            if child.wait() != 0:
-                raise Problem(f"the {kind} worker ended with exit code {child.returncode}")
+        while children:  # whichever ends first: the others would wait for one that failed
+            time.sleep(0.2)
+            for kind in [kind for kind, child in children.items() if child.poll() is not None]:
+                code = children.pop(kind).returncode
+                if code:
+                    raise Problem(f"the {kind} worker ended with exit code {code}")
 
 
 def _funnel(
