@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from database import Database, new_database
@@ -29,12 +28,3 @@ def db(server: str) -> Iterator[Database]:
     """A database with the schema in it, dropped after the test."""
     with new_database(server) as database:
         yield database
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of real test data, which is not part of the repository."""
-    folder = Path(os.environ.get("PAIRMILL_SHARED", Path(__file__).parents[2] / "shared")) / "data"
-    if not folder.is_dir():
-        pytest.skip(f"the real test data is absent: no folder {folder}; set PAIRMILL_SHARED")
-    return folder

@@ -3,12 +3,9 @@
 import gzip
 import io
 import json
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-import pytest
 from warcio.warcwriter import WARCWriter
 
 Json = dict[str, Any]
@@ -70,12 +67,3 @@ def packed(records: Iterable[bytes | Json]) -> bytes:
     return b"".join(
         gzip.compress(one if isinstance(one, bytes) else record(one), mtime=0) for one in records
     )
-
-
-def shared_wat(name: str) -> Path:
-    """A real WAT file of the shared data; the test is skipped where that is absent."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    path = Path(os.environ.get("PAIRMILL_SHARED", beside)) / "wat" / name
-    if not path.is_file():
-        pytest.skip(f"the shared data is absent: {path} (PAIRMILL_SHARED names its folder)")
-    return path

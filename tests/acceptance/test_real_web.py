@@ -6,16 +6,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from database import Database
 from line import Line, Web
+from shared_data import shared_file
 
 from pairmill.ops.demo import model
 from pairmill.ops.demo.serve import warc_answers
 
 
-def test_web_of_2008(db: Database, line: Line, shared: Path, tmp_path: Path) -> None:
+def test_web_of_2008(db: Database, line: Line, tmp_path: Path) -> None:
     options = ("--model", str(model.PATH))
     line.pairmill("model", "add", *options, "--name", "pairmill-demo")
-    line.pairmill("wat", "add", str(shared / "wat/web-2008.wat.gz"))
-    with Web(warc_answers(shared / "warc/web-2008.warc.gz")).running() as web:
+    line.pairmill("wat", "add", str(shared_file("wat/web-2008.wat.gz")))
+    with Web(warc_answers(shared_file("warc/web-2008.warc.gz"))).running() as web:
         line.environment |= web.environment
         line.drain("steward", "extract", "download", "score", options={"score": options})
 

@@ -6,7 +6,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from wats import anchor, image, packed, page, record, shared_wat, warcinfo
+from shared_data import shared_file
+from wats import anchor, image, packed, page, record, warcinfo
 
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.errors import TaskFailed
@@ -24,7 +25,7 @@ def run(data: bytes) -> tuple[list[Pair], Counts]:
 
 
 def test_web_2008_gives_23_urls() -> None:
-    pairs, counts = run(shared_wat("web-2008.wat.gz").read_bytes())
+    pairs, counts = run(shared_file("wat/web-2008.wat.gz").read_bytes())
     assert len({pair.url for pair in pairs}) == 23
     assert counts == Counts(
         records=822,  # with the warcinfo record
@@ -37,7 +38,7 @@ def test_web_2008_gives_23_urls() -> None:
 
 
 def test_common_crawl_pages() -> None:
-    pairs, counts = run(shared_wat("commoncrawl-pages.wat.gz").read_bytes())
+    pairs, counts = run(shared_file("wat/commoncrawl-pages.wat.gz").read_bytes())
     assert (counts.links, len(pairs), len({pair.url for pair in pairs})) == (151, 16, 13)
 
 

@@ -11,8 +11,9 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shared_data import shared_file
 from warcio.archiveiterator import ArchiveIterator
-from wats import Json, anchor, image, packed, page, record, shared_wat, warcinfo
+from wats import Json, anchor, image, packed, page, record, warcinfo
 
 from pairmill.workers.extract.extract import Counts, Pair, extract
 
@@ -157,7 +158,7 @@ REAL = ["web-2008.wat.gz", "commoncrawl-pages.wat.gz", "commoncrawl-2024-22-one-
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_files_give_what_the_oracle_gives(name: str) -> None:
-    data = shared_wat(name).read_bytes()
+    data = shared_file(f"wat/{name}").read_bytes()
     assert_as_oracle(data)
     assert run(gzip.decompress(data)) == run(data)  # not compressed, the same
 
