@@ -74,6 +74,26 @@ def reset(handler: BaseHTTPRequestHandler) -> None:
     handler.connection.close()
 
 
+def in_pieces(size: int, etag: str = '"v1"', *, ranges: bool = True) -> Answer:
+    """A server that breaks every connection after ``size`` bytes."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        wanted = handler.headers.get("Range") if ranges else None
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if wanted and handler.headers.get("If-Range") == etag:
+            handler.send_response(206)
+            handler.send_header("Content-Range", f"bytes {start}-{len(WAT) - 1}/{len(WAT)}")
+        else:
+            start = 0
+            handler.send_response(200)
+        handler.send_header("ETag", etag)
+        handler.send_header("Content-Length", str(len(WAT) - start))
+        handler.end_headers()
+        handler.wfile.write(WAT[start : start + size])
+
+    return answer
+
+
 def nonsense(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
 
@@ -237,6 +257,42 @@ def test_a_body_that_breaks_off_is_worth_another_try(server: Server, answer: Ans
     with failing(retry=True, saying=f"{url} broke off"), open_wat(url) as stream:
         list(extract(stream, counts))
     assert counts.ended_early is None  # it is no damage of the file's
+
+
+def test_a_body_that_breaks_off_is_gone_on_with_where_it_broke(server: Server) -> None:
+    size = len(WAT) // 5
+    assert read(server.serve(in_pieces(size))) == WAT
+    assert [h.get("Range") for h in server.seen] == [None] + [
+        f"bytes={n}-" for n in range(size, len(WAT), size)
+    ]
+    assert all(h["User-Agent"].startswith("pairmill/") for h in server.seen)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        in_pieces(1000, ranges=False),  # the whole file again
+        in_pieces(1000, 'W/"weak"'),
+        in_pieces(0),  # nothing, again and again
+    ],
+)
+def test_a_body_that_cannot_be_gone_on_with_is_worth_another_try(
+    server: Server, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MAX_BREAKS", 2)
+    with failing(retry=True, saying="broke off"):
+        read(server.serve(answer))
+    assert len(server.seen) <= 3
+
+
+def test_a_file_that_changed_meanwhile_is_not_mixed(server: Server) -> None:
+    etags = iter(['"v1"', '"v2"'])
+
+    def changing(handler: BaseHTTPRequestHandler) -> None:
+        in_pieces(1000, next(etags))(handler)
+
+    with failing(retry=True, saying="does not give the rest"):
+        read(server.serve(changing))
 
 
 def test_a_server_that_falls_silent_is_worth_another_try(server: Server) -> None:

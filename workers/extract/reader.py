@@ -1,9 +1,11 @@
 """Opening a WAT file where it lies: a path, or a file, http, https or s3 URL."""
 
+import functools
 import http.client
 import os
 import re
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from pairmill import __version__
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.records import Readable
 
+MAX_BREAKS = 5  # of a connection, one after another without a byte between
 STALL_SECONDS = 60.0  # to connect in, and without a byte; see the daemon's own of 300
 # Statuses after which the same request may succeed later: RFC 9110 §15, RFC 6585 §4.
 _LATER = frozenset({408, 425, 429, *range(500, 600)})
@@ -34,7 +37,8 @@ def open_wat(location: str, *, stall_seconds: float = STALL_SECONDS) -> Iterator
     Raises TaskFailed, here and from ``read``, naming the location: without retry where the
     file is not there or not for us (404, 410, 403, and other statuses that time does not
     change), with retry where another try may help (5xx, 429, a connection that is
-    refused, broken or silent, a body that is shorter than announced).
+    refused, broken or silent, a body that is shorter than announced). A body that breaks off is
+    gone on with where it broke, if the server gives an ETag and ranges.
     """
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", location)
     match scheme and scheme[1].lower():
@@ -137,10 +141,60 @@ def _open_http(location: str, url: str, stall_seconds: float) -> _Source:
     except (OSError, http.client.HTTPException) as error:
         raise TaskFailed(f"{location} cannot be reached: {_said(error)}") from None
 
-    def read(size: int) -> bytes:
-        data = response.read1(size)  # read() would wait until it has all of size
-        if not data and response.length:
-            raise http.client.IncompleteRead(b"", response.length)
-        return data
+    body = _Body(response, functools.partial(_continued, url, stall_seconds))
+    return _Source(location, body.read, body.close)
 
-    return _Source(location, read, response.close)
+
+class _Body:
+    """A response's body, gone on with where it broke off (RFC 9110, 14: Range, If-Range).
+
+    Only with a strong validator, which says that what follows is of the same file; only while
+    something arrives between two breaks.
+    """
+
+    def __init__(
+        self,
+        response: http.client.HTTPResponse,
+        go_on: Callable[[int, str], http.client.HTTPResponse],
+    ) -> None:
+        self._response = response
+        self._go_on = go_on
+        etag = response.headers.get("ETag", "")
+        self._validator = "" if etag.startswith("W/") else etag
+        self._offset = 0
+        self._breaks = 0
+
+    def read(self, size: int) -> bytes:
+        while True:
+            try:
+                data = self._response.read1(size)  # read() would wait until it has all of size
+                if not data and self._response.length:
+                    raise http.client.IncompleteRead(b"", self._response.length)
+            except (OSError, http.client.HTTPException):
+                self.close()
+                if not self._validator or self._breaks == MAX_BREAKS:
+                    raise
+                self._breaks += 1
+                time.sleep(min(4.0, 0.25 * 2**self._breaks))
+                self._response = self._go_on(self._offset, self._validator)
+            else:
+                self._offset += len(data)
+                self._breaks = 0 if data else self._breaks
+                return data
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _continued(
+    url: str, stall_seconds: float, offset: int, validator: str
+) -> http.client.HTTPResponse:
+    """The rest of a file from ``offset``; HTTPException where the server gives anything else."""
+    headers = {"Range": f"bytes={offset}-", "If-Range": validator}
+    request = urllib.request.Request(url, headers=headers)
+    response: http.client.HTTPResponse = _opener().open(request, timeout=stall_seconds)
+    rest = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+    if response.status != 206 or not rest:
+        response.close()
+        raise http.client.HTTPException("it broke off, and the server does not give the rest")
+    return response
