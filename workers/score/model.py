@@ -7,6 +7,7 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
 import difflib
 import hashlib
 import io
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
-from safetensors import SafetensorError
+from PIL import Image
 
 from pairmill.schema.outcomes import ScoreOutcome
 from pairmill.workers.errors import Refused
@@ -28,10 +28,10 @@ from pairmill.workers.score import torchvision_import as _before_open_clip  # no
 import open_clip
 
 BATCH_SIZE = 64
-# what open_clip, torch and safetensors raise for a checkpoint that is none, or another model's
-UNLOADABLE = (
-    RuntimeError, OSError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError,
-)  # fmt: skip
+# Thumbnails come from volunteers. Of Pillow's readers only those of what a downloader makes see
+# them (the one for EPS starts a program), and only up to what a thumbnail is at most: 256 x 2,560.
+FORMATS = ("JPEG", "WEBP")
+MAX_PIXELS = 1_000_000
 
 
 @dataclass
@@ -49,12 +49,21 @@ class Scores:
 
 
 class Model:
-    """A loaded model. dims: length of an embedding. digest: sha256 of its weights, hexadecimal,
-    over the names, shapes and float32 values of its tensors in order of name."""
+    """A loaded model. name, pretrained: what it was loaded by. dims: length of an embedding.
+    digest: sha256 of its weights, hexadecimal, over the names, shapes and float32 values of its
+    tensors in order of name: the same for one checkpoint in any file format."""
 
     def __init__(
-        self, clip: torch.nn.Module, preprocess: Any, tokenize: Any, device: torch.device
+        self,
+        name: str,
+        pretrained: str | None,
+        clip: torch.nn.Module,
+        preprocess: Any,
+        tokenize: Any,
+        device: torch.device,
     ) -> None:
+        self.name = name
+        self.pretrained = pretrained
         self._clip = clip
         self._preprocess = preprocess
         self._tokenize = tokenize
@@ -67,8 +76,10 @@ class Model:
         """Score images (encoded files) against texts, pair by pair.
 
         An image that cannot be decoded, or a model that gives NaN or an infinity, is that row's
-        outcome and no error.
+        outcome and no error. Raises ValueError if there are not as many texts as images.
         """
+        if len(images) != len(texts):
+            raise ValueError(f"{len(images)} images cannot be paired with {len(texts)} texts")
         scores = _empty_scores(len(images), self.dims)
         for start in range(0, len(images), BATCH_SIZE):
             self._score_batch(scores, start, images[start : start + BATCH_SIZE], texts)
@@ -101,44 +112,41 @@ class Model:
 
     def _pixels(self, data: bytes) -> torch.Tensor | None:
         """The model's own preprocessing of one encoded image; None if it cannot be decoded."""
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                pixels: torch.Tensor = self._preprocess(image.convert("RGB"))
-                return pixels
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-        ):
+        image = _decoded(data)
+        if image is None:
             return None
+        pixels: torch.Tensor = self._preprocess(image)
+        return pixels
 
 
 def load(name: str, pretrained: str | None = None, *, device: str = "auto") -> Model:
     """Load a model.
 
-    name: one of open_clip's, or a folder with ``open_clip_config.json`` and
-    ``open_clip_model.safetensors``, as open_clip itself saves them. pretrained: open_clip's tag
-    or a checkpoint's path; none for a folder. device: cpu, cuda, cuda:1 …, or auto.
+    name: one of open_clip's, a JSON file of the shape of open_clip's own model configurations, or
+    a folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``, as open_clip itself
+    saves them. pretrained: open_clip's tag or a checkpoint's path; a path for a JSON file, none for
+    a folder. device: cpu, cuda, cuda:1 …, or auto.
 
     Raises Refused, with a sentence, for a model, tag, file or device that is not there.
     """
     where = _device(device)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     if Path(name).is_dir():
-        name = _folder(name, pretrained)
+        known = _folder(name, pretrained)
+    elif name.endswith(".json"):
+        known = _configuration(Path(name), pretrained)
     else:
-        _check(name, pretrained)
+        known = _named(name, pretrained)
     try:
         clip, _, preprocess = open_clip.create_model_and_transforms(
-            name, pretrained=pretrained or None, device=where, weights_only=True
+            known, pretrained=pretrained or None, device=where, weights_only=True
         )
-        tokenize = open_clip.get_tokenizer(name)
-    except UNLOADABLE as error:
-        said = " ".join(str(error).split())[:300]
-        raise Refused(f"cannot load model {name} {pretrained or ''}: {said}") from None
-    return Model(clip.eval(), preprocess, tokenize, where)
+        tokenize = open_clip.get_tokenizer(known)
+    except Exception as error:
+        # for a file that is another model's, or none, open_clip and torch raise nearly anything
+        # (AssertionError for other widths, TypeError for an unknown option)
+        raise Refused(_reason(name, pretrained, error)) from None
+    return Model(name, pretrained, clip.eval(), preprocess, tokenize, where)
 
 
 def _device(wanted: str) -> torch.device:
@@ -162,7 +170,22 @@ def _folder(folder: str, pretrained: str | None) -> str:
     return f"local-dir:{folder}"
 
 
-def _check(name: str, pretrained: str | None) -> None:
+def _configuration(file: Path, pretrained: str | None) -> str:
+    """Make a model configuration known to open_clip, which calls it by the file's name."""
+    try:
+        configuration = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Refused(f"cannot read the model's configuration {file}: {error}") from None
+    needed = ("embed_dim", "vision_cfg", "text_cfg")
+    if not isinstance(configuration, dict) or not configuration.keys() >= set(needed):
+        raise Refused(f"{file} is no configuration of open_clip's: it needs {', '.join(needed)}")
+    if not pretrained or not Path(pretrained).is_file():
+        raise Refused(f"the model of {file} needs weights: --pretrained with a checkpoint's path")
+    open_clip.add_model_config(file)
+    return file.stem
+
+
+def _named(name: str, pretrained: str | None) -> str:
     """Refuse names and tags that open_clip does not have, with those that come close."""
     names = open_clip.list_models()
     if name not in names:
@@ -170,13 +193,41 @@ def _check(name: str, pretrained: str | None) -> None:
             ", ".join(difflib.get_close_matches(name, names, 3)) or "see open_clip.list_models()"
         )
         raise Refused(f"open_clip has no model {name!r}, and there is no such folder: {close}")
-    tags = open_clip.list_pretrained_tags_by_model(name)
+    tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "no tags: only paths"
     if not pretrained:
-        raise Refused(
-            f"model {name} needs weights: --pretrained with a path or one of {', '.join(tags)}"
+        raise Refused(f"model {name} needs weights: --pretrained with a path or one of {tags}")
+    if not open_clip.get_pretrained_cfg(name, pretrained) and not Path(pretrained).is_file():
+        raise Refused(f"{pretrained!r} is no file and no weights of {name}: {tags}")
+    return name
+
+
+def _reason(name: str, pretrained: str | None, error: Exception) -> str:
+    said = " ".join(str(error).split())[:300]
+    if said.startswith("Failed to download weights"):
+        return (
+            f"cannot download the weights {pretrained} of {name}: connect this machine to the"
+            f" network, or give --pretrained the path of a checkpoint ({said})"
         )
-    if pretrained not in tags and not Path(pretrained).is_file():
-        raise Refused(f"{pretrained!r} is no file and no weights of {name}: {', '.join(tags)}")
+    if isinstance(error, UnpicklingError):
+        # torch's own text advises to load it unsafely
+        return (
+            f"{pretrained} is no checkpoint of plain tensors, and none that could run code is"
+            " loaded: give a .safetensors file, or a state dict as torch.save writes it"
+        )
+    return (
+        f"cannot load model {name} with {pretrained or 'its own weights'}: are they this model's?"
+        f" ({type(error).__name__}: {said})"
+    )
+
+
+def _decoded(data: bytes) -> Image.Image | None:
+    """RGB; None for what is no thumbnail."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.convert("RGB") if image.width * image.height <= MAX_PIXELS else None
+    except Exception:
+        # Pillow's readers raise nearly anything on hostile bytes (struct.error, IndexError …)
+        return None
 
 
 def _digest(clip: torch.nn.Module) -> str:

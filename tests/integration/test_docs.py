@@ -1,0 +1,57 @@
+"""What the pages for users show works as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from database import Database
+from typer.testing import CliRunner
+
+from pairmill.ops.cli import app
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
+
+
+def blocks(language: str) -> list[str]:
+    return [
+        block
+        for page in PAGES
+        for block in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
+    ]
+
+
+def commands() -> set[str]:
+    """The commands that the pages name, without their arguments."""
+    found = set()
+    for page in PAGES:
+        for line in re.findall(r"pairmill ([a-z]+(?: [a-z]+)?)", page.read_text()):
+            words = line.split()
+            group = next((g for g in app.registered_groups if g.name == words[0]), None)
+            if group or any(c.name == words[0] for c in app.registered_commands):
+                found.add(" ".join(words if group else words[:1]))
+    return found
+
+
+def test_sql_of_the_pages_runs(db: Database) -> None:
+    db.add_model()
+    db.extract([f"http://h{i}.example/{i}.jpg" for i in range(3)])
+    db.close_batches()
+    db.download()
+    db.score()
+    found = blocks("sql")
+    assert found
+    for block in found:
+        assert db.rows(block) == [("en", 3, 0.5)]
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_commands_of_the_pages_exist(command: str) -> None:
+    shown = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert shown.exit_code == 0, shown.output
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*PAGES, *DOCS.glob("decisions/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
