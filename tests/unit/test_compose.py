@@ -3,17 +3,33 @@
 import re
 import shutil
 import subprocess
+import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from typer.testing import CliRunner
+
+from pairmill.ops.cli import app
 
 ROOT = Path(__file__).parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+WRAPPER = ROOT / "ops/deploy/pairmill-with-dsn"
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+ONCE = {"migrate", "model"}
 CONTAINERFILES = sorted((ROOT / "ops/deploy").glob("*.Containerfile"))
+EXTRAS = {
+    re.sub(r".*/src\[(.+?)\].*", r"\1", line)
+    for path in CONTAINERFILES
+    for line in path.read_text().splitlines()
+    if "/src[" in line
+}
 
 
 def test_profiles() -> None:
@@ -24,9 +40,16 @@ def test_profiles() -> None:
     assert profiles == {
         "core": {"postgres", "migrate", "steward"},
         "worker": {"extract", "download"},
-        "volunteer": {"download"},
+        "volunteer": {"volunteer"},
         "gpu": {"score"},
+        "model": {"model"},
     }
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_needs_only_services_of_its_profile(name: str) -> None:
+    for other in SERVICES[name].get("depends_on", {}):
+        assert set(SERVICES[name]["profiles"]) <= set(SERVICES[other]["profiles"])
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -34,56 +57,148 @@ def test_image_has_a_version(name: str) -> None:
     assert re.fullmatch(r"[a-z/-]+:\d+\.\d+[\w.-]*", SERVICES[name]["image"])
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_image_is_of_one_build_and_this_version(name: str) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert OURS[name]["image"].endswith(f":{version}")
+    same = [s["build"] for s in OURS.values() if s["image"] == OURS[name]["image"]]
+    assert all(build == OURS[name]["build"] for build in same)
+
+
 @pytest.mark.parametrize("path", CONTAINERFILES, ids=lambda p: p.name)
 def test_containerfile_is_pinned_and_ends_without_root(path: Path) -> None:
     lines = path.read_text().splitlines()
     bases = [line for line in lines if line.startswith("FROM")]
-    assert bases
+    assert len(bases) == 2
     assert all(
-        re.match(r"FROM python:3\.11\.\d+-slim-bookworm( AS build)?$", base) for base in bases
+        re.fullmatch(r"FROM python:3\.11\.\d+-slim-bookworm( AS build)?", base) for base in bases
     )
-    users = [line.split()[1] for line in lines if line.startswith("USER")]
-    assert users[-1] == "10001:10001"
-
-
-@pytest.mark.parametrize("name", OURS)
-def test_service_is_confined(name: str) -> None:
-    service = OURS[name]
-    assert (ROOT / service["build"]["dockerfile"]).is_file()
-    assert service["read_only"] is True
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert "privileged" not in service
-    assert "user" not in service  # the image's, which is not root
+    steps = [line for line in lines if re.match("[A-Z]+ ", line)]
+    assert steps[-2] == "USER 10001:10001"
+    assert steps[-1].startswith("CMD ")
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_service_says_how_it_is(name: str) -> None:
-    once = SERVICES[name].get("restart") == "no"
-    assert once or SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+def test_service_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["init"] is True
+    assert service["read_only"] is True
+    assert "/tmp" in [mount.partition(":")[0] for mount in service["tmpfs"]]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "network_mode", "pid"} & service.keys()
+    # ours are the image's user, which is not root
+    assert service.get("user") == (None if name in OURS else "postgres")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_build_is_of_a_containerfile_that_exists(name: str) -> None:
+    build = OURS[name]["build"]
+    assert ROOT / build["dockerfile"] in CONTAINERFILES
+    assert build["context"] == "."
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_says_how_it_is_or_runs_once(name: str) -> None:
+    service = SERVICES[name]
+    if name in ONCE:
+        assert service["restart"] == "no"
+    else:
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"][0] == "CMD"
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name not in ONCE])
+def test_worker_has_time_to_hand_its_lease_back(name: str) -> None:
+    from pairmill.workers.daemon import RELEASE_SECONDS
+
+    assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= 2 * RELEASE_SECONDS
+
+
+@pytest.mark.parametrize("name", ["download", "volunteer"])
+def test_download_worker_is_limited(name: str) -> None:
+    assert SERVICES[name]["cpus"] == 1
+    assert SERVICES[name]["mem_limit"] == "1g"
+
+
+def test_volunteer_needs_nothing_but_the_environment() -> None:
+    volunteer = SERVICES["volunteer"]
+    assert volunteer["environment"] == {"PAIRMILL_WORKER_DSN": None, "PAIRMILL_CONTACT": None}
+    assert not {"secrets", "depends_on", "volumes", "ports"} & volunteer.keys()
+    example = (ROOT / "ops/deploy/volunteer.env.example").read_text()
+    assert re.findall(r"^(\w+)=(.*)$", example, re.M) == [
+        ("PAIRMILL_WORKER_DSN", ""),
+        ("PAIRMILL_CONTACT", ""),
+    ]
 
 
 def test_no_secret_is_in_the_file() -> None:
     for service in SERVICES.values():
         for key, value in service.get("environment", {}).items():
             if re.search("PASSWORD|DSN|SECRET|TOKEN", key):
-                assert key.endswith("_FILE")
-                assert str(value).startswith("/run/secrets/")
+                assert value is None or (
+                    key.endswith("_FILE") and value.startswith("/run/secrets/")
+                )
+    assert not re.search(r"://\S*:\S*@|PASSWORD:", TEXT)
+    # a default would be a secret that all share; a demand would be made of every profile
+    for variable in re.findall(r"\$\{(\w+)", TEXT):
+        assert variable in ("PAIRMILL_MODEL", "PAIRMILL_PRETRAINED", "VAR")
     for secret in COMPOSE["secrets"].values():
         assert secret["file"].startswith("./secrets/")
     assert "/secrets/" in (ROOT / ".gitignore").read_text().split()
-    assert "secrets" in (ROOT / ".dockerignore").read_text().split()
 
 
-def test_every_secret_is_declared_and_used() -> None:
+def test_every_secret_is_declared_used_and_named_rightly() -> None:
     used = {secret for service in SERVICES.values() for secret in service.get("secrets", [])}
     assert used == set(COMPOSE["secrets"])
+    for service in SERVICES.values():
+        files = {v for k, v in service.get("environment", {}).items() if k.endswith("_FILE")}
+        assert files == {f"/run/secrets/{secret}" for secret in service.get("secrets", [])}
 
 
-def test_volunteers_image_has_no_torch() -> None:
-    for name in ("download", "extract", "steward"):
-        assert OURS[name]["build"]["dockerfile"].endswith("worker.Containerfile")
-        assert OURS[name]["build"]["args"]["EXTRA"] in ("download", "extract", "ops")
+def test_images_are_made_of_listed_folders_only() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    let_in = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert {"pyproject.toml", "README.md", "LICENSE", "src"} <= let_in
+    assert {link.name for link in (ROOT / "src/pairmill").iterdir() if link.is_symlink()} <= let_in
+    assert all((ROOT / name).exists() for name in let_in)
+    assert not {"secrets", ".git", ".pairmill", ".env"} & let_in
+
+
+def packages(extra: str) -> set[str]:
+    """Every distribution that an extra brings, by the metadata of those installed here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    todo = [Requirement(r) for r in project["dependencies"]]
+    todo += [Requirement(r) for r in project["optional-dependencies"][extra]]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while todo:
+        wanted = todo.pop()
+        key = (canonicalize_name(wanted.name), frozenset(wanted.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        for each in map(Requirement, requires(wanted.name) or ()):
+            if any(not each.marker or each.marker.evaluate({"extra": e}) for e in {"", *key[1]}):
+                todo.append(each)
+    return {name for name, _ in seen}
+
+
+@pytest.mark.parametrize("name", [n for n in OURS if "args" in OURS[n]["build"]])
+def test_image_without_gpu_has_no_torch(name: str) -> None:
+    build = OURS[name]["build"]
+    assert build["dockerfile"] == "ops/deploy/worker.Containerfile"
+    found = packages(build["args"]["EXTRA"])
+    assert "psycopg-binary" in found  # of an extra of a dependency: what is below is followed
+    assert not [p for p in found if p.startswith(("torch", "open-clip", "nvidia", "triton"))]
+
+
+def test_images_install_extras_that_exist() -> None:
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    given = {OURS[n]["build"]["args"]["EXTRA"] for n in OURS if "args" in OURS[n]["build"]}
+    assert {"${EXTRA}", "score,ops"} == EXTRAS
+    assert given | {"score", "ops"} <= known.keys()
 
 
 def commands() -> list[list[str]]:
@@ -91,16 +206,15 @@ def commands() -> list[list[str]]:
     found += [s["healthcheck"]["test"][1:] for s in OURS.values() if "healthcheck" in s]
     for path in CONTAINERFILES:
         found += [yaml.safe_load(m) for m in re.findall(r"^CMD (.*)$", path.read_text(), re.M)]
+    page = (ROOT / "docs/containers.md").read_text()
+    for line in re.findall(r"(?:pairmill-with-dsn|\$admin) ([\w -]+)", page):
+        found.append(["pairmill-with-dsn", *line.split()])
     return [[word.partition("=")[0] for word in command] for command in found]
 
 
 @pytest.mark.parametrize("command", {" ".join(c): c for c in commands()}.values(), ids=" ".join)
-def test_commands_exist(command: list[str], tmp_path: Path) -> None:
-    """The wrapper runs them; --help instead of the work."""
-    from typer.testing import CliRunner
-
-    from pairmill.ops.cli import app
-
+def test_command_exists(command: list[str]) -> None:
+    """The wrapper runs it; --help instead of the work."""
     assert command[0] == "pairmill-with-dsn"
     words = [word for word in command[1:] if not word.startswith("--")]
     shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"})
@@ -109,45 +223,55 @@ def test_commands_exist(command: list[str], tmp_path: Path) -> None:
         assert option in shown.output
 
 
-def test_wrapper_passes_secrets_on(tmp_path: Path) -> None:
-    (tmp_path / "pairmill").write_text(
-        '#!/bin/sh\necho "$PAIRMILL_WORKER_DSN|$DATABASE_URL|$PGPASSWORD|$*"\n'
+def wrapped(tmp_path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The wrapper with a `pairmill` that says what it was given."""
+    stand_in = tmp_path / "pairmill"
+    stand_in.write_text(
+        '#!/bin/sh\necho "${PAIRMILL_WORKER_DSN-}|${DATABASE_URL-}|${PGPASSWORD-}|$*"\n'
     )
-    (tmp_path / "pairmill").chmod(0o755)
+    stand_in.chmod(0o755)
+    environment["PATH"] = f"{tmp_path}:/usr/bin:/bin"
+    return subprocess.run(
+        [WRAPPER, *words], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_wrapper_passes_secrets_on(tmp_path: Path) -> None:
     (tmp_path / "dsn").write_text("postgresql://x\n")
     (tmp_path / "password").write_text("p w")
-    environment = {
-        "PATH": f"{tmp_path}:/usr/bin:/bin",
-        "WORKER_DSN_FILE": str(tmp_path / "dsn"),
-        "ADMIN_PASSWORD_FILE": str(tmp_path / "password"),
-        "ADMIN_HOST": "db",
-    }
-    wrapper = ROOT / "ops/deploy/pairmill-with-dsn"
-    done = subprocess.run(
-        [wrapper, "work", "x"], env=environment, capture_output=True, text=True, check=True
+    done = wrapped(tmp_path, "work", "x", WORKER_DSN_FILE=str(tmp_path / "dsn"))
+    assert done.stdout == "postgresql://x|||work x\n"
+    done = wrapped(
+        tmp_path, "migrate", ADMIN_PASSWORD_FILE=str(tmp_path / "password"), ADMIN_HOST="db"
     )
-    assert done.stdout == "postgresql://x|postgresql://pairmill_admin@db/pairmill|p w|work x\n"
+    assert done.stdout == "|postgresql://pairmill_admin@db/pairmill|p w|migrate\n"
+    done = wrapped(tmp_path, "work", "x", PAIRMILL_WORKER_DSN="postgresql://y")
+    assert done.stdout == "postgresql://y|||work x\n"
 
 
-def test_docker_reads_it(tmp_path: Path) -> None:
+def test_wrapper_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "dsn").touch()
+    for path in (tmp_path / "dsn", tmp_path / "absent"):
+        done = wrapped(tmp_path, "work", "x", WORKER_DSN_FILE=str(path))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"pairmill: the secret {path} is empty, or uid")
+    done = wrapped(tmp_path, "work", "x", PAIRMILL_WORKER_DSN="")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "PAIRMILL_WORKER_DSN is not set" in done.stderr
+
+
+@pytest.mark.parametrize("profile", ["core", "worker", "volunteer", "gpu", "model"])
+def test_docker_reads_it(profile: str) -> None:
     docker = shutil.which("docker")
-    if (
-        docker is None
-        or subprocess.run(
-            [docker, "compose", "version"], capture_output=True, check=False
-        ).returncode
-    ):
-        pytest.skip("docker compose is not installed here: its own check of the file was not made")
-    for profile in ("core", "worker", "volunteer", "gpu"):
-        command = [
-            docker,
-            "compose",
-            "--project-directory",
-            str(ROOT),
-            "--profile",
-            profile,
-            "config",
-            "--quiet",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    if docker is None:
+        pytest.skip("no docker here: its own check of docker-compose.yml was not made")
+    compose = [docker, "compose"]
+    if subprocess.run([*compose, "version"], capture_output=True, check=False).returncode:
+        pytest.skip("docker has no `compose` here: its own check of the file was not made")
+    done = subprocess.run(
+        [*compose, "--project-directory", ROOT, "--profile", profile, "config", "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
