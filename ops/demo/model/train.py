@@ -1,4 +1,4 @@
-"""Train the demo's model on drawings and their captions. Seeded; minutes on two cores.
+"""Train the demo's model on drawings and their captions. Seeded; 8 to 20 minutes on two cores.
 
     python -m pairmill.ops.demo.model.train --out FOLDER
 
