@@ -1,5 +1,6 @@
 import gzip
 import io
+import random
 import zlib
 
 import pytest
@@ -158,19 +159,42 @@ def test_a_truncated_plain_file_keeps_all_before(cut: int, bad: str) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 2, 10, 30, -8, -4])
-def test_damaged_gzip_data_keeps_all_before(at: int) -> None:
+@pytest.mark.parametrize("last", [False, True])
+def test_damaged_gzip_data_costs_one_record(at: int, last: bool) -> None:
     first, second, third = (packed([one]) for one in (ONE, TWO, THREE))
     at %= len(second)
     damaged = second[:at] + bytes(b ^ 0x5A for b in second[at : at + 4]) + second[at + 4 :]
-    found, ended = read(first + damaged + third)
-    assert found[:1] == bodies(ONE)
-    assert ended is not None
-    assert "gzip" in ended
+    if last:
+        found, ended = read(first + damaged)
+        assert found == [*bodies(ONE), "gzip"]
+        assert ended is not None
+        assert "gzip" in ended
+    else:
+        expected = ([*bodies(ONE), "gzip", *bodies(THREE)], None)
+        assert read(first + damaged + third) == expected
+        dribbled = WarcRecords(Dribble(first + damaged + third))
+        assert [one.bad or one.body for one in dribbled] == expected[0]
+
+
+@pytest.mark.parametrize("size", [300, 30_000, 300_000])
+def test_a_member_that_is_cut_off_does_not_cost_the_next(size: int) -> None:
+    large = record(random.Random(1).randbytes(size))  # does not compress: many pieces
+    member = packed([large])
+    for cut in (1, 9, 200, len(member) // 2, len(member) - 40):
+        data = packed([ONE]) + member[:-cut] + packed([TWO, THREE])
+        assert read(data) == ([*bodies(ONE), "gzip", *bodies(TWO, THREE)], None)
+
+
+def test_what_only_looks_like_a_member_is_passed_over() -> None:
+    lures = b"\x1f\x8b\x08" * 5_000 + gzip.compress(b"<html>") + b"\x1f\x8b"
+    data = packed([ONE]) + b"x" + lures + packed([TWO])
+    assert read(data) == ([*bodies(ONE), "gzip", *bodies(TWO)], None)
 
 
 def test_what_follows_the_last_member_is_named() -> None:
     found, ended = read(packed([ONE]) + b"<html>")
-    assert (found, ended) == (bodies(ONE), "what follows a gzip member is not gzip")
+    assert found == [*bodies(ONE), "gzip"]
+    assert ended == "what follows a gzip member is not gzip"
 
 
 @pytest.mark.parametrize("data", [b"", gzip.compress(b""), b"\r\n\r\n"])
@@ -184,7 +208,7 @@ def test_an_empty_file_has_no_records(data: bytes) -> None:
 @pytest.mark.parametrize("data", [b"<html>", bytes(range(256)), b"\x1f\x8b" + b"\x99" * 99, b"W"])
 def test_a_file_of_another_kind_has_no_good_record(data: bytes) -> None:
     found, ended = read(data)
-    assert all(one == "header" for one in found)
+    assert all(one in ("header", "gzip") for one in found)
     assert found or ended
 
 
@@ -198,7 +222,7 @@ def test_damage_anywhere_costs_records_and_raises_nothing(
     found, ended = read(whole[:at] + damage + rest)
     if whole.startswith(b"WARC") and at > len(ONE):
         assert found[0] == bodies(ONE)[0]
-    assert all(isinstance(one, bytes) or one in ("header", "content_length") for one in found)
+    assert all(isinstance(one, bytes) or one in ("header", "content_length", "gzip") for one in found)
     assert ended is None or "trunc" in ended or "gzip" in ended
 
 

@@ -1,19 +1,21 @@
 """The records of a WARC file (ISO 28500), read so that damage costs as little as possible.
 
-FastWARC reads good files in half the time (0.14 against 0.3 CPU seconds for 74 MB, of 0.6
-in all without language detection), but it ends without a word where the gzip data is cut
-off, and a Content-Length that lies takes the rest of the file with it. Here the next record
-is found again: Common Crawl writes one gzip member a record, and JSON holds no line that
-begins with ``WARC/``.
+FastWARC takes three quarters of the time for good files, but it ends without a word where
+the gzip data is cut off, and a Content-Length that lies takes the rest of the file with it.
+Here the next record is found again: Common Crawl writes one gzip member a record, and JSON
+holds no line that begins with ``WARC/``. ISA-L inflates in half of zlib's time.
 """
 
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from isal import isal_zlib
 
 CHUNK = 64 * 1024  # bytes read at once
+# bytes inflated at once: what of it belongs to the next member is copied, and members are small
+PIECE = 8 * 1024
 INFLATE = 1024 * 1024  # most bytes inflated at once: a bomb is met in pieces
 MAX_HEADER = 64 * 1024  # bytes of one record's WARC header
 # bytes of one record's body; the parsed form of the worst 16 MiB is about 200 MB
@@ -21,7 +23,11 @@ MAX_BODY = 16 * 1024 * 1024
 
 _VERSION = re.compile(rb"WARC/\d\.\d+\r\n")
 _NEXT = b"\r\nWARC/"
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.I)
+# of a header in lower case: re.I would take ten times as long
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n")
+_MEMBER = b"\x1f\x8b\x08"  # how a gzip member begins: RFC 1952, 2.3.1
+_TRIAL = 4096  # bytes that show whether a record begins where a member seems to
+_KEPT = 1024 * 1024  # bytes of a member that are searched again once it is found damaged
 
 
 class Readable(Protocol):
@@ -38,7 +44,7 @@ class Record:
     header: the bytes up to and including the empty line. body: the record's block.
     bad: None, or why there is no body: ``header`` (no whole WARC header below 64 KiB),
     ``content_length`` (missing, no number, or not where the record ends), ``too_large``
-    (above 16 MiB).
+    (above 16 MiB), ``gzip`` (damaged; the next whole member is found again).
     """
 
     header: bytes
@@ -46,8 +52,12 @@ class Record:
     bad: str | None = None
 
 
-class _Unreadable(Exception):
-    """The file cannot be read on; the text says why."""
+class _Truncated(Exception):
+    """The file ends in the middle; the text says of what."""
+
+
+class _Damaged(Exception):
+    """The gzip data cannot be inflated here; the text says why."""
 
 
 class _Members:
@@ -56,18 +66,22 @@ class _Members:
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self._raw = b""
-        self._inflate: zlib._Decompress | None = None
+        self._at = 0  # what of _raw is used
+        self._used = bytearray()  # of the member that is being inflated
+        self._inflate: Any = None
         self._need(2)
-        self.plain = self._raw[:2] != b"\x1f\x8b"
+        self.plain = self._raw[:2] != _MEMBER[:2]
         self._begun = False
         self.beginning = self._raw[:40]
 
     def _need(self, size: int) -> bool:
-        while len(self._raw) < size:
+        """Have ``size`` bytes of the file at hand; False where it ends before."""
+        while len(self._raw) - self._at < size:
             more = self._stream.read(CHUNK)
             if not more:
                 return False
-            self._raw += more
+            self._raw = self._raw[self._at :] + more
+            self._at = 0
         return True
 
     def next(self) -> bool:
@@ -75,13 +89,14 @@ class _Members:
         if self.plain:
             begins, self._begun = not self._begun, True
             return begins and self._need(1)
-        while self._begun and self._need(1) and self._raw[0] == 0:
-            self._raw = self._raw.lstrip(b"\0")  # padding, which gzip allows after a member
+        while self._begun and self._need(1) and self._raw[self._at] == 0:
+            self._at += 1  # padding, which gzip allows after a member
         if not self._need(1):
             return False
-        if self._need(2) and self._raw[:2] != b"\x1f\x8b":
-            raise _Unreadable("what follows a gzip member is not gzip")
-        self._inflate, self._begun = zlib.decompressobj(wbits=31), True
+        self._used.clear()
+        if self._need(2) and not self._raw.startswith(_MEMBER[:2], self._at):
+            raise _Damaged("what follows a gzip member is not gzip")
+        self._inflate, self._begun = isal_zlib.decompressobj(wbits=31), True
         return True
 
     def read(self) -> bytes:
@@ -91,18 +106,50 @@ class _Members:
             return out
         while self._inflate is not None:
             if not self._need(1):
-                raise _Unreadable("truncated: the file ends inside a gzip member")
+                raise _Truncated("truncated: the file ends inside a gzip member")
+            piece = self._raw[self._at : self._at + PIECE]
             try:
-                out = self._inflate.decompress(self._raw, INFLATE)
-            except zlib.error as error:
-                raise _Unreadable(f"damaged gzip data ({error})") from None
+                out: bytes = self._inflate.decompress(piece, INFLATE)
+            except isal_zlib.error as error:
+                raise _Damaged(f"damaged gzip data ({error})") from None
             if self._inflate.eof:
-                self._raw, self._inflate = self._inflate.unused_data, None
+                unused, self._inflate = len(self._inflate.unused_data), None
             else:
-                self._raw = self._inflate.unconsumed_tail
+                unused = len(self._inflate.unconsumed_tail)
+            self._at += len(piece) - unused
+            if self._inflate is not None and len(self._used) < _KEPT:
+                self._used += piece
             if out:
                 return out
         return b""
+
+    def resume(self) -> bool:
+        """After damage, go to the next member that begins with a record; False without one."""
+        self._inflate = None
+        # the members after a cut one were read as its own until that showed
+        self._raw, self._at = bytes(self._used) + self._raw[self._at :], 0
+        self._used.clear()
+        start = 1
+        while True:
+            at = self._raw.find(_MEMBER, start)
+            if at < 0:
+                self._at = max(start, len(self._raw) - len(_MEMBER) + 1)
+                if not self._need(len(_MEMBER)):
+                    return False
+                start = 0
+            else:
+                self._at = at
+                self._need(_TRIAL)
+                if _begins_record(self._raw[self._at : self._at + _TRIAL]):
+                    return True
+                start = self._at + 1
+
+
+def _begins_record(raw: bytes) -> bool:
+    try:
+        return bool(isal_zlib.decompressobj(wbits=31).decompress(raw, 5) == b"WARC/")
+    except isal_zlib.error:
+        return False
 
 
 class WarcRecords:
@@ -110,8 +157,9 @@ class WarcRecords:
 
     A broken record is given as one with ``bad`` set, and costs nothing else: reading goes on
     at the next line that begins with ``WARC/`` (JSON holds none: it escapes its line ends),
-    or the next gzip member. Only gzip data that is truncated or damaged, and a plain file
-    that is truncated, end the reading early. Memory: about twice ``MAX_BODY``.
+    or the next gzip member, which after damaged data is searched for. A file that is
+    truncated, and damage that no whole member follows, end the reading early. Memory: about
+    twice ``MAX_BODY``.
 
     Errors of the stream itself pass through.
     """
@@ -126,12 +174,20 @@ class WarcRecords:
         """Once iterated: None, or why the rest of the file was not read, in one sentence."""
 
     def __iter__(self) -> Iterator[Record]:
-        try:
-            while self._members.next():
-                while self._at_record():
-                    yield self._record()
-        except _Unreadable as error:
-            self.ended_early = str(error)
+        while True:
+            try:
+                while self._members.next():
+                    while self._at_record():
+                        yield self._record()
+                return
+            except (_Truncated, _Damaged) as error:
+                self._buffer.clear()
+                resumed = not self._members.plain and self._members.resume()
+                if resumed or isinstance(error, _Damaged):
+                    yield Record(b"", b"", "gzip")
+                if not resumed:
+                    self.ended_early = str(error)
+                    return
 
     def _fill(self, size: int) -> bool:
         """Have ``size`` bytes in the buffer; False where the member ends before."""
@@ -155,7 +211,7 @@ class WarcRecords:
                 return True
             del self._buffer[:1]
         if self._cut_off and self._members.plain:
-            raise _Unreadable("truncated: the file ends inside a record")
+            raise _Truncated("truncated: the file ends inside a record")
         return False
 
     def _record(self) -> Record:
@@ -164,7 +220,7 @@ class WarcRecords:
             del self._buffer[:1]
             self._skip()
             return Record(b"", b"", "header")
-        length = _CONTENT_LENGTH.search(header)
+        length = _CONTENT_LENGTH.search(header.lower())
         size = int(length[1]) if length else -1
         if 0 <= size <= MAX_BODY and self._ends_after(size):
             return Record(header, self._take(size))
