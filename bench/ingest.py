@@ -44,7 +44,7 @@ def ours(db: Database, number: int, rows: int) -> float:
     assert claim
     queue, _ = db.queue("extract")
     queue.copy_pairs(pair_rows(claim.lease_id, urls(number, rows)))
-    queue.submit_extract(claim.lease_id, rows, [("links", "", rows)])
+    queue.submit_extract(claim.lease_id, rows, [("image", "links", "", rows)])
     begun = time.perf_counter()
     db.accept_all()
     return time.perf_counter() - begun

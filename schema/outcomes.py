@@ -10,14 +10,14 @@ from enum import IntEnum, StrEnum
 class DropReason(StrEnum):
     """Why an extracted link became no pair. Every link has one of these or is kept."""
 
+    NO_TEXT = "no_text"  # no alt attribute, or one that is empty once cleaned
+    TEXT_TOO_SHORT = "text_too_short"  # fewer than 5 characters once cleaned
+    TEXT_TOO_LONG = "text_too_long"  # more than 2,000 characters once cleaned
     NO_URL = "no_url"  # the link has no url, or an empty one
     SCHEME = "scheme"  # resolved, it is neither http nor https (data:, javascript:, file:)
     BAD_URL = "bad_url"  # it cannot be resolved or parsed, or has no host
     URL_TOO_LONG = "url_too_long"  # more than 2,048 characters
-    FILE_TYPE = "file_type"  # path ends in .svg, .gif or .ico
-    NO_TEXT = "no_text"  # no alt attribute, or one that is empty once cleaned
-    TEXT_TOO_SHORT = "text_too_short"  # fewer than 5 characters once cleaned
-    TEXT_TOO_LONG = "text_too_long"  # more than 2,000 characters once cleaned
+    FILE_TYPE = "file_type"  # the path's ending is refused: .svg, .gif and .ico for images
     REMOVED = "removed"  # on the removal list; decided by the database at ingest
 
 

@@ -81,7 +81,7 @@ class Database:
         queue, _ = self.queue("extract")
         queue.copy_pairs(pair_rows(claim.lease_id, urls, texts))
         queue.submit_extract(
-            claim.lease_id, len(urls), [("links", "", len(urls)), ("records", "", 1)]
+            claim.lease_id, len(urls), [("image", "links", "", len(urls)), ("", "records", "", 1)]
         )
         assert [a[3] for a in self.accept_all()] == [None]
 
@@ -126,7 +126,7 @@ class Database:
 
 
 def pair_rows(lease_id: int, urls: Sequence[str], text: str = "a text") -> list[tuple[Any, ...]]:
-    return [(lease_id, i, key(u), u, text, "en", 0.9, None) for i, u in enumerate(urls)]
+    return [(lease_id, i, key(u).bytes, u, text, "en", 0.9, None, "image") for i, u in enumerate(urls)]
 
 
 def score_rows(

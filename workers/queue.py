@@ -34,11 +34,12 @@ LOGIN_REFUSED = (
     "no pg_hba.conf entry",
     "permission denied for database",
 )
-PAIR_TYPES = ("int8", "int4", "uuid", "text", "text", "text", "float4", "text")
+# url_key is a uuid there: its 16 bytes are the same, and a UUID object costs 1 µs a row
+PAIR_TYPES = ("int8", "int4", "bytea", "text", "text", "text", "float4", "text", "text")
 SCORE_TYPES = ("int8", "int4", "int4", "int2", "float4", "bytea", "bytea")
 COPY_PAIRS = (
     "copy inbox.pair (lease_id, ordinal, url_key, url, text, language,"
-    " language_probability, license) from stdin (format binary)"
+    " language_probability, license, link_kind) from stdin (format binary)"
 )
 COPY_SCORES = (
     "copy inbox.score (lease_id, part, n, outcome, similarity, image, text)"
@@ -136,16 +137,19 @@ class Queue:
     # ---- extract -----------------------------------------------------------------------------
 
     def copy_pairs(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Rows of inbox.pair: (lease_id, ordinal, url_key, url, text, language, probability,
-        license). A repeat after a lost answer would double them; submit_extract finds out."""
+        """Rows of inbox.pair: (lease_id, ordinal, url_key (16 bytes), url, text, language,
+        probability, license, link_kind). A repeat after a lost answer would double them; submit_extract finds out."""
         self._copy_in(COPY_PAIRS, PAIR_TYPES, rows)
 
     def submit_extract(
-        self, lease_id: int, rows: int, counts: Iterable[tuple[str, str, int]]
+        self, lease_id: int, rows: int, counts: Iterable[tuple[str, str, str, int]]
     ) -> int:
-        stages, names, numbers = map(list, zip(*counts, strict=True))
-        call = "select api.submit_extract_v1(%s, %s, %s::text[], %s::text[], %s::bigint[])"
-        return int(self._one(call, (lease_id, rows, stages, names, numbers))[0])
+        """counts: (link kind, stage, name, count), as mill.wat_count keeps them."""
+        kinds, stages, names, numbers = map(list, zip(*counts, strict=True))
+        call = (
+            "select api.submit_extract_v2(%s, %s, %s::text[], %s::text[], %s::text[], %s::bigint[])"
+        )
+        return int(self._one(call, (lease_id, rows, kinds, stages, names, numbers))[0])
 
     # ---- download ----------------------------------------------------------------------------
 

@@ -12,9 +12,13 @@ from pairmill import __version__
 from pairmill.ops.connection import admin, rows
 from pairmill.ops.output import print_rows
 from pairmill.ops.problem import Problem
+from pairmill.workers.extract.kinds import KINDS, Wanted
 
 wat = typer.Typer(no_args_is_help=True, help="WAT files.")
 crawl = typer.Typer(no_args_is_help=True, help="Crawls of Common Crawl.")
+LINKS = typer.Option(
+    "image", "--links", help=f"Kinds of links to extract, with commas between: {', '.join(KINDS)}."
+)
 BASE = "https://data.commoncrawl.org/"
 SHOWN = ("wat_id", "state", "links", "dropped", "duplicates", "pairs", "location", "reason")
 
@@ -29,18 +33,28 @@ def _location(given: str) -> str:
     return str(path)
 
 
-def _add(crawl_name: str | None, locations: list[str]) -> None:
+def _add(crawl_name: str | None, locations: list[str], kinds: str) -> None:
+    names = [name.strip() for name in kinds.split(",") if name.strip()]
+    try:
+        Wanted(names)
+    except ValueError as unknown:
+        raise Problem(str(unknown)) from None
     with admin() as connection:
-        row = connection.execute("select mill.add_wat(%s, %s)", (crawl_name, locations)).fetchone()
+        row = connection.execute(
+            "select mill.add_wat(%s, %s, %s)", (crawl_name, locations, names)
+        ).fetchone()
     added = row[0] if row else 0
     known = f", {len(locations) - added} were known already" if added < len(locations) else ""
     print(f"added {added} WAT file{'' if added == 1 else 's'}{known}")
 
 
 @wat.command("add")
-def wat_add(locations: list[str] = typer.Argument(help="Paths, or http(s) or s3 URLs.")) -> None:
+def wat_add(
+    locations: list[str] = typer.Argument(help="Paths, or http(s) or s3 URLs."),
+    kinds: str = LINKS,
+) -> None:
     """Add WAT files; one that is known already is left alone."""
-    _add(None, [_location(given) for given in locations])
+    _add(None, [_location(given) for given in locations], kinds)
 
 
 @wat.command("list")
@@ -83,8 +97,9 @@ def crawl_add(
         help="The crawl's wat.paths.gz: a path or a URL; by default Common Crawl's own.",
     ),
     limit: int = typer.Option(None, "--limit", min=1, help="Only the first so many files."),
+    kinds: str = LINKS,
 ) -> None:
     """Add the WAT files of a crawl."""
     if not re.fullmatch(r"CC-MAIN-\d{4}-\d{2}", name):
         raise Problem(f"{name!r} is no crawl's name: they are like CC-MAIN-2024-51")
-    _add(name, _read_paths(name, paths)[:limit])
+    _add(name, _read_paths(name, paths)[:limit], kinds)

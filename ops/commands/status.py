@@ -35,6 +35,15 @@ def page(state: dict[str, Any]) -> Group:
     _line(table, "    fetched", state["fetched"])
     for model, counts in state["scored"].items():
         _line(table, f"      scored by {model}", counts)
+    for kind, other in state["other_links"].items():
+        rest = ", ".join(f"{k} {v:,}" for k, v in other.items() if k != "links")
+        table.add_row(f"{kind} links", f"{other['links']:,}", rest)
+    for crawl in state["crawls"] if any(crawl["crawl"] for crawl in state["crawls"]) else []:
+        found = f"{crawl['links']:,} links, {crawl['duplicates']:,} duplicates"
+        files = ", ".join(f"{k} {v:,}" for k, v in crawl["wat_files"].items())
+        table.add_row(
+            crawl["crawl"] or "no crawl", f"{crawl['pairs']:,}", f"pairs of {found}; files: {files}"
+        )
     for kind, counts in state["tasks"].items():
         _line(table, f"tasks: {kind}", counts)
     table.add_row("removals", f"{state['removals']:,}", "")

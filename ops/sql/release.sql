@@ -16,6 +16,7 @@ select mill.sample_id(p.batch_id, p.n) as sample_id,
                                         %(min_similarity)s::real) then 'similarity'
        end as excluded
   from mill.pair p
+  join mill.batch b on b.batch_id = p.batch_id and b.link_kind = 'image'
   left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
   left join mill.current_score s on s.batch_id = p.batch_id and s.n = p.n and s.model_id = %(model_id)s
  where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)

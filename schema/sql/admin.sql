@@ -1,6 +1,6 @@
 -- What the admin's commands call. No EXECUTE for anyone but the owner and its members.
 
-create function mill.add_wat(p_crawl text, p_locations text[]) returns integer
+create function mill.add_wat(p_crawl text, p_locations text[], p_link_kinds text[] default '{image}') returns integer
 language sql
 as $$
     with the_crawl as (
@@ -8,8 +8,8 @@ as $$
         on conflict (name) do update set name = excluded.name
         returning crawl_id
     ), added as (
-        insert into mill.wat_file (crawl_id, location)
-        select (select crawl_id from the_crawl), l.location
+        insert into mill.wat_file (crawl_id, location, link_kinds)
+        select (select crawl_id from the_crawl), l.location, p_link_kinds
           from (select location, min(ordinality) as place from unnest(p_locations) with ordinality u (location, ordinality)
                  group by location) l
          order by l.place

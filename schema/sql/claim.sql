@@ -120,7 +120,8 @@ begin
             clock_timestamp() + make_interval(secs => s.lease_seconds),
             clock_timestamp() + make_interval(secs => s.lease_max_seconds));
     payload := case w.kind
-        when 'extract' then (select jsonb_build_object('wat_id', wat_id, 'location', location) from mill.wat_file where wat_id = t.wat_id)
+        when 'extract' then (select jsonb_build_object('wat_id', wat_id, 'location', location,
+                                                           'link_kinds', link_kinds, 'last_try', t.tries + 1 >= s.max_tries) from mill.wat_file where wat_id = t.wat_id)
         when 'download' then jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt)
         when 'score' then jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt,
                                              'count', (select count(*) from mill.to_score(t)))
@@ -129,7 +130,7 @@ begin
 end
 $$;
 comment on function api.claim_v1 is
-    'Leases the oldest ready task of the caller''s kind: no row where there is none. payload: extract {wat_id, location}; '
+    'Leases the oldest ready task of the caller''s kind: no row where there is none. payload: extract {wat_id, location, link_kinds, last_try}; '
     'download {batch_id, attempt}; score {batch_id, attempt, count}, count being the rows that thumbnails_v1 must give.';
 
 create function api.heartbeat_v1(p_lease_id bigint) returns integer

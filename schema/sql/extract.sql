@@ -1,5 +1,67 @@
 -- The extract worker's part, and the merge that decides which links are new.
 
+create function api.submit_extract_v2(
+    p_lease_id bigint,
+    p_rows integer,
+    p_link_kind text[],
+    p_stage text[],
+    p_name text[],
+    p_count bigint[]
+) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task;
+    id bigint := mill.submitted_before(p_lease_id, 0);
+    rows_of jsonb;
+    wrong record;
+begin
+    -- asked first: the first call ended the lease, and its answer may have been lost
+    if id is not null and exists (
+        select from mill.submission s where s.submission_id = id and s.worker_id = (mill.me('extract')).worker_id) then
+        return id;
+    end if;
+    t := mill.held(p_lease_id, 'extract');
+    if exists (
+        select from unnest(p_link_kind, p_stage, p_name, p_count) as x (k, s, n, c)
+         where k is null or s is null or n is null or c is null or c < 0 or length(n) > 200
+            or s not in ('records', 'links', 'bad_record', 'ended_early', 'dropped', 'duplicate')
+            or (s in ('links', 'dropped', 'duplicate')) <> (k <> '')
+            or k <> '' and k <> all ((select f.link_kinds from mill.wat_file f where f.wat_id = t.wat_id)::text[])
+            or s = 'dropped' and not exists (select from mill.drop_reason d where d.name = x.n)
+    ) then
+        perform mill.refuse('PM003', 'a count is malformed: an unknown stage, link kind or drop reason, or a negative number');
+    end if;
+    select coalesce(jsonb_object_agg(r.link_kind, r.n), '{}') into rows_of
+      from (select i.link_kind, count(*) as n from inbox.pair i
+             where i.lease_id = p_lease_id and i.worker = session_user group by i.link_kind) r;
+    if p_rows is distinct from (select coalesce(sum(value::bigint), 0) from jsonb_each_text(rows_of)) then
+        perform mill.refuse('PM003', format('%s rows were announced, and another number was copied under lease %s', p_rows, p_lease_id));
+    end if;
+    select kind, c.links, coalesce((rows_of ->> kind)::bigint, 0) as kept, c.gone into wrong
+      from (select k, sum(n) filter (where s = 'links') as links, coalesce(sum(n) filter (where s <> 'links'), 0) as gone
+              from unnest(p_link_kind, p_stage, p_count) as x (k, s, n) where k <> '' group by k) c
+      full join jsonb_object_keys(rows_of) r (kind0) on r.kind0 = c.k,
+           lateral (select coalesce(c.k, r.kind0) as kind) named
+     where c.links is distinct from coalesce((rows_of ->> kind)::bigint, 0) + coalesce(c.gone, 0)
+     limit 1;
+    if found then
+        perform mill.refuse('PM003', format('the counts do not add up: %s %s links are not %s kept and %s dropped or duplicates',
+                                            coalesce(wrong.links, 0), wrong.kind, wrong.kept, coalesce(wrong.gone, 0)));
+    end if;
+    id := mill.receive(t, p_lease_id, 0, p_rows);
+    insert into mill.submission_extract (submission_id, link_kind, stage, name, count)
+    values (id, p_link_kind, p_stage, p_name, p_count);
+    perform mill.end_lease(p_lease_id, 'completed');
+    update mill.task set state = 'submitted', changed_at = now() where task_id = t.task_id;
+    return id;
+end
+$$;
+comment on function api.submit_extract_v2 is
+    'Hands over what was copied into inbox.pair under this lease, with its counts, and ends the lease. Idempotent. '
+    'Refused unless of every kind links = rows + dropped + duplicates.';
+
 create function api.submit_extract_v1(
     p_lease_id bigint,
     p_rows integer,
@@ -11,65 +73,40 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t mill.task;
-    id bigint := mill.submitted_before(p_lease_id, 0);
-    links bigint;
-    dropped bigint;
+    w mill.worker := mill.me('extract');
 begin
-    -- asked first: the first call ended the lease, and its answer may have been lost
-    if id is not null and exists (
-        select from mill.submission s where s.submission_id = id and s.worker_id = (mill.me('extract')).worker_id) then
-        return id;
+    if exists (select from mill.lease l join mill.task t using (task_id) join mill.wat_file f using (wat_id)
+                where l.lease_id = p_lease_id and f.link_kinds <> '{image}') then
+        perform mill.refuse('PM004', 'this worker takes images only, and its WAT file is to give more: upgrade Pairmill');
     end if;
-    t := mill.held(p_lease_id, 'extract');
-    if p_rows is null or p_rows <> (select count(*) from inbox.pair where lease_id = p_lease_id and worker = session_user) then
-        perform mill.refuse('PM003', format('%s rows were announced, and another number was copied under lease %s', p_rows, p_lease_id));
-    end if;
-    select sum(c) filter (where s = 'links'), coalesce(sum(c) filter (where s = 'dropped'), 0)
-      into links, dropped
-      from unnest(p_stage, p_name, p_count) as x (s, n, c);
-    if links is distinct from p_rows + dropped then
-        perform mill.refuse('PM003', format('the counts do not add up: %s links are not %s kept and %s dropped', links, p_rows, dropped));
-    end if;
-    if exists (
-        select from unnest(p_stage, p_name, p_count) as x (s, n, c)
-         where s is null or n is null or c is null or c < 0 or length(n) > 200
-            or s not in ('records', 'links', 'bad_record', 'ended_early', 'dropped')
-            or s = 'dropped' and not exists (select from mill.drop_reason d where d.name = x.n)
-    ) then
-        perform mill.refuse('PM003', 'a count is malformed: an unknown stage or drop reason, or a negative number');
-    end if;
-    id := mill.receive(t, p_lease_id, 0, p_rows);
-    insert into mill.submission_extract values (id, p_stage, p_name, p_count);
-    perform mill.end_lease(p_lease_id, 'completed');
-    update mill.task set state = 'submitted', changed_at = now() where task_id = t.task_id;
-    return id;
+    return api.submit_extract_v2(
+        p_lease_id, p_rows,
+        array(select case when s in ('links', 'dropped') then 'image' else '' end
+                from unnest(p_stage) with ordinality u (s, place) order by place),
+        p_stage, p_name, p_count);
 end
 $$;
-comment on function api.submit_extract_v1 is
-    'Hands over what was copied into inbox.pair under this lease, with its counts, and ends the lease. Idempotent. '
-    'Refused unless links = rows + dropped.';
+comment on function api.submit_extract_v1 is 'submit_extract_v2 for workers that extract images only.';
 
 -- How many batches new pairs are dealt over: expected pairs / batch_size, rounded up, at most open_batches_max.
-create function mill.open_batches(new_pairs bigint) returns integer
+create function mill.open_batches(p_link_kind text, new_pairs bigint) returns integer
 language sql stable
 as $$
-    select greatest(1, least(s.open_batches_max, ceil((new_pairs + expected.pairs)::numeric / s.batch_size)))::integer
+    select greatest(1, least(s.open_batches_max, ceil((new_pairs + waiting.files * coalesce(known.pairs_per_wat, s.pairs_per_wat)) / s.batch_size)))::integer
       from mill.setting s,
-           lateral (
-               -- all but the one that is being accepted
-               select (select greatest(count(*) - 1, 0) from mill.task
-                        where kind = 'extract' and state in ('ready', 'leased', 'submitted'))
-                      * coalesce((select sum(count) / nullif(count(distinct wat_id), 0) from mill.wat_count where stage = 'pair'),
-                                 s.pairs_per_wat) as pairs
-           ) expected
+           -- all but the one that is being accepted; a thousand are as good as more
+           lateral (select greatest(count(*) - 1, 0) as files
+                      from (select from mill.task where kind = 'extract' and state in ('ready', 'leased', 'submitted') limit 1000) t) waiting,
+           lateral (select sum(c.count) filter (where c.stage = 'pair' and c.link_kind = p_link_kind)
+                           / nullif(sum(c.count) filter (where c.stage = 'files'), 0) as pairs_per_wat
+                      from mill.crawl_count c) known
 $$;
-comment on function mill.open_batches is 'Number of buckets to deal these new pairs and those still to come over.';
+comment on function mill.open_batches is 'Number of buckets to deal these new pairs of a kind, and those still to come, over.';
 
 -- The new URLs of one extraction: first of its key in the file, not removed, never seen, dealt over
--- so many buckets by hash. Read from the inbox once, and only the sender's own rows: anybody who may
+-- buckets by hash. Read from the inbox once, and only the sender's own rows: anybody who may
 -- COPY can name any lease.
-create function mill.stage_merge(s mill.submission, buckets integer, out removed bigint, out fresh bigint)
+create function mill.stage_merge(s mill.submission, out removed bigint, out fresh bigint)
 language plpgsql
 as $$
 declare
@@ -83,14 +120,18 @@ begin
     if staged <> s.row_count then
         perform mill.refuse('23000', format('%s rows were submitted and %s are there', s.row_count, staged));
     end if;
-    insert into mill.merge_row (bucket, place, url_key, url, text, language, language_probability, license)
-    select k.bucket, row_number() over (partition by k.bucket order by f.url_key) - 1,
-           f.url_key, f.url, f.text, f.language, f.language_probability, f.license
+    insert into mill.merge_row (bucket, place, url_key, url, text, language, language_probability, license, link_kind)
+    select k.bucket, row_number() over (partition by f.link_kind, k.bucket order by f.url_key) - 1,
+           f.url_key, f.url, f.text, f.language, f.language_probability, f.license, f.link_kind
       from (select distinct on (i.url_key) i.*
               from inbox.pair i
              where i.lease_id = s.lease_id and i.worker = sender
-             order by i.url_key, i.ordinal) f,
-           lateral (select get_byte(uuid_send(f.url_key), 15) % buckets as bucket) k
+             order by i.url_key, i.ordinal) f
+      join (select r.link_kind, mill.open_batches(r.link_kind, count(*)) as buckets
+              from inbox.pair r
+             where r.lease_id = s.lease_id and r.worker = sender
+             group by r.link_kind) o on o.link_kind = f.link_kind,
+           lateral (select get_byte(uuid_send(f.url_key), 15) % o.buckets as bucket) k
      where not exists (select from mill.removal r where r.md5 = f.url_key)
        and not exists (select from mill.seen_url k where k.url_key = f.url_key);
     get diagnostics fresh = row_count;
@@ -99,13 +140,13 @@ $$;
 comment on function mill.stage_merge is
     'Fills mill.merge_row with an extraction''s new URLs, dealt over buckets; counts the removed and the new.';
 
-create function mill.open_batch(p_bucket integer) returns bigint
+create function mill.open_batch(p_link_kind text, p_bucket integer) returns bigint
 language plpgsql
 as $$
 declare
     id bigint;
 begin
-    insert into mill.batch (bucket) values (p_bucket) returning batch_id into id;
+    insert into mill.batch (link_kind, bucket) values (p_link_kind, p_bucket) returning batch_id into id;
     perform mill.ensure_partitions(id);
     return id;
 end
@@ -116,9 +157,10 @@ create function mill.close_batch(p_batch_id bigint) returns void
 language sql
 as $$
     update mill.batch set closed_at = now() where batch_id = p_batch_id and closed_at is null;
-    insert into mill.task (kind, batch_id) values ('download', p_batch_id);
+    insert into mill.task (kind, batch_id)
+    select 'download', batch_id from mill.batch where batch_id = p_batch_id and link_kind = 'image';
 $$;
-comment on function mill.close_batch is 'Closes a batch and makes its download task.';
+comment on function mill.close_batch is 'Closes a batch and, for images, makes its download task.';
 
 -- Turns mill.merge_row into pairs: dealt by hash, so that every batch mixes hosts and WAT files.
 create function mill.deal(s mill.submission, t mill.task) returns void
@@ -128,6 +170,7 @@ declare
     size constant integer := (select batch_size from mill.setting);
     share record;
     b mill.batch;
+    dealt_kind text[] := '{}';
     dealt_bucket integer[] := '{}';
     dealt_first integer[] := '{}';  -- place of the bucket's row that is n = 0; negative in a batch that was begun before
     dealt_batch bigint[] := '{}';
@@ -135,14 +178,17 @@ declare
 begin
     -- in order of id: whoever else locks several batches does it in the same order
     perform from mill.batch where closed_at is null order by batch_id for update;
-    for share in select bucket, count(*)::integer as rows from mill.merge_row group by bucket order by bucket loop
+    for share in
+        select link_kind, bucket, count(*)::integer as rows from mill.merge_row group by link_kind, bucket order by link_kind, bucket
+    loop
         next_place := 0;
         while next_place < share.rows loop
-            select * into b from mill.batch where closed_at is null and bucket = share.bucket;
+            select * into b from mill.batch where closed_at is null and link_kind = share.link_kind and bucket = share.bucket;
             if not found then
-                b.batch_id := mill.open_batch(share.bucket);
+                b.batch_id := mill.open_batch(share.link_kind, share.bucket);
                 b.pair_count := 0;
             end if;
+            dealt_kind := dealt_kind || share.link_kind;
             dealt_bucket := dealt_bucket || share.bucket::integer;
             dealt_first := dealt_first || (next_place - b.pair_count);
             dealt_batch := dealt_batch || b.batch_id;
@@ -159,14 +205,31 @@ begin
         select d.batch_id, m.place - d.first, t.wat_id, s.submission_id,
                m.url_key, m.url, m.text, m.language, m.language_probability, m.license
           from mill.merge_row m
-          join unnest(dealt_bucket, dealt_first, dealt_batch) as d (bucket, first, batch_id)
-            on d.bucket = m.bucket and m.place >= d.first and m.place < d.first + size
+          join unnest(dealt_kind, dealt_bucket, dealt_first, dealt_batch) as d (link_kind, bucket, first, batch_id)
+            on d.link_kind = m.link_kind and d.bucket = m.bucket and m.place >= d.first and m.place < d.first + size
         returning url_key, batch_id, n
     )
     insert into mill.seen_url (url_key, batch_id, n) select url_key, batch_id, n from dealt order by url_key;
 end
 $$;
 comment on function mill.deal is 'Turns the staged new URLs into pairs of the open batches; full batches are closed.';
+
+-- crawl_count is kept here and in mill.withdraw, under the lock that merges hold.
+create function mill.count_crawl(p_submission_id bigint, sign integer) returns void
+language sql
+as $$
+    insert into mill.crawl_count as c (crawl_id, link_kind, stage, name, count)
+    select coalesce(f.crawl_id, 0), w.link_kind, w.stage,
+           case when w.stage = 'ended_early' then regexp_replace(w.name, '^after \d+ records: ', '') else w.name end,
+           sign * sum(w.count)
+      from (select wat_id, link_kind, stage, name, count from mill.wat_count where submission_id = p_submission_id
+            union all
+            (select wat_id, '', 'files', '', 1 from mill.wat_count where submission_id = p_submission_id limit 1)) w
+      join mill.wat_file f using (wat_id)
+     group by 1, 2, 3, 4
+    on conflict (crawl_id, link_kind, stage, name) do update set count = c.count + excluded.count
+$$;
+comment on function mill.count_crawl is 'Adds (sign 1) or takes away (-1) what an extraction counted.';
 
 create function mill.accept_extract(s mill.submission, t mill.task) returns void
 language plpgsql
@@ -175,20 +238,33 @@ declare
     m record;
 begin
     lock table mill.seen_url in share row exclusive mode;  -- one merge at a time
-    select * into m from mill.stage_merge(s, mill.open_batches(s.row_count));
+    select * into m from mill.stage_merge(s);
     perform mill.deal(s, t);
-    insert into mill.wat_count (submission_id, wat_id, stage, name, count)
-    select s.submission_id, t.wat_id, c.stage, c.name, sum(c.count)
-      from (select x.stage, x.name, x.count
-              from mill.submission_extract e, unnest(e.stage, e.name, e.count) as x (stage, name, count)
+    insert into mill.wat_count (submission_id, wat_id, link_kind, stage, name, count)
+    select s.submission_id, t.wat_id, c.link_kind, c.stage, c.name, sum(c.count)
+      from (select x.link_kind, x.stage, x.name, x.count
+              from mill.submission_extract e,
+                   unnest(e.link_kind, e.stage, e.name, e.count) as x (link_kind, stage, name, count)
              where e.submission_id = s.submission_id
             union all
-            select 'dropped', 'removed', m.removed where m.removed > 0
+            select r.link_kind, 'pair', coalesce(r.language, ''), count(*) from mill.merge_row r group by r.link_kind, r.language
             union all
-            select 'duplicate', '', s.row_count - m.removed - m.fresh
-            union all
-            select 'pair', coalesce(r.language, ''), count(*) from mill.merge_row r group by r.language) c
-     group by c.stage, c.name;
+            (with kept as (
+                 select i.link_kind, count(*) as rows, count(*) filter (where m.removed > 0 and exists (
+                            select from mill.removal r where r.md5 = i.url_key)) as removed
+                   from inbox.pair i
+                  where i.lease_id = s.lease_id and i.worker = (select login from mill.worker where worker_id = s.worker_id)
+                  group by i.link_kind
+             ), fresh as (
+                 select link_kind, count(*) as rows from mill.merge_row group by link_kind
+             )
+             select kept.link_kind, x.stage, x.name, x.count
+               from kept left join fresh using (link_kind),
+                    lateral (values ('dropped', 'removed', kept.removed),
+                                    ('duplicate', '', kept.rows - kept.removed - coalesce(fresh.rows, 0))) as x (stage, name, count)
+              where x.count > 0)) c
+     group by c.link_kind, c.stage, c.name;
+    perform mill.count_crawl(s.submission_id, 1);
     delete from mill.submission_extract where submission_id = s.submission_id;
     delete from inbox.pair where lease_id = s.lease_id;
 end

@@ -18,6 +18,7 @@ begin
         ('api.me_v1', '{extract,download,score,steward}'),
         ('api.drained_v1', '{extract,download,score,steward}'),
         ('api.submit_extract_v1', '{extract}'),
+        ('api.submit_extract_v2', '{extract}'),
         ('api.urls_v1', '{download}'),
         ('api.submit_download_v1', '{download}'),
         ('api.thumbnails_v1', '{score}'),
@@ -38,7 +39,7 @@ begin
     end loop;
     execute format('grant usage on schema inbox to %I, %I', prefix || 'extract', prefix || 'score');
     -- not on the column worker: the server fills it in, so nobody forges another's rows
-    execute format('grant insert (lease_id, ordinal, url_key, url, text, language, language_probability, license)'
+    execute format('grant insert (lease_id, ordinal, url_key, url, text, language, language_probability, license, link_kind)'
                    ' on inbox.pair to %I', prefix || 'extract');
     execute format('grant insert (lease_id, part, n, outcome, similarity, image, text) on inbox.score to %I', prefix || 'score');
     execute format('grant usage on schema report to %I', prefix || 'researcher');

@@ -22,8 +22,10 @@ create view report.pair as
 select mill.sample_id(p.batch_id, p.n) as sample_id, p.batch_id, p.n, p.wat_id,
        p.url, p.text, coalesce(p.language, 'nolang') as language, p.language_probability, p.license,
        o.name as outcome, d.http_status, d.bytes, d.width, d.height, d.md5, d.sha256, d.dhash, d.attempt,
-       exists (select from mill.removal r where r.md5 in (p.url_key, d.md5) or r.sha256 = d.sha256) as removed
+       exists (select from mill.removal r where r.md5 in (p.url_key, d.md5) or r.sha256 = d.sha256) as removed,
+       b.link_kind
   from mill.pair p
+  join mill.batch b on b.batch_id = p.batch_id
   left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
   left join mill.outcome o on o.code = d.outcome
  where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id);
@@ -47,6 +49,7 @@ comment on column report.pair.sha256 is 'sha256 of the image''s bytes';
 comment on column report.pair.dhash is '64-bit difference hash, as a signed integer';
 comment on column report.pair.attempt is 'Which download attempt this is';
 comment on column report.pair.removed is 'Whether a removal names its URL or its image';
+comment on column report.pair.link_kind is 'image, audio, video or document; only images are downloaded';
 
 create view report.score as
 select mill.sample_id(s.batch_id, s.n) as sample_id, s.batch_id, s.n, m.name as model, m.pretrained,
@@ -66,14 +69,15 @@ comment on column report.score.similarity is 'Cosine similarity of image and tex
 create view report.wat as
 select f.wat_id, f.location, c.name as crawl,
        t.state, t.tries, t.reason,
-       n.records, n.links, n.dropped, n.duplicates, n.pairs, n.bad_records, n.ended_early
+       n.records, n.links, n.dropped, n.duplicates, n.pairs, n.bad_records, n.ended_early, f.link_kinds
   from mill.wat_file f
   left join mill.crawl c using (crawl_id)
   join mill.task t on t.wat_id = f.wat_id
   left join lateral (
       select sum(count) filter (where stage = 'records')::bigint as records,
              sum(count) filter (where stage = 'links')::bigint as links,
-             jsonb_object_agg(name, count) filter (where stage = 'dropped') as dropped,
+             (select jsonb_object_agg(d.name, d.count) from (
+                  select name, sum(count) as count from mill.wat_count d where d.wat_id = f.wat_id and stage = 'dropped' group by name) d) as dropped,
              sum(count) filter (where stage = 'duplicate')::bigint as duplicates,
              sum(count) filter (where stage = 'pair')::bigint as pairs,
              jsonb_object_agg(name, count) filter (where stage = 'bad_record') as bad_records,
@@ -88,31 +92,64 @@ comment on column report.wat.state is 'ready, leased, submitted, done or parked'
 comment on column report.wat.tries is 'How often its extraction failed';
 comment on column report.wat.reason is 'Why it failed last';
 comment on column report.wat.records is 'WARC records read';
-comment on column report.wat.links is 'IMG@/src links seen';
+comment on column report.wat.links is 'Links of its kinds seen';
 comment on column report.wat.dropped is 'Links dropped, by reason';
 comment on column report.wat.duplicates is 'Links whose URL was known already, from this file or another';
 comment on column report.wat.pairs is 'Links that became pairs';
 comment on column report.wat.bad_records is 'Records that could not be read, by kind';
 comment on column report.wat.ended_early is 'Why the rest of the file could not be read; null where it could';
+comment on column report.wat.link_kinds is 'Which kinds of links are extracted of it';
+
+create view report.crawl as
+select coalesce(c.name, '') as crawl, f.wat_files, n.records, n.links, n.dropped, n.duplicates, n.pairs, n.languages, n.bad_records
+  from (select crawl_id, jsonb_object_agg(state, files) as wat_files
+          from (select coalesce(f.crawl_id, 0) as crawl_id, t.state, count(*) as files
+                  from mill.wat_file f join mill.task t using (wat_id) group by 1, 2) s
+         group by crawl_id) f
+  left join mill.crawl c using (crawl_id)
+  left join lateral (
+      select coalesce(sum(count) filter (where stage = 'records'), 0)::bigint as records,
+             coalesce(sum(count) filter (where stage = 'links'), 0)::bigint as links,
+             coalesce(jsonb_object_agg(name, count) filter (where stage = 'dropped'), '{}') as dropped,
+             coalesce(sum(count) filter (where stage = 'duplicate'), 0)::bigint as duplicates,
+             coalesce(sum(count) filter (where stage = 'pair'), 0)::bigint as pairs,
+             coalesce(jsonb_object_agg(coalesce(nullif(name, ''), 'nolang'), count) filter (where stage = 'pair'), '{}') as languages,
+             coalesce(jsonb_object_agg(name, count) filter (where stage = 'bad_record'), '{}') as bad_records
+        from (select stage, name, sum(count) as count from mill.crawl_count w where w.crawl_id = f.crawl_id
+               group by stage, name having sum(count) > 0) w
+  ) n on true;
+comment on view report.crawl is 'Crawls with what the extraction of their WAT files counted: links = dropped + duplicates + pairs.';
+comment on column report.crawl.crawl is 'CC-MAIN-YYYY-WW; empty for the files that were added alone';
+comment on column report.crawl.wat_files is 'WAT files by state: ready, leased, submitted, done or parked';
+comment on column report.crawl.records is 'WARC records read';
+comment on column report.crawl.links is 'Links of its kinds seen';
+comment on column report.crawl.dropped is 'Links dropped, by reason';
+comment on column report.crawl.duplicates is 'Links whose URL was known already';
+comment on column report.crawl.pairs is 'Links that became pairs';
+comment on column report.crawl.languages is 'Pairs by language; nolang where CLD3 is not sure';
+comment on column report.crawl.bad_records is 'Records that could not be read, by kind';
 
 create view report.link_count as
-select stage, name, sum(count)::bigint as count from mill.wat_count group by stage, name;
+select stage, name, sum(count)::bigint as count, link_kind from mill.crawl_count group by stage, name, link_kind having sum(count) > 0;
 comment on view report.link_count is 'What all extractions counted: links = dropped + duplicate + pair.';
-comment on column report.link_count.stage is 'records, links, bad_record, ended_early, dropped, duplicate or pair';
+comment on column report.link_count.stage is 'files, records, links, bad_record, ended_early, dropped, duplicate or pair';
 comment on column report.link_count.name is 'Within the stage: drop reason, kind of bad record, language; else empty';
 comment on column report.link_count.count is 'How many';
+comment on column report.link_count.link_kind is 'image, audio, video or document; empty for files and records';
 
 create view report.pair_count as
-select coalesce(p.language, 'nolang') as language, coalesce(o.name, 'waiting') as outcome, count(*) as pairs
+select coalesce(p.language, 'nolang') as language, coalesce(o.name, 'waiting') as outcome, count(*) as pairs, b.link_kind
   from mill.pair p
+  join mill.batch b on b.batch_id = p.batch_id
   left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
   left join mill.outcome o on o.code = d.outcome
  where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
- group by 1, 2;
+ group by 1, 2, 4;
 comment on view report.pair_count is 'Pairs by language and by how their download ended. Reads every pair.';
 comment on column report.pair_count.language is 'CLD3''s language where it is reliable, else nolang';
 comment on column report.pair_count.outcome is 'How the download ended; waiting while it has not';
 comment on column report.pair_count.pairs is 'How many pairs';
+comment on column report.pair_count.link_kind is 'image, audio, video or document; only images are downloaded';
 
 create view report.score_count as
 select m.name as model, coalesce(p.language, 'nolang') as language, coalesce(o.name, 'waiting') as outcome, count(*) as pairs

@@ -37,6 +37,7 @@ inbox_pair = inbox(
     col("language", Text, "As pair.language", nullable=True),
     col("language_probability", REAL, "As pair.language_probability"),
     col("license", Text, "As pair.license", nullable=True),
+    col("link_kind", Text, "As batch.link_kind", server_default="image"),
     Index(None, "lease_id"),
 )
 
@@ -65,6 +66,7 @@ merge_row = Table(
     col("language", Text, "As inbox.pair.language", nullable=True),
     col("language_probability", REAL, "As inbox.pair.language_probability"),
     col("license", Text, "As inbox.pair.license", nullable=True),
+    col("link_kind", Text, "As inbox.pair.link_kind"),
     schema="mill",
     comment="The merge's scratch: the new URLs of the extraction that is being accepted.",
     prefixes=["UNLOGGED"],

@@ -19,6 +19,8 @@ from sqlalchemy.dialects.postgresql import UUID
 
 from pairmill.schema.tables.base import KINDS, NOW, TIMESTAMP, Name, col, identity, mill, one_of
 
+LINK_KIND = "The kind of links: image, audio, video, document; empty for counts of records"
+
 crawl = mill(
     "crawl",
     "A Common Crawl crawl whose WAT files were added.",
@@ -45,11 +47,17 @@ wat_file = mill(
         unique=True,
     ),
     col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
+    col(
+        "link_kinds",
+        ARRAY(Text),
+        "Which kinds of links are extracted: image, audio, video, document",
+        server_default="{image}",
+    ),
 )
 
 wat_count = mill(
     "wat_count",
-    "What an accepted extraction counted; the only place where links are counted.",
+    "What an accepted extraction counted.",
     col("submission_id", BigInteger, "The extraction"),
     col("wat_id", BigInteger, "The WAT file"),
     col("stage", Text, "records, links, bad_record, ended_early, dropped, duplicate or pair"),
@@ -59,8 +67,22 @@ wat_count = mill(
         "Within the stage: a drop reason, a kind of bad record, a language; empty where there is one count",
     ),
     col("count", BigInteger, "How many"),
-    PrimaryKeyConstraint("submission_id", "stage", "name"),
+    col("link_kind", Text, LINK_KIND, server_default=""),
+    PrimaryKeyConstraint("submission_id", "link_kind", "stage", "name"),
     Index(None, "wat_id"),
+)
+
+crawl_count = mill(
+    "crawl_count",
+    "The sums of wat_count over a crawl, kept at every acceptance and withdrawal.",
+    col("crawl_id", Integer, "The crawl; 0 for files that were added alone"),
+    col("link_kind", Text, LINK_KIND),
+    col("stage", Text, "As wat_count.stage, and files: those that were extracted"),
+    col("name", Text, "As wat_count.name; of ended_early only the reason"),
+    col("count", BigInteger, "How many"),
+    PrimaryKeyConstraint("crawl_id", "link_kind", "stage", "name"),
+    # count is in no index, so the updates are HOT
+    postgresql_with={"fillfactor": "50"},
 )
 
 worker = mill(
@@ -119,7 +141,19 @@ batch = mill(
         "When its download task was made; null while it is open",
         nullable=True,
     ),
-    Index("batch_open_idx", "bucket", unique=True, postgresql_where=text("closed_at is null")),
+    col(
+        "link_kind",
+        Text,
+        "The kind of links that it holds; image is the one that is downloaded",
+        server_default="image",
+    ),
+    Index(
+        "batch_open_idx",
+        "link_kind",
+        "bucket",
+        unique=True,
+        postgresql_where=text("closed_at is null"),
+    ),
 )
 
 task = mill(
@@ -275,6 +309,7 @@ submission_extract = mill(
     col("stage", ARRAY(Text), "As wat_count.stage"),
     col("name", ARRAY(Text), "As wat_count.name"),
     col("count", ARRAY(BigInteger), "As wat_count.count"),
+    col("link_kind", ARRAY(Text), "As wat_count.link_kind"),
 )
 
 submission_download = mill(

@@ -13,7 +13,7 @@ def line(db: Database, tmp_path: Path) -> Iterator[Line]:
     """The command on the test's database; its workers are ended after the test."""
     # the schema was made directly: say so, as the migrations would have
     db.admin.execute("create table mill.migration (version_num varchar(32) not null)")
-    db.admin.execute("insert into mill.migration values ('0002')")
+    db.admin.execute("insert into mill.migration values ('0003')")
     line = Line(db.dsn, tmp_path / "home")
     yield line
     line.stop_all()

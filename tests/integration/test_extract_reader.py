@@ -17,7 +17,7 @@ from wats import image, packed, page
 from pairmill import __version__
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract import reader
-from pairmill.workers.extract.extract import Counts, extract
+from pairmill.workers.extract.extract import Counts, LinkCounts, extract
 from pairmill.workers.extract.reader import open_wat
 
 WAT = packed([page("http://p.example/", [image(f"{n}.jpg", f"Apple {n}")]) for n in range(400)])
@@ -346,4 +346,4 @@ def test_a_wat_is_extracted_while_it_arrives(server: Server) -> None:
     with open_wat(server.serve(chunked)) as stream:
         pairs = list(extract(stream, counts))
     assert [pair.text for pair in pairs] == [f"Apple {n}" for n in range(400)]
-    assert counts == Counts(records=400, links=400, kept=400)
+    assert counts == Counts(records=400, kinds={"image": LinkCounts(links=400, kept=400)})

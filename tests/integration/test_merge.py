@@ -3,7 +3,7 @@
 import pytest
 from database import Database, key, pair_rows
 
-from pairmill.workers.errors import Malformed
+from pairmill.workers.errors import Malformed, Refused
 
 
 def urls(first: int, last: int, hosts: int = 10) -> list[str]:
@@ -40,11 +40,11 @@ def test_the_first_of_equal_urls_is_kept(db: Database) -> None:
     assert claim
     queue, _ = db.queue("extract")
     rows = [
-        (claim.lease_id, i, key("http://a/"), "http://a/", text, None, 0.5, None)
+        (claim.lease_id, i, key("http://a/").bytes, "http://a/", text, None, 0.5, None, "image")
         for i, text in enumerate(["first", "second", "third"])
     ]
     queue.copy_pairs(rows[::-1])
-    queue.submit_extract(claim.lease_id, 3, [("links", "", 3)])
+    queue.submit_extract(claim.lease_id, 3, [("image", "links", "", 3)])
     db.accept_all()
     assert db.rows("select text from mill.pair") == [("first",)]
 
@@ -56,7 +56,7 @@ def test_file_extracted_twice_adds_nothing(db: Database) -> None:
     assert claim
     queue, _ = db.queue("extract")
     queue.copy_pairs(pair_rows(claim.lease_id, urls(0, 10)))
-    queue.submit_extract(claim.lease_id, 10, [("links", "", 10)])
+    queue.submit_extract(claim.lease_id, 10, [("image", "links", "", 10)])
     db.accept_all()
     assert db.value("select count(*) from mill.pair") == 10
     assert db.value("select count(*) from mill.seen_url") == 10
@@ -89,19 +89,24 @@ def test_counts_that_do_not_add_up_are_refused(db: Database) -> None:
     assert claim
     queue, _ = db.queue("extract")
     queue.copy_pairs(pair_rows(claim.lease_id, urls(0, 3)))
-    links = ("links", "", 3)
+    links = ("image", "links", "", 3)
     for rows, stages in (
-        (4, [("links", "", 4)]),  # not what was copied
-        (3, [("links", "", 5)]),
-        (3, [("links", "", 3), ("dropped", "no_text", 1)]),
-        (3, [("links", "", 4), ("dropped", "no such reason", 1)]),
-        (3, [links, ("pair", "en", 3)]),
-        (3, [links, ("records", "", -1)]),
-        (3, [("records", "", 1)]),
+        (4, [("image", "links", "", 4)]),  # not what was copied
+        (3, [("image", "links", "", 5)]),
+        (3, [("image", "links", "", 3), ("image", "dropped", "no_text", 1)]),
+        (3, [("image", "links", "", 4), ("image", "dropped", "no such reason", 1)]),
+        (3, [links, ("image", "pair", "en", 3)]),
+        (3, [links, ("image", "records", "", 1)]),
+        (3, [links, ("image", "duplicate", "", 1)]),
+        (3, [links, ("audio", "links", "", 0)]),  # the file is to give images only
+        (3, [("", "links", "", 3)]),
+        (3, [links, ("", "records", "", -1)]),
+        (3, [("", "records", "", 1)]),
     ):
         with pytest.raises(Malformed):
             queue.submit_extract(claim.lease_id, rows, stages)
-    good = [("links", "", 5), ("dropped", "no_text", 2), ("records", "", 1)]
+    good = [links[:3] + (6,), ("image", "dropped", "no_text", 2), ("", "records", "", 1)]
+    good.append(("image", "duplicate", "", 1))
     first = queue.submit_extract(claim.lease_id, 3, good)
     assert queue.submit_extract(claim.lease_id, 3, good) == first  # the answer was lost
 
@@ -114,9 +119,9 @@ def test_rows_of_another_worker_do_not_count(db: Database) -> None:
     eve.copy_pairs(pair_rows(claim.lease_id, urls(0, 1)))
     ada, _ = db.queue("extract", "ada")
     with pytest.raises(Malformed):
-        ada.submit_extract(claim.lease_id, 1, [("links", "", 1)])
+        ada.submit_extract(claim.lease_id, 1, [("image", "links", "", 1)])
     ada.copy_pairs(pair_rows(claim.lease_id, urls(1, 3)))
-    ada.submit_extract(claim.lease_id, 2, [("links", "", 2)])
+    ada.submit_extract(claim.lease_id, 2, [("image", "links", "", 2)])
     db.accept_all()
     assert sorted(db.rows("select url from mill.pair")) == [(u,) for u in urls(1, 3)]
     assert counts(db, "pair") == 2
@@ -165,13 +170,116 @@ def test_batches_mix_files_and_hosts(db: Database) -> None:
     assert max(share for (share,) in shares) <= 0.65
 
 
+def test_a_host_has_no_more_of_a_batch_than_of_what_is_dealt_together(db: Database) -> None:
+    """Open batches x batch size pairs are dealt together: 8 x 250, of which one file of 500 is a
+    quarter. That file is of one host alone, and no batch of 250 has more than a third of it."""
+    small_batches(db, size=250, open_at_most=8)
+    db.admin.execute("select mill.add_wat(null, array(select 'later' || i from generate_series(1, 9) i))")
+    db.admin.execute("update mill.task set ready_at = 'infinity' where state = 'ready'")
+    for i in range(8):
+        host = "big" if i in (2, 6) else f"small{i}-{{}}"
+        db.extract([f"http://{host.format(n)}.example/{i}/{n}.jpg" for n in range(500)], f"{i}.wat")
+    shares = db.rows(
+        "select count(*) filter (where url like 'http://big%%') / 250.0 from mill.pair"
+        " join mill.batch using (batch_id) where closed_at is not null group by batch_id"
+    )
+    assert len(shares) >= 8
+    assert max(share for (share,) in shares) <= 1 / 3
+
+
+def test_other_kinds_of_links_have_batches_of_their_own(db: Database) -> None:
+    db.admin.execute("select mill.add_wat('CC-MAIN-2024-51', '{a}', '{image,audio}')")
+    claim = db.claim("extract")
+    assert claim
+    assert claim.payload["link_kinds"] == ["image", "audio"]
+    queue, _ = db.queue("extract")
+    images, songs = (pair_rows(claim.lease_id, urls(*some)) for some in ((0, 5), (5, 8)))
+    queue.copy_pairs(images + [(*row[:-1], "audio") for row in songs])
+    both = [("image", "links", "", 5), ("audio", "links", "", 4), ("audio", "duplicate", "", 1)]
+    with pytest.raises(Malformed, match="5 image links are not 5 kept and 1 dropped"):
+        queue.submit_extract(claim.lease_id, 8, [*both, ("image", "dropped", "no_text", 1)])
+    with pytest.raises(Malformed, match="0 audio links are not 3 kept"):
+        queue.submit_extract(claim.lease_id, 8, both[:1])
+    with pytest.raises(Refused, match="upgrade Pairmill"):  # a worker that knows images only
+        queue._one(
+            "select api.submit_extract_v1(%s, 8, '{links}', array[''], '{8}')", (claim.lease_id,)
+        )
+    queue.submit_extract(claim.lease_id, 8, both)
+    db.accept_all()
+    assert db.close_batches() == 2
+    assert db.rows(
+        "select link_kind, pair_count, t.kind from mill.batch left join mill.task t using (batch_id)"
+        " order by 1"
+    ) == [("audio", 3, None), ("image", 5, "download")]
+    assert db.rows("select link_kind, count(*) from report.pair group by 1 order by 1") == [
+        ("audio", 3),
+        ("image", 5),
+    ]
+    assert db.rows(
+        "select stage, count from report.link_count where link_kind = 'audio' order by stage"
+    ) == [("duplicate", 1), ("links", 4), ("pair", 3)]
+
+
+def test_a_worker_of_before_link_kinds_may_go_on(db: Database) -> None:
+    db.add_wat()
+    claim = db.claim("extract")
+    assert claim
+    queue, _ = db.queue("extract")
+    queue.copy_pairs(pair_rows(claim.lease_id, urls(0, 3)))
+    queue._one(
+        "select api.submit_extract_v1(%s, 3, '{records,links,dropped}', '{\"\",\"\",no_text}', '{7,5,2}')",
+        (claim.lease_id,),
+    )
+    db.accept_all()
+    assert db.rows("select link_kind, stage, count from report.link_count order by stage") == [
+        ("image", "dropped", 2),
+        ("", "files", 1),
+        ("image", "links", 5),
+        ("image", "pair", 3),
+        ("", "records", 7),
+    ]
+
+
+def test_counts_of_a_crawl_are_the_sums_of_its_files(db: Database) -> None:
+    db.admin.execute("select mill.add_wat('CC-MAIN-2024-51', '{a,b}')")
+    for some in (urls(0, 6), urls(4, 9)):
+        claim = db.claim("extract")
+        assert claim
+        queue, _ = db.queue("extract")
+        queue.copy_pairs(pair_rows(claim.lease_id, some))
+        counted = [("image", "links", "", len(some) + 3), ("image", "dropped", "no_text", 3)]
+        broken = ("", "bad_record", "not_json", 2), ("", "ended_early", "after 5 records: cut", 1)
+        queue.submit_extract(claim.lease_id, len(some), [*counted, ("", "records", "", 7), *broken])
+        db.accept_all()
+    db.extract(urls(8, 20), "alone")
+    crawls = db.rows("select crawl, links, dropped, duplicates, pairs, languages from report.crawl")
+    assert sorted(crawls) == [
+        ("", 12, {}, 1, 11, {"en": 11}),
+        ("CC-MAIN-2024-51", 17, {"no_text": 6}, 2, 9, {"en": 9}),
+    ]
+    assert ("ended_early", "cut", 2) in db.rows("select stage, name, count from report.link_count")
+    summed = (
+        "select coalesce(crawl_id, 0), link_kind, stage, sum(count) from mill.wat_count"
+        " join mill.wat_file using (wat_id) group by 1, 2, 3 order by 1, 2, 3"
+    )
+    kept = (
+        "select crawl_id, link_kind, stage, sum(count) from mill.crawl_count where stage <> 'files'"
+        " group by 1, 2, 3 having sum(count) > 0 order by 1, 2, 3"
+    )
+    assert db.rows(summed) == db.rows(kept)
+    first = db.value("select min(submission_id) from mill.submission")
+    db.admin.execute("select mill.withdraw(%s, 'a test')", (first,))
+    assert db.rows(summed) == db.rows(kept)
+    assert db.rows("select links, pairs from report.crawl where crawl <> ''") == [(8, 3)]
+
+
 def test_number_of_open_batches_follows_what_is_expected(db: Database) -> None:
     small_batches(db, size=10, open_at_most=4)
-    assert db.value("select mill.open_batches(5)") == 1
-    assert db.value("select mill.open_batches(11)") == 2
-    assert db.value("select mill.open_batches(1000)") == 4
+    assert db.value("select mill.open_batches('image', 5)") == 1
+    assert db.value("select mill.open_batches('image', 11)") == 2
+    assert db.value("select mill.open_batches('image', 1000)") == 4
     db.admin.execute("select mill.add_wat(null, '{a,b}')")  # one more than the one being accepted
-    assert db.value("select mill.open_batches(5)") == 4
+    assert db.value("select mill.open_batches('image', 5)") == 4
 
 
 def test_short_batches_close_when_nothing_more_will_come(db: Database) -> None:
@@ -211,7 +319,7 @@ def test_rows_copied_after_the_submission_reject_it(db: Database) -> None:
     assert claim
     queue, _ = db.queue("extract")
     queue.copy_pairs(pair_rows(claim.lease_id, urls(0, 3)))
-    queue.submit_extract(claim.lease_id, 3, [("links", "", 3)])
+    queue.submit_extract(claim.lease_id, 3, [("image", "links", "", 3)])
     queue.copy_pairs(pair_rows(claim.lease_id, urls(3, 9)))
     ((_, _, _, why),) = db.accept_all()
     assert why == "3 rows were submitted and 9 are there"

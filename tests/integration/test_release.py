@@ -38,11 +38,11 @@ def scored(db: Database) -> Database:
     assert claim
     queue, _ = db.queue("extract")
     rows = [
-        (*row[:4], f"text number {i}", LANGUAGES[i % 6], 0.9, "http://licence/" if i % 2 else None)
+        (*row[:4], f"text number {i}", LANGUAGES[i % 6], 0.9, "http://licence/" if i % 2 else None, "image")
         for i, row in enumerate(pair_rows(claim.lease_id, URLS))
     ]
     queue.copy_pairs(rows)
-    queue.submit_extract(claim.lease_id, 12, [("links", "", 12)])
+    queue.submit_extract(claim.lease_id, 12, [("image", "links", "", 12)])
     db.accept_all()
     db.close_batches()
     # n is by the order of keys: put the rows where this test counts on them

@@ -51,7 +51,7 @@ def test_worker_calls_its_own_functions_and_no_others(db: Database, kind: str) -
     common = {"hello_v1", "me_v1", "drained_v1"}
     claiming = common | {"claim_v1", "heartbeat_v1", "release_v1", "fail_v1"}
     assert allowed == {
-        "extract": claiming | {"submit_extract_v1"},
+        "extract": claiming | {"submit_extract_v1", "submit_extract_v2"},
         "download": claiming | {"urls_v1", "submit_download_v1", "complete_v1"},
         "score": claiming | {"thumbnails_v1", "submit_score_v1", "complete_v1"},
         "steward": common | {

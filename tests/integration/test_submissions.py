@@ -246,7 +246,7 @@ def test_unacceptable_submission_is_rejected_and_asked_for_again(db: Database) -
     queue, _ = db.queue("extract")
     rows = pair_rows(claim.lease_id, URLS)
     queue.copy_pairs(rows)
-    queue.submit_extract(claim.lease_id, 20, [("links", "", 20)])
+    queue.submit_extract(claim.lease_id, 20, [("image", "links", "", 20)])
     db.admin.execute("alter table mill.pair add constraint odd check (url not like '%/7.jpg')")
     ((_, kind, count, why),) = db.accept_all()
     assert (kind, count) == ("extract", 20)

@@ -81,7 +81,7 @@ def extract(queue: Queue, rng: random.Random, instance: int) -> bool:
         return True
     urls = [f"http://h{i % 9}.example/{i}.jpg" for i in range(first, first + LINKS)]
     queue.copy_pairs(pair_rows(claim.lease_id, urls))
-    queue.submit_extract(claim.lease_id, LINKS, [("links", "", LINKS)])
+    queue.submit_extract(claim.lease_id, LINKS, [("image", "links", "", LINKS)])
     return True
 
 

@@ -77,7 +77,7 @@ def test_withdrawn_extraction_leaves_its_pairs_and_frees_its_urls(done: Database
     assert claim
     other, _ = db.queue("extract", "another")
     other.copy_pairs(pair_rows(claim.lease_id, URLS))
-    other.submit_extract(claim.lease_id, 6, [("links", "", 6)])
+    other.submit_extract(claim.lease_id, 6, [("image", "links", "", 6)])
     db.accept_all()
     assert db.rows("select outcome, pairs from report.pair_count") == [("waiting", 6)]
     assert db.value("select count(*) from mill.pair") == 12

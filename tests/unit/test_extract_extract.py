@@ -11,35 +11,32 @@ from wats import anchor, image, packed, page, record, warcinfo
 
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.errors import TaskFailed
-from pairmill.workers.extract.extract import Counts, Pair, extract
+from pairmill.workers.extract.extract import Counts, LinkCounts, Pair, extract
+from pairmill.workers.extract.kinds import Wanted
 
 URL = "http://page.example/dir/"
 
 
-def run(data: bytes) -> tuple[list[Pair], Counts]:
+def run(data: bytes, *kinds: str) -> tuple[list[Pair], Counts]:
     counts = Counts()
-    pairs = list(extract(io.BytesIO(data), counts))
-    assert counts.kept == len(pairs)
-    assert counts.links == counts.kept + counts.dropped.total()
+    pairs = list(extract(io.BytesIO(data), counts, Wanted(kinds or ["image"])))
+    for name, kind in counts.kinds.items():
+        assert kind.kept == sum(pair.kind == name for pair in pairs)
+        assert kind.links == kind.kept + kind.duplicates + kind.dropped.total()
     return pairs, counts
 
 
 def test_web_2008_gives_23_urls() -> None:
     pairs, counts = run(shared_file("wat/web-2008.wat.gz").read_bytes())
-    assert len({pair.url for pair in pairs}) == 23
-    assert counts == Counts(
-        records=822,  # with the warcinfo record
-        links=858,
-        kept=612,
-        dropped=Counter(
-            {DropReason.NO_TEXT: 171, DropReason.FILE_TYPE: 68, DropReason.TEXT_TOO_SHORT: 7}
-        ),
-    )
+    assert len({pair.url for pair in pairs}) == len(pairs) == 23
+    dropped = {DropReason.NO_TEXT: 192, DropReason.FILE_TYPE: 47, DropReason.TEXT_TOO_SHORT: 7}
+    images = LinkCounts(links=858, kept=23, duplicates=589, dropped=Counter(dropped))
+    assert counts == Counts(records=822, kinds={"image": images})  # with the warcinfo record
 
 
 def test_common_crawl_pages() -> None:
     pairs, counts = run(shared_file("wat/commoncrawl-pages.wat.gz").read_bytes())
-    assert (counts.links, len(pairs), len({pair.url for pair in pairs})) == (151, 16, 13)
+    assert (counts.links, len(pairs), counts.kinds["image"].duplicates) == (151, 13, 3)
 
 
 def test_a_pair_has_its_key_language_and_licence() -> None:
@@ -57,36 +54,84 @@ def test_the_licence_counts_wherever_it_stands_on_its_page_only() -> None:
     by, zero = (
         f"http://creativecommons.org/{x}/1.0/" for x in ("licenses/by", "publicdomain/zero")
     )
-    one = image("a.jpg", "An apple")
+    one, two, three, four = (image(f"{n}.jpg", "An apple") for n in range(4))
     records = [
         page(URL, [anchor(by), one]),
-        page(URL, [one, anchor(by)]),
-        page(URL, [one, anchor(by)], Link=[anchor(zero)]),
-        page(URL, [one]),
+        page(URL, [two, anchor(by)]),
+        page(URL, [three, anchor(by)], Link=[anchor(zero)]),
+        page(URL, [four]),
     ]
     assert [pair.license for pair in run(packed(records))[0]] == [by, by, zero, None]
 
 
 def test_every_reason_in_its_order() -> None:
     many: list[Any] = [
-        image("", "An apple"),
-        image("data:image/gif;x.gif", ""),
-        image("http://[", ""),
-        image("a" * 2048 + ".gif", ""),
-        image("a.gif", ""),
+        image("", ""),
         image("a.jpg"),
-        image("a.jpg", " &nbsp;\x00"),
+        image("a.gif", " &nbsp;\x00"),
         image("a.jpg", "four"),
-        image("a.jpg", "&lt;&lt;"),
-        image("a.jpg", "x" * 2001),
+        image("data:image/gif;x.gif", "&lt;&lt;"),
+        image("http://[", "x" * 2001),
+        image("", "An apple"),
+        image("data:image/gif;x.gif", "An apple"),
+        image("http://[", "An apple"),
+        image("a" * 2048 + ".gif", "An apple"),
+        image("a.gif", "An apple"),
         image("a.jpg", "fives"),
-        image("a.jpg", "x" * 2000 + " \n"),
+        image("a.jpg", "the same URL again"),
+        image("b.jpg", "x" * 2000 + " \n"),
     ]
     pairs, counts = run(packed([page(URL, many)]))
     assert [len(pair.text) for pair in pairs] == [5, 2000]
     reasons = Counter({reason: 1 for reason in DropReason if reason is not DropReason.REMOVED})
-    reasons[DropReason.NO_TEXT] = reasons[DropReason.TEXT_TOO_SHORT] = 2
-    assert counts.dropped == reasons
+    reasons |= {DropReason.NO_TEXT: 3, DropReason.TEXT_TOO_SHORT: 2}
+    assert counts.kinds["image"] == LinkCounts(14, 2, 1, reasons)
+
+
+def test_of_equal_urls_the_first_is_kept_over_all_pages() -> None:
+    records = [page(URL, [image("a.jpg", f"text {n}"), image(f"{n}.jpg", "other")]) for n in "xyz"]
+    pairs, counts = run(packed(records))
+    assert [pair.text for pair in pairs] == ["text x", "other", "other", "other"]
+    assert counts.kinds["image"].duplicates == 2
+
+
+def test_more_urls_than_are_remembered_are_left_to_the_database(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pairmill.workers.extract.extract.REMEMBERED", 1)
+    pairs, counts = run(packed([page(URL, [image(f"{n}.jpg", "a text") for n in "abab"])]))
+    assert [pair.url[-5] for pair in pairs] == ["a", "b", "b"]
+    assert counts.kinds["image"].duplicates == 1
+
+
+def test_audio_and_video_are_found_by_their_endings() -> None:
+    many = [
+        {"path": "A@/href", "url": "talk.MP3?dl=1#t=3", "text": "", "title": "A long talk"},
+        {"path": "A@/href", "url": "/song.ogg", "text": "A song of &eacute;t&eacute;"},
+        {"path": "VIDEO@/src", "url": "//cdn.example/film.webm", "title": "A short film"},
+        {"path": "A@/href", "url": "silent.mp4"},
+        {"path": "A@/href", "url": "page.html", "text": "A page like any other"},
+        {"path": "A@/href", "url": "mp3", "text": "no ending at all"},
+        image("cover.jpg", "A record's cover"),
+        image("not-a-song.mp3", "An image all the same"),
+    ]
+    data = packed([page(URL, many)])
+    pairs, counts = run(data, "image", "audio", "video")
+    assert [(pair.kind, pair.url, pair.text) for pair in pairs] == [
+        ("audio", f"{URL}talk.MP3?dl=1", "A long talk"),
+        ("audio", "http://page.example/song.ogg", "A song of été"),
+        ("video", "http://cdn.example/film.webm", "A short film"),
+        ("image", f"{URL}cover.jpg", "A record's cover"),
+        ("image", f"{URL}not-a-song.mp3", "An image all the same"),
+    ]
+    assert counts.kinds["video"] == LinkCounts(2, 1, 0, Counter({DropReason.NO_TEXT: 1}))
+    images, _ = run(data)
+    assert images == [pair for pair in pairs if pair.kind == "image"]
+
+
+def test_a_link_kind_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="no link kind smell; there are: image, audio"):
+        Wanted(["image", "smell"])
 
 
 APPLE = page(URL, [image("a.jpg", "An apple")])
@@ -109,12 +154,10 @@ def test_broken_records_are_counted_and_cost_nothing_else() -> None:
         ]
     )
     pairs, counts = run(data)
-    assert [pair.url for pair in pairs] == [f"{URL}a.jpg"] * 3
+    assert [pair.url for pair in pairs] == [f"{URL}a.jpg"]
     assert counts == Counts(
         records=10,
-        links=4,
-        kept=3,
-        dropped=Counter({DropReason.NO_URL: 1}),
+        kinds={"image": LinkCounts(4, 1, 2, Counter({DropReason.NO_TEXT: 1}))},
         bad_records=Counter({"not_json": 1, "not_utf8": 1, "content_length": 1, "header": 1}),
     )
 

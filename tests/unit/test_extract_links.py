@@ -3,7 +3,9 @@ import json
 import pytest
 from wats import Json, anchor, image, page
 
-from pairmill.workers.extract.links import MAX_VALUES, BadRecord, Link, Page, read_links
+from pairmill.workers.extract.links import MAX_VALUES, BadRecord, Link, Page, TextLink, link_reader
+
+read_links = link_reader()
 
 URL = "http://page.example/dir/"
 
@@ -25,9 +27,11 @@ def test_a_page_is_read() -> None:
     ]
     found = read(page(URL, links, Base="/b/", Link=[licence], Title="T"))
     assert (found.url, found.base) == (URL, "/b/")
-    assert list(found.images()) == [
+    assert found.links == [
+        Link("A@/href", "x.html"),
         Link("IMG@/src", "a.jpg", "An apple"),
         Link("IMG@/src", "b.jpg", None),
+        Link("X@/y", "c.jpg", ""),
     ]
     assert found.urls() == ["https://l.example/", "x.html", "a.jpg", "b.jpg", "c.jpg"]
 
@@ -44,7 +48,7 @@ def test_a_page_is_read() -> None:
 def test_the_path_is_found_however_json_writes_it(written: str) -> None:
     body = json.dumps(page(URL, [image("a.jpg", "An apple")])).replace('"IMG@/src"', written)
     assert written in body
-    assert [link.url for link in read(body).images()] == ["a.jpg"]
+    assert [link.url for link in read(body).links] == ["a.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -56,11 +60,10 @@ def test_the_path_is_found_however_json_writes_it(written: str) -> None:
         page(URL, []),
         page(URL, None),
         page(URL, {"path": "IMG@/src"}),
-        page(URL, [anchor("a.jpg"), image("a.jpg", "x", "IMG@/data-src"), image("a.jpg", "x", "")]),
         page(URL, ["IMG@/src", None, 5, [image("a.jpg")]]),
     ],
 )
-def test_a_record_without_image_links_has_no_page(record: Json) -> None:
+def test_a_record_without_links_has_no_page(record: Json) -> None:
     assert read_links(json.dumps(record).encode()) is None
 
 
@@ -84,8 +87,16 @@ def test_json_that_is_no_object_has_no_page(body: bytes) -> None:
     ],
 )
 def test_one_odd_link_does_not_cost_the_page(links: list[object], read_as: tuple[str, str]) -> None:
-    (found,) = read(page(URL, links)).images()
+    (found,) = (link for link in read(page(URL, links)).links if link.path == "IMG@/src")
     assert (found.url, found.alt) == read_as
+
+
+@pytest.mark.parametrize("odd", [[], [5], [{"path": ["x"]}]])
+def test_texts_are_read_where_they_are_asked_for(odd: list[object]) -> None:
+    link = {"path": "A@/href", "url": "a.mp3", "text": "A song", "title": "t"}
+    found = link_reader({"text", "alt"})(json.dumps(page(URL, [link, *odd])).encode())
+    assert found is not None
+    assert found.links[0] == TextLink("A@/href", "a.mp3", None, "A song", "t")
 
 
 @pytest.mark.parametrize(

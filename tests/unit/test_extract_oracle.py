@@ -23,8 +23,9 @@ URL = "http://page.example/dir/"
 def run(data: bytes) -> tuple[list[Pair], Counts]:
     counts = Counts()
     pairs = list(extract(io.BytesIO(data), counts))
-    assert counts.kept == len(pairs)
-    assert counts.links == counts.kept + counts.dropped.total()
+    images = counts.kinds["image"]
+    assert images.kept == len(pairs)
+    assert images.links == images.kept + images.duplicates + images.dropped.total()
     return pairs, counts
 
 
@@ -134,11 +135,13 @@ def oracle(data: bytes) -> tuple[list[Row], Counter[str]]:
             counts["links"] += 1
             url = oracle_image(base, link.get("url") or "")
             text = oracle_text(link.get("alt") or "")
-            if ":" not in url:
-                counts[url] += 1
-            elif len(text) < 5 or len(text) > 2000:
+            if len(text) < 5 or len(text) > 2000:
                 reason = "text_too_long" if text[5:] else "text_too_short" if text else "no_text"
                 counts[reason] += 1
+            elif ":" not in url:
+                counts[url] += 1
+            elif url in (row[0] for row in rows):
+                counts["duplicates"] += 1
             else:
                 rows.append((url, text, license_url))
     return rows, counts
@@ -148,8 +151,9 @@ def assert_as_oracle(data: bytes) -> None:
     pairs, counts = run(data)
     rows, expected = oracle(data)
     assert [(p.url, p.text, p.license) for p in pairs] == rows
-    found = {"links": counts.links} | {r.value: n for r, n in counts.dropped.items()}
-    assert Counter(found) == expected
+    images = counts.kinds["image"]
+    found = {r.value: n for r, n in images.dropped.items()}
+    assert Counter(found) + Counter(links=images.links, duplicates=images.duplicates) == expected
     assert (counts.bad_records, counts.ended_early) == (Counter(), None)
 
 

@@ -5,6 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pairmill.schema.outcomes import DropReason
+from pairmill.workers.extract.kinds import IMAGE
 from pairmill.workers.extract.urls import MAX_REFERENCE, Base
 
 PAGE = "http://host.example/dir/page.html?q=/x/"
@@ -64,23 +65,23 @@ def test_a_link_is_resolved(reference: str, url: str) -> None:
     ],
 )
 def test_a_link_is_dropped_for_its_reason(reference: str, reason: DropReason) -> None:
-    answer = Base(PAGE).resolve_image(reference)
+    answer = Base(PAGE).resolve_file(reference, IMAGE.refused)
     assert isinstance(answer, DropReason)
     assert answer is reason
 
 
 @pytest.mark.parametrize("reference", ["a.svg.jpg", "gif", "a.jpg?b=c.gif", "a.gif/", "a.gif;x"])
 def test_only_the_end_of_the_path_is_a_file_type(reference: str) -> None:
-    assert not isinstance(Base(PAGE).resolve_image(reference), DropReason)
+    assert not isinstance(Base(PAGE).resolve_file(reference, IMAGE.refused), DropReason)
 
 
 def test_the_length_is_that_of_the_resolved_url_without_fragment() -> None:
     base = Base("http://h.example/")
     longest = "a" * (2_048 - len("http://h.example/"))
-    assert base.resolve_image(f"{longest}#{'f' * 99}") == f"http://h.example/{longest}"
-    assert base.resolve_image(f"{longest}a") is DropReason.URL_TOO_LONG
-    assert base.resolve_image("é" * len(longest)) == "http://h.example/" + "é" * len(longest)
-    assert base.resolve_image("../" * 700 + "a.jpg") == "http://h.example/a.jpg"
+    assert base.resolve_file(f"{longest}#{'f' * 99}", ()) == f"http://h.example/{longest}"
+    assert base.resolve_file(f"{longest}a", ()) is DropReason.URL_TOO_LONG
+    assert base.resolve_file("é" * len(longest), ()) == "http://h.example/" + "é" * len(longest)
+    assert base.resolve_file("../" * 700 + "a.jpg", ()) == "http://h.example/a.jpg"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_joining_by_hand_gives_what_urljoin_gives(base: str, reference: str) -> 
 @given(st.text(st.characters() | st.characters(categories=["Cs", "Cc"])), st.text())
 def test_any_reference_gives_a_storable_url_or_a_reason(reference: str, page: str) -> None:
     for base in (Base("http://h.example/a/b"), Base(page, reference)):
-        answer = base.resolve_image(reference)
+        answer = base.resolve_file(reference, IMAGE.refused)
         if not isinstance(answer, DropReason):
             assert answer.encode().startswith((b"http://", b"https://"))
             assert not any(c <= " " for c in answer)

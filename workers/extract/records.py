@@ -23,7 +23,7 @@ MAX_BODY = 16 * 1024 * 1024
 
 _VERSION = re.compile(rb"WARC/\d\.\d+\r\n")
 _NEXT = b"\r\nWARC/"
-# of a header in lower case: re.I would take ten times as long
+# headers are in lower case: re.I would take ten times as long
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n")
 _MEMBER = b"\x1f\x8b\x08"  # how a gzip member begins: RFC 1952, 2.3.1
 _TRIAL = 4096  # bytes that show whether a record begins where a member seems to
@@ -41,7 +41,8 @@ class Readable(Protocol):
 class Record:
     """A WARC record, or what is known of a broken one.
 
-    header: the bytes up to and including the empty line. body: the record's block.
+    header: the bytes up to and including the empty line, in lower case. body: the record's
+    block.
     bad: None, or why there is no body: ``header`` (no whole WARC header below 64 KiB),
     ``content_length`` (missing, no number, or not where the record ends), ``too_large``
     (above 16 MiB), ``gzip`` (damaged; the next whole member is found again).
@@ -220,7 +221,7 @@ class WarcRecords:
             del self._buffer[:1]
             self._skip()
             return Record(b"", b"", "header")
-        length = _CONTENT_LENGTH.search(header.lower())
+        length = _CONTENT_LENGTH.search(header)
         size = int(length[1]) if length else -1
         if 0 <= size <= MAX_BODY and self._ends_after(size):
             return Record(header, self._take(size))
@@ -240,7 +241,7 @@ class WarcRecords:
         self._cut_off = end < 0 and len(self._buffer) < MAX_HEADER
         if not 0 <= end < MAX_HEADER or self._buffer.find(_NEXT, 0, end) >= 0:
             return None
-        return self._take(end + 4)
+        return self._take(end + 4).lower()
 
     def _ends_after(self, size: int) -> bool:
         """Is the record's end where its Content-Length says?"""

@@ -9,7 +9,6 @@ MAX_LENGTH = 2_048  # characters of a resolved URL
 # A longer reference is not resolved: urlsplit keeps its last 128 arguments in memory, and
 # data: URIs have megabytes.
 MAX_REFERENCE = 16_384
-NOT_PHOTOGRAPHS = (".svg", ".gif", ".ico")
 
 _C0_OR_SPACE = "".join(map(chr, range(0x21)))
 _TAB_OR_NEWLINE = re.compile("[\t\n\r]")
@@ -31,6 +30,8 @@ _SIMPLE = re.compile(
     rf"|(?P<relative>[A-Za-z0-9_~%+,=@!$&'()*-][A-Za-z0-9._~%+,=@!$&'()*-]*(?:/{_PATH})?{_QUERY})"
 )
 _AUTHORITY: dict[str | None, int] = {"absolute": 8, "network": 2}  # where its // is behind
+# the page's own URL, as nearly all are: scheme, root and directory are its parts
+_SIMPLE_PAGE = re.compile(rf"(?P<root>(?P<scheme>https?)://[a-z0-9.-]+(?::[0-9]{{1,4}})?)(?P<path>/{_PATH}){_QUERY}")
 
 
 class Base:
@@ -42,6 +43,11 @@ class Base:
     """
 
     def __init__(self, page: str, head: str | None = None) -> None:
+        simple = _SIMPLE_PAGE.fullmatch(page) if head is None and len(page) <= MAX_LENGTH else None
+        if simple is not None and _plain(page[8:]):
+            self.url, self._scheme, self._root = page, simple["scheme"], simple["root"]
+            self._directory = self._root + simple["path"][: simple["path"].rfind("/") + 1]
+            return
         self.url = _joined("", _stripped(page)) or ""
         if head is not None:
             base = _joined(self.url, _stripped(head))
@@ -79,15 +85,16 @@ class Base:
         except ValueError:
             return DropReason.BAD_URL
 
-    def resolve_image(self, reference: str) -> str | DropReason:
-        """``resolve``, and the rules for image URLs: at most 2,048 characters
-        (URL_TOO_LONG), and a path that does not end in .svg, .gif or .ico (FILE_TYPE)."""
+    def resolve_file(self, reference: str, refused: tuple[str, ...]) -> str | DropReason:
+        """``resolve``, and the rules for what is to be downloaded: at most 2,048 characters
+        (URL_TOO_LONG), and a path that ends in none of ``refused``, which are in lower case
+        (FILE_TYPE)."""
         url = self.resolve(reference)
         if isinstance(url, DropReason):
             return url
         if len(url) > MAX_LENGTH:
             return DropReason.URL_TOO_LONG
-        if url.partition("?")[0].lower().endswith(NOT_PHOTOGRAPHS):
+        if url.partition("?")[0].lower().endswith(refused):
             return DropReason.FILE_TYPE
         return url
 

@@ -1,16 +1,17 @@
 """The extract worker: a WAT file into rows of inbox.pair, and the counts of what was dropped."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any
-from uuid import UUID
 
 import trio
 
 from pairmill.workers.daemon import Job
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.extract import Counts, Pair, extract
+from pairmill.workers.extract.kinds import Wanted
 from pairmill.workers.extract.reader import open_wat
 from pairmill.workers.extract.records import Readable
 
@@ -34,8 +35,13 @@ class Extract:
         counts = Counts()
         rows = 0
         location = job.payload["location"]
-        with open_wat(location) as stream:
-            pairs = extract(_Watched(stream, job, counts), counts)
+        try:
+            wanted = Wanted(job.payload["link_kinds"])
+        except ValueError as unknown:
+            raise TaskFailed(f"{location}: {unknown}; or upgrade Pairmill", retry=False) from None
+        watch = _Watch(job, counts)
+        with open_wat(location, wait=watch.wait) as stream:
+            pairs = extract(watch.over(stream), counts, wanted)
             try:
                 while chunk := list(islice(_rows(pairs, job.lease_id, rows), ROWS_PER_COPY)):
                     job.queue.copy_pairs(chunk)
@@ -43,34 +49,55 @@ class Extract:
             except TaskFailed as failed:
                 reason = failed.reason if location in failed.reason else f"{location}: {failed}"
                 raise TaskFailed(reason, retry=failed.retry) from None
+        if counts.ended_early and not job.payload["last_try"]:
+            # it may still be being written, or may have lost its end on the way here
+            raise TaskFailed(f"{location} ended early {counts.ended_early}", retry=True)
         job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))
 
 
-class _Watched:
-    """A stream that tells the job, with every read, that the work goes on; and stops when told."""
+class _Watch:
+    """Tells the job that the work goes on, and stops the work when it is told to."""
 
-    def __init__(self, stream: Readable, job: Job, counts: Counts) -> None:
-        self._stream, self._job, self._counts = stream, job, counts
+    def __init__(self, job: Job, counts: Counts) -> None:
+        self._job, self._counts = job, counts
 
-    def read(self, size: int, /) -> bytes:
+    def look(self) -> None:
         trio.from_thread.check_cancelled()
         self._job.progress(self._counts.links, unit="links")
+
+    def wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.look()
+            time.sleep(min(left, 1.0))
+
+    def over(self, stream: Readable) -> Readable:
+        return _Watched(stream, self)
+
+
+class _Watched:
+    """A stream that is looked after with every read."""
+
+    def __init__(self, stream: Readable, watch: _Watch) -> None:
+        self._stream, self._watch = stream, watch
+
+    def read(self, size: int, /) -> bytes:
+        self._watch.look()
         return self._stream.read(size)
 
 
 def _rows(pairs: Iterator[Pair], lease_id: int, first: int) -> Iterator[tuple[Any, ...]]:
     for ordinal, pair in enumerate(pairs, first):
-        yield (
-            lease_id, ordinal, UUID(bytes=pair.url_key), pair.url, pair.text,
-            pair.language, pair.probability, pair.license,
-        )  # fmt: skip
+        yield (lease_id, ordinal, *pair)
 
 
-def count_rows(counts: Counts) -> Iterator[tuple[str, str, int]]:
-    """(stage, name, count), as mill.wat_count keeps them."""
-    yield "records", "", counts.records
-    yield "links", "", counts.links
-    yield from (("dropped", reason.value, count) for reason, count in counts.dropped.items())
-    yield from (("bad_record", name, count) for name, count in counts.bad_records.items())
+def count_rows(counts: Counts) -> Iterator[tuple[str, str, str, int]]:
+    """(link kind, stage, name, count), as mill.wat_count keeps them."""
+    yield "", "records", "", counts.records
+    yield from (("", "bad_record", name, count) for name, count in counts.bad_records.items())
     if counts.ended_early:
-        yield "ended_early", counts.ended_early[:200], 1
+        yield "", "ended_early", counts.ended_early[:200], 1
+    for kind, links in counts.kinds.items():
+        yield kind, "links", "", links.links
+        yield kind, "duplicate", "", links.duplicates
+        yield from ((kind, "dropped", reason.value, n) for reason, n in links.dropped.items())
