@@ -1,9 +1,13 @@
 """WAT files opened where they lie; HTTP from a real server on loopback."""
 
+import base64
+import email.utils
 import functools
+import hashlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -148,8 +152,10 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def read(location: str) -> bytes:
-    with open_wat(location, stall_seconds=20) as stream:
+def read(location: str, waits: list[float] | None = None) -> bytes:
+    """The file; ``waits`` takes the seconds that were to be waited, none of which is."""
+    waits = [] if waits is None else waits
+    with open_wat(location, stall_seconds=20, wait=waits.append) as stream:
         return b"".join(iter(functools.partial(stream.read, 65_536), b""))
 
 
@@ -230,24 +236,108 @@ def test_redirects_are_followed_to_http_only(server: Server, tmp_path: Path) -> 
     assert read(server.serve(status(302, f"{server.url}/whole"))) == WAT
     secret = tmp_path / "secret"
     secret.write_text("secret")
-    with failing(retry=False, saying="status 302"):
+    with failing(retry=True, saying="status 302"):
         read(server.serve(status(302, secret.as_uri())))
-    with failing(retry=False, saying="status 301"):
+    with failing(retry=True, saying="status 301"):
         read(server.serve(status(301, "/a.wat.gz")))
 
 
-@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
-def test_a_refusal_fails_for_good(server: Server, code: int) -> None:
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 408, 410, 500, 502, 504])
+def test_a_refusal_is_tried_again_another_time(server: Server, code: int) -> None:
     url = server.serve(status(code))
-    with failing(retry=False, saying=f"{url} was answered with status {code}"):
-        read(url)
-
-
-@pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
-def test_a_passing_trouble_is_worth_another_try(server: Server, code: int) -> None:
-    url = server.serve(status(code))
+    waits: list[float] = []
     with failing(retry=True, saying=f"{url} was answered with status {code}"):
-        read(url)
+        read(url, waits)
+    assert (len(server.seen), waits) == (1, [])
+
+
+def busy(times: int, code: int = 503, retry_after: str | None = None) -> Answer:
+    """A server that asks for patience so many times, then gives the file."""
+    left = iter(range(times))
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if next(left, None) is None:
+            whole(handler)
+            return
+        handler.send_response(code)
+        if retry_after is not None:
+            handler.send_header("Retry-After", retry_after)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_server_that_is_busy_is_asked_again_after_longer_waits(server: Server, code: int) -> None:
+    waits: list[float] = []
+    assert read(server.serve(busy(reader.MAX_WAITS, code)), waits) == WAT
+    assert len(waits) == reader.MAX_WAITS
+    for number, seconds in enumerate(waits):
+        assert 0.75 <= seconds / (reader.WAIT_SECONDS * 2**number) <= 1.25
+    with failing(retry=True, saying=f"status {code}"):
+        read(server.serve(busy(reader.MAX_WAITS + 1, code)))
+
+
+def test_retry_after_is_kept(server: Server) -> None:
+    waits: list[float] = []
+    assert read(server.serve(busy(1, retry_after="7")), waits) == WAT
+    in_a_minute = email.utils.formatdate(time.time() + 60, usegmt=True)
+    assert read(server.serve(busy(1, retry_after=in_a_minute)), waits) == WAT
+    assert read(server.serve(busy(1, retry_after="Thu, 01 Jan 1970 00:00:00 GMT")), waits) == WAT
+    assert read(server.serve(busy(1, retry_after="soon")), waits) == WAT
+    assert waits[0] == 7
+    assert 55 < waits[1] <= 60
+    assert waits[2] == 0
+    assert 1.5 <= waits[3] <= 2.5
+    with failing(retry=True, saying="status 503"):
+        read(server.serve(busy(1, retry_after="3600")), waits)
+    assert len(waits) == 4
+
+
+def announcing(field: str, value: str, size: int | None = None) -> Answer:
+    """A server that gives a checksum, and breaks off after ``size`` bytes."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Range", f"bytes {start}-{len(WAT) - 1}/{len(WAT)}")
+        handler.send_header("ETag", '"v1"')
+        handler.send_header(field, value)
+        handler.send_header("Content-Length", str(len(WAT) - start))
+        handler.end_headers()
+        handler.wfile.write(WAT[start : start + (size or len(WAT))])
+
+    return answer
+
+
+def digest(algorithm: str, data: bytes = WAT) -> str:
+    return base64.b64encode(hashlib.new(algorithm, data).digest()).decode()
+
+
+@pytest.mark.parametrize(
+    ("field", "form", "algorithm"),
+    [
+        ("Repr-Digest", "md5=:AAAA:, sha-512=:{}:", "sha512"),
+        ("repr-digest", "sha-256=:{}:", "sha256"),
+        ("Digest", "SHA-256={},unixsum=30637", "sha256"),
+        ("Content-MD5", "{}", "md5"),
+        ("x-amz-checksum-sha256", "{}", "sha256"),
+        ("x-goog-hash", "crc32c=n03x6A==,md5={}", "md5"),
+    ],
+)
+def test_a_checksum_is_kept(server: Server, field: str, form: str, algorithm: str) -> None:
+    right, wrong = form.format(digest(algorithm)), form.format(digest(algorithm, b"else"))
+    assert read(server.serve(announcing(field, right))) == WAT
+    assert read(server.serve(announcing(field, right, len(WAT) // 3))) == WAT  # in pieces
+    with failing(retry=True, saying="than announced"):
+        read(server.serve(announcing(field, wrong)))
+
+
+@pytest.mark.parametrize("value", ["", "sha-256", "sha-256=:!!:", "sha-256=:AAAA:", "x=:AAAA:"])
+def test_a_checksum_that_is_none_checks_nothing(server: Server, value: str) -> None:
+    assert read(server.serve(announcing("Repr-Digest", value))) == WAT
+    assert read(server.serve(announcing("x-amz-checksum-sha256", digest("sha256") + "-3"))) == WAT
 
 
 @pytest.mark.parametrize("answer", [cut, cut_chunk, reset])
