@@ -1,11 +1,15 @@
 """How fast new pairs enter: our merge beside the obvious staging table with ON CONFLICT.
 
-    python bench/ingest.py [--rows 50000] [--files 4] [--json]
+    python bench/ingest.py [--rows 50000] [--files 4] [--curve 1e5,1e6,1e7,3e7] [--json]
 
 Both sides in one run, on one embedded server, alternating: files of ``rows`` links, a third
 of which the file before had. Ours is COPY into the inbox, the merge by the steward's function
 (dedupe, dealing, counts, pairs, seen URLs); the other is COPY into an unlogged table and one
 INSERT … ON CONFLICT DO NOTHING of the same columns. Seconds are of the server's statement.
+
+--curve repeats our side with so many URLs known before (random keys, put straight into
+mill.seen_url), and says how many blocks a staged row read from outside the server's own cache,
+and how large the index is.
 """
 
 import json
@@ -64,9 +68,50 @@ def obvious(connection: psycopg.Connection[Any], number: int, rows: int) -> floa
     return time.perf_counter() - begun
 
 
+def know(db: Database, total: int) -> None:
+    """Have at least so many URLs known."""
+    missing = total - db.value("select count(*) from mill.seen_url")
+    step = 2_000_000  # sorted, a step at a time: an index that grows in order of its keys is dense
+    for first in range(0, missing, step):
+        db.admin.execute(
+            "insert into mill.seen_url select k, 0, 0 from"
+            " (select md5(random()::text || g)::uuid as k from generate_series(1, %s) g) s"
+            " order by k",
+            (min(step, missing - first),),
+        )
+    db.admin.execute("vacuum analyze mill.seen_url")
+    db.admin.execute("checkpoint")
+
+
+def curve(db: Database, steps: list[int], rows: int, first: int) -> list[dict[str, Any]]:
+    read = "select blks_read from pg_stat_database where datname = current_database()"
+    size = (
+        "select sum(pg_relation_size(i.indexrelid)) from pg_index i"
+        " join pg_inherits h on h.inhrelid = i.indrelid"
+        " where h.inhparent = 'mill.seen_url'::regclass"
+    )
+    points = []
+    for known in steps:
+        know(db, known)
+        before, seconds = db.value(read), []
+        for _ in range(3):
+            seconds.append(ours(db, first, rows))
+            first += 1
+        points.append(
+            {
+                "known_urls": known,
+                "rows_per_s": round(rows / statistics.median(seconds)),
+                "blocks_read_a_row": round((db.value(read) - before) / (3 * rows), 3),
+                "index_mb": round(db.value(size) / 2**20),
+            }
+        )
+    return points
+
+
 def main(
     rows: int = typer.Option(50_000, help="Links in a file."),
     files: int = typer.Option(4, help="Files for each side."),
+    curve_at: str = typer.Option("", "--curve", help="Known URLs to measure at, with commas."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object."),
 ) -> None:
     """Print rows per second of both, and the ratio."""
@@ -94,6 +139,9 @@ def main(
             "obvious_rows_per_s": round(rate["obvious"]),
             "ratio": round(rate["ours"] / rate["obvious"], 2),
         }
+        if curve_at:
+            steps = [int(float(known)) for known in curve_at.split(",")]
+            result["curve"] = curve(db, steps, rows, files)
     if as_json:
         print(json.dumps(result))
     else:

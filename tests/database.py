@@ -126,7 +126,9 @@ class Database:
 
 
 def pair_rows(lease_id: int, urls: Sequence[str], text: str = "a text") -> list[tuple[Any, ...]]:
-    return [(lease_id, i, key(u).bytes, u, text, "en", 0.9, None, "image") for i, u in enumerate(urls)]
+    return [
+        (lease_id, i, key(u).bytes, u, text, "en", 0.9, None, "image") for i, u in enumerate(urls)
+    ]
 
 
 def score_rows(

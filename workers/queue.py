@@ -138,7 +138,8 @@ class Queue:
 
     def copy_pairs(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Rows of inbox.pair: (lease_id, ordinal, url_key (16 bytes), url, text, language,
-        probability, license, link_kind). A repeat after a lost answer would double them; submit_extract finds out."""
+        probability, license, link_kind). A repeat after a lost answer would double them;
+        submit_extract finds out."""
         self._copy_in(COPY_PAIRS, PAIR_TYPES, rows)
 
     def submit_extract(

@@ -105,7 +105,7 @@ def test_counts_that_do_not_add_up_are_refused(db: Database) -> None:
     ):
         with pytest.raises(Malformed):
             queue.submit_extract(claim.lease_id, rows, stages)
-    good = [links[:3] + (6,), ("image", "dropped", "no_text", 2), ("", "records", "", 1)]
+    good = [(*links[:3], 6), ("image", "dropped", "no_text", 2), ("", "records", "", 1)]
     good.append(("image", "duplicate", "", 1))
     first = queue.submit_extract(claim.lease_id, 3, good)
     assert queue.submit_extract(claim.lease_id, 3, good) == first  # the answer was lost
@@ -174,7 +174,9 @@ def test_a_host_has_no_more_of_a_batch_than_of_what_is_dealt_together(db: Databa
     """Open batches x batch size pairs are dealt together: 8 x 250, of which one file of 500 is a
     quarter. That file is of one host alone, and no batch of 250 has more than a third of it."""
     small_batches(db, size=250, open_at_most=8)
-    db.admin.execute("select mill.add_wat(null, array(select 'later' || i from generate_series(1, 9) i))")
+    db.admin.execute(
+        "select mill.add_wat(null, array(select 'later' || i from generate_series(1, 9) i))"
+    )
     db.admin.execute("update mill.task set ready_at = 'infinity' where state = 'ready'")
     for i in range(8):
         host = "big" if i in (2, 6) else f"small{i}-{{}}"

@@ -38,7 +38,14 @@ def scored(db: Database) -> Database:
     assert claim
     queue, _ = db.queue("extract")
     rows = [
-        (*row[:4], f"text number {i}", LANGUAGES[i % 6], 0.9, "http://licence/" if i % 2 else None, "image")
+        (
+            *row[:4],
+            f"text number {i}",
+            LANGUAGES[i % 6],
+            0.9,
+            "http://licence/" if i % 2 else None,
+            "image",
+        )
         for i, row in enumerate(pair_rows(claim.lease_id, URLS))
     ]
     queue.copy_pairs(rows)

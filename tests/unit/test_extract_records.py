@@ -222,7 +222,9 @@ def test_damage_anywhere_costs_records_and_raises_nothing(
     found, ended = read(whole[:at] + damage + rest)
     if whole.startswith(b"WARC") and at > len(ONE):
         assert found[0] == bodies(ONE)[0]
-    assert all(isinstance(one, bytes) or one in ("header", "content_length", "gzip") for one in found)
+    assert all(
+        isinstance(one, bytes) or one in ("header", "content_length", "gzip") for one in found
+    )
     assert ended is None or "trunc" in ended or "gzip" in ended
 
 

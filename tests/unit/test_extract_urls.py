@@ -158,3 +158,31 @@ def test_any_reference_gives_a_storable_url_or_a_reason(reference: str, page: st
             assert answer.encode().startswith((b"http://", b"https://"))
             assert not any(c <= " " for c in answer)
             assert "#" not in answer
+
+
+# Resolution is RFC 3986's. The WHATWG URL standard, which browsers follow, gives the third form;
+# a downloader sends what both mean, but for the first four a browser asks for another file.
+@pytest.mark.parametrize(
+    ("reference", "ours", "whatwg"),
+    [
+        ("\\a\\b.jpg", "http://host.example/dir/\\a\\b.jpg", "http://host.example/a/b.jpg"),
+        ("%2e%2e/a.jpg", "http://host.example/dir/%2e%2e/a.jpg", "http://host.example/a.jpg"),
+        ("http:///o.example/a.jpg", DropReason.BAD_URL, "http://o.example/a.jpg"),
+        ("http://0x7f.1/a.jpg", "http://0x7f.1/a.jpg", "http://127.0.0.1/a.jpg"),
+        ("http://o%2eexample/a.jpg", DropReason.BAD_URL, "http://o.example/a.jpg"),
+        ("http://o.example/a/../b.jpg", "http://o.example/a/../b.jpg", "http://o.example/b.jpg"),
+        ("Ä.jpg", "http://host.example/dir/Ä.jpg", "http://host.example/dir/%C3%84.jpg"),
+        (
+            'a"<b>.jpg',
+            'http://host.example/dir/a"<b>.jpg',
+            "http://host.example/dir/a%22%3Cb%3E.jpg",
+        ),
+        ("http://bücher.example/", "http://bücher.example/", "http://xn--bcher-kva.example/"),
+        ("http://o.example:80/", "http://o.example:80/", "http://o.example/"),
+        ("http://o.example", "http://o.example", "http://o.example/"),
+    ],
+)
+def test_where_rfc_3986_and_the_url_standard_differ(
+    reference: str, ours: str | DropReason, whatwg: str
+) -> None:
+    assert Base(PAGE).resolve(reference) == ours != whatwg

@@ -57,7 +57,9 @@ class Wanted:
             listed = ", ".join(KINDS)
             raise ValueError(f"no link kind {', '.join(unknown)}; there are: {listed}")
         self.kinds = tuple(kind for kind in KINDS.values() if kind.name in wanted)
-        self._by_path: dict[str | None, LinkKind] = {path: kind for kind in reversed(self.kinds) for path in kind.paths}
+        self._by_path: dict[str | None, LinkKind] = {
+            path: kind for kind in reversed(self.kinds) for path in kind.paths
+        }
         self._by_ending = {
             ending: kind
             for kind in reversed(self.kinds)

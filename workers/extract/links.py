@@ -77,9 +77,7 @@ class _Response(msgspec.Struct, Generic[AnyLink], gc=False):
 
 
 class _Payload(msgspec.Struct, Generic[AnyLink], gc=False):
-    response: _Response[AnyLink] | None = msgspec.field(
-        default=None, name="HTTP-Response-Metadata"
-    )
+    response: _Response[AnyLink] | None = msgspec.field(default=None, name="HTTP-Response-Metadata")
 
 
 class _Headers(msgspec.Struct, gc=False):

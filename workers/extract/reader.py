@@ -50,7 +50,7 @@ def open_wat(
     location can never be read (no such local file, not a URL), else with retry: a status that
     is no success (also 404 and 403: mirrors come and go, and S3 says 403 when it means
     later), a connection that is refused, broken or silent, a body that is shorter than
-    announced or is not what its checksum says (Repr-Digest, Digest, Content-MD5, S3's and Google's).
+    announced or is not what its checksum says (``checksum.Checksum``).
     """
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", location)
     match scheme and scheme[1].lower():
@@ -68,6 +68,11 @@ def open_wat(
         yield opened
     finally:
         opened.close()
+
+
+def is_remote(location: str) -> bool:
+    """Does a location lie on another machine?"""
+    return "://" in location and not location.lower().startswith("file:")
 
 
 class _Source:
@@ -160,9 +165,7 @@ def _open_http(location: str, url: str, stall_seconds: float, wait: Wait) -> _So
     return _Source(location, body.read, body.close)
 
 
-def _patiently(
-    ask: Callable[[], http.client.HTTPResponse], wait: Wait
-) -> http.client.HTTPResponse:
+def _patiently(ask: Callable[[], http.client.HTTPResponse], wait: Wait) -> http.client.HTTPResponse:
     """The answer, asked for again while the server asks for patience. Raises as ``ask`` does."""
     for number in range(MAX_WAITS + 1):
         try:
@@ -231,7 +234,9 @@ class _Body:
                 self._checksum.update(data)
                 if not data and not self._checksum.fits():
                     name = self._checksum.name
-                    raise http.client.HTTPException(f"what arrived has another {name} than announced")
+                    raise http.client.HTTPException(
+                        f"what arrived has another {name} than announced"
+                    )
                 self._offset += len(data)
                 self._breaks = 0 if data else self._breaks
                 return data

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from isal import isal_zlib
 
+GzipError: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub is wrong
 CHUNK = 64 * 1024  # bytes read at once
 # bytes inflated at once: what of it belongs to the next member is copied, and members are small
 PIECE = 8 * 1024
@@ -103,15 +104,15 @@ class _Members:
     def read(self) -> bytes:
         """More bytes of this member; ``b""`` at its end."""
         if self.plain:
-            out, self._raw = self._raw or self._stream.read(CHUNK), b""
-            return out
+            plain, self._raw = self._raw or self._stream.read(CHUNK), b""
+            return plain
         while self._inflate is not None:
             if not self._need(1):
                 raise _Truncated("truncated: the file ends inside a gzip member")
             piece = self._raw[self._at : self._at + PIECE]
             try:
                 out: bytes = self._inflate.decompress(piece, INFLATE)
-            except isal_zlib.error as error:
+            except GzipError as error:
                 raise _Damaged(f"damaged gzip data ({error})") from None
             if self._inflate.eof:
                 unused, self._inflate = len(self._inflate.unused_data), None
@@ -149,7 +150,7 @@ class _Members:
 def _begins_record(raw: bytes) -> bool:
     try:
         return bool(isal_zlib.decompressobj(wbits=31).decompress(raw, 5) == b"WARC/")
-    except isal_zlib.error:
+    except GzipError:
         return False
 
 

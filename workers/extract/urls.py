@@ -31,7 +31,9 @@ _SIMPLE = re.compile(
 )
 _AUTHORITY: dict[str | None, int] = {"absolute": 8, "network": 2}  # where its // is behind
 # the page's own URL, as nearly all are: scheme, root and directory are its parts
-_SIMPLE_PAGE = re.compile(rf"(?P<root>(?P<scheme>https?)://[a-z0-9.-]+(?::[0-9]{{1,4}})?)(?P<path>/{_PATH}){_QUERY}")
+_SIMPLE_PAGE = re.compile(
+    rf"(?P<root>(?P<scheme>https?)://[a-z0-9.-]+(?::[0-9]{{1,4}})?)(?P<path>/{_PATH}){_QUERY}"
+)
 
 
 class Base:

@@ -12,7 +12,7 @@ from pairmill.workers.daemon import Job
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.extract import Counts, Pair, extract
 from pairmill.workers.extract.kinds import Wanted
-from pairmill.workers.extract.reader import open_wat
+from pairmill.workers.extract.reader import is_remote, open_wat
 from pairmill.workers.extract.records import Readable
 
 ROWS_PER_COPY = 20_000  # about 5 MB; a COPY pins xmin as long as it lasts
@@ -49,8 +49,8 @@ class Extract:
             except TaskFailed as failed:
                 reason = failed.reason if location in failed.reason else f"{location}: {failed}"
                 raise TaskFailed(reason, retry=failed.retry) from None
-        if counts.ended_early and not job.payload["last_try"]:
-            # it may still be being written, or may have lost its end on the way here
+        if counts.ended_early and is_remote(location) and not job.payload["last_try"]:
+            # it may have lost its end on the way here; the last time, what there is counts
             raise TaskFailed(f"{location} ended early {counts.ended_early}", retry=True)
         job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))
 
