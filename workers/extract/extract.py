@@ -19,9 +19,9 @@ from pairmill.workers.extract.urls import Base
 
 _METADATA = re.compile(rb"\r\nwarc-type:[ \t]*metadata[ \t]*\r\n")
 _JSON = re.compile(rb"\r\ncontent-type:[ \t]*application/json\b")
-# URLs of one file that are remembered, about 90 bytes each; a file of Common Crawl has fewer.
-# What is not remembered is found out by the database.
-REMEMBERED = 1_000_000
+# URLs of one file that are remembered, about 100 bytes each; a file of Common Crawl has about
+# 400,000 with a text. What is not remembered is found out by the database.
+REMEMBERED = 500_000
 
 
 class Pair(NamedTuple):
@@ -79,8 +79,8 @@ def extract(stream: Readable, counts: Counts, wanted: Wanted | None = None) -> I
 
     wanted: which kinds of links; images by default. A broken record, or the rest of a file
     that cannot be read on, is lost and stands in ``counts``; nothing else is lost by it.
-    Memory stays below 300 MB whatever the file. Of a file with more than a million URLs some
-    duplicates may be given.
+    Memory stays below 300 MB whatever the file. Of a file with more than half a million URLs
+    some duplicates may be given.
 
     Raises TaskFailed (no retry) where not one record of a WAT was found: an empty file, an
     error page, a WARC of another kind. Errors of the stream pass through.
@@ -136,11 +136,10 @@ class _Pairs:
         self._detect = detect
         self._seen: set[bytes] = set()
 
-    def of(self, page: Page) -> list[Pair]:
+    def of(self, page: Page) -> Iterator[Pair]:
         found = self._wanted(page.links)
-        pairs: list[Pair] = []
         if not found:
-            return pairs
+            return
         base = Base(page.url, page.base)
         license_url: str | None = None
         license_known = False
@@ -162,8 +161,7 @@ class _Pairs:
                 license_url, license_known = find_license(page.urls(), base), True
             counts.kept += 1
             language, probability = self._detect(words)
-            pairs.append(Pair(key, url, words, language, probability, license_url, kind.name))
-        return pairs
+            yield Pair(key, url, words, language, probability, license_url, kind.name)
 
 
 def _check(link: Link, kind: LinkKind, base: Base) -> tuple[str, str] | DropReason:

@@ -1,0 +1,41 @@
+"""Extraction's memory, on files that are made to fill it."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from wats import image, packed, page
+
+from pairmill.workers.extract.records import MAX_BODY
+
+EXTRACT = """
+import resource, sys
+from pairmill.workers.extract.extract import Counts, extract
+counts = Counts()
+with open(sys.argv[1], "rb") as file:
+    pairs = sum(1 for _ in extract(file, counts))
+print(pairs, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.parametrize("links", [1, 290_000])
+def test_a_process_stays_below_300_megabytes(links: int, tmp_path: Path) -> None:
+    """Two records as long as is read, of links as short as a pair's can be, or of one long link."""
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss == 0:
+        pytest.skip("this system does not say how much memory a process took")
+    records = []
+    for name in "ab":
+        many = [image(f"{name}{n:x}", "words") for n in range(links)]
+        many.append(image("a", "x" * (MAX_BODY - 1_000 - len(json.dumps(many)))))
+        records.append(page("http://h/", many))
+    path = tmp_path / "a.wat.gz"
+    path.write_bytes(packed(records))
+    done = subprocess.run(
+        [sys.executable, "-c", EXTRACT, str(path)], check=True, capture_output=True, text=True
+    )
+    pairs, peak = map(int, done.stdout.split())
+    assert pairs == 2 * links
+    assert peak < 300e6
