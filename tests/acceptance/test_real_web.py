@@ -23,7 +23,7 @@ def test_web_of_2008(db: Database, line: Line, tmp_path: Path) -> None:
     status = line.status()
     assert status["records"] == 822
     assert status["links"] == 858
-    assert status["dropped"] == {"no_text": 171, "file_type": 68, "text_too_short": 7}
+    assert status["dropped"] == {"no_text": 192, "file_type": 47, "text_too_short": 7}
     assert status["duplicates"] == 589
     assert sum(status["pairs"].values()) == 23
     assert status["fetched"] == {"http_error": 13, "success": 10}
