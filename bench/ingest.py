@@ -8,10 +8,12 @@ of which the file before had. Ours is COPY into the inbox, the merge by the stew
 INSERT … ON CONFLICT DO NOTHING of the same columns. Seconds are of the server's statement.
 
 --curve repeats our side with so many URLs known before (random keys, put straight into
-mill.seen_url), and says how many blocks a staged row read from outside the server's own cache,
-and how large the index is.
+mill.seen_url): as it is, with the steward's Bloom filter, and with one that is trusted. It says
+how many blocks a staged row read from outside the server's own cache, and how large the index is.
 """
 
+import functools
+import itertools
 import json
 import os
 import platform
@@ -19,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from database import Database, new_database, pair_rows
 from pairmill.schema.embedded import embedded
 from pairmill.schema.tables.inbox import inbox_pair
 from pairmill.workers.queue import PAIR_TYPES
+from pairmill.workers.steward.url_filter import UrlFilter
 
 
 def urls(number: int, rows: int) -> list[str]:
@@ -42,7 +46,9 @@ def urls(number: int, rows: int) -> list[str]:
     ]
 
 
-def ours(db: Database, number: int, rows: int) -> float:
+def ours(
+    db: Database, number: int, rows: int, accept: Callable[[Database], Any] = Database.accept_all
+) -> float:
     db.add_wat(f"{number}.wat")
     claim = db.claim("extract")
     assert claim
@@ -50,7 +56,7 @@ def ours(db: Database, number: int, rows: int) -> float:
     queue.copy_pairs(pair_rows(claim.lease_id, urls(number, rows)))
     queue.submit_extract(claim.lease_id, rows, [("image", "links", "", rows)])
     begun = time.perf_counter()
-    db.accept_all()
+    accept(db)
     return time.perf_counter() - begun
 
 
@@ -83,7 +89,8 @@ def know(db: Database, total: int) -> None:
     db.admin.execute("checkpoint")
 
 
-def curve(db: Database, steps: list[int], rows: int, first: int) -> list[dict[str, Any]]:
+def curve(db: Database, steps: list[int], rows: int) -> list[dict[str, Any]]:
+    """Rows a second without a filter, with one, and with one that is trusted, in turn."""
     read = "select blks_read from pg_stat_database where datname = current_database()"
     size = (
         "select sum(pg_relation_size(i.indexrelid)) from pg_index i"
@@ -91,21 +98,30 @@ def curve(db: Database, steps: list[int], rows: int, first: int) -> list[dict[st
         " where h.inhparent = 'mill.seen_url'::regclass"
     )
     points = []
+    number = itertools.count(1_000)
     for known in steps:
         know(db, known)
-        before, seconds = db.value(read), []
-        for _ in range(3):
-            seconds.append(ours(db, first, rows))
-            first += 1
-        points.append(
-            {
-                "known_urls": known,
+        point: dict[str, Any] = {"known_urls": known, "index_mb": round(db.value(size) / 2**20)}
+        for name, trusted in (("none", None), ("filter", False), ("trusted", True)):
+            accept = Database.accept_all
+            if trusted is not None:
+                url_filter = UrlFilter(Path("unsaved"), trusted=trusted)
+                url_filter.build(db.queue("steward")[0])
+                accept = functools.partial(accept_filtered, url_filter)
+            before = db.value(read)
+            seconds = [ours(db, next(number), rows, accept) for _ in range(3)]
+            point[name] = {
                 "rows_per_s": round(rows / statistics.median(seconds)),
                 "blocks_read_a_row": round((db.value(read) - before) / (3 * rows), 3),
-                "index_mb": round(db.value(size) / 2**20),
             }
-        )
+        points.append(point)
     return points
+
+
+def accept_filtered(url_filter: UrlFilter, db: Database) -> None:
+    filtered = url_filter.accept_next(db.queue("steward")[0])
+    assert filtered
+    assert filtered.used
 
 
 def main(
@@ -141,7 +157,7 @@ def main(
         }
         if curve_at:
             steps = [int(float(known)) for known in curve_at.split(",")]
-            result["curve"] = curve(db, steps, rows, files)
+            result["curve"] = curve(db, steps, rows)
     if as_json:
         print(json.dumps(result))
     else:

@@ -48,6 +48,10 @@ COPY_SCORES = (
 Answer = TypeVar("Answer")
 
 
+# (submission, kind, rows, why it was rejected or None)
+Accepted = tuple[int, str, int, str | None]
+
+
 @dataclass(frozen=True)
 class Hello:
     instance_id: int
@@ -191,9 +195,46 @@ class Queue:
 
     # ---- steward -----------------------------------------------------------------------------
 
-    def accept_next(self) -> tuple[int, str, int, str | None] | None:
-        """(submission, kind, rows, why it was rejected or None); None when nothing waits."""
+    def accept_next(self) -> Accepted | None:
+        """Accept the oldest submission; None when nothing waits."""
         return self._row("select * from api.accept_next_v1()", ())
+
+    def accept_filtered(
+        self, submission_id: int, merge_number: int, unknown: bytes, *, trusted: bool
+    ) -> tuple[Accepted | None, bool]:
+        """Accept the oldest submission, by what a filter says where that is ``submission_id``.
+
+        unknown: keys that are certainly new, 16 bytes each. Gives what was accepted, None
+        where the filter was wrong; and whether it was gone by.
+        """
+        call = "select * from api.accept_next_v2(%s, %s, %b, %s)"
+        row = self._row(call, (submission_id, merge_number, unknown, trusted))
+        if row is None or row[4] is None:
+            return None, False
+        return row[:4], row[4]
+
+    def staged_keys(self) -> tuple[int, int, bytes] | None:
+        """(submission, merge number, its URL keys of 16 bytes) of the extraction that is to be
+        accepted next; None where that is none."""
+        row = self._row("select * from api.staged_keys_v1()", ())
+        return (row[0], row[1], bytes(row[2] or b"")) if row else None
+
+    def merge_number(self) -> int:
+        return int(self._one("select api.merge_number_v1()", ())[0])
+
+    def known_keys(self, remainder: int) -> Iterator[bytes]:
+        """The keys of one of the 16 partitions of mill.seen_url, 16 bytes each."""
+        statement = f"copy (select * from api.known_keys_v1({int(remainder)})) to stdout"
+        # text: 32 hexadecimal digits and four hyphens, and nothing of psycopg's a row
+        with (
+            self._lock, self._translated(), self._connected().cursor() as cursor,
+            cursor.copy(f"{statement} (format text)") as copy,
+        ):  # fmt: skip
+            rest = b""
+            for data in copy:
+                lines = (rest + bytes(data)).split(b"\n")
+                rest = lines.pop()
+                yield from (bytes.fromhex(line.decode().replace("-", "")) for line in lines)
 
     def steward(self, chore: str) -> int:
         """Run one of the steward's chores: expire_leases, sweep_inbox, close_batches,

@@ -16,11 +16,16 @@ delete from mill.submission_extract e
 
 drop function api.submit_extract_v2(bigint, integer, text[], text[], text[], bigint[]);
 drop function mill.open_batches(text, bigint);
-drop function mill.stage_merge(mill.submission);
+drop function mill.stage_merge(mill.submission, uuid[], boolean);
 drop function mill.open_batch(text, integer);
 drop function mill.close_batch(bigint);
 drop function mill.deal(mill.submission, mill.task);
-drop function mill.accept_extract(mill.submission, mill.task);
+drop function mill.accept_extract(mill.submission, mill.task, uuid[], boolean);
+drop function api.accept_next_v2(bigint, bigint, bytea, boolean);
+drop function api.merge_number_v1();
+drop function api.known_keys_v1(integer);
+drop function api.staged_keys_v1();
+drop sequence mill.merge_number;
 drop function mill.count_crawl(bigint, integer);
 drop function mill.add_wat(text, text[], text[]);
 
@@ -253,6 +258,47 @@ as $$
     select count(*)::integer from queued
 $$;
 comment on function mill.add_wat is 'Adds WAT files, and their extract tasks; those known already are left alone. Returns how many were new.';
+
+create or replace function api.accept_next_v1(out submission_id bigint, out kind text, out row_count integer, out rejected_because text)
+returns setof record
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    s mill.submission;
+    t mill.task;
+begin
+    -- unlocked look, then task before submission: the order in which every function locks
+    select * into s from mill.submission x where x.state = 'received' order by x.submission_id limit 1;
+    if not found then
+        return;
+    end if;
+    select * into t from mill.task x where x.task_id = s.task_id for update;
+    select * into s from mill.submission x where x.submission_id = s.submission_id for update;
+    submission_id := s.submission_id;
+    kind := t.kind;
+    row_count := s.row_count;
+    if s.state = 'received' then
+        begin
+            case t.kind
+                when 'extract' then perform mill.accept_extract(s, t);
+                when 'download' then perform mill.accept_download(s, t);
+                when 'score' then perform mill.accept_score(s, t);
+            end case;
+            update mill.submission x set state = 'accepted', decided_at = now() where x.submission_id = s.submission_id;
+            perform mill.settle(t.task_id);
+        exception when data_exception or integrity_constraint_violation then
+            rejected_because := sqlerrm;
+            perform mill.reject(s, sqlerrm);
+        end;
+    end if;
+    return next;
+end
+$$;
+comment on function api.accept_next_v1 is
+    'Accepts the oldest received submission in one transaction: expands it into rows, credits it, ends its task. '
+    'No row when nothing waits. Data that no constraint lets in is rejected, with the reason.';
 
 -- What an accepted submission gave no longer counts, and is queued again.
 create or replace function mill.withdraw(p_submission_id bigint, why text) returns void

@@ -158,7 +158,13 @@ comment on function mill.open_batches is 'Number of buckets to deal these new pa
 -- The new URLs of one extraction: first of its key in the file, not removed, never seen, dealt over
 -- buckets by hash. Read only from the sender's own rows: anybody who may COPY can name any lease.
 -- work_mem: 50,000 rows of a file are sorted twice; on disk that took a sixth of the merge.
-create function mill.stage_merge(s mill.submission, out link_kinds text[], out staged bigint[], out removed bigint[])
+--
+-- unknown: null, or the keys that a filter in front of seen_url has never seen. Those are not looked up;
+-- the others are (trusted false), or are taken for known without a look (trusted true).
+create function mill.stage_merge(
+    s mill.submission, unknown uuid[], trusted boolean,
+    out link_kinds text[], out staged bigint[], out removed bigint[]
+)
 language plpgsql
 set work_mem = '64MB'
 as $$
@@ -188,7 +194,9 @@ begin
              order by i.url_key, i.ordinal) f,
            lateral (select get_byte(uuid_send(f.url_key), 15) % buckets[array_position(link_kinds, f.link_kind)] as bucket) k
      where not exists (select from mill.removal r where r.md5 = f.url_key)
-       and not exists (select from mill.seen_url k where k.url_key = f.url_key);
+       and case when unknown is null then not exists (select from mill.seen_url k where k.url_key = f.url_key)
+                else f.url_key = any (unknown)
+                     or not trusted and not exists (select from mill.seen_url k where k.url_key = f.url_key) end;
 end
 $$;
 comment on function mill.stage_merge is
@@ -285,14 +293,15 @@ as $$
 $$;
 comment on function mill.count_crawl is 'Adds (sign 1) or takes away (-1) what an extraction counted.';
 
-create function mill.accept_extract(s mill.submission, t mill.task) returns void
+create function mill.accept_extract(s mill.submission, t mill.task, unknown uuid[], trusted boolean) returns void
 language plpgsql
 as $$
 declare
     m record;
 begin
     lock table mill.seen_url in share row exclusive mode;  -- one merge at a time
-    select * into m from mill.stage_merge(s);
+    perform nextval('mill.merge_number');
+    select * into m from mill.stage_merge(s, unknown, trusted);
     perform mill.deal(s, t);
     insert into mill.wat_count (submission_id, wat_id, link_kind, stage, name, count)
     select s.submission_id, t.wat_id, c.link_kind, c.stage, c.name, sum(c.count)
@@ -319,6 +328,126 @@ begin
 end
 $$;
 comment on function mill.accept_extract is 'Merges an extraction: dedupes it against every known URL, deals what is new, counts the rest.';
+
+create sequence mill.merge_number as bigint;
+comment on sequence mill.merge_number is 'Rises with every merge and every withdrawal, before mill.seen_url changes.';
+select nextval('mill.merge_number');  -- or the first merge would not change last_value
+
+-- What a steward's filter is made of, and kept in step by: a filter that was made at merge_number n holds
+-- every key as long as the sequence still stands at n.
+create function api.merge_number_v1() returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+begin
+    return (select last_value from mill.merge_number);
+end
+$$;
+comment on function api.merge_number_v1 is 'Number of the newest merge or withdrawal: changes whenever mill.seen_url may have.';
+
+create function api.known_keys_v1(p_remainder integer) returns setof uuid
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+begin
+    return query execute format('select url_key from mill.%I', 'seen_url_h' || lpad(p_remainder::text, 2, '0'));
+end
+$$;
+comment on function api.known_keys_v1 is 'The keys of one of the 16 partitions of mill.seen_url.';
+
+create function api.staged_keys_v1(out submission_id bigint, out merge_number bigint, out keys bytea) returns setof record
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+begin
+    return query
+        select s.submission_id, (select last_value from mill.merge_number),
+               (select string_agg(uuid_send(i.url_key), null) from inbox.pair i
+                 where i.lease_id = s.lease_id and i.worker = (select login from mill.worker x where x.worker_id = s.worker_id))
+          from (select * from mill.submission x where x.state = 'received' order by x.submission_id limit 1) s
+          join mill.task t using (task_id)
+         where t.kind = 'extract';
+end
+$$;
+comment on function api.staged_keys_v1 is
+    'If the next submission to accept is an extraction: its number, the newest merge''s, and its URL keys, 16 bytes each.';
+
+-- p_unknown: 16 bytes each, of the extraction p_submission_id, by a filter that was in step at p_merge_number. It is
+-- used only where that is the next submission and no merge came between: else every key is looked up.
+create function api.accept_next_v2(
+    p_submission_id bigint, p_merge_number bigint, p_unknown bytea, p_trusted boolean,
+    out submission_id bigint, out kind text, out row_count integer, out rejected_because text, out filtered boolean
+)
+returns setof record
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    s mill.submission;
+    t mill.task;
+    unknown uuid[];
+begin
+    -- unlocked look, then task before submission: the order in which every function locks
+    select * into s from mill.submission x where x.state = 'received' order by x.submission_id limit 1;
+    if not found then
+        return;
+    end if;
+    select * into t from mill.task x where x.task_id = s.task_id for update;
+    select * into s from mill.submission x where x.submission_id = s.submission_id for update;
+    submission_id := s.submission_id;
+    kind := t.kind;
+    row_count := s.row_count;
+    filtered := false;
+    if s.state = 'received' then
+        begin
+            case t.kind
+                when 'extract' then
+                    lock table mill.seen_url in share row exclusive mode;  -- the number stands still from here on
+                    if p_submission_id = s.submission_id and p_merge_number = (select last_value from mill.merge_number) then
+                        filtered := true;
+                        unknown := array(select encode(substr(p_unknown, 1 + 16 * i, 16), 'hex')::uuid
+                                           from generate_series(0, length(p_unknown) / 16 - 1) i);
+                    end if;
+                    perform mill.accept_extract(s, t, unknown, p_trusted);
+                when 'download' then perform mill.accept_download(s, t);
+                when 'score' then perform mill.accept_score(s, t);
+            end case;
+            update mill.submission x set state = 'accepted', decided_at = now() where x.submission_id = s.submission_id;
+            perform mill.settle(t.task_id);
+        exception when data_exception or integrity_constraint_violation then
+            -- a filter that was wrong after all is no fault of the submission's: it is looked up in full next
+            if filtered then
+                filtered := null;
+                return next;
+                return;
+            end if;
+            rejected_because := sqlerrm;
+            perform mill.reject(s, sqlerrm);
+        end;
+    end if;
+    return next;
+end
+$$;
+comment on function api.accept_next_v2 is
+    'Accepts the oldest received submission in one transaction: expands it into rows, credits it, ends its task. '
+    'No row when nothing waits. Data that no constraint lets in is rejected, with the reason. '
+    'filtered: whether p_unknown was used; null where it was wrong, and nothing was accepted.';
+
+create or replace function api.accept_next_v1(out submission_id bigint, out kind text, out row_count integer, out rejected_because text)
+returns setof record
+language sql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select a.submission_id, a.kind, a.row_count, a.rejected_because from api.accept_next_v2(null, null, null, false) a
+$$;
+comment on function api.accept_next_v1 is 'accept_next_v2 without a filter.';
 
 create function mill.add_wat(p_crawl text, p_locations text[], p_link_kinds text[] default '{image}') returns integer
 language sql
@@ -365,6 +494,7 @@ begin
             delete from mill.seen_url k using mill.pair p
              where p.submission_id = p_submission_id and k.url_key = p.url_key and k.batch_id = p.batch_id and k.n = p.n;
             lock table mill.seen_url in share row exclusive mode;  -- as a merge does
+            perform nextval('mill.merge_number');
             perform mill.count_crawl(p_submission_id, -1);
             delete from mill.wat_count where submission_id = p_submission_id;
             update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()
@@ -583,10 +713,13 @@ declare
     prefix text := left(current_database(), 40) || '_';
 begin
     execute format('grant execute on function api.submit_extract_v2 to %I', prefix || 'extract');
+    execute format('grant execute on function api.accept_next_v2, api.merge_number_v1, api.known_keys_v1, api.staged_keys_v1 to %I',
+                   prefix || 'steward');
     execute format('grant insert (link_kind) on inbox.pair to %I', prefix || 'extract');
     execute format('grant select on report.crawl to %I', prefix || 'researcher');
 end
 $$;
 
-revoke all on function api.submit_extract_v2, mill.open_batches, mill.stage_merge, mill.open_batch, mill.close_batch,
+revoke all on function api.submit_extract_v2, api.accept_next_v2, api.merge_number_v1, api.known_keys_v1,
+    api.staged_keys_v1, mill.open_batches, mill.stage_merge, mill.open_batch, mill.close_batch,
     mill.deal, mill.accept_extract, mill.count_crawl, mill.add_wat from public;

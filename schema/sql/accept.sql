@@ -58,7 +58,12 @@ end
 $$;
 comment on function mill.reject is 'Throws a received submission away; its positions are asked for again.';
 
-create function api.accept_next_v1(out submission_id bigint, out kind text, out row_count integer, out rejected_because text)
+-- p_unknown: 16 bytes each, of the extraction p_submission_id, by a filter that was in step at p_merge_number. It is
+-- used only where that is the next submission and no merge came between: else every key is looked up.
+create function api.accept_next_v2(
+    p_submission_id bigint, p_merge_number bigint, p_unknown bytea, p_trusted boolean,
+    out submission_id bigint, out kind text, out row_count integer, out rejected_because text, out filtered boolean
+)
 returns setof record
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -67,6 +72,7 @@ declare
     w mill.worker := mill.me('steward');
     s mill.submission;
     t mill.task;
+    unknown uuid[];
 begin
     -- unlocked look, then task before submission: the order in which every function locks
     select * into s from mill.submission x where x.state = 'received' order by x.submission_id limit 1;
@@ -78,16 +84,30 @@ begin
     submission_id := s.submission_id;
     kind := t.kind;
     row_count := s.row_count;
+    filtered := false;
     if s.state = 'received' then
         begin
             case t.kind
-                when 'extract' then perform mill.accept_extract(s, t);
+                when 'extract' then
+                    lock table mill.seen_url in share row exclusive mode;  -- the number stands still from here on
+                    if p_submission_id = s.submission_id and p_merge_number = (select last_value from mill.merge_number) then
+                        filtered := true;
+                        unknown := array(select encode(substr(p_unknown, 1 + 16 * i, 16), 'hex')::uuid
+                                           from generate_series(0, length(p_unknown) / 16 - 1) i);
+                    end if;
+                    perform mill.accept_extract(s, t, unknown, p_trusted);
                 when 'download' then perform mill.accept_download(s, t);
                 when 'score' then perform mill.accept_score(s, t);
             end case;
             update mill.submission x set state = 'accepted', decided_at = now() where x.submission_id = s.submission_id;
             perform mill.settle(t.task_id);
         exception when data_exception or integrity_constraint_violation then
+            -- a filter that was wrong after all is no fault of the submission's: it is looked up in full next
+            if filtered then
+                filtered := null;
+                return next;
+                return;
+            end if;
             rejected_because := sqlerrm;
             perform mill.reject(s, sqlerrm);
         end;
@@ -95,9 +115,19 @@ begin
     return next;
 end
 $$;
-comment on function api.accept_next_v1 is
+comment on function api.accept_next_v2 is
     'Accepts the oldest received submission in one transaction: expands it into rows, credits it, ends its task. '
-    'No row when nothing waits. Data that no constraint lets in is rejected, with the reason.';
+    'No row when nothing waits. Data that no constraint lets in is rejected, with the reason. '
+    'filtered: whether p_unknown was used; null where it was wrong, and nothing was accepted.';
+
+create function api.accept_next_v1(out submission_id bigint, out kind text, out row_count integer, out rejected_because text)
+returns setof record
+language sql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select a.submission_id, a.kind, a.row_count, a.rejected_because from api.accept_next_v2(null, null, null, false) a
+$$;
+comment on function api.accept_next_v1 is 'accept_next_v2 without a filter.';
 
 -- What an accepted submission gave no longer counts, and is queued again.
 create function mill.withdraw(p_submission_id bigint, why text) returns void
@@ -122,6 +152,7 @@ begin
             delete from mill.seen_url k using mill.pair p
              where p.submission_id = p_submission_id and k.url_key = p.url_key and k.batch_id = p.batch_id and k.n = p.n;
             lock table mill.seen_url in share row exclusive mode;  -- as a merge does
+            perform nextval('mill.merge_number');
             perform mill.count_crawl(p_submission_id, -1);
             delete from mill.wat_count where submission_id = p_submission_id;
             update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()

@@ -106,7 +106,13 @@ comment on function mill.open_batches is 'Number of buckets to deal these new pa
 -- The new URLs of one extraction: first of its key in the file, not removed, never seen, dealt over
 -- buckets by hash. Read only from the sender's own rows: anybody who may COPY can name any lease.
 -- work_mem: 50,000 rows of a file are sorted twice; on disk that took a sixth of the merge.
-create function mill.stage_merge(s mill.submission, out link_kinds text[], out staged bigint[], out removed bigint[])
+--
+-- unknown: null, or the keys that a filter in front of seen_url has never seen. Those are not looked up;
+-- the others are (trusted false), or are taken for known without a look (trusted true).
+create function mill.stage_merge(
+    s mill.submission, unknown uuid[], trusted boolean,
+    out link_kinds text[], out staged bigint[], out removed bigint[]
+)
 language plpgsql
 set work_mem = '64MB'
 as $$
@@ -136,7 +142,9 @@ begin
              order by i.url_key, i.ordinal) f,
            lateral (select get_byte(uuid_send(f.url_key), 15) % buckets[array_position(link_kinds, f.link_kind)] as bucket) k
      where not exists (select from mill.removal r where r.md5 = f.url_key)
-       and not exists (select from mill.seen_url k where k.url_key = f.url_key);
+       and case when unknown is null then not exists (select from mill.seen_url k where k.url_key = f.url_key)
+                else f.url_key = any (unknown)
+                     or not trusted and not exists (select from mill.seen_url k where k.url_key = f.url_key) end;
 end
 $$;
 comment on function mill.stage_merge is
@@ -233,14 +241,15 @@ as $$
 $$;
 comment on function mill.count_crawl is 'Adds (sign 1) or takes away (-1) what an extraction counted.';
 
-create function mill.accept_extract(s mill.submission, t mill.task) returns void
+create function mill.accept_extract(s mill.submission, t mill.task, unknown uuid[], trusted boolean) returns void
 language plpgsql
 as $$
 declare
     m record;
 begin
     lock table mill.seen_url in share row exclusive mode;  -- one merge at a time
-    select * into m from mill.stage_merge(s);
+    perform nextval('mill.merge_number');
+    select * into m from mill.stage_merge(s, unknown, trusted);
     perform mill.deal(s, t);
     insert into mill.wat_count (submission_id, wat_id, link_kind, stage, name, count)
     select s.submission_id, t.wat_id, c.link_kind, c.stage, c.name, sum(c.count)
@@ -267,6 +276,55 @@ begin
 end
 $$;
 comment on function mill.accept_extract is 'Merges an extraction: dedupes it against every known URL, deals what is new, counts the rest.';
+
+create sequence mill.merge_number as bigint;
+comment on sequence mill.merge_number is 'Rises with every merge and every withdrawal, before mill.seen_url changes.';
+select nextval('mill.merge_number');  -- or the first merge would not change last_value
+
+-- What a steward's filter is made of, and kept in step by: a filter that was made at merge_number n holds
+-- every key as long as the sequence still stands at n.
+create function api.merge_number_v1() returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+begin
+    return (select last_value from mill.merge_number);
+end
+$$;
+comment on function api.merge_number_v1 is 'Number of the newest merge or withdrawal: changes whenever mill.seen_url may have.';
+
+create function api.known_keys_v1(p_remainder integer) returns setof uuid
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+begin
+    return query execute format('select url_key from mill.%I', 'seen_url_h' || lpad(p_remainder::text, 2, '0'));
+end
+$$;
+comment on function api.known_keys_v1 is 'The keys of one of the 16 partitions of mill.seen_url.';
+
+create function api.staged_keys_v1(out submission_id bigint, out merge_number bigint, out keys bytea) returns setof record
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+begin
+    return query
+        select s.submission_id, (select last_value from mill.merge_number),
+               (select string_agg(uuid_send(i.url_key), null) from inbox.pair i
+                 where i.lease_id = s.lease_id and i.worker = (select login from mill.worker x where x.worker_id = s.worker_id))
+          from (select * from mill.submission x where x.state = 'received' order by x.submission_id limit 1) s
+          join mill.task t using (task_id)
+         where t.kind = 'extract';
+end
+$$;
+comment on function api.staged_keys_v1 is
+    'If the next submission to accept is an extraction: its number, the newest merge''s, and its URL keys, 16 bytes each.';
 
 create function api.close_batches_v1() returns integer
 language plpgsql security definer

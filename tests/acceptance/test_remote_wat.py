@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from database import Database
@@ -50,15 +51,16 @@ def wats() -> Iterator[Server]:
 
 
 def test_a_missing_and_a_cut_file_are_tried_again_then_named(
-    line: Line, db: Database, wats: Server
+    line: Line, db: Database, wats: Server, tmp_path: Path
 ) -> None:
     db.admin.execute("update mill.setting set retry_seconds = 0, max_tries = 3")
     for name in ("missing", "cut", "heals"):
         line.pairmill("wat", "add", f"{wats.url}/{name}.wat.gz")
-    steward = line.start("steward")
+    steward = line.start("steward", "--url-filter", str(tmp_path / "urls.bloom"))
     line.drain("extract")
     steward.terminate()
     steward.wait()
+    assert (tmp_path / "urls.bloom").exists()
     assert wats.asked == {"/missing.wat.gz": 3, "/cut.wat.gz": 3, "/heals.wat.gz": 2}
     status = line.status()
     assert status["wat_files"] == {"done": 2, "parked": 1}

@@ -4,28 +4,38 @@ One is enough; several do no harm, every chore locks what it changes.
 """
 
 import itertools
+from typing import TYPE_CHECKING
 
 import trio
 
 from pairmill.workers.daemon import connected
 from pairmill.workers.progress import Progress
-from pairmill.workers.queue import Queue
+from pairmill.workers.queue import Accepted, Queue
+
+if TYPE_CHECKING:  # it needs rbloom
+    from pairmill.workers.steward.url_filter import UrlFilter
 
 ROUND_SECONDS = 1.0
 CHORES = ("ensure_partitions", "expire_leases", "close_batches", "empty_slots")
 SWEEP_EVERY = 60  # rounds; what it deletes harms nobody meanwhile
 
 
-async def serve(dsn: str, *, drain: bool = False) -> None:
+async def serve(dsn: str, *, drain: bool = False, url_filter: "UrlFilter | None" = None) -> None:
     """Work until stopped, or with ``drain`` until the whole line is empty."""
     async with connected(dsn, "steward") as (queue, hello):
         with Progress(f"steward {hello.name}") as line:
-            await _rounds(queue, line, drain)
+            try:
+                await _rounds(queue, line, drain, url_filter)
+            finally:
+                if url_filter:
+                    url_filter.save()
 
 
-async def _rounds(queue: Queue, line: Progress, drain: bool) -> None:
+async def _rounds(
+    queue: Queue, line: Progress, drain: bool, url_filter: "UrlFilter | None"
+) -> None:
     for number in itertools.count():
-        await _accept_all(queue, line)
+        await _accept_all(queue, line, url_filter)
         for chore in CHORES if number % SWEEP_EVERY else (*CHORES, "sweep_inbox"):
             await trio.to_thread.run_sync(queue.steward, chore)
         if drain and await trio.to_thread.run_sync(queue.drained):
@@ -35,11 +45,18 @@ async def _rounds(queue: Queue, line: Progress, drain: bool) -> None:
         await trio.sleep(ROUND_SECONDS)
 
 
-async def _accept_all(queue: Queue, line: Progress) -> None:
-    while accepted := await trio.to_thread.run_sync(queue.accept_next):
+async def _accept_all(queue: Queue, line: Progress, url_filter: "UrlFilter | None") -> None:
+    while accepted := await trio.to_thread.run_sync(_accept, queue, url_filter):
         submission_id, kind, rows, rejected_because = accepted
         if rejected_because:
             line.say(f"submission {submission_id} ({kind}) rejected: {rejected_because}")
         else:
             line.say(f"submission {submission_id} accepted: {kind}, {rows:,} rows")
         await trio.lowlevel.checkpoint()
+
+
+def _accept(queue: Queue, url_filter: "UrlFilter | None") -> Accepted | None:
+    if url_filter is None:
+        return queue.accept_next()
+    filtered = url_filter.accept_next(queue)
+    return filtered.accepted if filtered else None
