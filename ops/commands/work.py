@@ -108,7 +108,7 @@ def steward(
         None,
         "--url-filter",
         help="Keep a Bloom filter of the known URLs in this file: for when their index has"
-        " outgrown memory. It takes 1.2 bytes of memory a URL, twice that after a rebuild.",
+        " outgrown memory. It takes about 2.4 bytes of memory a URL.",
     ),
     trust_filter: bool = typer.Option(
         False,

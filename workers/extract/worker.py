@@ -36,7 +36,7 @@ class Extract:
         rows = 0
         location = job.payload["location"]
         try:
-            wanted = Wanted(job.payload["link_kinds"])
+            wanted = Wanted(job.payload.get("link_kinds", ["image"]))
         except ValueError as unknown:
             raise TaskFailed(f"{location}: {unknown}; or upgrade Pairmill", retry=False) from None
         watch = _Watch(job, counts)
@@ -49,7 +49,7 @@ class Extract:
             except TaskFailed as failed:
                 reason = failed.reason if location in failed.reason else f"{location}: {failed}"
                 raise TaskFailed(reason, retry=failed.retry) from None
-        if counts.ended_early and is_remote(location) and not job.payload["last_try"]:
+        if counts.ended_early and is_remote(location) and not job.payload.get("last_try", True):
             # it may have lost its end on the way here; the last time, what there is counts
             raise TaskFailed(f"{location} ended early {counts.ended_early}", retry=True)
         job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))
