@@ -40,6 +40,7 @@ from warcio.archiveiterator import ArchiveIterator
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from database import Database, new_database
+from ingest import know, ours
 from wat import IMAGES, LANGUAGES, wat
 
 from pairmill.schema.embedded import Embedded
@@ -50,6 +51,8 @@ from pairmill.workers.extract.records import PIECE
 from pairmill.workers.extract.worker import ROWS_PER_COPY, _rows, count_rows
 
 REAL_BYTES = 300_000_000
+INGEST_ROWS = 50_000  # of a file; see bench/ingest.py, which has more of this
+INGEST_KNOWN = 100_000
 
 
 def gunzip(data: bytes) -> int:
@@ -122,10 +125,9 @@ def cc2dataset(data: bytes) -> int:
     return kept
 
 
-def to_rows(data: bytes, db: Database, name: str) -> tuple[int, float]:
-    """What the worker and the steward do, from the file's bytes to accepted pairs: rows that
-    were staged, and the seconds of the merge alone."""
-    db.add_wat(name)
+def to_rows(data: bytes, db: Database) -> int:
+    """What the worker and the steward do, from the file's bytes to accepted pairs."""
+    db.add_wat()
     claim = db.claim("extract")
     assert claim
     queue, _ = db.queue("extract")
@@ -136,9 +138,8 @@ def to_rows(data: bytes, db: Database, name: str) -> tuple[int, float]:
         queue.copy_pairs(chunk)
         rows += len(chunk)
     queue.submit_extract(claim.lease_id, rows, list(count_rows(counts)))
-    begun = time.perf_counter()
     db.accept_all()
-    return rows, time.perf_counter() - begun
+    return rows
 
 
 def server_seconds(postmaster: int) -> float:
@@ -198,7 +199,6 @@ def main(
     parse_with_language(data)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before
     taken: dict[str, list[float]] = defaultdict(list)
-    merged: list[float] = []
     with tempfile.TemporaryDirectory() as home:
         server = Embedded(Path(home))
         server.start()
@@ -208,10 +208,13 @@ def main(
                 taken[name].append(cpu(side))
             with new_database(server.url()) as db:
                 before, begun = server_seconds(postmaster), time.process_time()
-                rows, merge = to_rows(data, db, "a.wat.gz")
+                rows = to_rows(data, db)
                 client = time.process_time() - begun
                 taken["rows"].append(client + server_seconds(postmaster) - before)
-                merged.append(rows / merge)
+        with new_database(server.url()) as db:
+            know(db, INGEST_KNOWN)
+            merges = [INGEST_ROWS / ours(db, number, INGEST_ROWS) for number in range(5)]
+            new = db.value("select count(*) from mill.pair")
         server.stop()
     seconds = {name: statistics.median(many) * scale for name, many in taken.items()}
     result: dict[str, Any] = {
@@ -228,7 +231,9 @@ def main(
         "rows_core_s_per_300mb": round(seconds["rows"], 2),
         "parse_over_gunzip": round(seconds["parse"] / seconds["gunzip"], 2),
         "speedup_over_warcio_json": round(seconds["warcio_and_json"] / seconds["parse"], 2),
-        "ingest_rows_per_s": round(statistics.median(merged)),
+        "ingest_rows_per_s": round(statistics.median(merges)),
+        "ingest_known_urls": INGEST_KNOWN,
+        "ingest_duplicates": round(1 - new / (len(merges) * INGEST_ROWS), 3),
         "peak_mb": round(peak / 1024),
         **{name: round(share, 3) for name, share in language_accuracy().items()},
     }  # fmt: skip
