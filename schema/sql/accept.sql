@@ -149,10 +149,10 @@ begin
     case t.kind
         when 'extract' then
             -- its pairs stay, marked out; their URLs may come in again
-            delete from mill.seen_url k using mill.pair p
-             where p.submission_id = p_submission_id and k.url_key = p.url_key and k.batch_id = p.batch_id and k.n = p.n;
             lock table mill.seen_url in share row exclusive mode;  -- as a merge does
             perform nextval('mill.merge_number');
+            delete from mill.seen_url k using mill.pair p
+             where p.submission_id = p_submission_id and k.url_key = p.url_key and k.batch_id = p.batch_id and k.n = p.n;
             perform mill.count_crawl(p_submission_id, -1);
             delete from mill.wat_count where submission_id = p_submission_id;
             update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()

@@ -290,6 +290,8 @@ as $$
 declare
     w mill.worker := mill.me('steward');
 begin
+    -- waits for a merge that has its number and is not committed: who reads the table next sees its keys
+    lock table mill.seen_url in share row exclusive mode;
     return (select last_value from mill.merge_number);
 end
 $$;

@@ -37,7 +37,8 @@ class Filtered:
 
 
 class UrlFilter:
-    """The filter of one steward, kept in ``path`` (and ``path``.json) between its runs.
+    """The filter of one steward, kept in ``path`` (and ``path``.json) between its runs. Each
+    database needs a file of its own.
 
     trusted: whether what the filter has seen counts as known without a look. Then no key is
     looked up, and one new URL in a hundred (``FALSE_POSITIVES``) is taken for a duplicate and
@@ -76,7 +77,7 @@ class UrlFilter:
         if used and queue.merge_number() == number + 1:  # the only merge since was this one
             self._merge_number = number + 1
             if not rejected:
-                self._add(keys)
+                self._add(unknown)
         return Filtered(accepted, len(keys), len(unknown), used)
 
     def build(self, queue: Queue) -> None:
@@ -104,6 +105,7 @@ class UrlFilter:
     def _load(self, number: int) -> bool:
         try:
             about = json.loads(self._about.read_text())
+            self._about.unlink()  # a run that ends without saving leaves none: it would be behind
             if about["merge_number"] != number:
                 return False
             self._bloom = Bloom.load(str(self._path), _hash)
@@ -118,7 +120,6 @@ class UrlFilter:
         """Keep it for the next run; a filter that is not in step then is made anew."""
         if self._bloom is None:
             return
-        self._about.unlink(missing_ok=True)  # without it the other file counts for nothing
         self._bloom.save(str(self._path))
         about = {
             "merge_number": self._merge_number, "keys": self._keys, "capacity": self._capacity,
