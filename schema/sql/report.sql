@@ -69,7 +69,7 @@ comment on column report.score.similarity is 'Cosine similarity of image and tex
 create view report.wat as
 select f.wat_id, f.location, c.name as crawl,
        t.state, t.tries, t.reason,
-       n.records, n.links, n.dropped, n.duplicates, n.pairs, n.bad_records, n.ended_early, f.link_kinds
+       n.records, n.links, n.dropped, n.duplicates, n.pairs, n.bad_records, n.ended_early, f.link_kinds, n.languages
   from mill.wat_file f
   left join mill.crawl c using (crawl_id)
   join mill.task t on t.wat_id = f.wat_id
@@ -81,7 +81,9 @@ select f.wat_id, f.location, c.name as crawl,
              sum(count) filter (where stage = 'duplicate')::bigint as duplicates,
              sum(count) filter (where stage = 'pair')::bigint as pairs,
              jsonb_object_agg(name, count) filter (where stage = 'bad_record') as bad_records,
-             min(name) filter (where stage = 'ended_early') as ended_early
+             min(name) filter (where stage = 'ended_early') as ended_early,
+             (select jsonb_object_agg(coalesce(nullif(l.name, ''), 'nolang'), l.count) from (
+                  select name, sum(count) as count from mill.wat_count l where l.wat_id = f.wat_id and stage = 'pair' group by name) l) as languages
         from mill.wat_count w where w.wat_id = f.wat_id
   ) n on true;
 comment on view report.wat is 'WAT files with what their extraction counted: links = dropped + duplicates + pairs.';
@@ -99,6 +101,7 @@ comment on column report.wat.pairs is 'Links that became pairs';
 comment on column report.wat.bad_records is 'Records that could not be read, by kind';
 comment on column report.wat.ended_early is 'Why the rest of the file could not be read; null where it could';
 comment on column report.wat.link_kinds is 'Which kinds of links are extracted of it';
+comment on column report.wat.languages is 'Pairs by language; nolang where CLD3 is not sure';
 
 create view report.crawl as
 select coalesce(c.name, '') as crawl, f.wat_files, n.records, n.links, n.dropped, n.duplicates, n.pairs, n.languages, n.bad_records

@@ -259,6 +259,11 @@ def test_counts_of_a_crawl_are_the_sums_of_its_files(db: Database) -> None:
         ("", 12, {}, 1, 11, {"en": 11}),
         ("CC-MAIN-2024-51", 17, {"no_text": 6}, 2, 9, {"en": 9}),
     ]
+    assert db.rows("select pairs, languages, dropped from report.wat order by wat_id") == [
+        (6, {"en": 6}, {"no_text": 3}),
+        (3, {"en": 3}, {"no_text": 3}),
+        (11, {"en": 11}, None),
+    ]
     assert ("ended_early", "cut", 2) in db.rows("select stage, name, count from report.link_count")
     summed = (
         "select coalesce(crawl_id, 0), link_kind, stage, sum(count) from mill.wat_count"
