@@ -1,6 +1,7 @@
 """pairmill work: run a worker; pairmill model: what scores."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -65,8 +66,10 @@ def download(dsn: str = DSN, drain: bool = DRAIN) -> None:
     with _extra("download"):
         from pairmill.workers.download.client import Client
         from pairmill.workers.download.network import Network
+        from pairmill.workers.download.resolver import CachedResolver
         from pairmill.workers.download.worker import Download
-    network = Network.from_environment()
+    resolver = CachedResolver(warn=partial(print, file=sys.stderr))
+    network = Network.from_environment(resolver=resolver)
     contact = os.environ.get("PAIRMILL_CONTACT", "")
     if not contact and not network.connect_to:
         raise Problem(

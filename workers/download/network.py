@@ -6,30 +6,21 @@ one that is connected to.
 """
 
 import os
-import socket
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-
-import trio
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.fetch import FetchFailed
+from pairmill.workers.download.resolver import CachedResolver, Resolver
 from pairmill.workers.errors import Refused
 
 Address = IPv4Address | IPv6Address
-Resolver = Callable[[str, int], Awaitable[list[str]]]
 # global by IANA's registry, and yet doors to any IPv4 address behind a translator or relay
 TRANSLATED = tuple(
     ip_network(n)
     for n in ("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
 )
-
-
-async def system_resolver(host: str, port: int) -> list[str]:
-    """The addresses of a name, by the system's resolver."""
-    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
 @dataclass(frozen=True)
@@ -40,10 +31,12 @@ class Network:
 
     allow: tuple[IPv4Network | IPv6Network, ...] = ()
     connect_to: tuple[str, int] | None = None
-    resolver: Resolver = system_resolver
+    resolver: Resolver = field(default_factory=CachedResolver)
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Network":
+    def from_environment(
+        cls, environment: Mapping[str, str] = os.environ, *, resolver: Resolver | None = None
+    ) -> "Network":
         """PAIRMILL_ALLOW_NETWORKS=127.0.0.0/8,…  and PAIRMILL_CONNECT_TO=host:port."""
         names = environment.get("PAIRMILL_ALLOW_NETWORKS", "")
         try:
@@ -51,12 +44,13 @@ class Network:
         except ValueError as error:
             raise Refused(f"PAIRMILL_ALLOW_NETWORKS is wrong: {error}") from None
         target = environment.get("PAIRMILL_CONNECT_TO", "")
+        resolver = resolver or CachedResolver()
         if not target:
-            return cls(allow)
+            return cls(allow, None, resolver)
         host, colon, port = target.rpartition(":")
         if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise Refused(f"PAIRMILL_CONNECT_TO must be host:port, and is {target!r}")
-        return cls(allow, (host.strip("[]"), int(port)))
+        return cls(allow, (host.strip("[]"), int(port)), resolver)
 
     def allows(self, address: Address) -> bool:
         if any(address in network for network in self.allow):
