@@ -27,6 +27,7 @@ from pairmill.schema.programs import EmbeddedError, Programs
 
 ADMIN = "pairmill_admin"
 DATABASE = "pairmill"
+DYING_SECONDS = 5.0
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 SETTINGS = {
@@ -129,9 +130,30 @@ class Embedded:
                 return None
         return pid
 
+    def _await_the_dead(self) -> None:
+        """A server that was killed may still be dying, without a folder of its own but with its
+        pid, and the next one would refuse to start beside it."""
+        give_up = time.monotonic() + DYING_SECONDS
+        while time.monotonic() < give_up:
+            try:
+                pid = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
+                with suppress(ChildProcessError):  # it is not our child
+                    os.waitpid(pid, os.WNOHANG)
+                if not _alive(pid):
+                    return
+                Path(f"/proc/{pid}/cwd").readlink()
+                return  # it lives, and is another's: PostgreSQL knows what to do
+            except FileNotFoundError:
+                if not (self._data / "postmaster.pid").exists() or not Path("/proc/self").exists():
+                    return
+            except (OSError, ValueError):
+                return
+            time.sleep(0.05)
+
     def _start(self) -> None:
         if not (self._data / "PG_VERSION").exists():
             self._make()
+        self._await_the_dead()
         known = json.loads(self._secrets.read_text())
         if not _free(known["port"]):
             old, known["port"] = known["port"], _free_port()
