@@ -106,6 +106,8 @@ comment on function mill.open_batches is 'Number of buckets to deal these new pa
 -- The new URLs of one extraction: first of its key in the file, not removed, never seen, dealt over
 -- buckets by hash. Read only from the sender's own rows: anybody who may COPY can name any lease.
 -- work_mem: 50,000 rows of a file are sorted twice; on disk that took a sixth of the merge.
+-- plan_cache_mode: only a plan made for this array looks keys up in it by a hash; a generic one, which a
+-- session may turn to after five merges, would compare each row with each of its tens of thousands of keys.
 --
 -- unknown: null, or the keys that a filter in front of seen_url has never seen. Those are not looked up;
 -- the others are (trusted false), or are taken for known without a look (trusted true).
@@ -115,6 +117,7 @@ create function mill.stage_merge(
 )
 language plpgsql
 set work_mem = '64MB'
+set plan_cache_mode = 'force_custom_plan'
 as $$
 declare
     sender name := (select login from mill.worker where worker_id = s.worker_id);
