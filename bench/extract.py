@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import random
-import resource
 import statistics
 import sys
 import tempfile
@@ -42,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from database import Database, new_database
 from ingest import know, ours
+from peak import extraction_peak
 from wat import IMAGES, LANGUAGES, wat
 
 from pairmill.schema.embedded import Embedded
@@ -189,11 +189,11 @@ def main(
         side.__name__: functools.partial(side, data)
         for side in (gunzip, gunzip_zlib, parse, parse_with_language, warcio_and_json, cc2dataset)
     }
-    peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    parse_with_language(data)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before
     taken: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as home:
+        file = Path(home) / "a.wat.gz"
+        file.write_bytes(data)
+        _, peak = extraction_peak(file)
         server = Embedded(Path(home))
         server.start()
         postmaster = int((Path(home) / "postgres/postmaster.pid").read_text().split()[0])
@@ -229,7 +229,7 @@ def main(
         "ingest_rows_per_s": round(statistics.median(merges)),
         "ingest_known_urls": INGEST_KNOWN,
         "ingest_duplicates": round(1 - new / (len(merges) * INGEST_ROWS), 3),
-        "peak_mb": round(peak / 1024),
+        "peak_mb": round(peak / 1e6),
         **{name: round(share, 3) for name, share in language_accuracy().items()},
     }  # fmt: skip
     if as_json:
