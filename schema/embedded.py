@@ -114,13 +114,17 @@ class Embedded:
 
     # ---- the process -------------------------------------------------------------------------
 
-    def _pid(self) -> int | None:
-        """The pid of our running server: one that is alive and has our data directory."""
+    def _written_pid(self) -> int | None:
+        """The pid in the server's own file, whoever has it now."""
         try:
-            pid = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
+            return int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
         except (OSError, ValueError):
             return None
-        if not _alive(pid):
+
+    def _pid(self) -> int | None:
+        """The pid of our running server: one that is alive and has our data directory."""
+        pid = self._written_pid()
+        if pid is None or not _alive(pid):
             return None
         try:  # a pid may have been given to another process since; /proc is Linux's
             if Path(f"/proc/{pid}/cwd").readlink() != self._data:
@@ -134,21 +138,19 @@ class Embedded:
         """A server that was killed may still be dying, without a folder of its own but with its
         pid, and the next one would refuse to start beside it."""
         give_up = time.monotonic() + DYING_SECONDS
-        while time.monotonic() < give_up:
-            try:
-                pid = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
-                with suppress(ChildProcessError):  # it is not our child
-                    os.waitpid(pid, os.WNOHANG)
-                if not _alive(pid):
-                    return
-                Path(f"/proc/{pid}/cwd").readlink()
-                return  # it lives, and is another's: PostgreSQL knows what to do
-            except FileNotFoundError:
-                if not (self._data / "postmaster.pid").exists() or not Path("/proc/self").exists():
-                    return
-            except (OSError, ValueError):
+        while (pid := self._written_pid()) is not None and time.monotonic() < give_up:
+            with suppress(ChildProcessError):  # it is not our child
+                os.waitpid(pid, os.WNOHANG)
+            if not _alive(pid) or not Path("/proc/self").exists():
                 return
-            time.sleep(0.05)
+            try:
+                Path(f"/proc/{pid}/cwd").readlink()
+            except FileNotFoundError:
+                time.sleep(0.05)
+            except PermissionError:
+                return
+            else:
+                return  # it lives, and is another's: PostgreSQL knows what to do
 
     def _start(self) -> None:
         if not (self._data / "PG_VERSION").exists():
