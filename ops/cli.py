@@ -15,9 +15,11 @@ from pairmill import __version__
 from pairmill.ops.commands import (
     database,
     doctor,
+    fetch,
     people,
     release,
     removal,
+    retry,
     source,
     status,
     task,
@@ -45,8 +47,10 @@ app.add_typer(task.app, name="task")
 app.add_typer(removal.app, name="removal")
 app.add_typer(release.app, name="release")
 app.command("migrate")(database.migrate)
+app.command("retry")(retry.retry)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
+app.command("fetch")(fetch.fetch)
 
 
 def _version(wanted: bool) -> None:

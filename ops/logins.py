@@ -84,7 +84,9 @@ def local_worker(connection: psycopg.Connection, kind: str) -> str:
             return dsn
         except psycopg.OperationalError:
             file.unlink()  # of a database that was made anew: a login of its own again
-    dsn = add_worker(connection, f"local-{kind}-{secrets.token_hex(3)}", kind)
+    name = f"local-{kind}-{secrets.token_hex(3)}"
+    dsn = add_worker(connection, name, kind)
+    connection.execute("select mill.prove_worker(%s, true)", (name,))  # it is the admin's own
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as out:
         out.write(dsn + "\n")

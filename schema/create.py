@@ -32,8 +32,7 @@ def create(connection: Connection) -> None:
     prepare(connection)
     metadata.create_all(connection, checkfirst=False)
     connection.execute(drop_reason.insert(), [{"name": reason.value} for reason in DropReason])
-    for table, names in ((outcome, Outcome), (score_outcome, ScoreOutcome)):
-        rows = [{"code": member.value, "name": member.name.lower()} for member in names]
-        connection.execute(table.insert(), rows)
+    connection.execute(outcome.insert(), [o.row | {"retry": o.retry_can_help} for o in Outcome])
+    connection.execute(score_outcome.insert(), [o.row for o in ScoreOutcome])
     for part in PARTS:
         run(connection, sql(part))

@@ -21,7 +21,14 @@ class DropReason(StrEnum):
     REMOVED = "removed"  # on the removal list; decided by the database at ingest
 
 
-class Outcome(IntEnum):
+class _Named(IntEnum):
+    @property
+    def row(self) -> dict[str, int | str]:
+        """The row of its table: code and name."""
+        return {"code": self.value, "name": self.name.lower()}
+
+
+class Outcome(_Named):
     """How the download of one URL ended. Exactly one for each URL; 0 is success."""
 
     SUCCESS = 0
@@ -33,16 +40,20 @@ class Outcome(IntEnum):
     # the connection
     CONNECT_FAILED = 20
     CONNECT_TIMEOUT = 21
-    TLS_FAILED = 22
+    TLS_FAILED = 22  # no handshake; the certificate's faults have a name of their own
     CONNECTION_LOST = 23  # reset or closed before the response was whole
     TIMEOUT = 24  # the URL's total deadline, or nothing was received for too long
+    HOST_GIVEN_UP = 25  # not tried: one after another, fetches from this host had failed
+    CERTIFICATE_REFUSED = 26  # expired, self-signed, of another host, or signed by nobody we know
     # the response
     BAD_RESPONSE = 30  # not HTTP, or against its rules (a bad chunk, two lengths)
-    HTTP_ERROR = 31  # a final status other than 2xx; http_status says which
+    HTTP_ERROR = 31  # a final status of 4xx, or an odd one; http_status says which
     TOO_MANY_REDIRECTS = 32
     REDIRECT_REFUSED = 33  # a Location that is missing, invalid, or not http(s)
     TOO_LARGE = 34  # the body is above the cap
     EMPTY = 35  # a 2xx without a body
+    SERVER_ERROR = 36  # a final status of 5xx
+    RETRY_LATER = 37  # 429, or 503 with Retry-After; or not tried, since the host had said so
     # the image
     NOT_AN_IMAGE = 40  # its first bytes are no known image's (HTML, SVG, text)
     UNSUPPORTED_IMAGE = 41  # an image, but of a format that is not decoded
@@ -50,11 +61,30 @@ class Outcome(IntEnum):
     BROKEN_IMAGE = 43
     TOO_MANY_PIXELS = 44
     TOO_THIN = 45  # the aspect ratio is above the cap
+    # the site's wish; mill.opt_out holds the evidence
+    OPTED_OUT = 50
+    OPT_OUT_UNKNOWN = 51  # robots.txt could not be had (5xx, no answer): nothing may be fetched
     # ourselves
     INTERNAL_ERROR = 90  # a fault of the worker's; counted, so that it is seen
 
+    @property
+    def retry_can_help(self) -> bool:
+        """Whether the same URL may well end otherwise some hours later."""
+        return self in _PASSING
 
-class ScoreOutcome(IntEnum):
+
+_PASSING = frozenset(
+    (
+        Outcome.DNS_FAILED, Outcome.CONNECT_FAILED, Outcome.CONNECT_TIMEOUT, Outcome.TLS_FAILED,
+        Outcome.CERTIFICATE_REFUSED, Outcome.CONNECTION_LOST, Outcome.TIMEOUT,
+        Outcome.HOST_GIVEN_UP, Outcome.BAD_RESPONSE, Outcome.SERVER_ERROR,
+        Outcome.RETRY_LATER, Outcome.TRUNCATED_IMAGE,
+        Outcome.OPT_OUT_UNKNOWN, Outcome.INTERNAL_ERROR,
+    )
+)  # fmt: skip
+
+
+class ScoreOutcome(_Named):
     """How the scoring of one downloaded pair ended."""
 
     SCORED = 0

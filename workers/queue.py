@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -82,6 +82,23 @@ class Outcomes:
     dhash: list[int | None]
     thumbnail_positions: list[int]
     thumbnails: list[bytes]
+    # of the positions that opted out, their evidence: ``mill.opt_out``; age in seconds
+    refused_positions: list[int] = field(default_factory=list)
+    signal: list[str] = field(default_factory=list)
+    value: list[str] = field(default_factory=list)
+    source: list[str] = field(default_factory=list)
+    age: list[float] = field(default_factory=list)
+
+
+@dataclass
+class OptOuts:
+    """What files of hosts said, parallel lists; see ``mill.host_file``. age in seconds."""
+
+    origin: list[str]
+    file: list[str]
+    http_status: list[int | None]
+    rules: list[str]
+    age: list[float]
 
 
 class Queue:
@@ -161,15 +178,31 @@ class Queue:
     def urls(self, lease_id: int) -> list[tuple[int, str]]:
         return self._rows("select * from api.urls_v1(%s)", (lease_id,))
 
+    def opt_outs(self, lease_id: int) -> list[tuple[str, str, int | None, str, float]]:
+        """What is known already of the hosts of this batch: (origin, file, HTTP status, rules,
+        time.time() when it was read)."""
+        found = self._rows("select * from api.opt_outs_v1(%s)", (lease_id,))
+        now = time.time()  # of this machine: the database gives ages
+        return [(*row[:4], now - row[4]) for row in found]
+
+    def submit_opt_outs(self, lease_id: int, o: OptOuts) -> int:
+        call = (
+            "select api.submit_opt_outs_v1(%s, %s::text[], %s::text[], %s::smallint[],"
+            " %s::text[], %s::real[])"
+        )
+        arguments = (lease_id, o.origin, o.file, o.http_status, o.rules, o.age)
+        return int(self._one(call, arguments)[0])
+
     def submit_download(self, lease_id: int, part: int, o: Outcomes) -> int:
         call = (
-            "select api.submit_download_v1(%s, %s, %s::integer[], %s::smallint[], %s::smallint[],"
+            "select api.submit_download_v2(%s, %s, %s::integer[], %s::smallint[], %s::smallint[],"
             " %s::integer[], %s::integer[], %s::integer[], %s::uuid[], %b::bytea[], %s::bigint[],"
-            " %s::integer[], %b::bytea[])"
+            " %s::integer[], %b::bytea[], %s::integer[], %s::text[], %s::text[], %s::text[],"
+            " %s::real[])"
         )
         arguments = (lease_id, part, o.positions, o.outcome, o.http_status, o.sizes, o.width,
-                     o.height, o.md5, o.sha256, o.dhash, o.thumbnail_positions,
-                     o.thumbnails)  # fmt: skip
+                     o.height, o.md5, o.sha256, o.dhash, o.thumbnail_positions, o.thumbnails,
+                     o.refused_positions, o.signal, o.value, o.source, o.age)  # fmt: skip
         return int(self._one(call, arguments)[0])
 
     # ---- score -------------------------------------------------------------------------------
@@ -237,8 +270,8 @@ class Queue:
                 yield from (bytes.fromhex(line.decode().replace("-", "")) for line in lines)
 
     def steward(self, chore: str) -> int:
-        """Run one of the steward's chores: expire_leases, sweep_inbox, close_batches,
-        empty_slots, ensure_partitions. Returns how much there was of it."""
+        """Run one of the steward's chores: expire_leases, sweep_inbox, sweep_host_files,
+        close_batches, empty_slots, ensure_partitions. Returns how much there was of it."""
         return int(self._one(f"select api.{chore}_v1()", ())[0] or 0)
 
     # ---- the connection ----------------------------------------------------------------------

@@ -48,6 +48,21 @@ def worker_disable(name: str) -> None:
     print(f"{name} is disabled")
 
 
+@worker.command("prove")
+def worker_prove(
+    name: str,
+    withdraw: bool = typer.Option(False, "--not", help="From now on rely on it no longer."),
+) -> None:
+    """Let others rely on what this download worker reads in robots.txt and the like."""
+    with admin() as connection:
+        row = connection.execute(
+            "select mill.prove_worker(%s, %s)", (name, not withdraw)
+        ).fetchone()
+    if not row or not row[0]:
+        raise Problem(f"there is no worker {name!r}: see `pairmill worker list`")
+    print(f"{name} is {'not proven' if withdraw else 'proven'}")
+
+
 @worker.command("me")
 def worker_me(
     dsn: str = typer.Option(

@@ -1,7 +1,5 @@
 """pairmill work: run a worker; pairmill model: what scores."""
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -61,24 +59,35 @@ def extract(dsn: str = DSN, drain: bool = DRAIN) -> None:
 
 
 @app.command()
-def download(dsn: str = DSN, drain: bool = DRAIN) -> None:
+def download(
+    dsn: str = DSN,
+    drain: bool = DRAIN,
+    concurrency: int = typer.Option(64, "--concurrency", min=1, help="Fetches at once."),
+    decoders: int = typer.Option(1, "--decoders", min=1, help="Processes that decode images."),
+    memory: int = typer.Option(
+        256, "--memory", min=64, help="MB, for the fetches and one decoder."
+    ),
+    verify_tls: bool = typer.Option(
+        True,
+        "--verify-tls/--no-verify-tls",
+        help="Whether an image is refused whose certificate is expired, self-signed or another"
+        " host's.",
+    ),
+    agree: bool = typer.Option(
+        False, "--agree", envvar="PAIRMILL_AGREE", help="Agree to what it does; shown once."
+    ),
+) -> None:
     """Batches of URLs into outcomes and thumbnails."""
     with _extra("download"):
-        from pairmill.workers.download.client import Client
-        from pairmill.workers.download.network import Network
-        from pairmill.workers.download.resolver import CachedResolver
-        from pairmill.workers.download.worker import Download
-    resolver = CachedResolver(warn=partial(print, file=sys.stderr))
-    network = Network.from_environment(resolver=resolver)
-    contact = os.environ.get("PAIRMILL_CONTACT", "")
-    if not contact and not network.connect_to:
-        raise Problem(
-            "PAIRMILL_CONTACT is not set: a URL or address of who answers for this crawler,"
-            " sent to every web site in the User-Agent"
-        )
+        from pairmill.workers.download import consent
+        from pairmill.workers.download.environment import backend
+        from pairmill.workers.download.worker import Download, Options
+    fetching = backend(verify_tls=verify_tls)
+    if dsn and not fetching.network.connect_to:  # a volunteer's, on the public web
+        consent.ask(agree=agree)
     with _login(dsn, "download") as login:
-        worker = Download(Client(network, contact=contact))
-        daemon.run(partial(daemon.serve, worker, login, drain=drain))
+        options = Options(concurrency=concurrency, decoders=decoders, memory=memory)
+        daemon.run(partial(daemon.serve, Download(fetching, options), login, drain=drain))
 
 
 def _load(name: str, pretrained: str, device: str) -> "Model":

@@ -186,7 +186,7 @@ def _oddities(site: Site) -> None:
         ("/moved.jpg", "A picture that has moved to another place", Outcome.SUCCESS),
         ("/elsewhere.jpg", "A picture that has moved to another server", Outcome.SUCCESS),
         ("/loop.jpg", "A picture that moves for ever", Outcome.TOO_MANY_REDIRECTS),
-        ("/error.jpg", "A picture on a server that is broken today", Outcome.HTTP_ERROR),
+        ("/error.jpg", "A picture on a server that is broken today", Outcome.SERVER_ERROR),
         ("/gone-1.jpg", "A picture that is not there any more", Outcome.HTTP_ERROR),
         ("/gone-2.jpg", "Another picture that is not there any more", Outcome.HTTP_ERROR),
         ("/logo.svg", "The logo of this web site", DropReason.FILE_TYPE),

@@ -114,6 +114,54 @@ $$;
 comment on function mill.retry_task is
     'Queues a parked task again. Returns the kind of work that was queued, or null where the task is not parked.';
 
+-- Later, and not in a loop: the same minute's second try meets the same trouble.
+create function mill.retry_outcomes(
+    p_outcomes text[], p_first_batch bigint, p_last_batch bigint, p_at_once boolean,
+    out batches bigint, out urls bigint, out busy bigint
+)
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+    with found as (
+        select d.batch_id, array_agg(d.n order by d.n) as positions
+          from mill.current_download d
+          join mill.outcome o on o.code = d.outcome
+          join mill.pair p on p.batch_id = d.batch_id and p.n = d.n
+         where d.batch_id between p_first_batch and p_last_batch
+           and case when p_outcomes is null then o.retry else o.name = any (p_outcomes) end
+           and d.attempt < (select url_attempts from mill.setting)
+           and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+         group by d.batch_id
+    ), planned as (
+        select f.batch_id, f.positions, t.attempt, t.busy,
+               t.ended_at + make_interval(secs => s.url_retry_seconds * 2 ^ (t.attempt - 1)) as ready_at
+          from found f, mill.setting s, lateral (
+              select max(x.attempt) as attempt, max(x.changed_at) as ended_at, bool_or(x.state <> 'done') as busy
+                from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id) t
+    ), queued as (
+        insert into mill.task (kind, batch_id, attempt, positions, ready_at)
+        select 'download', batch_id, attempt + 1, positions, case when p_at_once then now() else greatest(now(), ready_at) end
+          from planned where not busy
+         order by batch_id
+        returning positions
+    )
+    select count(*), coalesce(sum(cardinality(positions)), 0), (select count(*) from planned where planned.busy)
+      into batches, urls, busy
+      from queued;
+end
+$$;
+comment on function mill.retry_outcomes is
+    'Queues the URLs whose download ended with one of these outcomes (null: with one that a retry can help) as new attempts. '
+    'busy: batches left out, since a download of theirs is not done.';
+
+create function mill.prove_worker(p_name text, p_proven boolean) returns boolean
+language sql
+as $$
+    update mill.worker set proven_at = case when p_proven then coalesce(proven_at, now()) end where name = p_name returning true
+$$;
+comment on function mill.prove_worker is 'Whether others rely on what this worker says a host allows. Null where there is no such worker.';
+
 create function mill.park_task(p_task_id bigint, why text) returns boolean
 language plpgsql
 as $$

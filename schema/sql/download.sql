@@ -36,6 +36,85 @@ end
 $$;
 comment on function api.urls_v1 is 'What is left to fetch under this lease: what an earlier holder submitted is not asked for again.';
 
+create function mill.origin(url text) returns text
+language sql immutable parallel safe
+return lower(substring(url from '^[^/?#]+//[^/?#]+'));
+comment on function mill.origin is 'scheme://authority of a URL, in lower case.';
+
+-- An unproven worker's "allowed" would let a liar open every host for everybody; its "forbidden" costs
+-- coverage for a day at most, and is used only where nobody better has said anything.
+create function api.opt_outs_v1(p_lease_id bigint)
+returns table (origin text, file text, http_status smallint, rules text, age real)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task := mill.held(p_lease_id, 'download');
+    me mill.worker := mill.me('download');
+begin
+    return query
+    select distinct on (f.origin, f.file)
+           f.origin, f.file, f.http_status, f.rules, extract(epoch from now() - f.read_at)::real
+      from (select distinct mill.origin(d.url) as origin from mill.to_download(t) d) o
+      join mill.host_file f on f.origin = o.origin
+      join mill.worker w on w.worker_id = f.worker_id
+     where f.read_at > now() - interval '1 day'
+       and w.disabled_at is null
+       and (w.worker_id = me.worker_id or w.proven_at is not null or f.rules <> '')
+     order by f.origin, f.file, (w.worker_id = me.worker_id or w.proven_at is not null) desc, f.read_at desc;
+end
+$$;
+comment on function api.opt_outs_v1 is
+    'What is known of the hosts that are left to fetch from under this lease: what this worker read itself, or a proven one, '
+    'within a day; of others only what forbids. age: seconds since it was read.';
+
+create function api.submit_opt_outs_v1(
+    p_lease_id bigint,
+    p_origin text[],
+    p_file text[],
+    p_http_status smallint[],
+    p_rules text[],
+    p_age real[]
+) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task := mill.held(p_lease_id, 'download');
+    me mill.worker := mill.me('download');
+    kept integer;
+begin
+    if array[cardinality(p_file), cardinality(p_http_status), cardinality(p_rules), cardinality(p_age)]
+       is distinct from array_fill(cardinality(p_origin), array[4])
+       or cardinality(p_origin) > (select 3 * batch_size from mill.setting)
+       or (select sum(octet_length(r)) from unnest(p_rules) r) > 8000000
+       or exists (
+        select
+          from unnest(p_origin, p_file, p_http_status, p_rules, p_age) as r (origin, file, http_status, rules, age)
+         where num_nulls(r.origin, r.file, r.rules, r.age) > 0
+            or length(r.origin) > 300 or length(r.rules) > 65536
+            or r.file not in ('robots.txt', 'tdmrep.json', 'ai.txt')
+            or r.http_status not between 100 and 599
+            or not r.age between 0 and 864000
+    ) then
+        perform mill.refuse('PM003', 'a host''s file is malformed: an unknown name, a number out of range, or too long');
+    end if;
+    insert into mill.host_file as f (origin, file, worker_id, http_status, rules, read_at)
+    select distinct on (r.origin, r.file)
+           r.origin, r.file, me.worker_id, r.http_status, r.rules, now() - make_interval(secs => r.age)
+      from unnest(p_origin, p_file, p_http_status, p_rules, p_age) as r (origin, file, http_status, rules, age)
+      -- of other hosts a worker has nothing to say
+     where r.origin in (select mill.origin(p.url) from mill.pair p where p.batch_id = t.batch_id)
+     order by r.origin, r.file, r.age
+    on conflict (origin, file, worker_id) do update
+       set http_status = excluded.http_status, rules = excluded.rules, read_at = excluded.read_at;
+    get diagnostics kept = row_count;
+    return kept;
+end
+$$;
+comment on function api.submit_opt_outs_v1 is
+    'Keeps what files of the batch''s hosts said, for other batches; what is of no host of the batch is left out. Returns how many were kept.';
+
 -- The answer to a part that was submitted already: a repeat (the reply was lost) is no second submission.
 create function mill.submitted_before(p_lease_id bigint, p_part integer) returns bigint
 language sql stable
@@ -55,7 +134,7 @@ as $$
 $$;
 comment on function mill.receive is 'Records a submission as received.';
 
-create function api.submit_download_v1(
+create function api.submit_download_v2(
     p_lease_id bigint,
     p_part integer,
     p_positions integer[],
@@ -68,7 +147,12 @@ create function api.submit_download_v1(
     p_sha256 bytea[],
     p_dhash bigint[],
     p_thumbnail_positions integer[],
-    p_thumbnails bytea[]
+    p_thumbnails bytea[],
+    p_refused integer[],
+    p_signal text[],
+    p_value text[],
+    p_source text[],
+    p_age real[]
 ) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -88,6 +172,10 @@ begin
           is distinct from array_fill(rows, array[8]) then
         perform mill.refuse('PM003', 'a submission needs a part number and one to batch_size positions, all arrays of one length');
     end if;
+    if array[cardinality(p_signal), cardinality(p_value), cardinality(p_source), cardinality(p_age)]
+       is distinct from array_fill(cardinality(p_refused), array[4]) then
+        perform mill.refuse('PM003', 'there must be a signal, a value, a source and an age for each position that opted out');
+    end if;
     if cardinality(p_thumbnails) is distinct from cardinality(p_thumbnail_positions) then
         perform mill.refuse('PM003', 'there must be one position for each thumbnail');
     end if;
@@ -104,10 +192,11 @@ begin
             or r.http_status not between 100 and 599
             or r.bytes < 0 or r.width < 1 or r.height < 1
             or octet_length(r.sha256) <> 32
+            or (r.outcome = 50) <> (r.n = any (p_refused))
             or (r.outcome = 0) <> (r.n = any (coalesce(p_thumbnail_positions, '{}')))
             or r.outcome = 0 and num_nulls(r.http_status, r.bytes, r.width, r.height, r.md5, r.sha256, r.dhash) > 0
     ) then
-        perform mill.refuse('PM003', 'a row is malformed: an unknown outcome, a number out of range, or a success without its image');
+        perform mill.refuse('PM003', 'a row is malformed: an unknown outcome, a number out of range, or a success without its image, or an opt-out without its evidence');
     end if;
     if exists (
         select from unnest(p_thumbnail_positions, p_thumbnails) as r (n, image)
@@ -116,18 +205,52 @@ begin
     ) or cardinality(p_thumbnail_positions) <> (select count(distinct p) from unnest(p_thumbnail_positions) p) then
         perform mill.refuse('PM003', format('a thumbnail is empty, above %s bytes, given twice, or of no position here', limit_bytes));
     end if;
+    if exists (
+        select from unnest(p_refused, p_signal, p_value, p_source, p_age) as r (n, signal, value, source, age)
+         where num_nulls(r.n, r.signal, r.value, r.source, r.age) > 0
+            or length(r.signal) > 50 or length(r.value) > 500 or length(r.source) > 2100
+            or not r.age between 0 and 864000
+            or not r.n = any (p_positions)
+    ) or cardinality(p_refused) <> (select count(distinct p) from unnest(p_refused) p) then
+        perform mill.refuse('PM003', 'the evidence of an opt-out is malformed: too long, too old, given twice, or of no position here');
+    end if;
     id := mill.receive(t, p_lease_id, p_part, rows);
     insert into mill.submission_download
-    values (id, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash);
+    values (id, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash,
+            p_refused, p_signal, p_value, p_source,
+            array(select now() - make_interval(secs => age) from unnest(p_age) with ordinality u (age, place) order by place));
     insert into mill.thumbnail (slot, batch_id, n, attempt, submission_id, image)
     select t.slot, t.batch_id, r.n, t.attempt, id, r.image
       from unnest(p_thumbnail_positions, p_thumbnails) as r (n, image);
     return id;
 end
 $$;
-comment on function api.submit_download_v1 is
+comment on function api.submit_download_v2 is
     'Hands over the outcomes of some positions, as parallel arrays, with the thumbnails of the successes. Idempotent by '
     '(lease, part). Refused whole, changing nothing, if anything in it is wrong.';
+
+create function api.submit_download_v1(
+    p_lease_id bigint,
+    p_part integer,
+    p_positions integer[],
+    p_outcome smallint[],
+    p_http_status smallint[],
+    p_bytes integer[],
+    p_width integer[],
+    p_height integer[],
+    p_md5 uuid[],
+    p_sha256 bytea[],
+    p_dhash bigint[],
+    p_thumbnail_positions integer[],
+    p_thumbnails bytea[]
+) returns bigint
+language sql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select api.submit_download_v2(p_lease_id, p_part, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height,
+                                  p_md5, p_sha256, p_dhash, p_thumbnail_positions, p_thumbnails, '{}', '{}', '{}', '{}', '{}')
+$$;
+comment on function api.submit_download_v1 is 'submit_download_v2 of a worker that knows no opt-outs.';
 
 create function api.complete_v1(p_lease_id bigint) returns void
 language plpgsql security definer
@@ -159,6 +282,10 @@ as $$
       from mill.submission_download sd,
            unnest(sd.positions, sd.outcome, sd.http_status, sd.bytes, sd.width, sd.height, sd.md5, sd.sha256, sd.dhash)
            as r (n, outcome, http_status, bytes, width, height, md5, sha256, dhash)
+     where sd.submission_id = s.submission_id;
+    insert into mill.opt_out (batch_id, n, attempt, signal, value, source, read_at, submission_id)
+    select t.batch_id, r.n, t.attempt, r.signal, r.value, r.source, r.read_at, s.submission_id
+      from mill.submission_download sd, unnest(sd.refused, sd.signal, sd.value, sd.source, sd.read_at) as r (n, signal, value, source, read_at)
      where sd.submission_id = s.submission_id;
     delete from mill.submission_download where submission_id = s.submission_id;
 $$;

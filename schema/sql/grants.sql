@@ -21,6 +21,9 @@ begin
         ('api.submit_extract_v2', '{extract}'),
         ('api.urls_v1', '{download}'),
         ('api.submit_download_v1', '{download}'),
+        ('api.submit_download_v2', '{download}'),
+        ('api.opt_outs_v1', '{download}'),
+        ('api.submit_opt_outs_v1', '{download}'),
         ('api.thumbnails_v1', '{score}'),
         ('api.submit_score_v1', '{score}'),
         ('api.accept_next_v1', '{steward}'),
@@ -31,6 +34,7 @@ begin
         ('api.close_batches_v1', '{steward}'),
         ('api.expire_leases_v1', '{steward}'),
         ('api.sweep_inbox_v1', '{steward}'),
+        ('api.sweep_host_files_v1', '{steward}'),
         ('api.empty_slots_v1', '{steward}'),
         ('api.ensure_partitions_v1', '{steward}')
     ) as x (name, kinds) loop

@@ -66,6 +66,27 @@ comment on column report.score.pretrained is 'Its weights: open_clip''s tag or a
 comment on column report.score.outcome is 'scored, or why not';
 comment on column report.score.similarity is 'Cosine similarity of image and text; null unless scored';
 
+create view report.outcome as select code, name, retry from mill.outcome;
+comment on view report.outcome is 'The closed list of how a download ends.';
+comment on column report.outcome.code is '0 is success';
+comment on column report.outcome.name is 'As report.pair.outcome';
+comment on column report.outcome.retry is 'Whether the same URL may well end otherwise some hours later';
+
+create view report.opt_out as
+select mill.sample_id(d.batch_id, d.n) as sample_id, d.batch_id, d.n, p.url, x.signal, x.value, x.source, x.read_at
+  from mill.current_download d
+  join mill.opt_out x on x.batch_id = d.batch_id and x.n = d.n and x.attempt = d.attempt
+  join mill.pair p on p.batch_id = d.batch_id and p.n = d.n;
+comment on view report.opt_out is 'The pairs that were not collected since their site does not want it, with its words. Name a range of batch_id.';
+comment on column report.opt_out.sample_id is 'As report.pair.sample_id';
+comment on column report.opt_out.batch_id is 'As report.pair.batch_id';
+comment on column report.opt_out.n is 'As report.pair.n';
+comment on column report.opt_out.url is 'The URL of the image';
+comment on column report.opt_out.signal is 'robots.txt, tdmrep.json, ai.txt, X-Robots-Tag, tdm-reservation or Content-Usage';
+comment on column report.opt_out.value is 'The rule that forbids';
+comment on column report.opt_out.source is 'The URL that the rule was read from';
+comment on column report.opt_out.read_at is 'When it was read';
+
 create view report.wat as
 select f.wat_id, f.location, c.name as crawl,
        t.state, t.tries, t.reason,

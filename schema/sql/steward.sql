@@ -52,6 +52,21 @@ end
 $$;
 comment on function api.sweep_inbox_v1 is 'Deletes what was copied into an inbox and never submitted before its lease ended.';
 
+create function api.sweep_host_files_v1() returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    swept bigint;
+begin
+    delete from mill.host_file where read_at <= now() - interval '1 day';
+    get diagnostics swept = row_count;
+    return swept;
+end
+$$;
+comment on function api.sweep_host_files_v1 is 'Deletes what hosts'' files said more than a day ago (RFC 9309, 2.4).';
+
 create function mill.slot_is_done(p_slot smallint) returns boolean
 language sql stable
 as $$

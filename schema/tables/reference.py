@@ -1,6 +1,7 @@
 """What an admin may tune, the closed lists, and what is removed."""
 
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     Index,
     Integer,
@@ -99,6 +100,18 @@ setting = mill(
         server_default="86400",
     ),
     col("thumbnail_max_bytes", Integer, "A larger thumbnail is refused", server_default="131072"),
+    col(
+        "url_attempts",
+        SmallInteger,
+        "`pairmill retry` queues no URL again that was tried this often",
+        server_default="3",
+    ),
+    col(
+        "url_retry_seconds",
+        Integer,
+        "A URL is tried again no sooner than this after its batch; doubles with each attempt",
+        server_default="21600",
+    ),
 )
 
 outcome = mill(
@@ -112,6 +125,7 @@ outcome = mill(
         autoincrement=False,
     ),
     col("name", Text, "The name that views and commands show", unique=True),
+    col("retry", Boolean, "Whether the same URL may well end otherwise some hours later"),
 )
 
 score_outcome = mill(

@@ -3,6 +3,8 @@
 from sqlalchemy import (
     REAL,
     BigInteger,
+    ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
@@ -11,10 +13,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import UUID
 
-from pairmill.schema.tables.base import col, mill, one_of
+from pairmill.schema.tables.base import TIMESTAMP, col, mill, one_of
 
 BY_BATCH = {"postgresql_partition_by": "RANGE (batch_id)"}
 BATCH_ID, N = "The batch", "Position within the batch, from 0"
+FILES = ("robots.txt", "tdmrep.json", "ai.txt")
 ATTEMPT = "The download attempt, from 1; the highest that counts is current"
 
 pair = mill(
@@ -120,6 +123,38 @@ embedding = mill(
     # submission_id: a withdrawn score may be given again
     PrimaryKeyConstraint("batch_id", "n", "attempt", "model_id", "submission_id"),
     **BY_BATCH,
+)
+
+opt_out = mill(
+    "opt_out",
+    "Why a URL was not collected: the site's own words.",
+    col("batch_id", BigInteger, BATCH_ID),
+    col("n", Integer, N),
+    col("attempt", SmallInteger, "The download attempt"),
+    col(
+        "signal",
+        Text,
+        "robots.txt, tdmrep.json, ai.txt, X-Robots-Tag, tdm-reservation or Content-Usage",
+    ),
+    col("value", Text, "The rule that forbids, at most 500 characters"),
+    col("source", Text, "The URL that it was read from"),
+    col("read_at", TIMESTAMP, "When it was read"),
+    col("submission_id", BigInteger, "The submission that it came with"),
+    PrimaryKeyConstraint("batch_id", "n", "attempt"),
+    **BY_BATCH,
+)
+
+host_file = mill(
+    "host_file",
+    "What files of a host said to a worker, for a day: so that each batch need not ask again.",
+    col("origin", Text, "scheme://authority of the host, in lower case"),
+    col("file", Text, "robots.txt, tdmrep.json or ai.txt", one_of("file", FILES)),
+    col("worker_id", Integer, "Who read it", ForeignKey("mill.worker.worker_id")),
+    col("http_status", SmallInteger, "Of the answer; null where there was none", nullable=True),
+    col("rules", Text, "What of it concerns us; empty where it forbids nothing"),
+    col("read_at", TIMESTAMP, "When it was read"),
+    PrimaryKeyConstraint("origin", "file", "worker_id"),
+    Index(None, "read_at"),
 )
 
 thumbnail = mill(

@@ -94,6 +94,12 @@ worker = mill(
     col("kind", Text, "What it may claim", one_of("kind", (*KINDS, "steward"))),
     col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
     col("disabled_at", TIMESTAMP, "When it was disabled; null while it may work", nullable=True),
+    col(
+        "proven_at",
+        TIMESTAMP,
+        "Since when others rely on what it says a host allows; null while they do not",
+        nullable=True,
+    ),
 )
 
 researcher = mill(
@@ -332,6 +338,16 @@ submission_download = mill(
     col("md5", ARRAY(UUID()), "As download.md5"),
     col("sha256", ARRAY(LargeBinary), "As download.sha256"),
     col("dhash", ARRAY(BigInteger), "As download.dhash"),
+    col(
+        "refused",
+        ARRAY(Integer),
+        "n of each row of opt_out; the arrays below are parallel to it",
+        nullable=True,
+    ),
+    col("signal", ARRAY(Text), "As opt_out.signal", nullable=True),
+    col("value", ARRAY(Text), "As opt_out.value", nullable=True),
+    col("source", ARRAY(Text), "As opt_out.source", nullable=True),
+    col("read_at", ARRAY(TIMESTAMP), "As opt_out.read_at", nullable=True),
 )
 
 withdrawn = mill(

@@ -11,8 +11,10 @@ import trio
 from pairmill.ops.demo.drawings import photo_like
 from pairmill.ops.demo.site import jpeg
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download.budget import Budget, Room
 from pairmill.workers.download.crawl import Result, fetch_all
 from pairmill.workers.download.fetch import Fetched
+from pairmill.workers.download.hosts import Hosts, Pace
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
 
 BODY = jpeg(photo_like(1, (320, 240)))
@@ -26,7 +28,7 @@ class Counting:
     most: int = 0
     most_of_a_host: int = 0
 
-    async def fetch(self, url: str) -> Fetched:
+    async def fetch(self, url: str, room: Room) -> Fetched:
         host = url.split("/")[2]
         self.now[host] += 1
         self.most = max(self.most, self.now.total())
@@ -51,8 +53,16 @@ def crawl(urls: list[tuple[int, str]], fetcher: Counting, **limits: int) -> list
 
     async def main() -> None:
         async with decoder_pool(1) as pool:
-            options = {"concurrency": 10, "per_host": 3} | limits
-            await fetch_all(urls, fetcher, pool, on_result=take, **options)
+            await fetch_all(
+                urls,
+                fetcher,  # type: ignore[arg-type] - it fetches as one
+                pool,
+                concurrency=limits.get("concurrency", 10),
+                pace=Pace(limits.get("per_host", 3), gap=0.0),
+                hosts=Hosts(),
+                budget=Budget(),
+                on_result=take,
+            )
 
     trio.run(main)
     return results
@@ -73,13 +83,13 @@ def test_slow_host_does_not_hold_the_others_up() -> None:
     never = trio.Event()
 
     class Stuck(Counting):
-        async def fetch(self, url: str) -> Fetched:
+        async def fetch(self, url: str, room: Room) -> Fetched:
             if "stuck" in url and len(done) < 100:
                 await never.wait()
             done.append(url)
             if len(done) == 100:
                 never.set()
-            return Fetched(Outcome.DNS_FAILED)
+            return Fetched(Outcome.HTTP_ERROR, 404)
 
     urls = [(n, f"http://stuck.example/{n}") for n in range(50)]
     urls += [(n, f"http://h{n % 20}.example/{n}") for n in range(50, 150)]

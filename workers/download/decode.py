@@ -4,21 +4,23 @@ Formats are told by content, never by name or Content-Type. Nothing of the origi
 pixels is kept: no EXIF, no ICC profile, no text chunks.
 """
 
+import hashlib
 import io
 import struct
+import sys
 import warnings
-from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pairmill.schema.outcomes import Outcome
 
-SHORT_SIDE = 256
-MAX_PIXELS = 16_000_000  # 48 MB as RGB: what a decoder of a small node can hold
 MAX_ASPECT = 10
-MAX_THUMBNAIL = 128 * 1024  # bytes; the database refuses more
 QUALITIES = (88, 75, 60, 40)  # 88 gives about 8 KB on photographs; the next only if too large
+STRIP = 1 << 20  # pixels of a large image that are converted at a time
 ORIENTATION = 0x0112
 SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -33,17 +35,36 @@ UNSUPPORTED = (
 )  # fmt: skip
 
 
+# Bytes that Pillow takes for a pixel until it is reduced, measured at 16 megapixels: a WebP's
+# decoder keeps four RGBA copies; a progressive JPEG's all coefficients, a baseline JPEG is reduced
+# as it is read
+PIXEL_BYTES = {"JPEG": 5, "PNG": 5, "GIF": 5, "PROGRESSIVE": 6, "AVIF": 10, "WEBP": 16}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a thumbnail is. short_side: pixels; an image is never enlarged. max_bytes: of its JPEG;
+    the database refuses more. memory: bytes for a decoded original, by PIXEL_BYTES; 80 MB are
+    16 megapixels, 8 of AVIF, 5 of WebP."""
+
+    short_side: int = 256
+    max_bytes: int = 128 * 1024
+    memory: int = 80_000_000
+
+
 @dataclass(frozen=True)
 class Decoded:
     """What became of a body. width, height: pixels of the original as it is meant to be seen
-    (EXIF orientation applied). thumbnail: JPEG, short side 256 at most, never enlarged. dhash:
-    see ``dhash``. All zero or empty unless outcome is SUCCESS."""
+    (EXIF orientation applied). thumbnail: JPEG. dhash: see ``dhash``. md5, sha256: of the body.
+    All zero or empty unless outcome is SUCCESS."""
 
     outcome: Outcome
     width: int = 0
     height: int = 0
     thumbnail: bytes = b""
     dhash: int = 0
+    md5: bytes = b""
+    sha256: bytes = b""
 
 
 def sniff(body: bytes) -> str | None:
@@ -59,59 +80,105 @@ def sniff(body: bytes) -> str | None:
     return "" if body.startswith(UNSUPPORTED) else None
 
 
-def decode(body: bytes) -> Decoded:
+def decode(body: bytes, wanted: Wanted = Wanted()) -> Decoded:
     """Decode, check, and make the thumbnail. Never raises for anything that a body can hold."""
     name = sniff(body)
     if name is None:
         return Decoded(Outcome.NOT_AN_IMAGE)
-    if name not in ("JPEG", "PNG", "WEBP", "GIF", "AVIF") or name not in _openable():
+    if not name or name not in _openable():
         return Decoded(Outcome.UNSUPPORTED_IMAGE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Pillow warns of bombs and of broken metadata
             with Image.open(io.BytesIO(body), formats=[name]) as image:
-                return _thumbnail(image)
+                if refused := _too_much(image, wanted):
+                    return Decoded(refused)
+                return _thumbnail(image, wanted, body)
     except (EOFError, struct.error):
         return Decoded(Outcome.TRUNCATED_IMAGE)
+    except UnidentifiedImageError:
+        return Decoded(Outcome.BROKEN_IMAGE)
     except OSError as error:
         truncated = "truncated" in str(error).lower()
         return Decoded(Outcome.TRUNCATED_IMAGE if truncated else Outcome.BROKEN_IMAGE)
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Decoded(Outcome.TOO_MANY_PIXELS)
+    except MemoryError:
+        raise
     except Exception:
         # Pillow's readers raise nearly anything on hostile bytes (KeyError, OverflowError …)
         return Decoded(Outcome.BROKEN_IMAGE)
 
 
-def _openable() -> Collection[str]:
-    Image.preinit()
-    Image.init()
-    return Image.OPEN
+@cache
+def _openable() -> frozenset[str]:
+    """The formats that are decoded, of those that this Pillow has. Each plugin alone: all of them
+    take 10 MB."""
+    for plugin in ("Jpeg", "Png", "Gif", "WebP", "Avif"):
+        with suppress(ImportError):
+            import_module(f"PIL.{plugin}ImagePlugin")
+    if avif := sys.modules.get("PIL.AvifImagePlugin"):
+        avif.DEFAULT_MAX_THREADS = 1  # type: ignore[attr-defined]
+    return frozenset(Image.OPEN) & {"JPEG", "PNG", "GIF", "WEBP", "AVIF"}
 
 
-def _thumbnail(image: Image.Image) -> Decoded:
+def _too_much(image: Image.Image, wanted: Wanted) -> Outcome | None:
+    """Before a pixel is decoded. Of an animation only the first frame ever is."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        return Decoded(Outcome.TOO_MANY_PIXELS)
+    cost = PIXEL_BYTES["PROGRESSIVE" if image.info.get("progressive") else image.format or "WEBP"]
+    if width * height * cost > wanted.memory:
+        return Outcome.TOO_MANY_PIXELS
     if max(width, height) > MAX_ASPECT * min(width, height):
-        return Decoded(Outcome.TOO_THIN)
-    turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-    scale = min(1.0, SHORT_SIDE / min(width, height))
+        return Outcome.TOO_THIN
+    return None
+
+
+def _thumbnail(image: Image.Image, wanted: Wanted, body: bytes) -> Decoded:
+    width, height = image.size
+    orientation = image.getexif().get(ORIENTATION, 1)
+    scale = min(1.0, wanted.short_side / min(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    # JPEG only: decoded at 1/2, 1/4 or 1/8, no smaller than twice the thumbnail
-    image.draft("RGB", (2 * size[0], 2 * size[1]))
+    # JPEG only: decoded at 1/2, 1/4 or 1/8, no smaller than the thumbnail: half the time, and
+    # above 45 dB of what the whole image resized gives
+    image.draft("RGB", size)
     image.load()
-    small = _rgb(image).resize(size, Image.Resampling.BICUBIC)
-    small.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+    small = _resized(image, size)
+    small.getexif()[ORIENTATION] = orientation
     small = ImageOps.exif_transpose(small)
-    if turned:
+    if orientation in (5, 6, 7, 8):
         width, height = height, width
-    return Decoded(Outcome.SUCCESS, width, height, _encode(small), dhash(small))
+    return Decoded(
+        Outcome.SUCCESS,
+        width,
+        height,
+        _encode(small, wanted.max_bytes),
+        dhash(small),
+        hashlib.md5(body, usedforsecurity=False).digest(),
+        hashlib.sha256(body).digest(),
+    )
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """RGB of this size. A large image of another mode is converted strip by strip, and each strip
+    reduced: a whole copy of 16 megapixels would take 64 MB more."""
+    width, height = image.size
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    factor = max(1, min(width // size[0], height // size[1]) // 2)
+    if factor == 1 or width * height <= STRIP:
+        return _rgb(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    reduced = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    step = factor * max(1, STRIP // (width * factor))
+    for top in range(0, height, step):
+        strip = _rgb(image.crop((0, top, width, min(height, top + step))))
+        reduced.paste(strip.reduce(factor), (0, top // factor))
+    box = (0, 0, width / factor, height / factor)
+    return reduced.resize(size, Image.Resampling.BICUBIC, box)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """RGB, with transparency over white."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         clear = image.convert("RGBA")
@@ -120,14 +187,14 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _encode(image: Image.Image) -> bytes:
-    """JPEG of at most MAX_THUMBNAIL: by a lower quality first, then, for a long strip of noise, by
+def _encode(image: Image.Image, max_bytes: int) -> bytes:
+    """JPEG of at most so many bytes: by a lower quality first, then, for a long strip of noise, by
     a smaller size."""
     while True:
         for quality in QUALITIES:
             out = io.BytesIO()
             image.save(out, "JPEG", quality=quality, exif=b"")
-            if out.tell() <= MAX_THUMBNAIL:
+            if out.tell() <= max_bytes:
                 return out.getvalue()
         image = image.reduce(2)
 

@@ -1,5 +1,7 @@
 """A decoder process: reads bodies on standard input, writes what became of them on its output.
 
+    python -m pairmill.workers.download.decoder SHORT_SIDE MAX_BYTES MEMORY
+
 One at a time: 4 bytes of length and the body in; ANSWER and the thumbnail out. Its memory is
 limited, so that a hostile image costs this process and not the node.
 """
@@ -10,26 +12,33 @@ import struct
 import sys
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.decode import Decoded, decode
+from pairmill.workers.download.decode import Decoded, Wanted, decode
 
 LENGTH = struct.Struct(">I")
-ANSWER = struct.Struct(">hIIqI")  # outcome, width, height, dhash, length of the thumbnail
-MAX_ADDRESS_SPACE = 1024**3  # bytes; Python and Pillow with 16 megapixels take under 400 MB of it
+# outcome, width, height, dhash, md5, sha256, length of the thumbnail
+ANSWER = struct.Struct(">hIIq16s32sI")
+# bytes of address space beside the image's own: Python, Pillow and its libraries map 300 MB
+BESIDE = 640 * 1024**2
 
 
 def main() -> None:
+    wanted = Wanted(*map(int, sys.argv[1:4]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE, MAX_ADDRESS_SPACE))
+    most = BESIDE + 4 * wanted.memory
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     # an end of input is the worker's end, orderly or not
     while len(head := requests.read(LENGTH.size)) == LENGTH.size:
         body = requests.read(LENGTH.unpack(head)[0])
         try:
-            d = decode(body)
+            d = decode(body, wanted)
         except MemoryError:
             d = Decoded(Outcome.TOO_MANY_PIXELS)
-        answers.write(ANSWER.pack(d.outcome, d.width, d.height, d.dhash, len(d.thumbnail)))
-        answers.write(d.thumbnail)
+        del body
+        size = len(d.thumbnail)
+        answers.write(
+            ANSWER.pack(d.outcome, d.width, d.height, d.dhash, d.md5, d.sha256, size) + d.thumbnail
+        )
         answers.flush()
 
 

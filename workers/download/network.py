@@ -26,31 +26,40 @@ TRANSLATED = tuple(
 @dataclass(frozen=True)
 class Network:
     """The rule. allow: networks that may be connected to although they are not public; with
-    one, any port may be. connect_to: (host, port) of every connection, whatever the URL says,
-    as curl's --connect-to; checked like any other."""
+    one, any port may be. ports: beside them, those of public hosts. connect_to: (host, port) of
+    every connection, whatever the URL says, as curl's --connect-to; checked like any other.
+    proxy: (host, port) of an HTTP proxy, which is asked to connect to the checked address; the
+    usual variables (http_proxy …) are ignored, since a proxy stands inside somebody's network."""
 
     allow: tuple[IPv4Network | IPv6Network, ...] = ()
     connect_to: tuple[str, int] | None = None
     resolver: Resolver = field(default_factory=CachedResolver)
+    ports: tuple[int, ...] = (80, 443)
+    proxy: tuple[str, int] | None = None
 
     @classmethod
     def from_environment(
         cls, environment: Mapping[str, str] = os.environ, *, resolver: Resolver | None = None
     ) -> "Network":
-        """PAIRMILL_ALLOW_NETWORKS=127.0.0.0/8,…  and PAIRMILL_CONNECT_TO=host:port."""
-        names = environment.get("PAIRMILL_ALLOW_NETWORKS", "")
+        """PAIRMILL_ALLOW_NETWORKS=127.0.0.0/8,… PAIRMILL_ALLOW_PORTS=8080,…
+        PAIRMILL_CONNECT_TO=host:port PAIRMILL_PROXY=host:port."""
+        networks, ports = (
+            [n.strip() for n in environment.get(name, "").split(",") if n.strip()]
+            for name in ("PAIRMILL_ALLOW_NETWORKS", "PAIRMILL_ALLOW_PORTS")
+        )
         try:
-            allow = tuple(ip_network(n.strip()) for n in names.split(",") if n.strip())
+            allow = tuple(map(ip_network, networks))
         except ValueError as error:
             raise Refused(f"PAIRMILL_ALLOW_NETWORKS is wrong: {error}") from None
-        target = environment.get("PAIRMILL_CONNECT_TO", "")
-        resolver = resolver or CachedResolver()
-        if not target:
-            return cls(allow, None, resolver)
-        host, colon, port = target.rpartition(":")
-        if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise Refused(f"PAIRMILL_CONNECT_TO must be host:port, and is {target!r}")
-        return cls(allow, (host.strip("[]"), int(port)), resolver)
+        if not all(p.isdecimal() and 0 < int(p) < 65536 for p in ports):
+            raise Refused(f"PAIRMILL_ALLOW_PORTS must be numbers, and is {','.join(ports)}")
+        return cls(
+            allow,
+            _host_and_port(environment, "PAIRMILL_CONNECT_TO"),
+            resolver or CachedResolver(),
+            (80, 443, *map(int, ports)),
+            _host_and_port(environment, "PAIRMILL_PROXY"),
+        )
 
     def allows(self, address: Address) -> bool:
         if any(address in network for network in self.allow):
@@ -67,7 +76,7 @@ class Network:
         """
         if self.connect_to:
             host, port = self.connect_to
-        elif port not in (80, 443) and not self.allow:
+        elif port not in self.ports and not self.allow:
             raise FetchFailed(Outcome.PORT_REFUSED)
         try:
             answers = await self.resolver(host, port)
@@ -78,3 +87,13 @@ class Network:
         if not all(self.allows(ip_address(a.partition("%")[0])) for a in answers):
             raise FetchFailed(Outcome.ADDRESS_REFUSED)
         return [(answer, port) for answer in answers]
+
+
+def _host_and_port(environment: Mapping[str, str], name: str) -> tuple[str, int] | None:
+    value = environment.get(name, "")
+    if not value:
+        return None
+    host, colon, port = value.removeprefix("http://").rstrip("/").rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise Refused(f"{name} must be host:port, and is {value!r}")
+    return host.strip("[]"), int(port)

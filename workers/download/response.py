@@ -5,73 +5,93 @@ import zlib
 import httptools
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.fetch import FetchFailed
+from pairmill.workers.download.fetch import Answer, FetchFailed
 
 MAX_HEAD_BYTES = 64 * 1024
+# of a body that is not wanted, a 404's, so much is read for the sake of the connection
+MAX_UNWANTED_BYTES = 32 * 1024
 
 
 class Response:
     """The protocol object of httptools' parser, which calls the ``on_`` methods.
 
-    They only collect: an exception raised in one would come out wrapped.
+    max_bytes: of the body, on the wire and again decoded. cut: a longer one ends there and is no
+    failure. The methods only collect: an exception raised in one would come out wrapped.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, *, cut: bool = False) -> None:
         self._max_bytes = max_bytes
+        self._cut = cut
         self._parser = httptools.HttpResponseParser(self)
         self._head_bytes = 0
-        self._head_done = False
         self._chunks: list[bytes] = []
+        self._ended = False
+        self.head = False  # whether the final response's header section is there
         self.status: int | None = None
-        self.headers: dict[str, str] = {}
+        self.lines: list[tuple[str, str]] = []
         self.size = 0
-        self.complete = False
-
-    @property
-    def head(self) -> bool:
-        """Whether the final response's header section is there."""
-        return self._head_done
+        self.complete = False  # nothing more is to be read
+        self.reusable = False  # and the connection may take another request
 
     @property
     def wanted(self) -> bool:
-        """Whether it is a 2xx: the body of another is not read."""
+        """Whether it is a 2xx: the body of another is not kept."""
         return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def announced(self) -> int | None:
+        """Content-Length, where there is one."""
+        length = self._header("content-length")
+        return int(length) if self.head and length.isdecimal() else None
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the wire. Raises FetchFailed when they are no response, or too many."""
-        if not self._head_done:
+        if not self.head:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self.complete:  # what comes after the end is not ours to judge
+            if not self._ended:  # what comes after the end is not ours to judge
                 raise FetchFailed(Outcome.BAD_RESPONSE, self.status) from None
-        if not self._head_done and self._head_bytes > MAX_HEAD_BYTES:
+            self.reusable = False
+        if not self.head and self._head_bytes > MAX_HEAD_BYTES:
             raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
-        if self.wanted and max(self.size, self._announced()) > self._max_bytes:
+        if self._ended:
+            self.complete = True
+        elif self.head:
+            self._check_size()
+
+    def _check_size(self) -> None:
+        size = max(self.size, self.announced or 0)
+        if not self.wanted:
+            self.complete = size > MAX_UNWANTED_BYTES
+        elif self._cut:
+            self.complete = self.size > self._max_bytes
+        elif size > self._max_bytes:
             raise FetchFailed(Outcome.TOO_LARGE, self.status)
 
     def end(self) -> None:
         """The server closed. Without a length or chunks that is the end of the body (RFC 9112,
         6.3); else the rest is missing. Raises FetchFailed."""
-        if self.complete:
-            return
-        framed = "content-length" in self.headers or "transfer-encoding" in self.headers
-        if not self._head_done or framed:
+        framed = self._header("content-length") or self._header("transfer-encoding")
+        if not self.head or (framed and self.wanted):
             raise FetchFailed(Outcome.CONNECTION_LOST, self.status)
         self.complete = True
 
-    def body(self) -> bytes:
-        """The content, decoded. We ask for identity; some servers compress all the same."""
+    def answer(self) -> Answer:
+        """The response once it is complete, its content decoded. We ask for identity; some
+        servers compress all the same. Raises FetchFailed."""
+        assert self.status is not None
         data = b"".join(self._chunks)
         self._chunks.clear()
-        for coding in reversed(self.headers.get("content-encoding", "").lower().split(",")):
+        if not self.wanted:
+            return Answer(self.status, tuple(self.lines))
+        codings = [v for name, v in self.lines if name == "content-encoding"]
+        for coding in reversed(",".join(codings).lower().split(",")):
             data = self._decoded(data, coding.strip())
-        return data
-
-    def _announced(self) -> int:
-        length = self.headers.get("content-length", "")
-        return int(length) if self._head_done and length.isdecimal() else 0
+        if len(data) > self._max_bytes and not self._cut:
+            raise FetchFailed(Outcome.TOO_LARGE, self.status)
+        return Answer(self.status, tuple(self.lines), data[: self._max_bytes])
 
     def _decoded(self, data: bytes, coding: str) -> bytes:
         if coding in ("", "identity"):
@@ -85,28 +105,30 @@ class Response:
             plain = inflate.decompress(data, self._max_bytes + 1)
         except zlib.error:
             raise FetchFailed(Outcome.BAD_RESPONSE, self.status) from None
-        if len(plain) > self._max_bytes:
-            raise FetchFailed(Outcome.TOO_LARGE, self.status)
-        if not inflate.eof:
+        if not inflate.eof and len(plain) <= self._max_bytes and not self._cut:
             raise FetchFailed(Outcome.CONNECTION_LOST, self.status)
         return plain
 
+    def _header(self, name: str) -> str:
+        return next((value for key, value in self.lines if key == name), "")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self.lines.append((name.decode("latin-1").lower(), value.decode("latin-1")))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:  # an interim response, 100 or 103; the real one follows
-            self.headers.clear()
+            self.lines.clear()
             return
         self.status = status
-        self._head_done = True
+        self.head = True
 
     def on_body(self, data: bytes) -> None:
         self.size += len(data)
-        if self.size <= self._max_bytes:
+        if self.wanted and self.size <= self._max_bytes + len(data):
             self._chunks.append(data)
 
     def on_message_complete(self) -> None:
-        if self._head_done:
-            self.complete = True
+        if self.head:
+            self._ended = True
+            self.reusable = self._parser.should_keep_alive()

@@ -1,20 +1,52 @@
 """The download worker: a batch's URLs into outcomes and thumbnails, submitted in parts."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from uuid import UUID
 
 import trio
 
 from pairmill.workers.daemon import Job
+from pairmill.workers.download.budget import SHARED, Budget
+from pairmill.workers.download.client import Client
 from pairmill.workers.download.crawl import Result, fetch_all
-from pairmill.workers.download.fetch import Fetcher
+from pairmill.workers.download.decode import Wanted
+from pairmill.workers.download.fetch import Backend, Fetcher, Limits, everything
+from pairmill.workers.download.hosts import Hosts, Pace
+from pairmill.workers.download.permission import HostFile, Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
-from pairmill.workers.queue import Outcomes
+from pairmill.workers.queue import OptOuts, Outcomes
 
 ROWS_PER_PART = 1000  # what a death may lose, with the fetches under way
-BYTES_PER_PART = 4_000_000  # of thumbnails: half a thousand at 8 KB
-PARTS_WAITING = 2
+# of thumbnails, a quarter of a thousand at 8 KB: a part that was begun is sent before a stopped
+# worker ends, and at 5 Mbps this takes 3 s
+BYTES_PER_PART = 2_000_000
+PARTS_WAITING = 1
+MEMORY = 256  # MB, of the loop and one decoder
+
+
+@dataclass(frozen=True)
+class Options:
+    """concurrency: fetches at once. decoders: processes. memory: MB for the loop and one decoder;
+    256 give 48 MB of bodies and images of 16 megapixels, more gives more of both. ask: whether
+    opt-outs are read, robots.txt among them; only for a web of one's own are they not."""
+
+    concurrency: int = 64
+    decoders: int = 1
+    memory: int = MEMORY
+    pace: Pace = Pace()
+    limits: Limits = Limits()
+    ask: bool = True
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(SHARED * self.memory // MEMORY)
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(memory=Wanted.memory * self.memory // MEMORY)
 
 
 class Download:
@@ -23,22 +55,30 @@ class Download:
     name = "download"
     model_digest: str | None = None
 
-    def __init__(
-        self, fetcher: Fetcher, *, concurrency: int = 64, per_host: int = 4, decoders: int = 1
-    ) -> None:
-        self._fetcher = fetcher
-        self._concurrency = concurrency
-        self._per_host = per_host
-        self._decoders = decoders
+    def __init__(self, backend: Backend, options: Options | None = None) -> None:
+        self._options = options or Options()
+        self._backend = backend
+        self._budget = self._options.budget
+        self._hosts = Hosts()
+        self._permission = Permission(backend, budget=self._budget)
+        self._fetcher = Fetcher(
+            backend, self._options.limits, self._permission if self._options.ask else everything
+        )
         self._pool: DecoderPool
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with decoder_pool(self._decoders) as self._pool:
-            yield
+        async with decoder_pool(self._options.decoders, self._options.wanted) as self._pool:
+            try:
+                yield
+            finally:
+                if isinstance(self._backend, Client):
+                    await self._backend.close()
 
     async def work(self, job: Job) -> None:
         urls = await job.call(job.queue.urls, job.lease_id)
+        known = await job.call(job.queue.opt_outs, job.lease_id)
+        self._permission.learn(HostFile(*row) for row in known)
         send, receive = trio.open_memory_channel[list[Result]](PARTS_WAITING)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._submit_parts, job, receive)
@@ -67,8 +107,10 @@ class Download:
                 urls,
                 self._fetcher,
                 self._pool,
-                concurrency=self._concurrency,
-                per_host=self._per_host,
+                concurrency=self._options.concurrency,
+                pace=self._options.pace,
+                hosts=self._hosts,
+                budget=self._budget,
                 on_result=take,
             )
             if part:
@@ -79,6 +121,8 @@ class Download:
     ) -> None:
         number = 0
         async for part in receive:
+            if news := self._permission.news():
+                await job.call(job.queue.submit_opt_outs, job.lease_id, shared(news))
             await job.call(job.queue.submit_download, job.lease_id, number, columns(part))
             number += 1
 
@@ -86,6 +130,8 @@ class Download:
 def columns(results: list[Result]) -> Outcomes:
     """Results as the parallel lists of a submission."""
     seen = [r for r in results if r.thumbnail is not None]
+    refused = [(r.n, r.evidence) for r in results if r.evidence is not None]
+    now = time.time()
     return Outcomes(
         positions=[r.n for r in results],
         outcome=[int(r.outcome) for r in results],
@@ -98,4 +144,26 @@ def columns(results: list[Result]) -> Outcomes:
         dhash=[r.dhash for r in results],
         thumbnail_positions=[r.n for r in seen],
         thumbnails=[r.thumbnail for r in seen if r.thumbnail is not None],
+        refused_positions=[n for n, _ in refused],
+        signal=[e.signal for _, e in refused],
+        value=[_text(e.value) for _, e in refused],
+        source=[_text(e.source) for _, e in refused],
+        age=[max(0.0, now - e.read_at) for _, e in refused],
     )
+
+
+def shared(files: list[HostFile]) -> OptOuts:
+    """What hosts' files said, as the parallel lists that the database keeps for others."""
+    now = time.time()
+    return OptOuts(
+        origin=[f.origin for f in files],
+        file=[f.file for f in files],
+        http_status=[f.status for f in files],
+        rules=[_text(f.rules) for f in files],
+        age=[max(0.0, now - f.read_at) for f in files],
+    )
+
+
+def _text(value: str) -> str:
+    """PostgreSQL's text holds no NUL."""
+    return value.replace("\x00", "\ufffd")

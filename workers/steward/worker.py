@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # it needs rbloom
 
 ROUND_SECONDS = 1.0
 CHORES = ("ensure_partitions", "expire_leases", "close_batches", "empty_slots")
-SWEEP_EVERY = 60  # rounds; what it deletes harms nobody meanwhile
+SWEEPS, SWEEP_EVERY = ("sweep_inbox", "sweep_host_files"), 60  # rounds; nothing of it is urgent
 
 
 async def serve(dsn: str, *, drain: bool = False, url_filter: "UrlFilter | None" = None) -> None:
@@ -36,7 +36,7 @@ async def _rounds(
 ) -> None:
     for number in itertools.count():
         await _accept_all(queue, line, url_filter)
-        for chore in CHORES if number % SWEEP_EVERY else (*CHORES, "sweep_inbox"):
+        for chore in CHORES if number % SWEEP_EVERY else (*CHORES, *SWEEPS):
             await trio.to_thread.run_sync(queue.steward, chore)
         if drain and await trio.to_thread.run_sync(queue.drained):
             line.say("nothing left to do")

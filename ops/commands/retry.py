@@ -1,0 +1,57 @@
+"""pairmill retry: download again what may end otherwise now."""
+
+import typer
+
+from pairmill.ops.connection import admin, rows
+from pairmill.ops.output import print_json
+from pairmill.ops.problem import Problem
+
+LAST = 2**62
+
+
+def retry(
+    outcome: list[str] = typer.Option(
+        None, "--outcome", help="Which, by name; by default all that a retry can help."
+    ),
+    batches: str = typer.Option("", "--batches", help="FIRST-LAST, or one number; all by default."),
+    now: bool = typer.Option(False, "--now", help="At once, without the back-off."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be queued."),
+    as_json: bool = typer.Option(False, "--json", help="A JSON object."),
+) -> None:
+    """Queue URLs again whose download failed, as later batches of their own.
+
+    No sooner than mill.setting.url_retry_seconds after their batch (6 hours, doubling), and no
+    URL more often than url_attempts times. `pairmill retry --outcome list` shows the outcomes.
+    """
+    with admin() as connection:
+        known = rows(connection, "select name, retry from report.outcome order by code")
+        if outcome == ["list"]:
+            for row in known:
+                print(f"{row['name']:20} {'a retry can help' if row['retry'] else ''}".rstrip())
+            return
+        names = {row["name"] for row in known} - {"success"}
+        if unknown := sorted(set(outcome or ()) - names):
+            raise Problem(
+                f"no such outcome: {', '.join(unknown)}; `pairmill retry --outcome list` shows them"
+            )
+        with connection.transaction(force_rollback=dry_run):
+            (queued,) = rows(
+                connection, "select * from mill.retry_outcomes(%s, %s, %s, %s)",
+                outcome or None, *_range(batches), now,
+            )  # fmt: skip
+    if as_json:
+        print_json(queued)
+        return
+    would = "would be " if dry_run else ""
+    print(f"{queued['urls']:,} URLs of {queued['batches']:,} batches {would}queued again")
+    if queued["busy"]:
+        print(f"{queued['busy']:,} batches left out: a download of theirs is not done yet")
+
+
+def _range(batches: str) -> tuple[int, int]:
+    if not batches:
+        return 0, LAST
+    first, dash, last = batches.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()):
+        raise Problem(f"--batches is FIRST-LAST or one number, not {batches!r}")
+    return int(first), int(last or first)

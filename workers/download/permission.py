@@ -1,0 +1,177 @@
+"""Asks a host, before its images, whether it wants to be collected, and remembers what it said.
+
+A fetch costs at most one further request a hop: robots.txt before a host's first image,
+tdmrep.json before its second, ai.txt before its third, each once a day. So a host that has one
+image in a batch is asked for one file, and over time all three of it are known.
+
+What robots.txt cannot be had means is RFC 9309's, 2.3.1: a 4xx, or redirects without end, allow;
+a 5xx, or no answer, forbid. The other two are statements that a host may make: where they cannot
+be had nothing was said.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import trio
+
+from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download.budget import Budget
+from pairmill.workers.download.fetch import Answer, Backend, FetchFailed, asks_to_wait, follow
+from pairmill.workers.download.optout import (
+    FILES,
+    MAX_FILE_BYTES,
+    ROBOTS,
+    Evidence,
+    condensed,
+    refusal,
+)
+from pairmill.workers.download.url import parse
+
+KNOWN_SECONDS = 86_400.0  # RFC 9309, 2.4: no more than 24 hours
+UNKNOWN_SECONDS = 300.0
+FILE_SECONDS = 15.0  # for one file with its redirects; half of a URL's total
+REMEMBERED_BYTES = 8_000_000  # of rules, with about 200 bytes a file beside them
+SHARED_RULES = 65_536  # characters; longer ones are this process's alone
+# robots.txt could not be asked for since the host cannot be reached: the image neither
+UNREACHABLE = frozenset(
+    (
+        Outcome.DNS_FAILED, Outcome.ADDRESS_REFUSED, Outcome.PORT_REFUSED, Outcome.CONNECT_FAILED,
+        Outcome.CONNECT_TIMEOUT, Outcome.TLS_FAILED, Outcome.CERTIFICATE_REFUSED,
+        Outcome.RETRY_LATER,
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HostFile:
+    """What one file of a host said. origin: scheme://authority. file: robots.txt, tdmrep.json or
+    ai.txt. status: the HTTP status, None where there was no answer. rules: as ``condensed`` gives
+    them; empty where it forbids nothing. read_at: seconds of time.time()."""
+
+    origin: str
+    file: str
+    status: int | None
+    rules: str
+    read_at: float
+
+
+class Permission:
+    """A ``fetch.Permit`` for one process, over one backend.
+
+    ``learn`` takes what others read, ``news`` gives what was read here since it was last called.
+    """
+
+    def __init__(self, backend: Backend, *, budget: Budget | None = None) -> None:
+        self._backend = backend
+        self._budget = budget or Budget()
+        self._known: OrderedDict[tuple[str, str], HostFile] = OrderedDict()
+        self._size = 0
+        self._unknown: dict[str, float] = {}  # origin: until when its robots.txt is not asked for
+        self._asking: dict[tuple[str, str], trio.Event] = {}
+        self._news: list[HostFile] = []
+        self.requests = 0  # made for files, redirects not counted
+
+    async def __call__(self, url: str) -> None:
+        """Return if the URL may be fetched. Raises FetchFailed: OPTED_OUT with its evidence,
+        OPT_OUT_UNKNOWN, or what kept the host from being reached."""
+        origin = origin_of(url)
+        while (asked := self._asking.get((origin, ROBOTS))) is not None:
+            await asked.wait()
+        for file in FILES:
+            if self._find(origin, file) is None and (origin, file) not in self._asking:
+                await self._ask(origin, file)
+                break
+        for file in FILES:
+            self._check(origin, file, url)
+
+    def learn(self, files: Iterable[HostFile]) -> None:
+        for file in files:
+            self._remember(file)
+
+    def news(self) -> list[HostFile]:
+        """What was read here and may be of use to others."""
+        news, self._news = self._news, []
+        return news
+
+    def _check(self, origin: str, name: str, url: str) -> None:
+        file = self._find(origin, name)
+        if file is None:
+            if name == ROBOTS:
+                raise FetchFailed(Outcome.OPT_OUT_UNKNOWN)
+            return
+        if rule := refusal(name, file.rules, url):
+            evidence = Evidence(name, rule, origin + FILES[name], file.read_at)
+            raise FetchFailed(Outcome.OPTED_OUT, evidence=evidence)
+
+    def _find(self, origin: str, name: str) -> HostFile | None:
+        file = self._known.get((origin, name))
+        if file is None or file.read_at + KNOWN_SECONDS < time.time():
+            return None
+        self._known.move_to_end((origin, name))
+        return file
+
+    def _remember(self, file: HostFile) -> None:
+        key = file.origin, file.file
+        if old := self._known.pop(key, None):
+            self._size -= len(old.rules) + 200
+        self._known[key] = file
+        self._size += len(file.rules) + 200
+        while self._size > REMEMBERED_BYTES:
+            _, oldest = self._known.popitem(last=False)
+            self._size -= len(oldest.rules) + 200
+
+    async def _ask(self, origin: str, name: str) -> None:
+        """Read one file, for all who want it. Raises FetchFailed where the host cannot be had."""
+        now = trio.current_time()
+        if name == ROBOTS and self._unknown.get(origin, 0.0) > now:
+            raise FetchFailed(Outcome.OPT_OUT_UNKNOWN)
+        done = self._asking[origin, name] = trio.Event()
+        try:
+            answer = await self._read(origin, name)
+        except FetchFailed as failed:
+            if name == ROBOTS:
+                if failed.outcome in UNREACHABLE and not failed.redirected:
+                    raise
+                self._doubt(origin, now)
+                raise FetchFailed(Outcome.OPT_OUT_UNKNOWN, failed.http_status) from None
+            answer = None
+        finally:
+            del self._asking[origin, name]
+            done.set()
+        text = answer.body.decode("utf-8", "replace") if answer else ""
+        status = answer.status if answer else None
+        file = HostFile(origin, name, status, condensed(name, text), time.time())
+        self._remember(file)
+        if len(file.rules) <= SHARED_RULES:
+            self._news.append(file)
+
+    async def _read(self, origin: str, name: str) -> Answer | None:
+        """A file's answer; None where there is none, which allows. Raises FetchFailed."""
+        self.requests += 1
+        url = origin + FILES[name]
+        with trio.move_on_after(FILE_SECONDS), self._budget.room() as room:
+            try:
+                answer, _ = await follow(self._backend, url, room, at_most=MAX_FILE_BYTES)
+            except FetchFailed as failed:
+                if failed.outcome in (Outcome.TOO_MANY_REDIRECTS, Outcome.REDIRECT_REFUSED):
+                    return None
+                raise
+            if later := asks_to_wait(answer):
+                raise later
+            if answer.status >= 500 and name == ROBOTS:
+                raise FetchFailed(Outcome.SERVER_ERROR, answer.status)
+            return answer
+        raise FetchFailed(Outcome.TIMEOUT)
+
+    def _doubt(self, origin: str, now: float) -> None:
+        if len(self._unknown) > 10_000:
+            self._unknown = {o: until for o, until in self._unknown.items() if until > now}
+        self._unknown[origin] = now + UNKNOWN_SECONDS
+
+
+def origin_of(url: str) -> str:
+    """scheme://authority of a URL that ``parse`` takes."""
+    target = parse(url)
+    return f"{target.scheme}://{target.authority}"
