@@ -519,11 +519,11 @@ def show(result: dict[str, Any]) -> None:
                 print(f"{side} {what}: {found[what]}")
     print("\nfloor, CPU seconds per 1,000")
     for name, value in result["floor"].items():
-        print(f"{name:40}{value}")
+        print(f"{name:46}{value}")
     print()
     for name, value in result.items():
         if isinstance(value, int | float):
-            print(f"{name:40}{value}")
+            print(f"{name:46}{value}")
 
 
 def summary(bench: Bench, rounds: int) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""Failed URLs are tried again as later tasks of their own."""
+
+import json
+
+import pytest
+from database import Database, outcomes
+from typer.testing import CliRunner
+
+from pairmill.ops.cli import app
+from pairmill.schema.outcomes import Outcome
+
+URLS = [f"http://h{i}.example/{i}.jpg" for i in range(6)]
+
+
+@pytest.fixture
+def failed(db: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """A batch of six: two succeeded, two timed out, two are not there."""
+    monkeypatch.setenv("DATABASE_URL", db.dsn)
+    # the command wants a migrated database; this one was made directly
+    monkeypatch.setattr("pairmill.ops.migrate.require_current", lambda connection: None)
+    db.add_model()
+    db.extract(URLS)
+    db.close_batches()
+    claim = db.claim("download")
+    assert claim
+    queue, _ = db.queue("download")
+    queue.submit_download(claim.lease_id, 0, outcomes([0, 1]))
+    queue.submit_download(claim.lease_id, 1, outcomes([2, 3], Outcome.TIMEOUT))
+    queue.submit_download(claim.lease_id, 2, outcomes([4, 5], Outcome.HTTP_ERROR))
+    queue.complete(claim.lease_id)
+    db.accept_all()
+    return db
+
+
+def retry(*options: str) -> str:
+    done = CliRunner().invoke(app, ["retry", *options])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def queued(db: Database) -> list[tuple[object, ...]]:
+    return db.rows(
+        "select attempt, positions, ready_at > now() from mill.task where kind = 'download' and state = 'ready'"
+    )
+
+
+def test_what_a_retry_can_help_is_queued_for_later(failed: Database) -> None:
+    assert retry("--dry-run") == "2 URLs of 1 batches would be queued again\n"
+    assert queued(failed) == []
+    assert retry() == "2 URLs of 1 batches queued again\n"
+    assert queued(failed) == [(2, [2, 3], True)]
+    again = retry()
+    assert again.startswith("0 URLs of 0 batches queued again\n1 batches left out")
+
+
+def test_a_retry_replaces_the_outcome_and_ends(failed: Database) -> None:
+    for attempt in (2, 3):
+        assert json.loads(retry("--now", "--json")) == {"batches": 1, "urls": 2, "busy": 0}
+        assert queued(failed) == [(attempt, [2, 3], False)]
+        failed.download(Outcome.TIMEOUT if attempt == 2 else Outcome.SUCCESS)
+    assert dict(failed.rows("select outcome, pairs from report.pair_count")) == {
+        "success": 4,
+        "http_error": 2,
+    }
+    assert retry("--now") == "0 URLs of 0 batches queued again\n"
+    for _ in range(2):  # of both attempts that gave images
+        failed.score()
+    assert dict(failed.rows("select outcome, pairs from report.score_count")) == {"scored": 4}
+
+
+def test_no_url_is_tried_more_often_than_the_setting_says(failed: Database) -> None:
+    for _ in range(2):
+        retry("--now")
+        failed.download(Outcome.TIMEOUT)
+    assert retry("--now") == "0 URLs of 0 batches queued again\n"
+    failed.admin.execute("update mill.setting set url_attempts = 4")
+    assert retry("--now") == "2 URLs of 1 batches queued again\n"
+
+
+def test_outcomes_and_batches_may_be_named(failed: Database) -> None:
+    assert retry("--outcome", "http_error", "--batches", "7-9", "--now").startswith("0 URLs")
+    batch = failed.value("select batch_id from mill.batch where pair_count > 0")
+    assert retry("--outcome", "http_error", "--batches", str(batch), "--now").startswith("2 URLs")
+    assert queued(failed) == [(2, [4, 5], False)]
+
+
+def test_what_is_wrong_is_said(failed: Database) -> None:
+    for options, sentence in (
+        (("--outcome", "nonsense"), "no such outcome: nonsense"),
+        (("--outcome", "success"), "no such outcome: success"),
+        (("--batches", "x"), "--batches is FIRST-LAST"),
+    ):
+        done = CliRunner().invoke(app, ["retry", *options])
+        assert sentence in str(done.exception)
+    listed = retry("--outcome", "list")
+    assert "timeout              a retry can help\n" in listed
+    assert "http_error\n" in listed
