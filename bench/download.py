@@ -52,7 +52,7 @@ from pairmill.workers.download.fetch import Fetcher, FetchFailed, Limits
 from pairmill.workers.download.hosts import Hosts
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.permission import Permission
-from pairmill.workers.download.pool import ALLOCATOR, decoder_pool
+from pairmill.workers.download.pool import ENVIRONMENT, decoder_pool
 from pairmill.workers.download.resolver import CachedResolver
 from pairmill.workers.download.url import parse
 from pairmill.workers.download.worker import Options
@@ -288,7 +288,7 @@ class Bench:
         more = {"SSL_CERT_FILE": str(self.home / certificates)}
         if side == "img2dataset":
             more |= {"PYTHONPATH": str(self.home / "site"), "NO_ALBUMENTATIONS_UPDATE": "1"}
-        return os.environ | more | (ALLOCATOR if side == "decode" else {})
+        return os.environ | more | (ENVIRONMENT if side == "decode" else {})
 
 
 @dataclass

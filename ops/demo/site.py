@@ -175,6 +175,10 @@ def _oddities(site: Site) -> None:
     }
     site.files |= {(host, path): file for path, file in served.items()}
     site.files["garden.example", "/images/elsewhere.jpg"] = File("image/jpeg", data)
+    site.files["private.example", "/ours.jpg"] = File("image/jpeg", data)
+    site.files["private.example", "/robots.txt"] = File(
+        "text/plain", b"User-agent: *\nDisallow: /\n"
+    )
     text = caption
     links: list[tuple[str, str | None, DropReason | Outcome]] = [
         ("/good.jpg", "Fish &amp; chips, with a&nbsp;drawing &lt;of&gt; it", Outcome.SUCCESS),
@@ -185,6 +189,7 @@ def _oddities(site: Site) -> None:
         ("/strip.png", "A thin red line between two paragraphs", Outcome.TOO_THIN),
         ("/moved.jpg", "A picture that has moved to another place", Outcome.SUCCESS),
         ("/elsewhere.jpg", "A picture that has moved to another server", Outcome.SUCCESS),
+        ("http://private.example/ours.jpg", "A picture that is not for robots", Outcome.OPTED_OUT),
         ("/loop.jpg", "A picture that moves for ever", Outcome.TOO_MANY_REDIRECTS),
         ("/error.jpg", "A picture on a server that is broken today", Outcome.SERVER_ERROR),
         ("/gone-1.jpg", "A picture that is not there any more", Outcome.HTTP_ERROR),

@@ -26,7 +26,7 @@ def test_web_of_2008(db: Database, line: Line, tmp_path: Path) -> None:
     assert status["dropped"] == {"no_text": 192, "file_type": 47, "text_too_short": 7}
     assert status["duplicates"] == 589
     assert sum(status["pairs"].values()) == 23
-    assert status["fetched"] == {"http_error": 13, "success": 10}
+    assert status["fetched"] == {"opted_out": 11, "http_error": 2, "success": 10}
     assert status["scored"] == {"pairmill-demo": {"scored": 10}}
     assert status["bad_records"] == {}
     assert status["parked"] == []

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 
 from pairmill.ops.demo.drawings import draw, photo_like
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.decode import Decoded, Wanted, decode, dhash
+from pairmill.workers.download.decode import decode, dhash
+from pairmill.workers.download.thumbnail import Decoded, Wanted
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:

@@ -4,6 +4,7 @@ A client of our own because it must pin the checked address, cap the body and ke
 failure's name. docs/decisions has its cost beside other clients'.
 """
 
+import math
 import ssl
 from contextlib import suppress
 
@@ -13,7 +14,7 @@ from pairmill import __version__
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import SMALL, Room
 from pairmill.workers.download.fetch import Answer, FetchFailed, Limits
-from pairmill.workers.download.idle import Connection, IdleConnections
+from pairmill.workers.download.idle import Connection, IdleConnections, end
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.response import Response
 from pairmill.workers.download.url import Target
@@ -77,32 +78,40 @@ class Client:
         self, connection: Connection, target: Target, room: Room, at_most: int | None
     ) -> Answer:
         """One request and one response; the connection is kept if it may be."""
-        response = Response(at_most or self._limits.body, cut=at_most is not None)
+        most = at_most or self._limits.body
+        response = Response(most, cut=at_most is not None)
         request = f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\n{self._head}"
         kept = False
         try:
             try:
-                with trio.fail_after(self._limits.read):
+                # one scope, moved on at each read: a scope of its own for each costs more
+                with trio.move_on_after(self._limits.read) as patience:
                     await connection.stream.send_all(request.encode("latin-1"))
-                await self._read(connection.stream, response, room, at_most or self._limits.body)
+                    await self._read(connection.stream, response, room, most, patience)
+                if patience.cancelled_caught:
+                    raise FetchFailed(Outcome.TIMEOUT, response.status)
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError, FetchFailed) as e:
                 if connection.used and not response.head:
                     raise _Stale from None
                 if isinstance(e, FetchFailed):
                     raise
                 raise FetchFailed(Outcome.CONNECTION_LOST, response.status) from None
-            except trio.TooSlowError:
-                raise FetchFailed(Outcome.TIMEOUT, response.status) from None
             kept = response.reusable
             if kept:
                 await self._idle.put(connection)
             return response.answer()
         finally:
+            response.drop()
             if not kept:
                 await connection.close()
 
     async def _read(
-        self, stream: trio.abc.Stream, response: Response, room: Room, most: int
+        self,
+        stream: trio.abc.Stream,
+        response: Response,
+        room: Room,
+        most: int,
+        patience: trio.CancelScope,
     ) -> None:
         """Until the response is complete, or its body is not worth reading."""
         while not response.complete:
@@ -110,9 +119,10 @@ class Client:
                 response.announced is not None or response.size + READ_SIZE > SMALL
             ):
                 # without a length it may come to all that a body may be
+                patience.deadline = math.inf
                 await room.take(min(response.announced or most, most))
-            with trio.fail_after(self._limits.read):
-                data = await stream.receive_some(READ_SIZE)
+            patience.deadline = trio.current_time() + self._limits.read
+            data = await stream.receive_some(READ_SIZE)
             if data:
                 response.feed(bytes(data))
             else:
@@ -159,13 +169,13 @@ class Client:
         try:
             await tls.do_handshake()
         except (trio.BrokenResourceError, ssl.SSLError, OSError, ValueError) as error:
-            await trio.aclose_forcefully(tls)
+            await end(tls)
             refused = isinstance(error.__cause__ or error, ssl.SSLCertVerificationError)
             raise FetchFailed(
                 Outcome.CERTIFICATE_REFUSED if refused else Outcome.TLS_FAILED
             ) from None
         except BaseException:
-            await trio.aclose_forcefully(tls)
+            await end(tls)
             raise
         return tls
 

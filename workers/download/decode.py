@@ -10,24 +10,37 @@ import struct
 import sys
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import cv2
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
 
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download.thumbnail import Decoded, Wanted
 
 MAX_ASPECT = 10
 QUALITIES = (88, 75, 60, 40)  # 88 gives about 8 KB on photographs; the next only if too large
 STRIP = 1 << 20  # pixels of a large image that are converted at a time
+TRUNCATED = "truncated", "premature end"  # Pillow's word, and libjpeg-turbo's
 ORIENTATION = 0x0112
+# what brings an image into place, by its orientation (Exif 2.32, 4.6.4)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
 )
+Pixels = npt.NDArray[np.uint8]
+cv2.setNumThreads(1)  # a decoder is one process of several
 # images that are known and not decoded: BMP, TIFF, icons, JPEG 2000, JPEG XL, Photoshop
 UNSUPPORTED = (
     b"BM", b"II*\x00", b"MM\x00*", b"\x00\x00\x01\x00", b"\x00\x00\x00\x0cjP  ",
@@ -39,32 +52,6 @@ UNSUPPORTED = (
 # decoder keeps four RGBA copies; a progressive JPEG's all coefficients, a baseline JPEG is reduced
 # as it is read
 PIXEL_BYTES = {"JPEG": 5, "PNG": 5, "GIF": 5, "PROGRESSIVE": 6, "AVIF": 10, "WEBP": 16}
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a thumbnail is. short_side: pixels; an image is never enlarged. max_bytes: of its JPEG;
-    the database refuses more. memory: bytes for a decoded original, by PIXEL_BYTES; 80 MB are
-    16 megapixels, 8 of AVIF, 5 of WebP."""
-
-    short_side: int = 256
-    max_bytes: int = 128 * 1024
-    memory: int = 80_000_000
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What became of a body. width, height: pixels of the original as it is meant to be seen
-    (EXIF orientation applied). thumbnail: JPEG. dhash: see ``dhash``. md5, sha256: of the body.
-    All zero or empty unless outcome is SUCCESS."""
-
-    outcome: Outcome
-    width: int = 0
-    height: int = 0
-    thumbnail: bytes = b""
-    dhash: int = 0
-    md5: bytes = b""
-    sha256: bytes = b""
 
 
 def sniff(body: bytes) -> str | None:
@@ -99,7 +86,7 @@ def decode(body: bytes, wanted: Wanted = Wanted()) -> Decoded:
     except UnidentifiedImageError:
         return Decoded(Outcome.BROKEN_IMAGE)
     except OSError as error:
-        truncated = "truncated" in str(error).lower()
+        truncated = any(word in str(error).lower() for word in TRUNCATED)
         return Decoded(Outcome.TRUNCATED_IMAGE if truncated else Outcome.BROKEN_IMAGE)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Decoded(Outcome.TOO_MANY_PIXELS)
@@ -138,13 +125,9 @@ def _thumbnail(image: Image.Image, wanted: Wanted, body: bytes) -> Decoded:
     orientation = image.getexif().get(ORIENTATION, 1)
     scale = min(1.0, wanted.short_side / min(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    # JPEG only: decoded at 1/2, 1/4 or 1/8, no smaller than the thumbnail: half the time, and
-    # above 45 dB of what the whole image resized gives
-    image.draft("RGB", size)
-    image.load()
-    small = _resized(image, size)
-    small.getexif()[ORIENTATION] = orientation
-    small = ImageOps.exif_transpose(small)
+    small = _jpeg(image, size, body) if image.format == "JPEG" else _resized(image, size)
+    if turn := TURNS.get(orientation):
+        small = small.transpose(turn)
     if orientation in (5, 6, 7, 8):
         width, height = height, width
     return Decoded(
@@ -158,22 +141,45 @@ def _thumbnail(image: Image.Image, wanted: Wanted, body: bytes) -> Decoded:
     )
 
 
+def _jpeg(image: Image.Image, size: tuple[int, int], body: bytes) -> Image.Image:
+    """RGB of this size. Decoded at n/8, no smaller than the thumbnail, for half of the time."""
+    if image.mode not in ("RGB", "L"):  # CMYK: Pillow converts it
+        image.draft(image.mode, size)
+        return _resized(image, size)
+    try:
+        pixels = simplejpeg.decode_jpeg(body, "RGB", min_width=size[0], min_height=size[1])
+    except ValueError as error:  # strict: a warning of the library is an error
+        raise OSError(str(error)) from None
+    return _scaled(pixels, size)
+
+
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """RGB of this size. A large image of another mode is converted strip by strip, and each strip
     reduced: a whole copy of 16 megapixels would take 64 MB more."""
+    image.load()
     width, height = image.size
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    plain = image.mode == "RGB" and "transparency" not in image.info
     factor = max(1, min(width // size[0], height // size[1]) // 2)
-    if factor == 1 or width * height <= STRIP:
-        return _rgb(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    reduced = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    if plain or factor == 1 or width * height <= STRIP:
+        return _scaled(np.asarray(_rgb(image)), size)
+    # cut off what fills no whole block: less than one pixel of the thumbnail
+    width, height = width // factor * factor, height // factor * factor
+    reduced = Image.new("RGB", (width // factor, height // factor))
     step = factor * max(1, STRIP // (width * factor))
     for top in range(0, height, step):
         strip = _rgb(image.crop((0, top, width, min(height, top + step))))
         reduced.paste(strip.reduce(factor), (0, top // factor))
-    box = (0, 0, width / factor, height / factor)
-    return reduced.resize(size, Image.Resampling.BICUBIC, box)
+    return _scaled(np.asarray(reduced), size)
+
+
+def _scaled(pixels: Pixels, size: tuple[int, int]) -> Image.Image:
+    """pixels: (height, width, 3), uint8. A pixel of the result is the mean of its area; or, where
+    that is hardly more than a pixel, between its neighbours: 0.24 ms and not 0.69."""
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return Image.fromarray(pixels)
+    close = pixels.shape[1] < 1.3 * size[0]
+    how = cv2.INTER_LINEAR if close else cv2.INTER_AREA
+    return Image.fromarray(cv2.resize(pixels, size, interpolation=how))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

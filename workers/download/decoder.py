@@ -2,21 +2,19 @@
 
     python -m pairmill.workers.download.decoder SHORT_SIDE MAX_BYTES MEMORY
 
-One at a time: 4 bytes of length and the body in; ANSWER and the thumbnail out. Its memory is
+One at a time, as ``thumbnail`` lays it out: a length and the body in; the answer and the thumbnail
+out. Its memory is
 limited, so that a hostile image costs this process and not the node.
 """
 
 import resource
 import signal
-import struct
 import sys
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.decode import Decoded, Wanted, decode
+from pairmill.workers.download.decode import decode
+from pairmill.workers.download.thumbnail import ANSWER, LENGTH, Decoded, Wanted
 
-LENGTH = struct.Struct(">I")
-# outcome, width, height, dhash, md5, sha256, length of the thumbnail
-ANSWER = struct.Struct(">hIIq16s32sI")
 # bytes of address space beside the image's own: Python, Pillow and its libraries map 300 MB
 BESIDE = 640 * 1024**2
 

@@ -10,7 +10,7 @@ import trio
 from pairmill.workers.download.url import Target
 
 SECONDS = 10.0  # servers close theirs after 5 to 75
-AT_MOST = 64  # each takes about 60 KB with TLS
+AT_MOST = 128  # each takes about 110 KB with TLS
 
 
 class Connection:
@@ -23,8 +23,16 @@ class Connection:
         self.since = 0.0
 
     async def close(self) -> None:
-        """At once: an orderly end would wait for the other side."""
-        await trio.aclose_forcefully(self.stream)
+        await end(self.stream)
+
+
+async def end(stream: trio.abc.AsyncResource) -> None:
+    """Close at once: an orderly end would wait for the other side."""
+    await trio.aclose_forcefully(stream)
+    if isinstance(stream, trio.SSLStream):
+        # it is in a cycle with itself and would hold its TLS state until a full collection:
+        # 2,000 URLs over TLS took 150 MB, and 67 without the cycle
+        vars(stream).clear()
 
 
 class IdleConnections:

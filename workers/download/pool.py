@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 import trio
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.decode import Decoded, Wanted
-from pairmill.workers.download.decoder import ANSWER, LENGTH
+from pairmill.workers.download.thumbnail import ANSWER, LENGTH, Decoded, Wanted
 
 SECONDS_PER_IMAGE = 20.0
 # Pillow decodes 1.2 to 1.6 times as fast when memory is kept and not handed back after each image;
 # PILLOW_BLOCKS_MAX counts 16 MB blocks, and a kept one is memory
-ALLOCATOR = {
+ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "4194304",
     "MALLOC_TRIM_THRESHOLD_": "8388608",
     "MALLOC_ARENA_MAX": "1",
+    "OPENBLAS_NUM_THREADS": "1",  # numpy's; its threads' stacks would count as memory
 }
 
 
@@ -44,14 +44,15 @@ class _Decoder:
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=os.environ | ALLOCATOR,
+                env=os.environ | ENVIRONMENT,
             )
         )
 
     async def decode(self, body: bytes) -> Decoded:
         try:
             with trio.fail_after(SECONDS_PER_IMAGE):
-                await self._stdin.send_all(LENGTH.pack(len(body)) + body)
+                await self._stdin.send_all(LENGTH.pack(len(body)))
+                await self._stdin.send_all(body)
                 answer = ANSWER.unpack(await self._read(ANSWER.size))
                 outcome, width, height, dhash, md5, sha256, size = answer
                 thumbnail = await self._read(size)

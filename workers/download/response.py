@@ -24,7 +24,8 @@ class Response:
         self._cut = cut
         self._parser = httptools.HttpResponseParser(self)
         self._head_bytes = 0
-        self._chunks: list[bytes] = []
+        # grown in place: thousands of pieces of it would leave the heap in pieces, too
+        self._body = bytearray()
         self._ended = False
         self.head = False  # whether the final response's header section is there
         self.status: int | None = None
@@ -47,6 +48,8 @@ class Response:
     def feed(self, data: bytes) -> None:
         """Take bytes from the wire. Raises FetchFailed when they are no response, or too many."""
         if not self.head:
+            if self._head_bytes >= MAX_HEAD_BYTES:
+                raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -54,8 +57,6 @@ class Response:
             if not self._ended:  # what comes after the end is not ours to judge
                 raise FetchFailed(Outcome.BAD_RESPONSE, self.status) from None
             self.reusable = False
-        if not self.head and self._head_bytes > MAX_HEAD_BYTES:
-            raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
         if self._ended:
             self.complete = True
         elif self.head:
@@ -78,12 +79,18 @@ class Response:
             raise FetchFailed(Outcome.CONNECTION_LOST, self.status)
         self.complete = True
 
+    def drop(self) -> None:
+        """Let go of everything: the parser and this object hold each other, and would hold a body
+        of megabytes until the next full collection."""
+        self._body = bytearray()
+        del self._parser
+
     def answer(self) -> Answer:
         """The response once it is complete, its content decoded. We ask for identity; some
         servers compress all the same. Raises FetchFailed."""
         assert self.status is not None
-        data = b"".join(self._chunks)
-        self._chunks.clear()
+        data = bytes(self._body)
+        self._body.clear()
         if not self.wanted:
             return Answer(self.status, tuple(self.lines))
         codings = [v for name, v in self.lines if name == "content-encoding"]
@@ -126,7 +133,7 @@ class Response:
     def on_body(self, data: bytes) -> None:
         self.size += len(data)
         if self.wanted and self.size <= self._max_bytes + len(data):
-            self._chunks.append(data)
+            self._body += data
 
     def on_message_complete(self) -> None:
         if self.head:

@@ -1,6 +1,7 @@
 """A URL as a request needs it (RFC 3986, RFC 9110)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, urljoin, urlsplit
 
 # what RFC 3986 lets stand in a path or query, and "%", since most are encoded already
@@ -24,6 +25,7 @@ class Target:
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
 
+@lru_cache(maxsize=1024)  # a fetch asks for it three times
 def parse(url: str) -> Target:
     """Raises ValueError for what cannot be requested."""
     parts = urlsplit(url)

@@ -12,11 +12,11 @@ from pairmill.workers.daemon import Job
 from pairmill.workers.download.budget import SHARED, Budget
 from pairmill.workers.download.client import Client
 from pairmill.workers.download.crawl import Result, fetch_all
-from pairmill.workers.download.decode import Wanted
 from pairmill.workers.download.fetch import Backend, Fetcher, Limits, everything
 from pairmill.workers.download.hosts import Hosts, Pace
 from pairmill.workers.download.permission import HostFile, Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
+from pairmill.workers.download.thumbnail import Wanted
 from pairmill.workers.queue import OptOuts, Outcomes
 
 ROWS_PER_PART = 1000  # what a death may lose, with the fetches under way

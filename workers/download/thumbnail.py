@@ -1,0 +1,37 @@
+"""What is asked of a decoder, and what it answers; without the libraries that it needs, 45 MB."""
+
+import struct
+from dataclasses import dataclass
+
+from pairmill.schema.outcomes import Outcome
+
+# on a decoder's pipes: before a body its length; before a thumbnail outcome, width, height, dhash,
+# md5, sha256 and the thumbnail's length
+LENGTH = struct.Struct(">I")
+ANSWER = struct.Struct(">hIIq16s32sI")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a thumbnail is. short_side: pixels; an image is never enlarged. max_bytes: of its JPEG;
+    the database refuses more. memory: bytes for a decoded original, by ``decode.PIXEL_BYTES``;
+    80 MB are 16 megapixels, 8 of AVIF, 5 of WebP."""
+
+    short_side: int = 256
+    max_bytes: int = 128 * 1024
+    memory: int = 80_000_000
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of a body. width, height: pixels of the original as it is meant to be seen
+    (EXIF orientation applied). thumbnail: JPEG. dhash: see ``decode.dhash``. md5, sha256: of the
+    body. All zero or empty unless outcome is SUCCESS."""
+
+    outcome: Outcome
+    width: int = 0
+    height: int = 0
+    thumbnail: bytes = b""
+    dhash: int = 0
+    md5: bytes = b""
+    sha256: bytes = b""
