@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import zlib
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -315,3 +316,56 @@ def test_large_bodies_take_turns_and_all_arrive() -> None:
     assert [(f.outcome, len(f.body or b"")) for f in found] == [(Outcome.SUCCESS, size)] * 12
     assert 0 <= least < 4 * size
     assert budget._free == 4 * size
+
+
+def proxy_saying(answer: bytes, seen: list[bytes]) -> Script:
+    """A proxy that says this, and is then the host behind itself."""
+
+    def script(connection: socket.socket) -> None:
+        seen.append(request_of(connection).split(b"\r\n")[0])
+        connection.sendall(answer)
+        seen.append(request_of(connection).split(b"\r\n")[0])
+        connection.sendall(OK + b"Content-Length: 1\r\n\r\nx")
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (b"HTTP/1.1 200 Connection established\r\n\r\n", Outcome.SUCCESS),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", Outcome.CONNECT_FAILED),
+        (b"nonsense", Outcome.CONNECT_TIMEOUT),
+        (b"x" * 9000, Outcome.CONNECT_FAILED),
+    ],
+)
+def test_proxy_is_asked_for_the_checked_address(answer: bytes, outcome: Outcome) -> None:
+    seen: list[bytes] = []
+    with misbehaving(proxy_saying(answer, seen)) as port:
+        network = replace(resolving(a=["93.184.216.34"]), proxy=("127.0.0.1", port))
+        assert fetch("http://a.example/x", network).outcome is outcome
+        inside = replace(resolving(a=["10.0.0.1"]), proxy=("127.0.0.1", port))
+        assert fetch("http://a.example/x", inside).outcome is Outcome.ADDRESS_REFUSED
+    assert seen[0] == b"CONNECT 93.184.216.34:80 HTTP/1.1"
+    if outcome is Outcome.SUCCESS:
+        assert seen[1] == b"GET /x HTTP/1.1"
+
+
+def test_address_that_is_silent_leaves_time_for_the_next() -> None:
+    """The first address of a name accepts nothing: its queue of connections is full."""
+    with socket.socket() as full, misbehaving(saying(OK + b"Content-Length: 1\r\n\r\nx")) as port:
+        full.bind(("127.0.0.2", port))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.2", port))
+
+        async def resolver(host: str, _: int) -> list[str]:
+            return ["127.0.0.2", "127.0.0.1"]
+
+        network = Network(LOOPBACK, resolver=resolver)
+        found = fetch(f"http://a.example:{port}/", network)
+        for one in waiting:
+            one.close()
+    assert found.outcome is Outcome.SUCCESS

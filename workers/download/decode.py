@@ -126,7 +126,7 @@ def _thumbnail(image: Image.Image, wanted: Wanted, body: bytes) -> Decoded:
     scale = min(1.0, wanted.short_side / min(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = _jpeg(image, size, body) if image.format == "JPEG" else _resized(image, size)
-    if turn := TURNS.get(orientation):
+    if (turn := TURNS.get(orientation)) is not None:  # FLIP_LEFT_RIGHT is 0
         small = small.transpose(turn)
     if orientation in (5, 6, 7, 8):
         width, height = height, width
