@@ -61,4 +61,4 @@ asks-env: .venv-asks/.ready
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-asks .venv-bench build out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* build out .mypy_cache .ruff_cache .pytest_cache

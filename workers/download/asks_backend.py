@@ -76,6 +76,7 @@ class AsksBackend(Client):
             response.head = True
             if response.wanted and answer.body:  # a bytearray, and empty, where there is none
                 await _read(answer.body, response, room, most, cut=at_most is not None)
+            return response.answer()
         except FetchFailed:
             raise
         except trio.TooSlowError:
@@ -87,7 +88,8 @@ class AsksBackend(Client):
             # into (AssertionError, UnicodeDecodeError, ValueError): no list of them is complete
             outcome = Outcome.CONNECTION_LOST if wire.ended else Outcome.BAD_RESPONSE
             raise FetchFailed(outcome, response.status) from None
-        return response.answer()
+        finally:
+            response.drop()
 
 
 async def _read(
