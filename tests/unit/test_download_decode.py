@@ -120,7 +120,8 @@ JPEG, PNG = encoded(PHOTO), encoded(PHOTO, "PNG")
         (b"RIFF\x10\0\0\0WEBPVP8 ", Outcome.BROKEN_IMAGE),
         (png_claiming(60_000, 60_000), Outcome.TOO_MANY_PIXELS),
         (png_claiming(5_000, 4_000), Outcome.TOO_MANY_PIXELS),
-        (encoded(Image.new("RGB", (2500, 2200)), "WEBP"), Outcome.TOO_MANY_PIXELS),  # 4 copies
+        (encoded(Image.new("RGBA", (2500, 2200)), "WEBP"), Outcome.TOO_MANY_PIXELS),  # 4 copies
+        (encoded(PHOTO, "WEBP")[:9000], Outcome.TRUNCATED_IMAGE),
         (encoded(Image.new("RGB", (1100, 100)), "PNG"), Outcome.TOO_THIN),
     ],
 )
@@ -201,6 +202,20 @@ def test_hashes_are_of_the_body_and_memory_raises_the_limit() -> None:
     assert decoded.outcome is Outcome.SUCCESS
     assert decoded.md5 == hashlib.md5(body).digest()
     assert decoded.sha256 == hashlib.sha256(body).digest()
+
+
+def test_webp_is_the_image_that_it_is() -> None:
+    large = photo_like(8, (2500, 2200))
+    decoded = decode(encoded(large, "WEBP", quality=95))
+    assert (decoded.outcome, decoded.width, decoded.height) == (Outcome.SUCCESS, 2500, 2200)
+    plain = large.resize(opened(decoded).size, Image.Resampling.BICUBIC)
+    assert psnr(opened(decoded), plain) > 35  # its colours in their order, too
+    frames = [Image.new("RGB", (300, 300), colour) for colour in ("blue", "red")]
+    moving = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
+    clear = encoded(Image.new("RGBA", (300, 300), (255, 0, 0, 0)), "WEBP")
+    red, _, blue = opened(decode(moving)).getpixel((100, 100))
+    assert blue > 200 > red
+    assert min(opened(decode(clear)).getpixel((100, 100))) > 250
 
 
 def test_another_size_may_be_wanted() -> None:

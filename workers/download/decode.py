@@ -49,8 +49,8 @@ UNSUPPORTED = (
 
 
 # Bytes that a pixel takes until it is reduced, measured at 16 megapixels: a progressive JPEG's are
-# all its coefficients, a baseline JPEG is reduced as it is read; Pillow keeps four copies of a WebP,
-# and is needed where it moves or has transparency
+# all its coefficients, a baseline JPEG is reduced as it is read; Pillow keeps four copies of a
+# WebP, and is needed where it moves or has transparency
 PIXEL_BYTES = {
     "JPEG": 5,
     "PNG": 5,
@@ -171,9 +171,8 @@ def _jpeg(image: Image.Image, size: tuple[int, int], body: bytes) -> Image.Image
 
 
 def _plain_webp(image: Image.Image) -> bool:
-    return (
-        image.format == "WEBP" and image.mode == "RGB" and not getattr(image, "is_animated", False)
-    )
+    moves = getattr(image, "is_animated", False)
+    return image.format == "WEBP" and image.mode == "RGB" and not moves
 
 
 def _webp(size: tuple[int, int], body: bytes) -> Image.Image:
@@ -183,7 +182,7 @@ def _webp(size: tuple[int, int], body: bytes) -> Image.Image:
         raise OSError("truncated WebP")
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise OSError("not the WebP that its header says")
-    small = _shrunk(pixels, size)
+    small = _shrunk(pixels.astype(np.uint8, copy=False), size)
     return Image.fromarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB))
 
 

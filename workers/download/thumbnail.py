@@ -15,7 +15,7 @@ ANSWER = struct.Struct(">hIIq16s32sI")
 class Wanted:
     """What a thumbnail is. short_side: pixels; an image is never enlarged. max_bytes: of its JPEG;
     the database refuses more. memory: bytes for a decoded original, by ``decode.PIXEL_BYTES``;
-    80 MB are 16 megapixels, 8 of AVIF, 5 of WebP."""
+    80 MB are 16 megapixels, 8 of AVIF, 11 of WebP or 5 with transparency."""
 
     short_side: int = 256
     max_bytes: int = 128 * 1024
