@@ -117,7 +117,7 @@ JPEG, PNG = encoded(PHOTO), encoded(PHOTO, "PNG")
         (PNG[: len(PNG) // 2], Outcome.TRUNCATED_IMAGE),
         (b"\xff\xd8\xff" + b"nonsense" * 50, Outcome.BROKEN_IMAGE),
         (b"GIF89a", Outcome.BROKEN_IMAGE),
-        (b"RIFF\x10\0\0\0WEBPVP8 ", Outcome.BROKEN_IMAGE),
+        (b"RIFF\x10\0\0\0WEBPVP8 " + bytes(8), Outcome.BROKEN_IMAGE),
         (png_claiming(60_000, 60_000), Outcome.TOO_MANY_PIXELS),
         (png_claiming(5_000, 4_000), Outcome.TOO_MANY_PIXELS),
         (encoded(Image.new("RGBA", (2500, 2200)), "WEBP"), Outcome.TOO_MANY_PIXELS),  # 4 copies

@@ -92,7 +92,9 @@ def decode(body: bytes, wanted: Wanted = Wanted()) -> Decoded:
     except (EOFError, struct.error):
         return Decoded(Outcome.TRUNCATED_IMAGE)
     except UnidentifiedImageError:
-        return Decoded(Outcome.BROKEN_IMAGE)
+        # a RIFF file says at its start how long it is
+        cut = name == "WEBP" and int.from_bytes(body[4:8], "little") + 8 > len(body)
+        return Decoded(Outcome.TRUNCATED_IMAGE if cut else Outcome.BROKEN_IMAGE)
     except OSError as error:
         truncated = any(word in str(error).lower() for word in TRUNCATED)
         return Decoded(Outcome.TRUNCATED_IMAGE if truncated else Outcome.BROKEN_IMAGE)
