@@ -82,6 +82,8 @@ def decode(body: bytes, wanted: Wanted = Wanted()) -> Decoded:
         return Decoded(Outcome.NOT_AN_IMAGE)
     if not name or name not in _openable():
         return Decoded(Outcome.UNSUPPORTED_IMAGE)
+    if name == "WEBP" and int.from_bytes(body[4:8], "little") + 8 > len(body):
+        return Decoded(Outcome.TRUNCATED_IMAGE)  # a RIFF file says at its start how long it is
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Pillow warns of bombs and of broken metadata
@@ -92,9 +94,7 @@ def decode(body: bytes, wanted: Wanted = Wanted()) -> Decoded:
     except (EOFError, struct.error):
         return Decoded(Outcome.TRUNCATED_IMAGE)
     except UnidentifiedImageError:
-        # a RIFF file says at its start how long it is
-        cut = name == "WEBP" and int.from_bytes(body[4:8], "little") + 8 > len(body)
-        return Decoded(Outcome.TRUNCATED_IMAGE if cut else Outcome.BROKEN_IMAGE)
+        return Decoded(Outcome.BROKEN_IMAGE)
     except OSError as error:
         truncated = any(word in str(error).lower() for word in TRUNCATED)
         return Decoded(Outcome.TRUNCATED_IMAGE if truncated else Outcome.BROKEN_IMAGE)
@@ -180,9 +180,7 @@ def _plain_webp(image: Image.Image) -> bool:
 def _webp(size: tuple[int, int], body: bytes) -> Image.Image:
     """RGB of this size."""
     pixels = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:  # what is broken at its start Pillow's header reading has refused
-        raise OSError("truncated WebP")
-    if pixels.ndim != 3 or pixels.shape[2] != 3:
+    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise OSError("not the WebP that its header says")
     small = _shrunk(pixels.astype(np.uint8, copy=False), size)
     return Image.fromarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB))
