@@ -23,64 +23,13 @@ create or replace function api.submit_download_v1(
     p_thumbnail_positions integer[],
     p_thumbnails bytea[]
 ) returns bigint
-language plpgsql security definer
+language sql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    t mill.task := mill.held(p_lease_id, 'download');
-    id bigint := mill.submitted_before(p_lease_id, p_part);
-    rows constant integer := cardinality(p_positions);
-    limit_bytes constant integer := (select thumbnail_max_bytes from mill.setting);
-begin
-    if id is not null then
-        return id;
-    end if;
-    if rows is null or rows = 0 or p_part is null or array_ndims(p_positions) <> 1
-       or array[cardinality(p_outcome), cardinality(p_http_status), cardinality(p_bytes), cardinality(p_width),
-                cardinality(p_height), cardinality(p_md5), cardinality(p_sha256), cardinality(p_dhash)]
-          is distinct from array_fill(rows, array[8]) then
-        perform mill.refuse('PM003', 'a submission needs a part number and one to batch_size positions, all arrays of one length');
-    end if;
-    if cardinality(p_thumbnails) is distinct from cardinality(p_thumbnail_positions) then
-        perform mill.refuse('PM003', 'there must be one position for each thumbnail');
-    end if;
-    -- one pass over what is left to do finds strangers, repeats and what another part covers
-    if rows <> (select count(*) from mill.to_download(t) d where d.n = any (p_positions))
-       or rows <> (select count(distinct p) from unnest(p_positions) p) then
-        perform mill.refuse('PM003', 'a position is not of this task, is given twice, or was submitted already');
-    end if;
-    if exists (
-        select
-          from unnest(p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash)
-               as r (n, outcome, http_status, bytes, width, height, md5, sha256, dhash)
-         where not exists (select from mill.outcome o where o.code = r.outcome)
-            or r.http_status not between 100 and 599
-            or r.bytes < 0 or r.width < 1 or r.height < 1
-            or octet_length(r.sha256) <> 32
-            or (r.outcome = 0) <> (r.n = any (coalesce(p_thumbnail_positions, '{}')))
-            or r.outcome = 0 and num_nulls(r.http_status, r.bytes, r.width, r.height, r.md5, r.sha256, r.dhash) > 0
-    ) then
-        perform mill.refuse('PM003', 'a row is malformed: an unknown outcome, a number out of range, or a success without its image');
-    end if;
-    if exists (
-        select from unnest(p_thumbnail_positions, p_thumbnails) as r (n, image)
-         where coalesce(octet_length(image), 0) not between 1 and limit_bytes
-            or not n = any (p_positions)
-    ) or cardinality(p_thumbnail_positions) <> (select count(distinct p) from unnest(p_thumbnail_positions) p) then
-        perform mill.refuse('PM003', format('a thumbnail is empty, above %s bytes, given twice, or of no position here', limit_bytes));
-    end if;
-    id := mill.receive(t, p_lease_id, p_part, rows);
-    insert into mill.submission_download
-    values (id, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash);
-    insert into mill.thumbnail (slot, batch_id, n, attempt, submission_id, image)
-    select t.slot, t.batch_id, r.n, t.attempt, id, r.image
-      from unnest(p_thumbnail_positions, p_thumbnails) as r (n, image);
-    return id;
-end
+    select api.submit_download_v2(p_lease_id, p_part, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height,
+                                  p_md5, p_sha256, p_dhash, p_thumbnail_positions, p_thumbnails, '{}', '{}', '{}', '{}', '{}')
 $$;
-comment on function api.submit_download_v1 is
-    'Hands over the outcomes of some positions, as parallel arrays, with the thumbnails of the successes. Idempotent by '
-    '(lease, part). Refused whole, changing nothing, if anything in it is wrong.';
+comment on function api.submit_download_v1 is 'submit_download_v2 of a worker that knows no opt-outs.';
 
 drop function api.submit_download_v2(bigint, integer, integer[], smallint[], smallint[], integer[], integer[], integer[], uuid[],
     bytea[], bigint[], integer[], bytea[], integer[], text[], text[], text[], real[]);
@@ -94,6 +43,10 @@ as $$
       from mill.submission_download sd,
            unnest(sd.positions, sd.outcome, sd.http_status, sd.bytes, sd.width, sd.height, sd.md5, sd.sha256, sd.dhash)
            as r (n, outcome, http_status, bytes, width, height, md5, sha256, dhash)
+     where sd.submission_id = s.submission_id;
+    insert into mill.opt_out (batch_id, n, attempt, signal, value, source, read_at, submission_id)
+    select t.batch_id, r.n, t.attempt, r.signal, r.value, r.source, r.read_at, s.submission_id
+      from mill.submission_download sd, unnest(sd.refused, sd.signal, sd.value, sd.source, sd.read_at) as r (n, signal, value, source, read_at)
      where sd.submission_id = s.submission_id;
     delete from mill.submission_download where submission_id = s.submission_id;
 $$;
@@ -110,7 +63,7 @@ declare
 begin
     -- batches are numbered in order: only the last partitions can be missing
     for low in select g * width from generate_series(greatest(0, upto_batch / width - 1), upto_batch / width) g loop
-        foreach parent in array array['pair', 'download', 'score', 'embedding'] loop
+        foreach parent in array array['pair', 'download', 'score', 'embedding', 'opt_out'] loop
             child := format('%s_b%s', parent, lpad((low / width)::text, 6, '0'));
             continue when to_regclass('mill.' || child) is not null;
             -- CREATE … PARTITION OF locks the parent against readers; LIKE and ATTACH do not
@@ -124,7 +77,7 @@ begin
 end
 $$;
 comment on function mill.ensure_partitions is
-    'Makes the partitions of pair, download, score and embedding that hold batches up to this one.';
+    'Makes the partitions of pair, download, score, embedding and opt_out that hold batches up to this one.';
 
 drop table mill.host_file;
 drop table mill.opt_out;

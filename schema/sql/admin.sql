@@ -130,8 +130,10 @@ begin
           join mill.pair p on p.batch_id = d.batch_id and p.n = d.n
          where d.batch_id between p_first_batch and p_last_batch
            and case when p_outcomes is null then o.retry else o.name = any (p_outcomes) end
-           and d.attempt < (select url_attempts from mill.setting)
+           and (select count(*) from mill.download x where x.batch_id = d.batch_id and x.n = d.n)
+               < (select url_attempts from mill.setting)
            and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+           and not exists (select from mill.removal r where r.md5 = p.url_key)
          group by d.batch_id
     ), planned as (
         select f.batch_id, f.positions, t.attempt, t.busy,
@@ -144,6 +146,7 @@ begin
         select 'download', batch_id, attempt + 1, positions, case when p_at_once then now() else greatest(now(), ready_at) end
           from planned where not busy
          order by batch_id
+        on conflict do nothing  -- another's retry came first
         returning positions
     )
     select count(*), coalesce(sum(cardinality(positions)), 0), (select count(*) from planned where planned.busy)

@@ -41,8 +41,8 @@ language sql immutable parallel safe
 return lower(substring(url from '^[^/?#]+//[^/?#]+'));
 comment on function mill.origin is 'scheme://authority of a URL, in lower case.';
 
--- An unproven worker's "allowed" would let a liar open every host for everybody; its "forbidden" costs
--- coverage for a day at most, and is used only where nobody better has said anything.
+-- What an unproven worker says is its own alone: its "allowed" would open every host for everybody, its
+-- "forbidden" would close them, and would be repeated by those who believed it.
 create function api.opt_outs_v1(p_lease_id bigint)
 returns table (origin text, file text, http_status smallint, rules text, age real)
 language plpgsql security definer
@@ -53,20 +53,23 @@ declare
     me mill.worker := mill.me('download');
 begin
     return query
+    select x.origin, x.file, x.http_status, x.rules, x.age from (
+    select k.*, sum(octet_length(k.rules)) over (order by k.origin, k.file) as total from (
     select distinct on (f.origin, f.file)
-           f.origin, f.file, f.http_status, f.rules, extract(epoch from now() - f.read_at)::real
+           f.origin, f.file, f.http_status, f.rules, extract(epoch from now() - f.read_at)::real as age
       from (select distinct mill.origin(d.url) as origin from mill.to_download(t) d) o
       join mill.host_file f on f.origin = o.origin
       join mill.worker w on w.worker_id = f.worker_id
      where f.read_at > now() - interval '1 day'
        and w.disabled_at is null
-       and (w.worker_id = me.worker_id or w.proven_at is not null or f.rules <> '')
-     order by f.origin, f.file, (w.worker_id = me.worker_id or w.proven_at is not null) desc, f.read_at desc;
+       and (w.worker_id = me.worker_id or w.proven_at is not null)
+     order by f.origin, f.file, f.read_at desc) k) x
+     where x.total <= 8000000;
 end
 $$;
 comment on function api.opt_outs_v1 is
     'What is known of the hosts that are left to fetch from under this lease: what this worker read itself, or a proven one, '
-    'within a day; of others only what forbids. age: seconds since it was read.';
+    'within a day, up to 8 MB of rules. age: seconds since it was read.';
 
 create function api.submit_opt_outs_v1(
     p_lease_id bigint,
@@ -94,7 +97,7 @@ begin
          where num_nulls(r.origin, r.file, r.rules, r.age) > 0
             or length(r.origin) > 300 or length(r.rules) > 65536
             or r.file not in ('robots.txt', 'tdmrep.json', 'ai.txt')
-            or r.http_status not between 100 and 599
+            or r.http_status not between 100 and 999
             or not r.age between 0 and 864000
     ) then
         perform mill.refuse('PM003', 'a host''s file is malformed: an unknown name, a number out of range, or too long');
@@ -172,6 +175,9 @@ begin
           is distinct from array_fill(rows, array[8]) then
         perform mill.refuse('PM003', 'a submission needs a part number and one to batch_size positions, all arrays of one length');
     end if;
+    if p_refused is null or cardinality(p_refused) > rows or cardinality(p_thumbnail_positions) > rows then
+        perform mill.refuse('PM003', 'there are more thumbnails or opt-outs than positions');
+    end if;
     if array[cardinality(p_signal), cardinality(p_value), cardinality(p_source), cardinality(p_age)]
        is distinct from array_fill(cardinality(p_refused), array[4]) then
         perform mill.refuse('PM003', 'there must be a signal, a value, a source and an age for each position that opted out');
@@ -189,7 +195,7 @@ begin
           from unnest(p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash)
                as r (n, outcome, http_status, bytes, width, height, md5, sha256, dhash)
          where not exists (select from mill.outcome o where o.code = r.outcome)
-            or r.http_status not between 100 and 599
+            or r.http_status not between 100 and 999  -- some sites say 999
             or r.bytes < 0 or r.width < 1 or r.height < 1
             or octet_length(r.sha256) <> 32
             or (r.outcome = 50) <> (r.n = any (p_refused))

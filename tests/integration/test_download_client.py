@@ -18,6 +18,7 @@ from pairmill.workers.download.budget import Budget
 from pairmill.workers.download.client import Client, tls_context
 from pairmill.workers.download.fetch import Fetched, Fetcher, Limits
 from pairmill.workers.download.network import Network
+from pairmill.workers.download.url import parse
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 QUICK = Limits(connect=1.0, read=0.3, total=2.0, body=100_000)
@@ -86,6 +87,15 @@ def test_bodies_that_are_whole(pieces: tuple[bytes, ...], body: bytes) -> None:
         ((b"HTTP/1.1 204 No Content\r\n\r\n",), Outcome.EMPTY, 204),
         ((b"HTTP/1.1 404 No\r\nContent-Length: 99999999999\r\n\r\n",), Outcome.HTTP_ERROR, 404),
         ((b"HTTP/1.1 304 Not Modified\r\n\r\n",), Outcome.HTTP_ERROR, 304),
+        ((b"HTTP/1.1 999 Request denied\r\nContent-Length: 0\r\n\r\n",), Outcome.HTTP_ERROR, 999),
+        ((OK + b"Content-Length: " + b"0" * 5000 + b"5\r\n\r\nhello",), Outcome.SUCCESS, 200),
+        ((OK + b"Content-Encoding: " + b"gzip, " * 5000 + b"gzip\r\nContent-Length: 1\r\n\r\nx",),
+         Outcome.BAD_RESPONSE, 200),
+        ((OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 50_000,),
+         Outcome.BAD_RESPONSE, 200),
+        ((b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 50_000,),
+         Outcome.BAD_RESPONSE, 404),
+        ((MOVED + b"Location: /" + b"x" * 5000 + b"\r\n\r\n",), Outcome.REDIRECT_REFUSED, 302),
         ((b"HTTP/1.1 302 Found\r\n\r\n",), Outcome.HTTP_ERROR, 302),
         ((MOVED + b"Location: ftp://a.example/\r\n\r\n",), Outcome.REDIRECT_REFUSED, 302),
         ((MOVED + b"Location: http://[bad/\r\n\r\n",), Outcome.REDIRECT_REFUSED, 302),
@@ -97,7 +107,8 @@ def test_responses_that_are_wrong(
     pieces: tuple[bytes, ...], outcome: Outcome, status: int | None
 ) -> None:
     found = fetch_from(saying(*pieces))
-    assert (found.outcome, found.http_status, found.body) == (outcome, status, None)
+    assert (found.outcome, found.http_status) == (outcome, status)
+    assert (found.body is None) == (outcome is not Outcome.SUCCESS)
 
 
 def hang(connection: socket.socket, after: bytes) -> None:
@@ -201,7 +212,8 @@ def resolving(**names: list[str]) -> Network:
     ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
      "0.0.0.0", "224.0.0.1", "255.255.255.255", "::1", "fe80::1", "fe80::1%eth0", "fc00::1",
      "ff02::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "64:ff9b::7f00:1", "2002:7f00:1::",
-     "2001:0:4136:e378::", "192.0.2.1", "198.18.0.1", "240.0.0.1"],
+     "2001:0:4136:e378::", "192.0.2.1", "198.18.0.1", "240.0.0.1", "192.0.0.192", "168.63.129.16",
+     "fec0::1", "::127.0.0.1", "::ffff:0:127.0.0.1", "5f00::1", "4000::1"],
 )  # fmt: skip
 def test_addresses_that_are_not_public_are_refused(address: str) -> None:
     assert fetch("http://a.example/", resolving(a=[address])).outcome is Outcome.ADDRESS_REFUSED
@@ -369,3 +381,38 @@ def test_address_that_is_silent_leaves_time_for_the_next() -> None:
         for one in waiting:
             one.close()
     assert found.outcome is Outcome.SUCCESS
+
+
+def test_trailer_says_nothing_and_small_chunks_are_no_attack() -> None:
+    chunks = b"".join(b"1\r\nx\r\n" for _ in range(50_000))
+    trailer = b"0\r\nX-Robots-Tag: noai\r\nContent-Encoding: gzip\r\n\r\n"
+    found = fetch_from(saying(OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + trailer))
+    assert (found.outcome, len(found.body or b"")) == (Outcome.SUCCESS, 50_000)
+
+
+def test_what_a_body_becomes_is_asked_room_for() -> None:
+    packed = gzip.compress(b"x" * 3_000_000)
+    answer = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
+    limits = Limits(connect=1.0, read=1.0, total=5.0, body=4_000_000)
+    taken: list[int] = []
+
+    async def main(port: int) -> Fetched:
+        network = Network(LOOPBACK, ("127.0.0.1", port))
+        async with Client(network, limits=limits) as client:
+            with Budget().room() as room:
+                found = await Fetcher(client, limits).fetch("http://a.example/", room)
+                taken.append(room.taken)
+                return found
+
+    with misbehaving(saying(answer)) as port:
+        assert len(trio.run(main, port).body or b"") == 3_000_000
+    assert taken == [4_000_000]
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [("/a/../b", "/b"), ("/a/./b/", "/a/b/"), ("/../../b", "/b"), ("/a/%2e%2E/b", "/b"), ("/a/..", "/"),
+     ("/a/b/..", "/a/"), ("//a", "//a"), ("/a..b/.c", "/a..b/.c"), ("/..", "/")],
+)  # fmt: skip
+def test_dot_segments_are_removed(path: str, asked: str) -> None:
+    assert parse(f"http://a.example{path}").path == asked

@@ -2,15 +2,19 @@
 
 import os
 import signal
+import weakref
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import trio
+import trio.testing
 
 from pairmill.ops.demo.drawings import photo_like
 from pairmill.ops.demo.site import jpeg
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download import pool as pool_module
 from pairmill.workers.download.budget import Budget, Room
 from pairmill.workers.download.crawl import Result, fetch_all
 from pairmill.workers.download.fetch import Fetched
@@ -122,6 +126,53 @@ def test_decoder_that_is_killed_costs_one_image_and_is_replaced() -> None:
             kill_decoder(pool)
             assert (await pool.decode(BODY)).outcome is Outcome.INTERNAL_ERROR
             assert (await pool.decode(BODY)).outcome is Outcome.SUCCESS
+
+    trio.run(main)
+
+
+def test_decoder_that_cannot_be_started_costs_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = pool_module._Decoder.start
+
+    async def main() -> None:
+        async with decoder_pool(1) as pool:
+            kill_decoder(pool)
+            assert (await pool.decode(BODY)).outcome is Outcome.INTERNAL_ERROR
+            monkeypatch.setattr(pool_module._Decoder, "start", failing)
+            assert (await pool.decode(BODY)).outcome is Outcome.INTERNAL_ERROR
+            monkeypatch.setattr(pool_module._Decoder, "start", start)
+            assert (await pool.decode(BODY)).outcome is Outcome.SUCCESS
+
+    async def failing(wanted: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    trio.run(main)
+
+
+def test_bodies_are_let_go_of_with_their_room() -> None:
+    """While its result waits to be taken, nobody holds a body any more."""
+
+    class Body(bytearray):
+        """One that may be watched."""
+
+    bodies: list[weakref.ref[Body]] = []
+
+    class Large(Counting):
+        async def fetch(self, url: str, room: Room) -> Fetched:
+            body = Body(b"no image")
+            bodies.append(weakref.ref(body))
+            return Fetched(Outcome.SUCCESS, 200, body)  # type: ignore[arg-type]
+
+    async def take(result: Result) -> None:
+        assert result.outcome is Outcome.NOT_AN_IMAGE
+        await trio.testing.wait_all_tasks_blocked()
+        assert [body() for body in bodies] == [None]
+
+    async def main() -> None:
+        async with decoder_pool(1) as pool:
+            await fetch_all(
+                [(1, "http://a/")], Large(), pool, concurrency=1, pace=Pace(), hosts=Hosts(),  # type: ignore[arg-type]
+                budget=Budget(), on_result=take,
+            )  # fmt: skip
 
     trio.run(main)
 

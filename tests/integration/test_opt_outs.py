@@ -66,20 +66,33 @@ def test_own_readings_are_known_again_and_only_of_the_batchs_hosts(db: Database)
     assert db.value("select count(*) from mill.host_file") == 2
 
 
-def test_unproven_allowed_is_used_by_nobody_else_and_a_refusal_is(db: Database) -> None:
+def test_what_an_unproven_worker_reads_is_its_own_alone(db: Database) -> None:
     ada, first, bob, second = two_workers(db)
-    ada.submit_opt_outs(
-        first.lease_id, said(("http://h0.example", ""), ("http://h1.example", "disallow: /"))
-    )
-    assert known(bob, second) == {"http://h1.example": "disallow: /"}
+    files = {"http://h0.example": "", "http://h1.example": "disallow: /"}
+    ada.submit_opt_outs(first.lease_id, said(*files.items()))
+    assert known(bob, second) == {}
     db.admin.execute("select mill.prove_worker('ada', true)")
-    assert known(bob, second) == {"http://h0.example": "", "http://h1.example": "disallow: /"}
-    db.admin.execute("select mill.prove_worker('ada', false)")
-    # what one has read oneself goes before a stranger's word
+    assert known(bob, second) == files
+    # of several the newest
     bob.submit_opt_outs(second.lease_id, said(("http://h1.example", ""), age=3600.0))
-    assert known(bob, second) == {"http://h1.example": ""}
+    assert known(bob, second) == files
+    bob.submit_opt_outs(second.lease_id, said(("http://h1.example", ""), age=1.0))
+    assert known(bob, second)["http://h1.example"] == ""
     db.admin.execute("select mill.disable_worker('ada')")
-    assert "http://h0.example" not in known(bob, second)
+    assert known(bob, second) == {"http://h1.example": ""}
+
+
+def test_answer_is_bounded(db: Database) -> None:
+    urls = [f"http://h{i}.example/x.jpg" for i in range(300)]
+    db.extract(urls)
+    db.close_batches()
+    claim = db.claim("download")
+    assert claim
+    queue, _ = db.queue("download")
+    for start in range(0, 300, 100):
+        files = said(*[(u.removesuffix("/x.jpg"), "x" * 65_000) for u in urls[start : start + 100]])
+        queue.submit_opt_outs(claim.lease_id, files)
+    assert 100 < len(queue.opt_outs(claim.lease_id)) <= 8_000_000 // 65_000
 
 
 def test_readings_end_after_a_day(db: Database) -> None:
@@ -169,6 +182,8 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "long source": {"source": ["x" * 2101, "x"]},
     "not a number": {"age": [math.nan, 1.0]},
     "of a success": {"outcome": [0, 50]},
+    "no arrays": {"refused_positions": None, "signal": None, "value": None, "source": None, "age": None},
+    "more than positions": {"refused_positions": [1, 2, 3]},
 }  # fmt: skip
 
 

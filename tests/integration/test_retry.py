@@ -68,6 +68,19 @@ def test_a_retry_replaces_the_outcome_and_ends(failed: Database) -> None:
     assert dict(failed.rows("select outcome, pairs from report.score_count")) == {"scored": 4}
 
 
+def test_attempts_are_the_urls_own_and_removed_ones_are_left_alone(failed: Database) -> None:
+    retry("--now", "--outcome", "http_error")  # attempt 2, of others
+    failed.download(Outcome.HTTP_ERROR)
+    retry("--now", "--outcome", "timeout")  # attempt 3
+    failed.download(Outcome.TIMEOUT)
+    assert retry("--now", "--dry-run").startswith("2 URLs")  # tried twice
+    key = failed.value("select url_key from mill.pair where n = 2")
+    failed.admin.execute(
+        "insert into mill.removal (source, md5, reason) values ('x', %s, 'asked')", (key,)
+    )
+    assert retry("--now", "--dry-run").startswith("1 URLs")
+
+
 def test_no_url_is_tried_more_often_than_the_setting_says(failed: Database) -> None:
     for _ in range(2):
         retry("--now")

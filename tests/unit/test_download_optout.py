@@ -71,6 +71,9 @@ def test_ai_txt_is_read_as_robots_are() -> None:
         ('[{"location": "*.png", "tdm-reservation": 1}]', "/x.jpg", False),
         ('{"location": "/", "tdm-reservation": 1}', "/x.jpg", False),
         ("<html>not found</html>", "/x.jpg", False),
+        ('\ufeff[{"location": "/", "tdm-reservation": 1}]', "/x.jpg", True),
+        ('[{"location": "/~ann/*", "tdm-reservation": 1}]', "/%7Eann/x.jpg", True),
+        ('[{"location": "/caf%c3%a9/", "tdm-reservation": 1}]', "/caf%C3%A9/x.jpg", True),
         ('[1, null, {"location": 3}, {"tdm-reservation": 1}]', "/x.jpg", False),
         ("[" * 100_000, "/x.jpg", False),
     ],
@@ -93,6 +96,7 @@ def test_tdmrep(text: str, path: str, refused: bool) -> None:
         ([("x-robots-tag", "otherbot: noindex, noai")], None),
         ([("x-robots-tag", "pairmill: noml")], ("X-Robots-Tag", "pairmill: noml")),
         ([("x-robots-tag", "otherbot: noai, pairmill: noimageindex")], ("X-Robots-Tag", "pairmill: noimageindex")),
+        ([("x-robots-tag", "unavailable_after: Wed, 25 Jun 2030 15:00:00 GMT, noai")], ("X-Robots-Tag", "noai")),
         ([("x-robots-tag", "unavailable_after: 25 Jun 2010 15:00:00 PST, noai")], ("X-Robots-Tag", "noai")),
         ([("tdm-reservation", "1")], ("tdm-reservation", "1")),
         ([("tdm-reservation", "0")], None),
@@ -109,9 +113,28 @@ def test_headers(lines: list[tuple[str, str]], found: tuple[str, str] | None) ->
 def test_evidence_is_short_and_a_huge_file_is_read() -> None:
     long = "/" + "x" * 2000
     assert len(robots(f"User-agent: *\nDisallow: {long}", long) or "") == 500
-    rules = "\n".join(f"Disallow: /{i}/*" for i in range(40_000))[:MAX_FILE_BYTES]
-    assert robots(f"User-agent: *\n{rules}", "/7/x.jpg") == "disallow: /7/*"
-    assert robots(f"User-agent: *\n{rules}", "/none/x.jpg") is None
+    rules = "\n".join(f"Disallow: /{i}/*" for i in range(4000))
+    much = rules + "\n" + "# and much more\n" * 30_000
+    assert len(much) > MAX_FILE_BYTES
+    assert robots(f"User-agent: *\n{much}", "/7/x.jpg") == "disallow: /7/*"
+    assert robots(f"User-agent: *\n{much}", "/none/x.jpg") is None
+    # more than are worth matching forbid everything
+    assert robots(f"User-agent: *\n{rules}\n{rules}", "/none/x.jpg") == "more than 5,000 rules"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "rule"),
+    [
+        ("User-agent: *\nContent-Usage: train-ai=n", "/x.jpg", "content-usage: / train-ai=n"),
+        ("User-agent: *\nContent-Usage: /img train-ai=n\nAllow: /", "/img/x.jpg",
+         "content-usage: /img train-ai=n"),
+        ("User-agent: *\nContent-Usage: /img train-ai=n\nAllow: /", "/x.jpg", None),
+        ("User-agent: *\nContent-Usage: train-ai=y\nAllow: /", "/x.jpg", None),
+        ("User-agent: a\nContent-Usage: train-ai=n\n\nUser-agent: *\nAllow: /", "/x.jpg", None),
+    ],
+)  # fmt: skip
+def test_content_usage_in_robots(text: str, path: str, rule: str | None) -> None:
+    assert robots(text, path) == rule
 
 
 def test_many_wildcards_are_matched_in_bounded_steps() -> None:
@@ -120,3 +143,9 @@ def test_many_wildcards_are_matched_in_bounded_steps() -> None:
     path = "/" + "a" * 9000
     assert robots(f"User-agent: *\nDisallow: {hostile}", path) is None
     assert refusal(TDMREP, f'[["{hostile}", 1]]', SITE + path) is None
+
+
+@pytest.mark.parametrize("rules", ["x", "[1]", "{}", "[" * 100_000])
+def test_rules_that_another_worker_made_up_break_nothing(rules: str) -> None:
+    assert refusal(TDMREP, rules, SITE + "/x.jpg") is None
+    assert refusal(ROBOTS, rules, SITE + "/x.jpg") is None

@@ -25,10 +25,10 @@ import trio
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import Room
-from pairmill.workers.download.client import READ_SIZE, Client, user_agent
+from pairmill.workers.download.client import Client, user_agent
 from pairmill.workers.download.fetch import Answer, FetchFailed, Limits
 from pairmill.workers.download.network import Network
-from pairmill.workers.download.response import Response
+from pairmill.workers.download.response import READ_SIZE, Response
 from pairmill.workers.download.url import Target
 
 

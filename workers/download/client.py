@@ -4,6 +4,7 @@ A client of our own because it must pin the checked address, cap the body and ke
 failure's name. docs/decisions has its cost beside other clients'.
 """
 
+import errno
 import math
 import ssl
 from contextlib import suppress
@@ -16,10 +17,11 @@ from pairmill.workers.download.budget import SMALL, Room
 from pairmill.workers.download.fetch import Answer, FetchFailed, Limits
 from pairmill.workers.download.idle import Connection, IdleConnections, end
 from pairmill.workers.download.network import Network
-from pairmill.workers.download.response import Response
+from pairmill.workers.download.response import READ_SIZE, Response
 from pairmill.workers.download.url import Target
 
-READ_SIZE = 65_536
+# no socket could be had: not the host's fault
+OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def user_agent(contact: str) -> str:
@@ -91,14 +93,17 @@ class Client:
                 if patience.cancelled_caught:
                     raise FetchFailed(Outcome.TIMEOUT, response.status)
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError, FetchFailed) as e:
-                if connection.used and not response.head:
+                if not isinstance(e, FetchFailed):
+                    e = FetchFailed(Outcome.CONNECTION_LOST, response.status)
+                lost = e.outcome is Outcome.CONNECTION_LOST
+                if lost and connection.used and not response.head:
                     raise _Stale from None
-                if isinstance(e, FetchFailed):
-                    raise
-                raise FetchFailed(Outcome.CONNECTION_LOST, response.status) from None
+                raise e from None
             kept = response.reusable
             if kept:
                 await self._idle.put(connection)
+            if response.wanted and response.encoded:
+                await room.take(_needed(response, most))
             return response.answer()
         finally:
             response.drop()
@@ -118,9 +123,8 @@ class Client:
             if response.wanted and (
                 response.announced is not None or response.size + READ_SIZE > SMALL
             ):
-                # without a length it may come to all that a body may be
                 patience.deadline = math.inf
-                await room.take(min(response.announced or most, most))
+                await room.take(_needed(response, most))
             patience.deadline = trio.current_time() + self._limits.read
             data = await stream.receive_some(READ_SIZE)
             if data:
@@ -145,7 +149,9 @@ class Client:
             with trio.move_on_after(self._limits.connect / min(len(addresses), 3)) as scope:
                 try:
                     return await self._reach(host, port)
-                except OSError:
+                except OSError as error:
+                    if error.errno in OURS:
+                        raise FetchFailed(Outcome.INTERNAL_ERROR) from None
                     continue
             if scope.cancelled_caught:
                 outcome = Outcome.CONNECT_TIMEOUT
@@ -178,6 +184,11 @@ class Client:
             await end(tls)
             raise
         return tls
+
+
+def _needed(response: Response, most: int) -> int:
+    """Bytes that a body may come to: without a length, or once it is decoded, all that it may."""
+    return min(most if response.encoded else response.announced or most, most)
 
 
 class _Stale(Exception):

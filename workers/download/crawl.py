@@ -12,6 +12,8 @@ from pairmill.workers.download.hosts import Hosts, Pace, Schedule
 from pairmill.workers.download.optout import Evidence
 from pairmill.workers.download.pool import DecoderPool
 
+FAULT = Outcome.INTERNAL_ERROR
+
 
 @dataclass(frozen=True)
 class Result:
@@ -48,23 +50,25 @@ async def fetch_all(
     hosts.forget_old()
     schedule = Schedule(urls, hosts, pace)
 
+    async def one(n: int, url: str, refused: Outcome | None) -> Result:
+        """A function of its own, so that the body is let go of when its room is given back."""
+        fetched = None
+        with budget.room() as room:
+            try:
+                if refused is None:
+                    fetched = await fetcher.fetch(url, room)
+            except Exception:
+                fetched = Fetched(FAULT)
+            finally:
+                schedule.done(url, fetched)  # its host is free before the body is decoded
+            return await _decoded(n, fetched, pool) if fetched else Result(n, refused or FAULT)
+
     async def work() -> None:
         while (found := await schedule.next()) is not None:
-            n, url, refused = found
-            fetched: Fetched | None = None
-            # the body is held until it is decoded; its host is free as soon as it is fetched
-            with budget.room() as room:
-                try:
-                    if refused is None:
-                        fetched = await fetcher.fetch(url, room)
-                except Exception:
-                    fetched = Fetched(Outcome.INTERNAL_ERROR)
-                finally:
-                    schedule.done(url, fetched)
-                if fetched is None:
-                    result = Result(n, refused or Outcome.INTERNAL_ERROR)
-                else:
-                    result = await _decoded(n, fetched, pool)
+            try:
+                result = await one(*found)
+            except Exception:
+                result = Result(found[0], FAULT)
             await on_result(result)
 
     async with trio.open_nursery() as nursery:

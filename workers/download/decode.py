@@ -88,9 +88,9 @@ def decode(body: bytes, wanted: Wanted = Wanted()) -> Decoded:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Pillow warns of bombs and of broken metadata
             with Image.open(io.BytesIO(body), formats=[name]) as image:
-                if refused := _too_much(image, wanted):
+                if refused := _too_much(name, image, wanted):
                     return Decoded(refused)
-                return _thumbnail(image, wanted, body)
+                return _thumbnail(name, image, wanted, body)
     except (EOFError, struct.error):
         return Decoded(Outcome.TRUNCATED_IMAGE)
     except UnidentifiedImageError:
@@ -119,10 +119,9 @@ def _openable() -> frozenset[str]:
     return frozenset(Image.OPEN) & {"JPEG", "PNG", "GIF", "WEBP", "AVIF"}
 
 
-def _too_much(image: Image.Image, wanted: Wanted) -> Outcome | None:
+def _too_much(name: str, image: Image.Image, wanted: Wanted) -> Outcome | None:
     """Before a pixel is decoded. Of an animation only the first frame ever is."""
     width, height = image.size
-    name = image.format or ""
     if _plain_webp(image):
         name = "PLAIN WEBP"
     elif image.info.get("progressive"):
@@ -134,12 +133,12 @@ def _too_much(image: Image.Image, wanted: Wanted) -> Outcome | None:
     return None
 
 
-def _thumbnail(image: Image.Image, wanted: Wanted, body: bytes) -> Decoded:
+def _thumbnail(name: str, image: Image.Image, wanted: Wanted, body: bytes) -> Decoded:
     width, height = image.size
     orientation = image.getexif().get(ORIENTATION, 1)
     scale = min(1.0, wanted.short_side / min(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    if image.format == "JPEG":
+    if name == "JPEG":  # Pillow's own name may be MPO, which phones write
         small = _jpeg(image, size, body)
     elif _plain_webp(image):
         small = _webp(size, body)

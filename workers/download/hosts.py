@@ -2,6 +2,7 @@
 
 A host is the authority of a URL (name and port). Of the URLs of a batch hosts take turns; of
 one host only a few are fetched at once, and one begins no sooner than a moment after the other.
+(What its redirects lead to is another host's, and is not counted there.)
 A host that asks to wait is left alone as long as it says; one that fails again and again is given
 up for some minutes (a circuit breaker). A URL that is not tried for such a reason has an outcome
 that says so, and a later batch may try it.
@@ -163,7 +164,7 @@ class Schedule:
         _, _, host = heapq.heappop(self._heap)
         queue = self._queues[host]
         queue.queued = False
-        refused = self._hosts.refused(host)
+        refused = self._hosts.refused(host) if host else Outcome.INVALID_URL
         if not refused and self._hosts.pause(host) > now:
             self._enqueue(host, queue)
             return None

@@ -16,11 +16,16 @@ from pairmill.workers.download.resolver import CachedResolver, Resolver
 from pairmill.workers.errors import Refused
 
 Address = IPv4Address | IPv6Address
-# global by IANA's registry, and yet doors to any IPv4 address behind a translator or relay
-TRANSLATED = tuple(
+# what Python's is_global lets through, or did in some patch release: doors to any IPv4 address
+# behind a translator or relay, protocol assignments, and what clouds put beside their machines
+NEVER = tuple(
     ip_network(n)
-    for n in ("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
-)
+    for n in (
+        "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32",
+        "192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32",
+    )
+)  # fmt: skip
+GLOBAL_UNICAST = ip_network("2000::/3")  # all that IANA has given out of IPv6
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,9 @@ class Network:
     def allows(self, address: Address) -> bool:
         if any(address in network for network in self.allow):
             return True
-        if address.is_multicast or any(address in network for network in TRANSLATED):
+        if address.is_multicast or any(address in network for network in NEVER):
+            return False
+        if address.version == 6 and address not in GLOBAL_UNICAST:
             return False
         return address.is_global
 

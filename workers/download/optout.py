@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from protego import Protego
 
@@ -22,9 +22,13 @@ ROBOTS, TDMREP, AI = "robots.txt", "tdmrep.json", "ai.txt"
 # in the order in which they are asked for
 FILES = {ROBOTS: "/robots.txt", TDMREP: "/.well-known/tdmrep.json", AI: "/ai.txt"}
 MAX_FILE_BYTES = 500 * 1024  # RFC 9309, 2.5: at least so much of robots.txt is parsed
+# more than this many for us are not matched one by one: 20,000 took 5 s for a long URL
+MAX_RULES, TOO_MANY_RULES = 5000, "more than 5,000 rules"
+USAGE_RULE = "content-usage"  # in a group of robots.txt; draft-ietf-aipref-attach
 MAX_VALUE = 500  # characters of a piece of evidence
 REFUSING_TAGS = frozenset(("noai", "noimageai", "noindex", "noimageindex", "noml", "none"))
 # directives with a value, whose colon follows no agent's name
+AGENT_NAME = re.compile(r"[a-z0-9_-]+")  # and not the rest of a date with a comma in it
 VALUED_TAGS = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
 # of the vocabulary's revisions -00 to -05 whatever covers training; a later one may add to them
 CONTENT_USAGE = "Content-Usage"
@@ -89,12 +93,26 @@ def _condensed_robots(text: str) -> str:
                 agents, in_rules = [], False
             agents.append(_product(value))
             groups.setdefault(agents[-1], [])
-        elif name in ("allow", "disallow"):
+        elif name in ("allow", "disallow", USAGE_RULE):
             in_rules = True
             for agent in agents:
                 groups[agent].append(f"{name}: {value}")
     rules = groups.get(AGENT, groups.get("*", []))
-    return "\n".join(rules) if any(r.startswith("disallow: ") and r[10:] for r in rules) else ""
+    if len(rules) > MAX_RULES:
+        return TOO_MANY_RULES
+    forbids = any((r.startswith("disallow: ") and r[10:]) or _usage_of(r) for r in rules)
+    return "\n".join(rules) if forbids else ""
+
+
+def _usage_of(rule: str) -> tuple[str, str] | None:
+    """(path pattern, refusal) of a content-usage rule that refuses: ``content-usage: /img
+    train-ai=n``; the pattern may be absent. None for any other rule."""
+    name, _, value = rule.partition(": ")
+    if name != USAGE_RULE:
+        return None
+    pattern, _, usage = value.rpartition(" ") if value.startswith("/") else ("/", "", value)
+    found = _usage_refusal(usage)
+    return (pattern.strip(), found) if found else None
 
 
 def _product(value: str) -> str:
@@ -113,6 +131,12 @@ _parsed_large = lru_cache(maxsize=2)(_parse)
 
 
 def _robots_refusal(rules: str, url: str) -> str | None:
+    if rules == TOO_MANY_RULES:
+        return TOO_MANY_RULES
+    if USAGE_RULE in rules:
+        for usage in filter(None, map(_usage_of, rules.splitlines())):
+            if _matches(usage[0], _path(url)):
+                return f"{USAGE_RULE}: {usage[0]} {usage[1]}"[:MAX_VALUE]
     parsed = _parsed(rules) if len(rules) <= 8192 else _parsed_large(rules)
     if parsed.can_fetch(url, AGENT):
         return None
@@ -128,7 +152,7 @@ def _robots_refusal(rules: str, url: str) -> str | None:
 
 def _condensed_tdmrep(text: str) -> str:
     try:
-        found = json.loads(text)
+        found = json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError):  # what answers with 200 and a page is no statement
         return ""
     if not isinstance(found, list):
@@ -143,12 +167,23 @@ def _condensed_tdmrep(text: str) -> str:
 
 def _tdmrep_refusal(rules: str, url: str) -> str | None:
     """The first location that matches decides. Patterns are those of robots.txt."""
-    path = _path(url)
-    for location, reserved in json.loads(rules):
-        if _matches(location, path):
+    path = _normal(_path(url))
+    try:
+        locations = [(str(location), bool(reserved)) for location, reserved in json.loads(rules)]
+    except (ValueError, TypeError, RecursionError):  # rules come from other workers, too
+        return None
+    for location, reserved in locations:
+        if _matches(_normal(location), path):
             value = f"tdm-reservation 1 for {location}"
             return value[:MAX_VALUE] if reserved else None
     return None
+
+
+def _normal(path: str) -> str:
+    """With the same characters percent-encoded, whoever wrote it."""
+    return quote(
+        unquote(path, errors="surrogateescape"), "/*$?&=;:@!'()+,~-._", errors="surrogateescape"
+    )
 
 
 def _path(url: str) -> str:
@@ -183,7 +218,7 @@ def _tag_refusal(value: str) -> str | None:
     for part in value.lower().split(","):
         name, colon, rest = part.strip().partition(":")
         directive = part.strip()
-        if colon and name.strip() not in VALUED_TAGS:
+        if colon and AGENT_NAME.fullmatch(name.strip()) and name.strip() not in VALUED_TAGS:
             agent, directive = name.strip(), rest.strip()
         if agent in ("*", AGENT) and directive in REFUSING_TAGS:
             return directive if agent == "*" else f"{agent}: {directive}"

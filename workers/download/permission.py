@@ -27,12 +27,13 @@ from pairmill.workers.download.optout import (
     condensed,
     refusal,
 )
-from pairmill.workers.download.url import parse
+from pairmill.workers.download.url import Target, parse
 
 KNOWN_SECONDS = 86_400.0  # RFC 9309, 2.4: no more than 24 hours
 UNKNOWN_SECONDS = 300.0
 FILE_SECONDS = 15.0  # for one file with its redirects; half of a URL's total
 REMEMBERED_BYTES = 8_000_000  # of rules, with about 200 bytes a file beside them
+NEWS_BYTES = 1_000_000  # of what waits to be shared; the database takes 8 MB at once
 SHARED_RULES = 65_536  # characters; longer ones are this process's alone
 # robots.txt could not be asked for since the host cannot be reached: the image neither
 UNREACHABLE = frozenset(
@@ -68,31 +69,37 @@ class Permission:
         self._budget = budget or Budget()
         self._known: OrderedDict[tuple[str, str], HostFile] = OrderedDict()
         self._size = 0
-        self._unknown: dict[str, float] = {}  # origin: until when its robots.txt is not asked for
+        self._unknown: dict[tuple[str, str], float] = {}  # until when it is not asked for again
         self._asking: dict[tuple[str, str], trio.Event] = {}
         self._news: list[HostFile] = []
+        self._news_size = 0
         self.requests = 0  # made for files, redirects not counted
 
     async def __call__(self, url: str) -> None:
         """Return if the URL may be fetched. Raises FetchFailed: OPTED_OUT with its evidence,
         OPT_OUT_UNKNOWN, or what kept the host from being reached."""
-        origin = origin_of(url)
+        target = parse(url)
+        origin = origin_of(target)
+        url = origin + target.path  # as it is asked for
         while (asked := self._asking.get((origin, ROBOTS))) is not None:
             await asked.wait()
         for file in FILES:
-            if self._find(origin, file) is None and (origin, file) not in self._asking:
+            if self._find(origin, file) is None and not self._in_vain(origin, file):
                 await self._ask(origin, file)
                 break
         for file in FILES:
             self._check(origin, file, url)
 
     def learn(self, files: Iterable[HostFile]) -> None:
+        """What is known here already, and is newer, stays."""
         for file in files:
-            self._remember(file)
+            known = self._known.get((file.origin, file.file))
+            if known is None or known.read_at < file.read_at:
+                self._remember(file)
 
     def news(self) -> list[HostFile]:
-        """What was read here and may be of use to others."""
-        news, self._news = self._news, []
+        """What was read here and may be of use to others; not all of it where that was much."""
+        news, self._news, self._news_size = self._news, [], 0
         return news
 
     def _check(self, origin: str, name: str, url: str) -> None:
@@ -115,28 +122,27 @@ class Permission:
     def _remember(self, file: HostFile) -> None:
         key = file.origin, file.file
         if old := self._known.pop(key, None):
-            self._size -= len(old.rules) + 200
+            self._size -= _size(old)
         self._known[key] = file
-        self._size += len(file.rules) + 200
+        self._size += _size(file)
         while self._size > REMEMBERED_BYTES:
             _, oldest = self._known.popitem(last=False)
-            self._size -= len(oldest.rules) + 200
+            self._size -= _size(oldest)
 
     async def _ask(self, origin: str, name: str) -> None:
         """Read one file, for all who want it. Raises FetchFailed where the host cannot be had."""
-        now = trio.current_time()
-        if name == ROBOTS and self._unknown.get(origin, 0.0) > now:
-            raise FetchFailed(Outcome.OPT_OUT_UNKNOWN)
         done = self._asking[origin, name] = trio.Event()
         try:
             answer = await self._read(origin, name)
         except FetchFailed as failed:
+            unreachable = failed.outcome in UNREACHABLE and not failed.redirected
+            if not (unreachable and name == ROBOTS):
+                self._doubt(origin, name)
             if name == ROBOTS:
-                if failed.outcome in UNREACHABLE and not failed.redirected:
+                if unreachable:
                     raise
-                self._doubt(origin, now)
                 raise FetchFailed(Outcome.OPT_OUT_UNKNOWN, failed.http_status) from None
-            answer = None
+            return
         finally:
             del self._asking[origin, name]
             done.set()
@@ -144,8 +150,9 @@ class Permission:
         status = answer.status if answer else None
         file = HostFile(origin, name, status, condensed(name, text), time.time())
         self._remember(file)
-        if len(file.rules) <= SHARED_RULES:
+        if len(file.rules) <= SHARED_RULES and self._news_size < NEWS_BYTES:
             self._news.append(file)
+            self._news_size += _size(file)
 
     async def _read(self, origin: str, name: str) -> Answer | None:
         """A file's answer; None where there is none, which allows. Raises FetchFailed."""
@@ -160,18 +167,28 @@ class Permission:
                 raise
             if later := asks_to_wait(answer):
                 raise later
-            if answer.status >= 500 and name == ROBOTS:
+            if answer.status >= 500:
                 raise FetchFailed(Outcome.SERVER_ERROR, answer.status)
             return answer
         raise FetchFailed(Outcome.TIMEOUT)
 
-    def _doubt(self, origin: str, now: float) -> None:
+    def _in_vain(self, origin: str, name: str) -> bool:
+        """Whether a file is being asked for by another, or could not be had a moment ago."""
+        key = origin, name
+        return key in self._asking or self._unknown.get(key, 0.0) > trio.current_time()
+
+    def _doubt(self, origin: str, name: str) -> None:
+        now = trio.current_time()
         if len(self._unknown) > 10_000:
-            self._unknown = {o: until for o, until in self._unknown.items() if until > now}
-        self._unknown[origin] = now + UNKNOWN_SECONDS
+            self._unknown = {key: until for key, until in self._unknown.items() if until > now}
+        self._unknown[origin, name] = now + UNKNOWN_SECONDS
 
 
-def origin_of(url: str) -> str:
-    """scheme://authority of a URL that ``parse`` takes."""
-    target = parse(url)
+def _size(file: HostFile) -> int:
+    """Bytes, about: a character outside Latin-1 takes up to four."""
+    return len(file.rules) * (1 if file.rules.isascii() else 4) + 200
+
+
+def origin_of(target: Target) -> str:
+    """scheme://authority of a URL."""
     return f"{target.scheme}://{target.authority}"

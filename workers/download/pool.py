@@ -82,8 +82,8 @@ class DecoderPool:
 
     def __init__(
         self,
-        free: trio.MemoryReceiveChannel[_Decoder],
-        put: trio.MemorySendChannel[_Decoder],
+        free: trio.MemoryReceiveChannel[_Decoder | None],
+        put: trio.MemorySendChannel[_Decoder | None],
         wanted: Wanted,
     ) -> None:
         self._free, self._put, self._wanted = free, put, wanted
@@ -91,19 +91,19 @@ class DecoderPool:
     async def decode(self, body: bytes) -> Decoded:
         """Decode one body. A decoder that dies of it, or hangs, costs this image alone
         (INTERNAL_ERROR) and is replaced."""
-        decoder = await self._free.receive()
+        decoder = await self._free.receive()  # None: it died; another is started when needed
         whole = False
         try:
+            decoder = decoder or await _Decoder.start(self._wanted)
             decoded = await decoder.decode(body)
             whole = True
             return decoded
-        except DecoderDied:
+        except (DecoderDied, OSError):  # OSError: the machine has no room for a process just now
             return Decoded(Outcome.INTERNAL_ERROR)
         finally:
-            if not whole:  # dead, or cancelled with an answer still to come
-                with trio.CancelScope(shield=True):
-                    await decoder.end()
-                    decoder = await _Decoder.start(self._wanted)
+            if decoder and not whole:  # dead, or cancelled with an answer still to come
+                await decoder.end()
+                decoder = None
             self._put.send_nowait(decoder)
 
 
@@ -113,7 +113,7 @@ async def decoder_pool(
     wanted: Wanted = Wanted(),
 ) -> AsyncIterator[DecoderPool]:
     """A pool of so many decoder processes, ended with the block."""
-    put, free = trio.open_memory_channel[_Decoder](processes)
+    put, free = trio.open_memory_channel[_Decoder | None](processes)
     try:
         for _ in range(processes):
             put.send_nowait(await _Decoder.start(wanted))
@@ -121,6 +121,7 @@ async def decoder_pool(
     finally:
         while True:
             try:
-                await free.receive_nowait().end()
+                if decoder := free.receive_nowait():
+                    await decoder.end()
             except trio.WouldBlock:
                 break

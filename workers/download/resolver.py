@@ -16,6 +16,7 @@ MISSING_SECONDS = 60.0  # a name that does not exist: RFC 2308 caps it at hours,
 TROUBLE_SECONDS = 5.0  # a resolver that did not answer
 LOOKUP_SECONDS = 5.0  # resolv.conf's own default, of one try
 AT_ONCE = 16  # look-ups; img2dataset's users overran their resolvers with hundreds
+MOST_ADDRESSES = 32  # of a name; a hostile answer has thousands
 REMEMBERED = 20_000  # names, about 300 bytes each; a batch has fewer
 # of the look-ups, unanswered ones: then the user is told once
 TROUBLE_SHARE, TROUBLE_AFTER = 0.1, 200
@@ -39,7 +40,7 @@ class SystemResolver:
             limiter=self._limiter,
             abandon_on_cancel=True,
         )
-        return list(dict.fromkeys(str(address[4][0]) for address in found))
+        return list(dict.fromkeys(str(address[4][0]) for address in found))[:MOST_ADDRESSES]
 
 
 @dataclass

@@ -10,6 +10,8 @@ from pairmill.workers.download.fetch import Answer, FetchFailed
 MAX_HEAD_BYTES = 64 * 1024
 # of a body that is not wanted, a 404's, so much is read for the sake of the connection
 MAX_UNWANTED_BYTES = 32 * 1024
+MAX_CODINGS = 2
+READ_SIZE = 65_536
 
 
 class Response:
@@ -23,7 +25,7 @@ class Response:
         self._max_bytes = max_bytes
         self._cut = cut
         self._parser = httptools.HttpResponseParser(self)
-        self._head_bytes = 0
+        self._beside = 0  # bytes that were not of the body
         # grown in place: thousands of pieces of it would leave the heap in pieces, too
         self._body = bytearray()
         self._ended = False
@@ -43,20 +45,27 @@ class Response:
     def announced(self) -> int | None:
         """Content-Length, where there is one."""
         length = self._header("content-length")
-        return int(length) if self.head and length.isdecimal() else None
+        # 18 digits are beyond any cap, and int() refuses 5,000 of them
+        return int(length.lstrip("0")[:18] or 0) if self.head and length.isdecimal() else None
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the body will be another length once decoded."""
+        return bool(self._codings())
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the wire. Raises FetchFailed when they are no response, or too many."""
-        if not self.head:
-            if self._head_bytes >= MAX_HEAD_BYTES:
-                raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
-            self._head_bytes += len(data)
+        before = self.size
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._ended:  # what comes after the end is not ours to judge
                 raise FetchFailed(Outcome.BAD_RESPONSE, self.status) from None
             self.reusable = False
+        # the header section, trailers, and what frames chunks: up to 5 bytes for one of the body
+        self._beside += len(data) - (self.size - before)
+        if self._beside > MAX_HEAD_BYTES + 8 * self.size and not self._ended:
+            raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
         if self._ended:
             self.complete = True
         elif self.head:
@@ -93,16 +102,16 @@ class Response:
         self._body.clear()
         if not self.wanted:
             return Answer(self.status, tuple(self.lines))
-        codings = [v for name, v in self.lines if name == "content-encoding"]
-        for coding in reversed(",".join(codings).lower().split(",")):
-            data = self._decoded(data, coding.strip())
+        codings = self._codings()
+        if len(codings) > MAX_CODINGS:
+            raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
+        for coding in reversed(codings):
+            data = self._decoded(data, coding)
         if len(data) > self._max_bytes and not self._cut:
             raise FetchFailed(Outcome.TOO_LARGE, self.status)
         return Answer(self.status, tuple(self.lines), data[: self._max_bytes])
 
     def _decoded(self, data: bytes, coding: str) -> bytes:
-        if coding in ("", "identity"):
-            return data
         if coding not in ("gzip", "x-gzip", "deflate"):
             raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
         # 32: gzip or zlib, whichever its first bytes say; some servers send deflate bare
@@ -116,10 +125,17 @@ class Response:
             raise FetchFailed(Outcome.CONNECTION_LOST, self.status)
         return plain
 
+    def _codings(self) -> list[str]:
+        values = ",".join(v for name, v in self.lines if name == "content-encoding")
+        codings = (coding.strip() for coding in values.lower().split(","))
+        return [coding for coding in codings if coding not in ("", "identity")]
+
     def _header(self, name: str) -> str:
         return next((value for key, value in self.lines if key == name), "")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.head:
+            return  # a trailer says nothing of what came before it
         self.lines.append((name.decode("latin-1").lower(), value.decode("latin-1")))
 
     def on_headers_complete(self) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import quote, urljoin, urlsplit
 # what RFC 3986 lets stand in a path or query, and "%", since most are encoded already
 SAFE = "%/:?#[]@!$&'()*+,;=-._~"
 PORTS = {"http": 80, "https": 443}
+MAX_URL = 4096  # characters; a pair's has 2,048 at most, and a redirect may be longer
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Target:
 @lru_cache(maxsize=1024)  # a fetch asks for it three times
 def parse(url: str) -> Target:
     """Raises ValueError for what cannot be requested."""
+    if len(url) > MAX_URL:
+        raise ValueError(f"a URL of more than {MAX_URL} characters: {url[:200]}")
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     if scheme not in PORTS or not parts.hostname:
@@ -37,8 +40,26 @@ def parse(url: str) -> Target:
         host = host.encode("idna").decode("ascii")  # its UnicodeError is a ValueError
     if any(c <= " " or c == "\x7f" for c in host):
         raise ValueError("a host with white space or control characters")
-    path = quote(parts.path or "/", SAFE) + (f"?{quote(parts.query, SAFE)}" if parts.query else "")
+    path = _without_dots(quote(parts.path or "/", SAFE))
+    if parts.query:
+        path += f"?{quote(parts.query, SAFE)}"
     return Target(scheme, host, parts.port or PORTS[scheme], path)
+
+
+def _without_dots(path: str) -> str:
+    """Dot segments removed (RFC 3986, 5.2.4), as servers do: /x/../private is /private, and what
+    robots.txt says of that holds."""
+    path = path.replace("%2e", ".").replace("%2E", ".")
+    if "/." not in path:
+        return path
+    kept: list[str] = []
+    parts = path.split("/")[1:]
+    for part in parts:
+        if part == "..":
+            del kept[-1:]
+        elif part != ".":
+            kept.append(part)
+    return "/" + "/".join(kept) + ("/" if parts[-1] in (".", "..") and kept else "")
 
 
 def redirected(url: str, location: str) -> str:

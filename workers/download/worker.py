@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from pairmill.workers.download.hosts import Hosts, Pace
 from pairmill.workers.download.permission import HostFile, Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
 from pairmill.workers.download.thumbnail import Wanted
+from pairmill.workers.errors import Malformed
 from pairmill.workers.queue import OptOuts, Outcomes
 
 ROWS_PER_PART = 1000  # what a death may lose, with the fetches under way
@@ -24,6 +25,7 @@ ROWS_PER_PART = 1000  # what a death may lose, with the fetches under way
 # worker ends, and at 5 Mbps this takes 3 s
 BYTES_PER_PART = 2_000_000
 PARTS_WAITING = 1
+MAX_SOURCE = 2048  # characters of an evidence's URL
 MEMORY = 256  # MB, of the loop and one decoder
 
 
@@ -83,6 +85,8 @@ class Download:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._submit_parts, job, receive)
             await self._fetch(job, urls, send)
+        if isinstance(self._backend, Client):
+            await self._backend.close()  # what is kept from batch to batch only gets old
         await job.call(job.queue.complete, job.lease_id)
 
     async def _fetch(
@@ -91,16 +95,18 @@ class Download:
         """Fetch everything, and pass the results on in parts."""
         part: list[Result] = []
         done = size = 0
+        one_at_a_time = trio.Lock()  # while a part waits to be sent, so does everybody
 
         async def take(result: Result) -> None:
             nonlocal part, done, size
-            part.append(result)
-            done += 1
-            size += len(result.thumbnail or b"")
-            job.progress(done, len(urls), "URLs")
-            if len(part) >= ROWS_PER_PART or size >= BYTES_PER_PART:
-                full, part, size = part, [], 0
-                await send.send(full)
+            async with one_at_a_time:
+                part.append(result)
+                done += 1
+                size += len(result.thumbnail or b"")
+                job.progress(done, len(urls), "URLs")
+                if len(part) >= ROWS_PER_PART or size >= BYTES_PER_PART:
+                    full, part, size = part, [], 0
+                    await send.send(full)
 
         async with send:
             await fetch_all(
@@ -122,7 +128,8 @@ class Download:
         number = 0
         async for part in receive:
             if news := self._permission.news():
-                await job.call(job.queue.submit_opt_outs, job.lease_id, shared(news))
+                with suppress(Malformed):  # to share is a favour; the batch does not fail for it
+                    await job.call(job.queue.submit_opt_outs, job.lease_id, shared(news))
             await job.call(job.queue.submit_download, job.lease_id, number, columns(part))
             number += 1
 
@@ -147,7 +154,7 @@ def columns(results: list[Result]) -> Outcomes:
         refused_positions=[n for n, _ in refused],
         signal=[e.signal for _, e in refused],
         value=[_text(e.value) for _, e in refused],
-        source=[_text(e.source) for _, e in refused],
+        source=[_text(e.source)[:MAX_SOURCE] for _, e in refused],
         age=[max(0.0, now - e.read_at) for _, e in refused],
     )
 
