@@ -30,6 +30,10 @@ OUTAGE_SECONDS = 86_400.0  # a running worker waits this long for its database t
 Answer = TypeVar("Answer")
 
 
+class Stopped(Exception):
+    """The worker was stopped before its database had answered."""
+
+
 class Job:
     """A claimed task, as the worker kind sees it."""
 
@@ -109,13 +113,17 @@ async def connected(dsn: str, kind: str) -> AsyncIterator[tuple[Queue, Hello]]:
                         scope.cancel()
 
                 nursery.start_soon(watch)
+                begun = False
                 with trio.CancelScope() as scope:
                     hello = await trio.to_thread.run_sync(queue.hello, abandon_on_cancel=True)
                     if hello.kind != kind:
                         raise Refused(f"this login is for kind {hello.kind}, not {kind}")
                     queue.patience = OUTAGE_SECONDS
+                    begun = True
                     yield queue, hello
                 nursery.cancel_scope.cancel()
+                if not begun:
+                    raise Stopped
     finally:
         queue.close()
 
@@ -185,7 +193,9 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     try:
         trio.run(main)
     except BaseExceptionGroup as group:
-        raise root_cause(group) from None
+        cause = root_cause(group)
+        if not isinstance(cause, Stopped):
+            raise cause from None
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -1,6 +1,7 @@
 """Workers that die or are stopped in the middle: nothing is lost, nothing is counted twice."""
 
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,15 @@ def test_stopped_worker_hands_its_lease_back(db: Database, line: Line, how: sign
     assert db.rows("select ended_as from mill.lease order by lease_id desc limit 1") == [
         ("released",)
     ]
+
+
+def test_worker_that_is_stopped_before_its_database_answers_just_ends(line: Line) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        worker = line.start("extract", "--dsn", f"postgresql://x@127.0.0.1:{port}/none")
+        connection, _ = silent.accept()
+        worker.send_signal(signal.SIGTERM)
+        _, errors = worker.communicate(timeout=60)
+        connection.close()
+    assert errors == "stopping …\n"
+    assert worker.returncode == 0
