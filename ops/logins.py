@@ -13,14 +13,19 @@ from pairmill.ops.problem import Problem
 KINDS = ("extract", "download", "score", "steward")
 
 
-def _new_login(connection: psycopg.Connection) -> tuple[str, str, str]:
-    """(login, password, SCRAM-SHA-256 verifier): the server's logs see the verifier only."""
-    login = "pm_" + secrets.token_hex(6)  # pg_roles is public: a login says nothing of its owner
+def _new_password(connection: psycopg.Connection, login: str) -> tuple[str, str]:
+    """(password, SCRAM-SHA-256 verifier): the server's logs see the verifier only."""
     password = secrets.token_urlsafe(24)
     verifier = connection.pgconn.encrypt_password(
         password.encode(), login.encode(), b"scram-sha-256"
     ).decode()
-    return login, password, verifier
+    return password, verifier
+
+
+def _new_login(connection: psycopg.Connection) -> tuple[str, str, str]:
+    """(login, password, verifier)."""
+    login = "pm_" + secrets.token_hex(6)  # pg_roles is public: a login says nothing of its owner
+    return login, *_new_password(connection, login)
 
 
 def _url(connection: psycopg.Connection, login: str, password: str) -> str:
@@ -52,6 +57,16 @@ def add_worker(connection: psycopg.Connection, name: str, kind: str) -> str:
     except psycopg.errors.UniqueViolation:
         raise Problem(f"there is a worker {name!r} already: choose another name") from None
     return _url(connection, login, password)
+
+
+def rotate_worker(connection: psycopg.Connection, name: str) -> str:
+    """Give a worker another password and end its sessions; returns its new DSN."""
+    row = connection.execute("select mill.login_of(%s)", (name,)).fetchone()
+    if not row or row[0] is None:
+        raise Problem(f"there is no worker {name!r} that may work: see `pairmill worker list`")
+    password, verifier = _new_password(connection, row[0])
+    connection.execute("select mill.rotate_worker(%s, %s)", (name, verifier))
+    return _url(connection, row[0], password)
 
 
 def add_researcher(connection: psycopg.Connection, name: str) -> str:

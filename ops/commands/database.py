@@ -45,6 +45,15 @@ def migrate(
 
 
 @app.command()
+def restored() -> None:
+    """After a restore and before workers connect: no lease from before counts any more."""
+    with admin() as connection:
+        row = connection.execute("select * from mill.restored()").fetchone()
+    assert row is not None
+    print(f"epoch {row[0]}; {row[1]:,} leased tasks returned to the queue")
+
+
+@app.command()
 def start() -> None:
     """Start the embedded server and leave it running."""
     Embedded(home()).start(keep=True)

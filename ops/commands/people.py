@@ -1,7 +1,10 @@
 """pairmill worker, pairmill researcher: who may log in."""
 
 import os
+import sys
+from datetime import datetime
 
+import psycopg
 import typer
 
 from pairmill.ops import logins
@@ -46,6 +49,66 @@ def worker_disable(name: str) -> None:
     if not row or not row[0]:
         raise Problem(f"there is no worker {name!r}: see `pairmill worker list`")
     print(f"{name} is disabled")
+
+
+@worker.command("rotate")
+def worker_rotate(name: str) -> None:
+    """Give a worker another password and print its new DSN, once. Its leases stay."""
+    with admin() as connection:
+        print(logins.rotate_worker(connection, name))
+
+
+@worker.command("quarantine")
+def worker_quarantine(
+    name: str,
+    since: datetime = typer.Option(None, "--since", help="Only what came in since then."),
+    reason: str = typer.Option("quarantined by an admin", "--reason", help="Kept with each row."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be done."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+    as_json: bool = typer.Option(False, "--json", help="A JSON object; with --yes or --dry-run."),
+) -> None:
+    """End a worker, withdraw all that it contributed, and queue that again."""
+    with admin() as connection:
+        planned = _quarantine(connection, name, since, reason, rehearse=True)
+        if not as_json:
+            print(_said(name, planned, "would be "))
+        if dry_run:
+            if as_json:
+                print_json(planned)
+            return
+        if not yes and not (sys.stdin.isatty() and typer.confirm("Do it?")):
+            raise Problem("not confirmed, nothing was done: --yes does it without a question")
+        connection.execute("select mill.disable_worker(%s)", (name,))
+        done = _quarantine(connection, name, since, reason, rehearse=False)
+    if as_json:
+        print_json(done)
+    else:
+        print(_said(name, done, ""))
+
+
+def _quarantine(
+    connection: psycopg.Connection,
+    name: str,
+    since: datetime | None,
+    reason: str,
+    *,
+    rehearse: bool,
+) -> dict[str, int]:
+    with connection.transaction(force_rollback=rehearse):
+        (found,) = rows(
+            connection, "select * from mill.quarantine_worker(%s, %s, %s)", name, since, reason
+        )
+    if found["leases"] is None:
+        raise Problem(f"there is no worker {name!r}: see `pairmill worker list`")
+    return found
+
+
+def _said(name: str, found: dict[str, int], would: str) -> str:
+    return (
+        f"{name}: {found['rows']:,} rows of {found['withdrawn']:,} submissions {would}withdrawn,"
+        f" {found['rejected']:,} submissions {would}rejected, {found['leases']:,} leases"
+        f" {would}ended; {found['tasks']:,} tasks {would}queued again"
+    )
 
 
 @worker.command("prove")

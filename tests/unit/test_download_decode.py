@@ -220,3 +220,9 @@ def test_webp_is_the_image_that_it_is() -> None:
 
 def test_another_size_may_be_wanted() -> None:
     assert opened(decode(JPEG, Wanted(short_side=400, max_bytes=1 << 30))).size == (533, 400)
+
+
+def test_jpeg_of_a_phone_with_a_second_picture_behind_it() -> None:
+    body = encoded(PHOTO, "MPO", save_all=True, append_images=[photo_like(9, (64, 48))])
+    decoded = decode(body)
+    assert (decoded.outcome, decoded.width, decoded.height) == (Outcome.SUCCESS, 640, 480)
