@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database import Database, empty_database
+from database import Database, empty_database, outcomes
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill.ops import logins, migrate
@@ -140,3 +140,44 @@ def test_failed_migration_is_said_in_a_sentence(server: str) -> None:
             Problem, match="the migration failed and changed nothing: permission denied"
         ):
             migrate.upgrade(make_conninfo(dsn, user=f"{name}_nobody", password="secret"))
+
+
+def test_worker_of_the_older_release_goes_on_through_a_migration(server: str) -> None:
+    """Expand, deploy, contract: who called the older functions before goes on calling them."""
+    submit = (
+        "select api.submit_download_v1(%s, %s, %s::int[], %s::smallint[], %s::smallint[], %s::int[], %s::int[],"
+        " %s::int[], %s::uuid[], %b::bytea[], %s::bigint[], %s::int[], %b::bytea[])"
+    )
+
+    def part(number: int, positions: range) -> None:
+        o = outcomes(positions)
+        queue._one(submit, (
+            claim.lease_id, number, o.positions, o.outcome, o.http_status, o.sizes, o.width, o.height, o.md5,
+            o.sha256, o.dhash, o.thumbnail_positions, o.thumbnails,
+        ))  # fmt: skip
+
+    with empty_database(server) as dsn:
+        migrate.upgrade(dsn, "0003")
+        database = Database(dsn)
+        database.add_model()
+        database.extract([f"http://h{i}.example/{i}.jpg" for i in range(20)])
+        database.close_batches()
+        claim = database.claim("download")
+        assert claim
+        queue, _ = database.queue("download")
+        part(0, range(5))  # accepted before
+        steward, _ = database.queue("steward")
+        assert steward.accept_next()
+        part(1, range(5, 10))  # received before, accepted after
+        migrate.upgrade(dsn)
+        queue.heartbeat(claim.lease_id)
+        part(1, range(5, 10))  # its answer was lost in the migration: no second submission
+        part(2, range(10, 20))
+        queue.complete(claim.lease_id)
+        while steward.accept_next():
+            pass
+        assert database.rows("select n, outcome from mill.download order by n") == [
+            (n, 0) for n in range(20)
+        ]
+        assert database.rows("select state from mill.task where kind = 'score'") == [("ready",)]
+        database.close()
