@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from pairmill.workers.errors import LeaseLost, Refused, TaskFailed, Unreachable, WorkerError
+from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.queue import Claim, Hello, Queue
 
@@ -48,6 +49,10 @@ class Job:
         """Say that work goes on: feeds the heartbeat and the progress line."""
         self.last_progress = time.monotonic()
         self._line.update(done, total, unit)
+
+    def count(self, outcome: str, rows: int = 1) -> None:
+        """Rows done, by how they ended: for the metrics."""
+        self._line.metrics.rows(outcome, rows)
 
     async def call(self, function: Callable[..., Answer], *arguments: object) -> Answer:
         """Run a blocking method of the queue in a thread.
@@ -128,14 +133,16 @@ async def connected(dsn: str, kind: str) -> AsyncIterator[tuple[Queue, Hello]]:
         queue.close()
 
 
-async def serve(kind: Kind, dsn: str, *, drain: bool = False) -> None:
+async def serve(
+    kind: Kind, dsn: str, *, drain: bool = False, metrics: Metrics | None = None
+) -> None:
     """Claim and do tasks until stopped, or with ``drain`` until nothing is left.
 
     Raises Refused where this login or configuration cannot work at all, Unreachable when
     the database stays away.
     """
     async with connected(dsn, kind.name) as (queue, hello), kind.running():
-        with Progress(f"{kind.name} {hello.name}") as line:
+        with Progress(f"{kind.name} {hello.name}", metrics or Metrics(kind.name)) as line:
             await _claim_loop(kind, queue, dsn, hello, line, drain)
 
 
@@ -177,6 +184,7 @@ async def _do(
         try:
             line.begin(claim)
             await kind.work(job)
+            line.metrics.task("done")
             line.say(f"task {claim.task_id} done")
         except BaseException as error:
             heartbeat.stop()
@@ -185,6 +193,7 @@ async def _do(
         finally:
             heartbeat.stop()
     if scope.cancelled_caught:
+        line.metrics.task("lost")
         line.say(f"task {claim.task_id}: the lease was lost, the work is dropped")
 
 
@@ -210,9 +219,11 @@ async def _hand_back(queue: Queue, claim: Claim, error: BaseException, line: Pro
     """Tell the database how the task ended; True if the worker can go on."""
     cause = root_cause(error)
     if isinstance(cause, LeaseLost):
+        line.metrics.task("lost")
         line.say(f"task {claim.task_id}: {cause}")
         return True
     failed = isinstance(cause, Exception) and not isinstance(cause, (Refused, Unreachable))
+    line.metrics.task("failed" if failed else "handed_back")
     with trio.move_on_after(RELEASE_SECONDS, shield=True):
         try:
             if failed:

@@ -5,14 +5,17 @@ import time
 from rich.console import Console
 from rich.status import Status
 
+from pairmill.workers.metrics import Metrics
 from pairmill.workers.queue import Claim
 
 
 class Progress:
-    """The progress line of one worker process, on standard error."""
+    """The progress line of one worker process, on standard error; each of its signs is one of life
+    to the metrics, too."""
 
-    def __init__(self, who: str) -> None:
+    def __init__(self, who: str, metrics: Metrics) -> None:
         self._who = who
+        self.metrics = metrics
         self._console = Console(stderr=True, highlight=False)
         self._status: Status | None = (
             self._console.status(who) if self._console.is_terminal else None
@@ -48,5 +51,6 @@ class Progress:
         self._console.print(f"{self._who}: {sentence}", markup=False)
 
     def _show(self, text: str) -> None:
+        self.metrics.alive()
         if self._status is not None:
             self._status.update(f"{self._who}: {text}")

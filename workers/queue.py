@@ -269,6 +269,11 @@ class Queue:
                 rest = lines.pop()
                 yield from (bytes.fromhex(line.decode().replace("-", "")) for line in lines)
 
+    def counts(self) -> list[tuple[str, str, float]]:
+        """(kind, what, value) of the queue: tasks by state, the oldest ready one's age in seconds,
+        late leases, submissions that wait, slots of thumbnails that are in use."""
+        return self._rows("select * from api.metrics_v1()", ())
+
     def steward(self, chore: str) -> int:
         """Run one of the steward's chores: expire_leases, sweep_inbox, sweep_host_files,
         close_batches, empty_slots, ensure_partitions. Returns how much there was of it."""

@@ -13,6 +13,7 @@ from pairmill.ops.logins import local_worker
 from pairmill.ops.output import print_rows
 from pairmill.ops.problem import Problem
 from pairmill.workers import daemon
+from pairmill.workers.metrics import Metrics, listen
 
 if TYPE_CHECKING:
     from pairmill.workers.score.model import Model
@@ -27,6 +28,10 @@ DSN = typer.Option(
 DRAIN = typer.Option(
     False, "--drain", help="Stop when nothing is left to claim, here and upstream."
 )
+METRICS = typer.Option(
+    "", "--metrics", envvar="PAIRMILL_METRICS",
+    help="HOST:PORT: serve /metrics (Prometheus) and /healthz there.",
+)  # fmt: skip
 MODEL = typer.Option(..., "--model", help="open_clip's model name, or the folder of a model.")
 PRETRAINED = typer.Option("", "--pretrained", help="open_clip's tag, or a checkpoint's path.")
 
@@ -42,6 +47,18 @@ def _login(dsn: str | None, kind: str) -> Iterator[str]:
 
 
 @contextmanager
+def _measured(kind: str, address: str) -> Iterator[Metrics]:
+    """The worker's metrics, served at this address if there is one."""
+    metrics = Metrics(kind)
+    end = listen(metrics, address) if address else None
+    try:
+        yield metrics
+    finally:
+        if end:
+            end()
+
+
+@contextmanager
 def _extra(name: str) -> Iterator[None]:
     try:
         yield
@@ -50,12 +67,12 @@ def _extra(name: str) -> Iterator[None]:
 
 
 @app.command()
-def extract(dsn: str = DSN, drain: bool = DRAIN) -> None:
+def extract(dsn: str = DSN, drain: bool = DRAIN, metrics: str = METRICS) -> None:
     """WAT files into pairs."""
     with _extra("extract"):
         from pairmill.workers.extract.worker import Extract
-    with _login(dsn, "extract") as login:
-        daemon.run(partial(daemon.serve, Extract(), login, drain=drain))
+    with _login(dsn, "extract") as login, _measured("extract", metrics) as measured:
+        daemon.run(partial(daemon.serve, Extract(), login, drain=drain, metrics=measured))
 
 
 @app.command()
@@ -76,6 +93,7 @@ def download(
     agree: bool = typer.Option(
         False, "--agree", envvar="PAIRMILL_AGREE", help="Agree to what it does; shown once."
     ),
+    metrics: str = METRICS,
 ) -> None:
     """Batches of URLs into outcomes and thumbnails."""
     with _extra("download"):
@@ -85,9 +103,9 @@ def download(
     fetching = backend(verify_tls=verify_tls)
     if dsn and not fetching.network.connect_to:  # a volunteer's, on the public web
         consent.ask(agree=agree)
-    with _login(dsn, "download") as login:
-        options = Options(concurrency=concurrency, decoders=decoders, memory=memory)
-        daemon.run(partial(daemon.serve, Download(fetching, options), login, drain=drain))
+    worker = Download(fetching, Options(concurrency, decoders, memory))
+    with _login(dsn, "download") as login, _measured("download", metrics) as measured:
+        daemon.run(partial(daemon.serve, worker, login, drain=drain, metrics=measured))
 
 
 def _load(name: str, pretrained: str, device: str) -> "Model":
@@ -103,19 +121,21 @@ def score(
     device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, or auto."),
     dsn: str = DSN,
     drain: bool = DRAIN,
+    metrics: str = METRICS,
 ) -> None:
     """Thumbnails and texts into similarities and embeddings."""
     loaded = _load(name, pretrained, device)
     from pairmill.workers.score.worker import Score
 
-    with _login(dsn, "score") as login:
-        daemon.run(partial(daemon.serve, Score(loaded), login, drain=drain))
+    with _login(dsn, "score") as login, _measured("score", metrics) as measured:
+        daemon.run(partial(daemon.serve, Score(loaded), login, drain=drain, metrics=measured))
 
 
 @app.command()
 def steward(
     dsn: str = DSN,
     drain: bool = DRAIN,
+    metrics: str = METRICS,
     url_filter: Path = typer.Option(
         None,
         "--url-filter",
@@ -143,8 +163,8 @@ def steward(
         except ModuleNotFoundError:
             raise Problem("--url-filter needs rbloom: pip install 'pairmill[ops]'") from None
         keys = UrlFilter(url_filter, trusted=trust_filter)
-    with _login(dsn, "steward") as login:
-        daemon.run(partial(serve, login, drain=drain, url_filter=keys))
+    with _login(dsn, "steward") as login, _measured("steward", metrics) as measured:
+        daemon.run(partial(serve, login, drain=drain, url_filter=keys, metrics=measured))
 
 
 @model.command("add")

@@ -36,6 +36,7 @@ begin
         ('api.sweep_inbox_v1', '{steward}'),
         ('api.sweep_host_files_v1', '{steward}'),
         ('api.empty_slots_v1', '{steward}'),
+        ('api.metrics_v1', '{steward}'),
         ('api.ensure_partitions_v1', '{steward}')
     ) as x (name, kinds) loop
         foreach k in array f.kinds loop

@@ -240,3 +240,98 @@ comment on column report.model.pretrained is 'open_clip''s tag or a checkpoint''
 comment on column report.model.digest is 'sha256 of the weights';
 comment on column report.model.dims is 'Length of an embedding';
 comment on column report.model.active_since is 'Since when new batches are scored by it';
+
+create view report.queue as
+select k.kind,
+       count(*) filter (where t.state = 'ready') as ready,
+       count(*) filter (where t.state = 'leased') as leased,
+       count(*) filter (where t.state = 'submitted') as submitted,
+       count(*) filter (where t.state = 'parked') as parked,
+       count(*) filter (where t.state = 'done') as done,
+       min(t.ready_at) filter (where t.state = 'ready') as oldest_ready_at,
+       (select count(*) from mill.lease l join mill.task x using (task_id)
+         where x.kind = k.kind and l.ended_at is null and l.expires_at <= now()) as late_leases,
+       (select count(*) from mill.submission s join mill.task x using (task_id)
+         where x.kind = k.kind and s.state = 'received') as waiting_submissions
+  from (values ('extract'), ('download'), ('score')) k (kind)
+  left join mill.task t on t.kind = k.kind
+ group by k.kind;
+comment on view report.queue is 'The depth of the queue, by kind of work. Reads every task.';
+comment on column report.queue.kind is 'extract, download or score';
+comment on column report.queue.ready is 'Tasks that may be claimed, now or after a back-off';
+comment on column report.queue.leased is 'Tasks that a worker holds';
+comment on column report.queue.submitted is 'Tasks that await the acceptance of what was submitted';
+comment on column report.queue.parked is 'Tasks that were given up';
+comment on column report.queue.done is 'Tasks that are done';
+comment on column report.queue.oldest_ready_at is 'Since when the oldest ready task may be claimed';
+comment on column report.queue.late_leases is 'Leases whose time is over and that no steward has ended yet';
+comment on column report.queue.waiting_submissions is 'Submissions that no steward has accepted or rejected yet';
+
+create view report.rate as
+select date_trunc('hour', s.decided_at) as hour, t.kind, count(*) as submissions, sum(s.row_count)::bigint as rows
+  from mill.submission s
+  join mill.task t using (task_id)
+ where s.state = 'accepted' and s.decided_at > now() - interval '2 days'
+   and not exists (select from mill.withdrawn w where w.submission_id = s.submission_id)
+ group by 1, 2;
+comment on view report.rate is 'What was accepted in each hour of the last two days.';
+comment on column report.rate.hour is 'The hour''s beginning';
+comment on column report.rate.kind is 'extract, download or score';
+comment on column report.rate.submissions is 'Submissions accepted and not withdrawn';
+comment on column report.rate.rows is 'Their rows: links, outcomes or scores';
+
+create view report.leaderboard as
+select rank() over (order by u.urls desc) as rank, u.name, u.urls, u.urls_last_day
+  from (select w.name, sum(s.row_count)::bigint as urls,
+               coalesce(sum(s.row_count) filter (where s.decided_at > now() - interval '1 day'), 0)::bigint as urls_last_day
+          from mill.worker w
+          join mill.submission s using (worker_id)
+         where w.kind = 'download' and s.state = 'accepted'
+           and not exists (select from mill.withdrawn x where x.submission_id = s.submission_id)
+         group by w.worker_id) u;
+comment on view report.leaderboard is 'Download workers by the URLs that were accepted of them and still count.';
+comment on column report.leaderboard.rank is '1 is who has most';
+comment on column report.leaderboard.name is 'The worker''s name';
+comment on column report.leaderboard.urls is 'URLs accepted and not withdrawn';
+comment on column report.leaderboard.urls_last_day is 'Of these, in the last 24 hours';
+
+create view report.table_size as
+select n.nspname || '.' || coalesce(p.relname, c.relname) as "table",
+       count(*) as partitions,
+       sum(pg_total_relation_size(c.oid))::bigint as bytes,
+       sum(s.n_live_tup)::bigint as live_rows,
+       sum(s.n_dead_tup)::bigint as dead_rows,
+       max(s.last_autovacuum) as last_autovacuum
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  left join pg_inherits i on i.inhrelid = c.oid
+  left join pg_class p on p.oid = i.inhparent
+  left join pg_stat_all_tables s on s.relid = c.oid
+ where n.nspname in ('mill', 'inbox') and c.relkind = 'r'
+ group by 1;
+comment on view report.table_size is 'Tables with their partitions, indexes and TOAST; rows as the statistics guess them.';
+comment on column report.table_size."table" is 'Schema and name';
+comment on column report.table_size.partitions is '1 for a table without partitions';
+comment on column report.table_size.bytes is 'On disk, with indexes and TOAST';
+comment on column report.table_size.live_rows is 'About how many rows';
+comment on column report.table_size.dead_rows is 'About how many rows wait for a vacuum';
+comment on column report.table_size.last_autovacuum is 'When autovacuum last came by any of them';
+
+create function api.metrics_v1() returns table (kind text, what text, value double precision)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+begin
+    return query
+    select q.kind, x.what, x.value::double precision
+      from report.queue q,
+           lateral (values ('ready', q.ready), ('leased', q.leased), ('submitted', q.submitted), ('parked', q.parked), ('done', q.done),
+                           ('late_leases', q.late_leases), ('waiting_submissions', q.waiting_submissions),
+                           ('oldest_ready_seconds', greatest(0, extract(epoch from now() - q.oldest_ready_at))::bigint)) x (what, value)
+    union all
+    select 'thumbnails', 'slots_in_use', count(*)::double precision from mill.thumbnail_slot where state <> 'empty';
+end
+$$;
+comment on function api.metrics_v1 is 'The queue in numbers, for the steward''s metrics.';

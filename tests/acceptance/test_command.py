@@ -3,12 +3,14 @@
 import gzip
 import io
 import json
+import socket
+import urllib.request
 from pathlib import Path
 
 import psycopg
 import pytest
 from database import Database, empty_database
-from line import Line
+from line import Line, Web, wait_until
 
 from pairmill.ops import migrate
 from pairmill.ops.demo import model
@@ -215,3 +217,34 @@ def test_doctor_says_what_is_missing(line: Line, db: Database) -> None:
 )
 def test_wrong_usage_is_exit_code_2(line: Line, command: tuple[str, ...]) -> None:
     assert line.run(*command).returncode == 2
+
+
+def test_workers_serve_their_metrics(db: Database, line: Line) -> None:
+    db.extract([f"http://h{i}.example/{i}.jpg" for i in range(30)])
+    db.close_batches()
+    ports = []
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            ports.append(taken.getsockname()[1])
+
+    def read(port: int, path: str = "/metrics") -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
+    with Web(lambda host, path: None).running() as web:
+        line.environment |= web.environment
+        line.start("steward", "--metrics", f"127.0.0.1:{ports[0]}")
+        line.start("download", "--metrics", f"127.0.0.1:{ports[1]}")
+        done = 'pairmill_worker_tasks_total{ended="done",kind="download"} 1.0'
+        wait_until(lambda: done in read(ports[1]), "the batch")
+        assert 'outcome="http_error"} 30.0' in read(ports[1])
+        accepted = 'pairmill_worker_rows_total{kind="steward",outcome="download_accepted"} 30.0'
+        wait_until(lambda: accepted in read(ports[0]), "its acceptance")
+        assert 'pairmill_queue{kind="download",what="ready"}' in read(ports[0])
+        assert read(ports[0], "/healthz") == read(ports[1], "/healthz") == "ok\n"
+    refused = line.run("work", "steward", "--metrics", "nowhere")
+    assert refused.returncode == 1
+    assert "--metrics is HOST:PORT" in refused.stderr

@@ -9,6 +9,7 @@ from database import Database
 from pairmill.workers import daemon
 from pairmill.workers.daemon import Heartbeat, Job
 from pairmill.workers.errors import Unreachable
+from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.queue import Queue
 
@@ -26,7 +27,7 @@ class Beating:
         claim = self.queue.claim(self.queue.hello().instance_id)
         assert claim
         self.lease = claim.lease_id
-        self.job = Job(claim, self.queue, Progress("test"))
+        self.job = Job(claim, self.queue, Progress("test", Metrics("download")))
         self.lost = threading.Event()
         self.thread = Heartbeat(dsn, self.job, BEAT, self.lost.set)
 

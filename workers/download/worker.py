@@ -104,6 +104,7 @@ class Download:
                 done += 1
                 size += len(result.thumbnail or b"")
                 job.progress(done, len(urls), "URLs")
+                job.count(result.outcome.name.lower())
                 if len(part) >= ROWS_PER_PART or size >= BYTES_PER_PART:
                     full, part, size = part, [], 0
                     await send.send(full)

@@ -53,6 +53,8 @@ class Extract:
             # it may have lost its end on the way here; the last time, what there is counts
             raise TaskFailed(f"{location} ended early {counts.ended_early}", retry=True)
         job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))
+        job.count("link", counts.links)
+        job.count("kept", rows)
 
 
 class _Watch:

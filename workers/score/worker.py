@@ -46,6 +46,8 @@ class Score:
             await job.call(job.queue.submit_score, job.lease_id, start, len(rows))
             done += len(found)
             job.progress(done, total, "pairs")
+            for outcome in scores.outcomes:
+                job.count(ScoreOutcome(outcome).name.lower())
         if done != total:
             # their slot was truncated under an old snapshot, or is gone
             raise TaskFailed(f"{done} thumbnails were found where {total} were counted")

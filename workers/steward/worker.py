@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from pairmill.workers.daemon import connected
+from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.queue import Accepted, Queue
 
@@ -16,14 +17,21 @@ if TYPE_CHECKING:  # it needs rbloom
     from pairmill.workers.steward.url_filter import UrlFilter
 
 ROUND_SECONDS = 1.0
+COUNT_EVERY = 15  # rounds; it reads every task
 CHORES = ("ensure_partitions", "expire_leases", "close_batches", "empty_slots")
 SWEEPS, SWEEP_EVERY = ("sweep_inbox", "sweep_host_files"), 60  # rounds; nothing of it is urgent
 
 
-async def serve(dsn: str, *, drain: bool = False, url_filter: "UrlFilter | None" = None) -> None:
+async def serve(
+    dsn: str,
+    *,
+    drain: bool = False,
+    url_filter: "UrlFilter | None" = None,
+    metrics: Metrics | None = None,
+) -> None:
     """Work until stopped, or with ``drain`` until the whole line is empty."""
     async with connected(dsn, "steward") as (queue, hello):
-        with Progress(f"steward {hello.name}") as line:
+        with Progress(f"steward {hello.name}", metrics or Metrics("steward")) as line:
             try:
                 await _rounds(queue, line, drain, url_filter)
             finally:
@@ -38,6 +46,8 @@ async def _rounds(
         await _accept_all(queue, line, url_filter)
         for chore in CHORES if number % SWEEP_EVERY else (*CHORES, *SWEEPS):
             await trio.to_thread.run_sync(queue.steward, chore)
+        if number % COUNT_EVERY == 0:
+            line.metrics.queue(await trio.to_thread.run_sync(queue.counts))
         if drain and await trio.to_thread.run_sync(queue.drained):
             line.say("nothing left to do")
             return
@@ -52,6 +62,7 @@ async def _accept_all(queue: Queue, line: Progress, url_filter: "UrlFilter | Non
             line.say(f"submission {submission_id} ({kind}) rejected: {rejected_because}")
         else:
             line.say(f"submission {submission_id} accepted: {kind}, {rows:,} rows")
+        line.metrics.rows(f"{kind}_{'rejected' if rejected_because else 'accepted'}", rows)
         await trio.lowlevel.checkpoint()
 
 

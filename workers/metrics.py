@@ -1,0 +1,97 @@
+"""What a worker tells Prometheus and whoever watches it: /metrics and /healthz on its own port."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from pairmill.workers.errors import Refused
+
+STALL_SECONDS = 300.0  # no sign of life for this long: not healthy
+
+
+class Metrics:
+    """Counters of one worker process. ``listening`` serves them; without it they only count."""
+
+    def __init__(self, kind: str) -> None:
+        self.registry = CollectorRegistry()
+        self._tasks = Counter(
+            "pairmill_worker_tasks", "Tasks by how they ended here.", ("kind", "ended"),
+            registry=self.registry,
+        )  # fmt: skip
+        self._rows = Counter(
+            "pairmill_worker_rows", "Rows worked on, by outcome.", ("kind", "outcome"),
+            registry=self.registry,
+        )  # fmt: skip
+        self._queue = Gauge(
+            "pairmill_queue", "The queue, as report.queue has it.", ("kind", "what"),
+            registry=self.registry,
+        )  # fmt: skip
+        self._kind = kind
+        self._alive = time.monotonic()
+
+    def task(self, ended: str) -> None:
+        """A task ended here: done, failed, lost or handed back."""
+        self._tasks.labels(self._kind, ended).inc()
+        self.alive()
+
+    def rows(self, outcome: str, count: int = 1) -> None:
+        self._rows.labels(self._kind, outcome).inc(count)
+
+    def queue(self, found: Iterable[tuple[str, str, float]]) -> None:
+        """(kind, what, value), as api.metrics_v1 gives them."""
+        for kind, what, value in found:
+            self._queue.labels(kind, what).set(value)
+
+    def alive(self) -> None:
+        """The worker has just done something, if only asked for work."""
+        self._alive = time.monotonic()
+
+    @property
+    def healthy(self) -> bool:
+        return time.monotonic() - self._alive < STALL_SECONDS
+
+
+def listen(metrics: Metrics, address: str) -> Callable[[], None]:
+    """Serve metrics on HOST:PORT, from a thread; returns what ends it. Raises Refused."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        server = ThreadingHTTPServer((host, int(port)), _handler(metrics))
+    except (OSError, ValueError, OverflowError) as error:
+        raise Refused(f"--metrics is HOST:PORT, and {address!r} cannot be had: {error}") from None
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True, name="metrics").start()
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+
+    return end
+
+
+def _handler(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
+            elif self.path == "/healthz":
+                status, said = (200, b"ok\n") if metrics.healthy else (503, b"no sign of life\n")
+                self._answer(status, "text/plain", said)
+            else:
+                self._answer(404, "text/plain", b"/metrics or /healthz\n")
+
+        def _answer(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: it is asked every few seconds."""
+
+    return Handler
