@@ -1,6 +1,7 @@
 # make demo   the whole line on a small web site of its own, with an embedded PostgreSQL
 # make test   lint, type check and every test
 # make asks-env   the second HTTP backend in .venv-asks, since asks pins what others may not have
+# make pooler-test   what workers do, through a real PgBouncer (apt-get install pgbouncer)
 # Each makes the environment that it needs, and says what it is doing.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := .venv/bin
 DEMO_ARGS = $(if $(WAT),--wat '$(WAT)') $(if $(SERVE),--serve '$(SERVE)') $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)')
 TESTS ?=
 
-.PHONY: help demo test asks-env check format clean
+.PHONY: help demo test asks-env pooler-test check format clean
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -44,6 +45,9 @@ $(BIN)/python:
 	@echo '== installing what the tests need'
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[extract,download,score,ops,dev]'
 	@touch $@
+
+pooler-test: .venv/.for-test
+	@$(BIN)/pytest tests/pooler
 
 # asks 3.0.0 requires anyio 3, with which it fails on today's trio: so it comes without what it
 # requires, and pip says once that anyio 4 is not what it asked for. tests/conftest.py is left out

@@ -28,8 +28,9 @@ def _new_login(connection: psycopg.Connection) -> tuple[str, str, str]:
     return login, *_new_password(connection, login)
 
 
-def _url(connection: psycopg.Connection, login: str, password: str) -> str:
-    """The connection's own URL with another login."""
+def _url(connection: psycopg.Connection, login: str, password: str, server: str = "") -> str:
+    """The connection's own URL with another login. server: HOST or HOST:PORT, where others reach
+    the database by another name, or through a pooler. Raises Problem."""
     parts = conninfo_to_dict(connection.info.dsn)
     host, port, name = connection.info.host, connection.info.port, connection.info.dbname
     kept = {
@@ -38,13 +39,24 @@ def _url(connection: psycopg.Connection, login: str, password: str) -> str:
         if k.startswith("ssl") and not k.startswith(("sslcert", "sslkey"))
     }
     options = "&".join(f"{k}={quote(str(v), safe='')}" for k, v in kept.items())
+    if server:
+        host, port = _host_and_port(server, port)
     host = f"[{host}]" if ":" in host else quote(host, safe="")
     return f"postgresql://{login}:{password}@{host}:{port}/{quote(name)}" + (
         f"?{options}" if options else ""
     )
 
 
-def add_worker(connection: psycopg.Connection, name: str, kind: str) -> str:
+def _host_and_port(server: str, port: int) -> tuple[str, int]:
+    host, colon, given = server.rpartition(":") if server.count(":") == 1 else (server, "", "")
+    if server.startswith("[") and "]:" in server:
+        host, colon, given = server.rpartition(":")
+    if colon and not (given.isdecimal() and 0 < int(given) < 65536):
+        raise Problem(f"--host is HOST or HOST:PORT, not {server!r}")
+    return host.strip("[]"), int(given) if colon else port
+
+
+def add_worker(connection: psycopg.Connection, name: str, kind: str, server: str = "") -> str:
     """Make a worker's login; returns its DSN, which cannot be had a second time."""
     if kind not in KINDS:
         raise Problem(f"unknown kind {kind!r}: it is one of {', '.join(KINDS)}")
@@ -56,17 +68,17 @@ def add_worker(connection: psycopg.Connection, name: str, kind: str) -> str:
             )
     except psycopg.errors.UniqueViolation:
         raise Problem(f"there is a worker {name!r} already: choose another name") from None
-    return _url(connection, login, password)
+    return _url(connection, login, password, server)
 
 
-def rotate_worker(connection: psycopg.Connection, name: str) -> str:
+def rotate_worker(connection: psycopg.Connection, name: str, server: str = "") -> str:
     """Give a worker another password and end its sessions; returns its new DSN."""
     row = connection.execute("select mill.login_of(%s)", (name,)).fetchone()
     if not row or row[0] is None:
         raise Problem(f"there is no worker {name!r} that may work: see `pairmill worker list`")
     password, verifier = _new_password(connection, row[0])
     connection.execute("select mill.rotate_worker(%s, %s)", (name, verifier))
-    return _url(connection, row[0], password)
+    return _url(connection, row[0], password, server)
 
 
 def add_researcher(connection: psycopg.Connection, name: str) -> str:

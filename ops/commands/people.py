@@ -15,6 +15,9 @@ from pairmill.workers.queue import Queue
 
 worker = typer.Typer(no_args_is_help=True, help="Workers' logins.")
 researcher = typer.Typer(no_args_is_help=True, help="Researchers' logins.")
+HOST = typer.Option(
+    "", "--host", help="HOST or HOST:PORT of the DSN, where others reach the database by another."
+)
 SHOWN = ("name", "kind", "live_leases", "rows_accepted", "started_at", "disabled_at")
 
 
@@ -22,10 +25,11 @@ SHOWN = ("name", "kind", "live_leases", "rows_accepted", "started_at", "disabled
 def worker_add(
     name: str = typer.Argument(help="What people will call it."),
     kind: str = typer.Option(..., "--kind", help="extract, download, score or steward."),
+    host: str = HOST,
 ) -> None:
     """Make a worker's login and print its DSN, once: its password is kept nowhere."""
     with admin() as connection:
-        print(logins.add_worker(connection, name, kind))
+        print(logins.add_worker(connection, name, kind, host))
 
 
 @worker.command("list")
@@ -52,10 +56,10 @@ def worker_disable(name: str) -> None:
 
 
 @worker.command("rotate")
-def worker_rotate(name: str) -> None:
+def worker_rotate(name: str, host: str = HOST) -> None:
     """Give a worker another password and print its new DSN, once. Its leases stay."""
     with admin() as connection:
-        print(logins.rotate_worker(connection, name))
+        print(logins.rotate_worker(connection, name, host))
 
 
 @worker.command("quarantine")

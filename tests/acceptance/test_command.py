@@ -62,6 +62,16 @@ def test_workers_are_added_listed_and_disabled(line: Line) -> None:
         line, "worker", "add", "ada-1", "--kind", "score"
     )
     assert "unknown kind 'cook'" in refusal(line, "worker", "add", "x", "--kind", "cook")
+    elsewhere = {
+        host: line.pairmill("worker", "rotate", "ada-1", "--host", host).partition("@")[2]
+        for host in ("db.example.org", "db.example.org:6432", "[2001:db8::1]:6432", "2001:db8::1")
+    }
+    own = dsn.rpartition("@")[2].partition("/")[0].rpartition(":")[2]
+    assert [where.partition("/")[0] for where in elsewhere.values()] == [
+        f"db.example.org:{own}", "db.example.org:6432", "[2001:db8::1]:6432", f"[2001:db8::1]:{own}",
+    ]  # fmt: skip
+    assert "--host is HOST" in refusal(line, "worker", "rotate", "ada-1", "--host", "db:x")
+    dsn = line.pairmill("worker", "rotate", "ada-1").strip()
     me = json.loads(line.pairmill("worker", "me", "--dsn", dsn, "--json"))
     assert (me["name"], me["kind"], me["rows_accepted"]) == ("ada-1", "download", 0)
     assert [w["name"] for w in json.loads(line.pairmill("worker", "list", "--json"))] == ["ada-1"]
