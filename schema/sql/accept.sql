@@ -74,12 +74,16 @@ declare
     t mill.task;
     unknown uuid[];
 begin
-    -- unlocked look, then task before submission: the order in which every function locks
-    select * into s from mill.submission x where x.state = 'received' order by x.submission_id limit 1;
+    -- task before submission: the order in which every function locks. A task that its holder keeps locked is
+    -- passed over, or one open transaction would stop the acceptance of everybody's work
+    select x.* into s
+      from mill.submission x join mill.task y using (task_id)
+     where x.state = 'received' order by x.submission_id limit 1
+       for update of y skip locked;
     if not found then
         return;
     end if;
-    select * into t from mill.task x where x.task_id = s.task_id for update;
+    select * into t from mill.task x where x.task_id = s.task_id;
     select * into s from mill.submission x where x.submission_id = s.submission_id for update;
     submission_id := s.submission_id;
     kind := t.kind;

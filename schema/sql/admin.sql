@@ -68,10 +68,13 @@ as $$
 declare
     l name;
 begin
-    update mill.worker set disabled_at = coalesce(disabled_at, now()) where name = p_name returning login into l;
+    select login into l from mill.worker where name = p_name;
     if not found then
         return false;
     end if;
+    -- first, since an open transaction of its own may hold its rows; and again for who came in meanwhile
+    perform pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = l;
+    update mill.worker set disabled_at = coalesce(disabled_at, now()) where name = p_name;
     execute format('alter role %I nologin', l);
     perform pg_terminate_backend(pid) from pg_stat_activity where usename = l;
     return true;

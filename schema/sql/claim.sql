@@ -40,7 +40,8 @@ begin
            state = case when t.batches + 1 >= s.batches_per_slot then 'full' else 'filling' end
       from mill.setting s
      where t.slot = (select slot from mill.thumbnail_slot
-                      where state <> 'full' order by state desc, slot limit 1 for update)
+                      where state <> 'full' order by state desc, slot limit 1
+                        for update skip locked)  -- who claims and never commits keeps one slot, not the ring
     returning t.slot into taken;
     return taken;
 end

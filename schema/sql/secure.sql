@@ -20,7 +20,7 @@ begin
          where p.pronamespace = 'pg_catalog'::regnamespace
            and (p.proname like 'lo\_%' or p.proname in ('loread', 'lowrite')
                 or p.proname like 'pg\_advisory%' or p.proname like 'pg\_try\_advisory%'
-                or p.proname like 'pg\_sleep%')
+                or p.proname like 'pg\_sleep%' or p.proname = 'pg_logical_emit_message')
            and has_function_privilege('public', p.oid, 'execute')
     loop
         execute format('revoke execute on function %s from public', f.signature);

@@ -14,7 +14,7 @@ begin
           from mill.task x join mill.lease l using (task_id)
          where l.ended_at is null and l.expires_at <= clock_timestamp()
          order by x.task_id
-           for update of x skip locked
+           for update of x, l skip locked  -- a heartbeat that does not commit holds l
     loop
         -- looked at again under the lock: it may have been completed meanwhile
         if exists (select from mill.lease l where l.lease_id = t.lease_id and l.ended_at is null and l.expires_at <= clock_timestamp()) then
