@@ -1,5 +1,5 @@
 -- Quarantine and new passwords for workers; what a restore needs; the queue in numbers; nobody waits for a
--- transaction that a worker leaves open.
+-- transaction that a worker leaves open; a full ring keeps nobody from tasks that have their slot.
 
 create or replace function mill.take_slot() returns smallint
 language plpgsql
@@ -19,6 +19,161 @@ begin
 end
 $$;
 comment on function mill.take_slot is 'A slot for one more batch of thumbnails: the one that is filling, else an empty one, else null.';
+
+drop function mill.pick(text, integer);
+
+create function mill.pick(p_kind text, p_model_id integer, p_has_slot boolean default false) returns mill.task
+language sql
+as $$
+    with picked as materialized (
+        select task_id
+          from mill.task
+         where state = 'ready' and kind = p_kind and ready_at <= now()
+           and model_id is not distinct from p_model_id
+           and (slot is not null or not p_has_slot)
+         order by task_id
+         limit 1
+           for update skip locked
+    )
+    update mill.task t
+       set state = 'leased', changed_at = now()
+      from picked
+     where t.task_id = picked.task_id
+    returning t.*
+$$;
+comment on function mill.pick is 'Marks the oldest ready task of a kind leased and returns it; p_has_slot: of those that have a slot of the ring.';
+
+create or replace function api.claim_v1(
+    p_instance_id bigint,
+    p_model_digest text default null,
+    out lease_id bigint,
+    out task_id bigint,
+    out payload jsonb
+) returns setof record
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me();
+    s mill.setting;
+    t mill.task;
+    m integer;
+begin
+    select * into s from mill.setting;
+    if not exists (select from mill.instance i where i.instance_id = p_instance_id and i.worker_id = w.worker_id) then
+        perform mill.refuse('PM003', format('instance %s is not this worker''s: call hello_v1 first', p_instance_id));
+    end if;
+    -- one worker's claims are counted one after another, or two at once would pass the limit together
+    perform from mill.worker where worker_id = w.worker_id for no key update;
+    if (select count(*) from mill.lease l join mill.instance i using (instance_id)
+         where i.worker_id = w.worker_id and l.ended_at is null) >= s.leases_per_worker then
+        perform mill.refuse('PM003', format('this login holds %s live leases, the most that it may', s.leases_per_worker));
+    end if;
+    if w.kind = 'score' then
+        select model_id into m from mill.model where digest = p_model_digest;
+        if not found then
+            perform mill.refuse('PM006', 'the database does not know a model with these weights; an admin adds it with: pairmill model add');
+        end if;
+    end if;
+    t := mill.pick(w.kind, m);
+    if t.task_id is null then
+        return;
+    end if;
+    if w.kind = 'download' and t.slot is null then
+        t.slot := mill.take_slot();
+        if t.slot is null then  -- the ring is full: scoring has to catch up
+            update mill.task set state = 'ready' where mill.task.task_id = t.task_id;
+            t := mill.pick(w.kind, m, true);  -- one that has its slot already: a retry, a lost lease
+            if t.task_id is null then
+                return;
+            end if;
+        else
+            update mill.task set slot = t.slot where mill.task.task_id = t.task_id;
+        end if;
+    end if;
+    task_id := t.task_id;
+    lease_id := (s.epoch::bigint << 40) + nextval('mill.lease_number');
+    insert into mill.lease (lease_id, task_id, instance_id, expires_at, deadline)
+    values (lease_id, t.task_id, p_instance_id,
+            clock_timestamp() + make_interval(secs => s.lease_seconds),
+            clock_timestamp() + make_interval(secs => s.lease_max_seconds));
+    payload := case w.kind
+        when 'extract' then (select jsonb_build_object('wat_id', wat_id, 'location', location,
+                                                           'link_kinds', link_kinds, 'last_try', t.tries + 1 >= s.max_tries) from mill.wat_file where wat_id = t.wat_id)
+        when 'download' then jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt)
+        when 'score' then jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt,
+                                             'count', (select count(*) from mill.to_score(t)))
+    end;
+    return next;
+end
+$$;
+comment on function api.claim_v1 is
+    'Leases the oldest ready task of the caller''s kind: no row where there is none. payload: extract {wat_id, location, link_kinds, last_try}; '
+    'download {batch_id, attempt}; score {batch_id, attempt, count}, count being the rows that thumbnails_v1 must give.';
+
+create or replace function mill.slot_is_done(p_slot smallint) returns boolean
+language sql stable
+as $$
+    select exists (select from mill.model)
+       and not exists (
+        select
+          from mill.task d
+          left join mill.task s on s.kind = 'score' and s.batch_id = d.batch_id and s.attempt = d.attempt
+          cross join mill.setting
+         where d.kind = 'download' and d.slot = p_slot
+           and (exists (select from mill.submission r where r.task_id = d.task_id and r.state = 'received')
+                or 'ready' in (d.state, s.state) or 'leased' in (d.state, s.state) or 'submitted' in (d.state, s.state)
+                or d.state = 'parked' and d.changed_at > now() - make_interval(secs => parked_hold_seconds)
+                or s.state = 'parked' and s.changed_at > now() - make_interval(secs => parked_hold_seconds)))
+$$;
+comment on function mill.slot_is_done is
+    'Whether nobody needs a slot''s thumbnails any more: its downloads and their score tasks are done, or parked for long. '
+    'False while there is no model: they were fetched to be scored.';
+
+create or replace function mill.withdraw(p_submission_id bigint, why text) returns void
+language plpgsql
+as $$
+declare
+    s mill.submission;
+    t mill.task;
+begin
+    select x.* into t from mill.task x join mill.submission y using (task_id) where y.submission_id = p_submission_id for update of x;
+    select * into s from mill.submission where submission_id = p_submission_id for update;
+    if s.state is distinct from 'accepted' then
+        perform mill.refuse('PM003', format('submission %s is not an accepted one', p_submission_id));
+    end if;
+    insert into mill.withdrawn (submission_id, reason) values (p_submission_id, why) on conflict do nothing;
+    if not found then
+        return;
+    end if;
+    case t.kind
+        when 'extract' then
+            -- its pairs stay, marked out; their URLs may come in again
+            lock table mill.seen_url in share row exclusive mode;  -- as a merge does
+            perform nextval('mill.merge_number');
+            delete from mill.seen_url k using mill.pair p
+             where p.submission_id = p_submission_id and k.url_key = p.url_key and k.batch_id = p.batch_id and k.n = p.n;
+            perform mill.count_crawl(p_submission_id, -1);
+            delete from mill.wat_count where submission_id = p_submission_id;
+            update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()
+             where task_id = t.task_id;
+        when 'download' then
+            perform from mill.batch where batch_id = t.batch_id for no key update;  -- one new attempt after another
+            insert into mill.task (kind, batch_id, attempt, positions)
+            select 'download', t.batch_id,
+                   (select max(attempt) + 1 from mill.task where batch_id = t.batch_id and kind = 'download'),
+                   array_agg(d.n order by d.n)
+              from mill.download d
+             where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = p_submission_id;
+        when 'score' then
+            update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()
+             where task_id = t.task_id and state in ('done', 'parked');
+    end case;
+end
+$$;
+comment on function mill.withdraw is
+    'Withdraws an accepted submission: nothing it gave counts any more, and its task is done again '
+    '(a download as a new attempt at its positions).';
 
 create or replace function api.accept_next_v2(
     p_submission_id bigint, p_merge_number bigint, p_unknown bytea, p_trusted boolean,
@@ -186,8 +341,10 @@ begin
         perform mill.end_lease(l.lease_id, 'expired')
            from mill.lease l join mill.instance i using (instance_id)
           where l.task_id = t.task_id and l.ended_at is null and i.worker_id = w.worker_id;
-        update mill.task set state = 'ready', ready_at = now(), changed_at = now() where task_id = t.task_id and state = 'leased';
-        leases := leases + 1;
+        if found then
+            update mill.task set state = 'ready', ready_at = now(), changed_at = now() where task_id = t.task_id;
+            leases := leases + 1;
+        end if;
     end loop;
     for s in
         select x.* from mill.submission x

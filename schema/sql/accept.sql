@@ -162,7 +162,7 @@ begin
             update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()
              where task_id = t.task_id;
         when 'download' then
-            -- scores of its thumbnails stop counting with it: they are of this attempt
+            perform from mill.batch where batch_id = t.batch_id for no key update;  -- one new attempt after another
             insert into mill.task (kind, batch_id, attempt, positions)
             select 'download', t.batch_id,
                    (select max(attempt) + 1 from mill.task where batch_id = t.batch_id and kind = 'download'),

@@ -137,8 +137,10 @@ begin
         perform mill.end_lease(l.lease_id, 'expired')
            from mill.lease l join mill.instance i using (instance_id)
           where l.task_id = t.task_id and l.ended_at is null and i.worker_id = w.worker_id;
-        update mill.task set state = 'ready', ready_at = now(), changed_at = now() where task_id = t.task_id and state = 'leased';
-        leases := leases + 1;
+        if found then
+            update mill.task set state = 'ready', ready_at = now(), changed_at = now() where task_id = t.task_id;
+            leases := leases + 1;
+        end if;
     end loop;
     for s in
         select x.* from mill.submission x

@@ -50,7 +50,7 @@ comment on function mill.take_slot is 'A slot for one more batch of thumbnails: 
 
 -- A claim never touches the result tables. MATERIALIZED, and not IN (subselect): under some plans
 -- the subselect is run again for every row, and LIMIT 2 took 1,000 tasks.
-create function mill.pick(p_kind text, p_model_id integer) returns mill.task
+create function mill.pick(p_kind text, p_model_id integer, p_has_slot boolean default false) returns mill.task
 language sql
 as $$
     with picked as materialized (
@@ -58,6 +58,7 @@ as $$
           from mill.task
          where state = 'ready' and kind = p_kind and ready_at <= now()
            and model_id is not distinct from p_model_id
+           and (slot is not null or not p_has_slot)
          order by task_id
          limit 1
            for update skip locked
@@ -68,7 +69,7 @@ as $$
      where t.task_id = picked.task_id
     returning t.*
 $$;
-comment on function mill.pick is 'Marks the oldest ready task of a kind leased and returns it.';
+comment on function mill.pick is 'Marks the oldest ready task of a kind leased and returns it; p_has_slot: of those that have a slot of the ring.';
 
 create function api.claim_v1(
     p_instance_id bigint,
@@ -110,9 +111,13 @@ begin
         t.slot := mill.take_slot();
         if t.slot is null then  -- the ring is full: scoring has to catch up
             update mill.task set state = 'ready' where mill.task.task_id = t.task_id;
-            return;
+            t := mill.pick(w.kind, m, true);  -- one that has its slot already: a retry, a lost lease
+            if t.task_id is null then
+                return;
+            end if;
+        else
+            update mill.task set slot = t.slot where mill.task.task_id = t.task_id;
         end if;
-        update mill.task set slot = t.slot where mill.task.task_id = t.task_id;
     end if;
     task_id := t.task_id;
     lease_id := (s.epoch::bigint << 40) + nextval('mill.lease_number');

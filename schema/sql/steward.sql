@@ -77,7 +77,8 @@ as $$
           left join mill.task s on s.kind = 'score' and s.batch_id = d.batch_id and s.attempt = d.attempt
           cross join mill.setting
          where d.kind = 'download' and d.slot = p_slot
-           and ('ready' in (d.state, s.state) or 'leased' in (d.state, s.state) or 'submitted' in (d.state, s.state)
+           and (exists (select from mill.submission r where r.task_id = d.task_id and r.state = 'received')
+                or 'ready' in (d.state, s.state) or 'leased' in (d.state, s.state) or 'submitted' in (d.state, s.state)
                 or d.state = 'parked' and d.changed_at > now() - make_interval(secs => parked_hold_seconds)
                 or s.state = 'parked' and s.changed_at > now() - make_interval(secs => parked_hold_seconds)))
 $$;
