@@ -1,5 +1,6 @@
 # make demo   the whole line on a small web site of its own, with an embedded PostgreSQL
 # make test   lint, type check and every test
+# make chaos   faults on a line at work, then its books: FAULTS=1000 of them, about 6 minutes; SEED=1 URLS=20000
 # make asks-env   the second HTTP backend in .venv-asks, since asks pins what others may not have
 # make pooler-test   what workers do, through a real PgBouncer (apt-get install pgbouncer)
 # Each makes the environment that it needs, and says what it is doing.
@@ -8,8 +9,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_ARGS = $(if $(WAT),--wat '$(WAT)') $(if $(SERVE),--serve '$(SERVE)') $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)')
 TESTS ?=
+FAULTS ?= 1000
+URLS ?= 20000
+SEED ?= 1
 
-.PHONY: help demo test asks-env pooler-test check format clean
+.PHONY: help demo test chaos asks-env pooler-test check format clean
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -20,6 +24,9 @@ demo: .venv/.for-demo
 test: check
 	@echo '== tests'
 	@$(BIN)/pytest $(TESTS)
+
+chaos: .venv/.for-test
+	@$(BIN)/python tests/chaos.py --faults $(FAULTS) --urls $(URLS) --seed $(SEED)
 
 check: .venv/.for-test
 	@echo '== lint, format, types'
