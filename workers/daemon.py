@@ -125,7 +125,14 @@ async def connected(dsn: str, kind: str) -> AsyncIterator[tuple[Queue, Hello]]:
                         raise Refused(f"this login is for kind {hello.kind}, not {kind}")
                     queue.patience = OUTAGE_SECONDS
                     begun = True
-                    yield queue, hello
+                    try:
+                        yield queue, hello
+                    except BaseException as error:
+                        # stopped while the database was away: nothing could be handed back, and
+                        # the lease runs out; that is the end that was asked for
+                        away = isinstance(root_cause(error), Unreachable)
+                        if not (scope.cancel_called and away):
+                            raise
                 nursery.cancel_scope.cancel()
                 if not begun:
                     raise Stopped

@@ -11,6 +11,7 @@ from line import Line, Web, lose_leases, wait_until
 from pairmill.ops.demo.serve import folder_answers
 from pairmill.ops.demo.site import File, build
 from pairmill.ops.demo.wat import write_wat
+from pairmill.schema.embedded import Embedded
 from pairmill.workers.download.worker import ROWS_PER_PART
 
 URLS = ROWS_PER_PART + 200
@@ -130,5 +131,25 @@ def test_worker_that_is_stopped_before_its_database_answers_just_ends(line: Line
         worker.send_signal(signal.SIGTERM)
         _, errors = worker.communicate(timeout=60)
         connection.close()
+    assert errors == "stopping …\n"
+    assert worker.returncode == 0
+
+
+def test_worker_that_is_stopped_while_its_database_is_away_just_ends(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    embedded = Embedded(tmp_path_factory.mktemp("away"))
+    embedded.start()
+    line = Line(embedded.url(), tmp_path)
+    try:
+        line.pairmill("migrate")
+        dsn = line.pairmill("worker", "add", "bob", "--kind", "steward").strip()
+        worker = line.start("steward", "--dsn", dsn)
+        wait_until(lambda: '"started_at": "2' in line.pairmill("worker", "list", "--json"), "hello")
+    finally:
+        embedded.stop()
+    worker.send_signal(signal.SIGTERM)
+    _, errors = worker.communicate(timeout=60)
+    line.stop_all()
     assert errors == "stopping …\n"
     assert worker.returncode == 0
