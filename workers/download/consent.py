@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,11 +24,9 @@ def ask(*, agree: bool) -> None:
     digest = hashlib.sha256(text().encode()).hexdigest()
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
     file = state / "pairmill" / "agreed"
-    try:
+    with suppress(OSError, UnicodeDecodeError):
         if file.read_text("ascii").strip() == digest:
             return
-    except (OSError, UnicodeDecodeError):
-        pass
     print(text(), file=sys.stderr)
     if not agree:
         if not sys.stdin.isatty():
@@ -35,8 +34,6 @@ def ask(*, agree: bool) -> None:
         print("Do you agree? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Refused("not agreed: nothing was done")
-    try:
+    with suppress(OSError):  # a container's is read-only: its environment says so each time
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(digest + "\n", "ascii")
-    except OSError:
-        pass  # a container's file system is read-only: it is told by its environment each time

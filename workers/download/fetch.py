@@ -50,6 +50,9 @@ class Backend(Protocol):
         """at_most: a longer body is cut there, and is no failure. Raises FetchFailed, and
         nothing else for what a server may do."""
 
+    async def close(self) -> None:
+        """Let go of the connections that are kept; ``get`` may be called again."""
+
 
 class FetchFailed(Exception):
     """The fetch ends here, with this outcome."""

@@ -10,7 +10,6 @@ import trio
 
 from pairmill.workers.daemon import Job
 from pairmill.workers.download.budget import SHARED, Budget
-from pairmill.workers.download.client import Client
 from pairmill.workers.download.crawl import Result, fetch_all
 from pairmill.workers.download.fetch import Backend, Fetcher, Limits, everything
 from pairmill.workers.download.hosts import Hosts, Pace
@@ -74,8 +73,7 @@ class Download:
             try:
                 yield
             finally:
-                if isinstance(self._backend, Client):
-                    await self._backend.close()
+                await self._backend.close()
 
     async def work(self, job: Job) -> None:
         urls = await job.call(job.queue.urls, job.lease_id)
@@ -85,8 +83,7 @@ class Download:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._submit_parts, job, receive)
             await self._fetch(job, urls, send)
-        if isinstance(self._backend, Client):
-            await self._backend.close()  # what is kept from batch to batch only gets old
+        await self._backend.close()  # what is kept from batch to batch only gets old
         await job.call(job.queue.complete, job.lease_id)
 
     async def _fetch(
