@@ -4,8 +4,11 @@ Exit codes: 0 done, 1 it could not be done (one sentence on standard error), 2 w
 130 interrupted.
 """
 
+import os
+import ssl
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import psycopg
@@ -23,6 +26,7 @@ from pairmill.ops.commands import (
     source,
     status,
     task,
+    trust,
     work,
 )  # fmt: skip
 from pairmill.ops.problem import Problem
@@ -44,6 +48,8 @@ app.add_typer(people.worker, name="worker")
 app.add_typer(people.researcher, name="researcher")
 app.add_typer(work.model, name="model")
 app.add_typer(task.app, name="task")
+app.add_typer(trust.canary, name="canary")
+app.add_typer(trust.check, name="check")
 app.add_typer(removal.app, name="removal")
 app.add_typer(release.app, name="release")
 app.command("migrate")(database.migrate)
@@ -88,8 +94,19 @@ def said(command: Callable[[], object]) -> NoReturn:
     sys.exit(0)
 
 
+def find_roots() -> None:
+    """For sslrootcert=system: psycopg brings an OpenSSL that looks for the system's roots where no
+    system has them; Python knows better."""
+    known = ssl.get_default_verify_paths()
+    if known.cafile:
+        os.environ.setdefault(known.openssl_cafile_env, known.cafile)
+    if known.capath and any(Path(known.capath).iterdir()):
+        os.environ.setdefault(known.openssl_capath_env, known.capath)
+
+
 def main() -> NoReturn:
     """The entry point of `pairmill`."""
+    find_roots()
     said(app)
 
 

@@ -194,16 +194,24 @@ class Queue:
         return int(self._one(call, arguments)[0])
 
     def submit_download(self, lease_id: int, part: int, o: Outcomes) -> int:
-        call = (
-            "select api.submit_download_v2(%s, %s, %s::integer[], %s::smallint[], %s::smallint[],"
-            " %s::integer[], %s::integer[], %s::integer[], %s::uuid[], %b::bytea[], %s::bigint[],"
-            " %s::integer[], %b::bytea[], %s::integer[], %s::text[], %s::text[], %s::text[],"
-            " %s::real[])"
+        columns: list[tuple[str, str, list[Any]]] = [
+            ("positions", "integer", o.positions), ("outcome", "smallint", o.outcome),
+            ("http_status", "smallint", o.http_status), ("bytes", "integer", o.sizes),
+            ("width", "integer", o.width), ("height", "integer", o.height), ("md5", "uuid", o.md5),
+            ("sha256", "bytea", o.sha256), ("dhash", "bigint", o.dhash),
+            ("thumbnail_positions", "integer", o.thumbnail_positions),
+            ("thumbnails", "bytea", o.thumbnails), ("refused", "integer", o.refused_positions),
+            ("signal", "text", o.signal), ("value", "text", o.value), ("source", "text", o.source),
+            ("age", "real", o.age),
+        ]  # fmt: skip
+        # binary: 10,000 rows take 13 ms to pack, and 35 as text; but a list without a value has
+        # no type that binary could be of
+        given = ", ".join(
+            f"p_{name} => {'%b' if any(v is not None for v in values or ()) else '%s'}::{kind}[]"
+            for name, kind, values in columns
         )
-        arguments = (lease_id, part, o.positions, o.outcome, o.http_status, o.sizes, o.width,
-                     o.height, o.md5, o.sha256, o.dhash, o.thumbnail_positions, o.thumbnails,
-                     o.refused_positions, o.signal, o.value, o.source, o.age)  # fmt: skip
-        return int(self._one(call, arguments)[0])
+        call = f"select api.submit_download_v2(%s, %s, {given})"
+        return int(self._one(call, (lease_id, part, *(c[2] for c in columns)))[0])
 
     # ---- score -------------------------------------------------------------------------------
 
@@ -276,7 +284,8 @@ class Queue:
 
     def steward(self, chore: str) -> int:
         """Run one of the steward's chores: expire_leases, sweep_inbox, sweep_host_files,
-        close_batches, empty_slots, ensure_partitions. Returns how much there was of it."""
+        sweep_canaries, close_batches, judge_checks, empty_slots, ensure_partitions. Returns how
+        much there was of it."""
         return int(self._one(f"select api.{chore}_v1()", ())[0] or 0)
 
     # ---- the connection ----------------------------------------------------------------------

@@ -18,7 +18,8 @@ researcher = typer.Typer(no_args_is_help=True, help="Researchers' logins.")
 HOST = typer.Option(
     "", "--host", help="HOST or HOST:PORT of the DSN, where others reach the database by another."
 )
-SHOWN = ("name", "kind", "live_leases", "rows_accepted", "started_at", "disabled_at")
+SHOWN = ("name", "kind", "live_leases", "rows_accepted", "streak", "agreement", "started_at",
+         "disabled_at")  # fmt: skip
 
 
 @worker.command("add")
@@ -26,10 +27,16 @@ def worker_add(
     name: str = typer.Argument(help="What people will call it."),
     kind: str = typer.Option(..., "--kind", help="extract, download, score or steward."),
     host: str = HOST,
+    network: str = typer.Option("", "--network", help="Where it connects from; see `network`."),
+    proven: bool = typer.Option(False, "--proven", help="It is your own; see `prove`."),
 ) -> None:
     """Make a worker's login and print its DSN, once: its password is kept nowhere."""
-    with admin() as connection:
-        print(logins.add_worker(connection, name, kind, host))
+    with admin() as connection, connection.transaction():
+        dsn = logins.add_worker(connection, name, kind, host)
+        connection.execute("select mill.set_network(%s, %s)", (name, network))
+        if proven:
+            connection.execute("select mill.prove_worker(%s, true)", (name,))
+    print(dsn)
 
 
 @worker.command("list")
@@ -118,9 +125,12 @@ def _said(name: str, found: dict[str, int], would: str) -> str:
 @worker.command("prove")
 def worker_prove(
     name: str,
-    withdraw: bool = typer.Option(False, "--not", help="From now on rely on it no longer."),
+    withdraw: bool = typer.Option(False, "--not", help="From now on, check it like any other."),
 ) -> None:
-    """Let others rely on what this download worker reads in robots.txt and the like."""
+    """Vouch for a download worker: nobody checks it, and others rely on what it reads in robots.txt.
+
+    Any other is checked, and proven once ten checks in a row agreed. See docs/trust.md.
+    """
     with admin() as connection:
         row = connection.execute(
             "select mill.prove_worker(%s, %s)", (name, not withdraw)
@@ -128,6 +138,19 @@ def worker_prove(
     if not row or not row[0]:
         raise Problem(f"there is no worker {name!r}: see `pairmill worker list`")
     print(f"{name} is {'not proven' if withdraw else 'proven'}")
+
+
+@worker.command("network")
+def worker_network(
+    name: str,
+    network: str = typer.Argument(help="Any word, the same for all behind one line; '' unsets it."),
+) -> None:
+    """Note where a worker connects from: a dead link is believed once two networks found it so."""
+    with admin() as connection:
+        row = connection.execute("select mill.set_network(%s, %s)", (name, network)).fetchone()
+    if not row or not row[0]:
+        raise Problem(f"there is no worker {name!r}: see `pairmill worker list`")
+    print(f"{name} connects from {network or 'a network that is not known'}")
 
 
 @worker.command("me")

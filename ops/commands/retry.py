@@ -15,13 +15,17 @@ def retry(
     ),
     batches: str = typer.Option("", "--batches", help="FIRST-LAST, or one number; all by default."),
     now: bool = typer.Option(False, "--now", help="At once, without the back-off."),
+    doubted: bool = typer.Option(
+        False, "--doubted", help="Dead links that one network has seen, for workers of another."
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be queued."),
     as_json: bool = typer.Option(False, "--json", help="A JSON object."),
 ) -> None:
     """Queue URLs again whose download failed, as later batches of their own.
 
     No sooner than mill.setting.url_retry_seconds after their batch (6 hours, doubling), and no
-    URL more often than url_attempts times. `pairmill retry --outcome list` shows the outcomes.
+    URL more often than url_attempts times. --doubted: at once, but not by who found them dead nor
+    from their network (`pairmill worker network`). `pairmill retry --outcome list` shows the outcomes.
     """
     with admin() as connection:
         known = rows(connection, "select name, retry from report.outcome order by code")
@@ -34,11 +38,15 @@ def retry(
             raise Problem(
                 f"no such outcome: {', '.join(unknown)}; `pairmill retry --outcome list` shows them"
             )
+        if doubted and (outcome or now):
+            raise Problem("--doubted chooses by itself: leave --outcome and --now out")
+        call, arguments = (
+            ("mill.retry_doubted(%s, %s)", _range(batches))
+            if doubted
+            else ("mill.retry_outcomes(%s, %s, %s, %s)", (outcome or None, *_range(batches), now))
+        )
         with connection.transaction(force_rollback=dry_run):
-            (queued,) = rows(
-                connection, "select * from mill.retry_outcomes(%s, %s, %s, %s)",
-                outcome or None, *_range(batches), now,
-            )  # fmt: skip
+            (queued,) = rows(connection, f"select * from {call}", *arguments)
     if as_json:
         print_json(queued)
         return

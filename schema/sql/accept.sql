@@ -25,7 +25,7 @@ begin
         select from mill.submission where task_id = p_task_id and state = 'received') then
         return;
     end if;
-    if exists (select from mill.to_download(t) where t.kind = 'download')
+    if t.kind = 'download' and not mill.is_covered(t)
        or exists (select from mill.to_score(t) where t.kind = 'score') then
         perform mill.put_back(p_task_id, 'a part of what was submitted was rejected', true);
         return;
@@ -33,6 +33,7 @@ begin
     update mill.task set state = 'done', reason = null, changed_at = now() where task_id = p_task_id;
     if t.kind = 'download' then
         perform mill.queue_scoring(t.batch_id, t.attempt, model_id) from mill.model order by model_id;
+        perform mill.draw_checks(t);
     end if;
 end
 $$;
@@ -104,6 +105,8 @@ begin
                 when 'score' then perform mill.accept_score(s, t);
             end case;
             update mill.submission x set state = 'accepted', decided_at = now() where x.submission_id = s.submission_id;
+            -- a check's rows are kept to be compared, and count for nothing
+            insert into mill.withdrawn (submission_id, reason) select s.submission_id, 'a check' where t.is_check;
             perform mill.settle(t.task_id);
         exception when data_exception or integrity_constraint_violation then
             -- a filter that was wrong after all is no fault of the submission's: it is looked up in full next
@@ -162,11 +165,8 @@ begin
             update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()
              where task_id = t.task_id;
         when 'download' then
-            perform from mill.batch where batch_id = t.batch_id for no key update;  -- one new attempt after another
             insert into mill.task (kind, batch_id, attempt, positions)
-            select 'download', t.batch_id,
-                   (select max(attempt) + 1 from mill.task where batch_id = t.batch_id and kind = 'download'),
-                   array_agg(d.n order by d.n)
+            select 'download', t.batch_id, mill.next_attempt(t.batch_id), array_agg(d.n order by d.n)
               from mill.download d
              where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = p_submission_id;
         when 'score' then

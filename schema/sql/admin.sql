@@ -105,6 +105,40 @@ as $$
 $$;
 comment on function mill.login_of is 'The login of a worker that may work; null where there is none.';
 
+create function mill.withdraw_downloads(p_submissions bigint[], why text) returns integer
+language plpgsql
+as $$
+declare
+    queued integer;
+begin
+    perform from mill.task x
+      where x.task_id in (select y.task_id from mill.submission y where y.submission_id = any (p_submissions))
+      order by x.task_id for update;
+    insert into mill.withdrawn (submission_id, reason)
+    select x, why from unnest(p_submissions) x
+    on conflict do nothing;
+    with gone as (
+        select y.batch_id, y.attempt, x.submission_id from mill.submission x join mill.task y using (task_id)
+         where x.submission_id = any (p_submissions) and not y.is_check
+    ), again as (
+        select g.batch_id, array_agg(distinct d.n) as positions
+          from gone g
+          join mill.download d on d.batch_id = g.batch_id and d.attempt = g.attempt and d.submission_id = g.submission_id
+         where not exists (select from mill.current_download c where c.batch_id = d.batch_id and c.n = d.n)
+           and not exists (select from mill.task o where o.kind = 'download' and o.batch_id = d.batch_id and o.attempt > g.attempt
+                              and o.state <> 'done' and not o.is_check and (o.positions is null or d.n = any (o.positions)))
+         group by g.batch_id
+    )
+    insert into mill.task (kind, batch_id, attempt, positions)
+    select 'download', a.batch_id, mill.next_attempt(a.batch_id), a.positions
+      from again a order by a.batch_id;
+    get diagnostics queued = row_count;
+    return queued;
+end
+$$;
+comment on function mill.withdraw_downloads is
+    'Withdraws accepted download submissions and queues their URLs again, one task a batch and not one a submission. Returns the tasks queued.';
+
 -- Nothing here asks whether the worker is disabled: a rehearsal in a transaction that is rolled back must
 -- not end its sessions, which no rollback brings back.
 create function mill.quarantine_worker(
@@ -158,32 +192,10 @@ begin
       from mill.submission x
      where x.worker_id = w.worker_id and x.state = 'accepted' and x.received_at >= coalesce(p_since, '-infinity')
        and not exists (select from mill.withdrawn y where y.submission_id = x.submission_id);
-    -- downloads all at once: one new task a batch, and not one a part
-    perform from mill.task x
-      where x.task_id in (select y.task_id from mill.submission y where y.worker_id = w.worker_id and y.state = 'accepted')
-        and x.kind = 'download' order by x.task_id for update;
-    insert into mill.withdrawn (submission_id, reason)
-    select x.submission_id, why from mill.submission x join mill.task y using (task_id)
-     where x.worker_id = w.worker_id and x.state = 'accepted' and y.kind = 'download'
-       and x.received_at >= coalesce(p_since, '-infinity')
-    on conflict do nothing;
-    with gone as (
-        select y.batch_id, y.attempt, x.submission_id from mill.submission x join mill.task y using (task_id)
+    tasks := mill.withdraw_downloads(array(
+        select x.submission_id from mill.submission x join mill.task y using (task_id)
          where x.worker_id = w.worker_id and x.state = 'accepted' and y.kind = 'download'
-           and x.received_at >= coalesce(p_since, '-infinity')
-    ), again as (
-        select g.batch_id, array_agg(distinct d.n) as positions
-          from gone g
-          join mill.download d on d.batch_id = g.batch_id and d.attempt = g.attempt and d.submission_id = g.submission_id
-         where not exists (select from mill.current_download c where c.batch_id = d.batch_id and c.n = d.n)
-           and not exists (select from mill.task o where o.kind = 'download' and o.batch_id = d.batch_id and o.attempt > g.attempt
-                              and o.state <> 'done' and (o.positions is null or d.n = any (o.positions)))
-         group by g.batch_id
-    )
-    insert into mill.task (kind, batch_id, attempt, positions)
-    select 'download', a.batch_id, (select max(attempt) + 1 from mill.task x where x.kind = 'download' and x.batch_id = a.batch_id), a.positions
-      from again a order by a.batch_id;
-    get diagnostics tasks = row_count;
+           and x.received_at >= coalesce(p_since, '-infinity')), why);
     for s in
         select x.* from mill.submission x join mill.task y using (task_id)
          where x.worker_id = w.worker_id and x.state = 'accepted' and y.kind <> 'download'
@@ -231,7 +243,7 @@ declare
     anew integer[];
 begin
     select * into t from mill.task where task_id = p_task_id for update;
-    if not found or t.state <> 'parked' then
+    if not found or t.state <> 'parked' or t.is_check then  -- a check that was parked is void
         return null;
     end if;
     select * into d from mill.task x where x.kind = 'download' and x.batch_id = t.batch_id and x.attempt = t.attempt;
@@ -247,9 +259,7 @@ begin
              where t.kind = 'download' and p.batch_id = t.batch_id and (t.positions is null or p.n = any (t.positions))) x;
     update mill.task set state = 'done', reason = 'its thumbnails are gone: downloaded again', changed_at = now() where task_id = p_task_id;
     insert into mill.task (kind, batch_id, attempt, positions)
-    select 'download', t.batch_id, max(attempt) + 1, anew
-      from mill.task where kind = 'download' and batch_id = t.batch_id
-    having anew is not null;
+    select 'download', t.batch_id, mill.next_attempt(t.batch_id), anew where anew is not null;
     return 'download';
 end
 $$;
@@ -281,7 +291,7 @@ begin
         select f.batch_id, f.positions, t.attempt, t.busy,
                t.ended_at + make_interval(secs => s.url_retry_seconds * 2 ^ (t.attempt - 1)) as ready_at
           from found f, mill.setting s, lateral (
-              select max(x.attempt) as attempt, max(x.changed_at) as ended_at, bool_or(x.state <> 'done') as busy
+              select max(x.attempt) as attempt, max(x.changed_at) as ended_at, bool_or(x.state <> 'done' and not x.is_check) as busy
                 from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id) t
     ), queued as (
         insert into mill.task (kind, batch_id, attempt, positions, ready_at)
@@ -300,12 +310,57 @@ comment on function mill.retry_outcomes is
     'Queues the URLs whose download ended with one of these outcomes (null: with one that a retry can help) as new attempts. '
     'busy: batches left out, since a download of theirs is not done.';
 
+-- Not by whoever found it dead, nor from their network.
+create function mill.retry_doubted(p_first_batch bigint, p_last_batch bigint, out batches bigint, out urls bigint, out busy bigint)
+language plpgsql
+as $$
+begin
+    with found as (
+        select l.batch_id, array_agg(l.n order by l.n) as positions,
+               (select array_agg(distinct s.worker_id)
+                  from mill.download x join mill.submission s using (submission_id)
+                 where x.batch_id = l.batch_id and x.n = any (array_agg(l.n))) as finders
+          from report.dead_link l
+         where l.batch_id between p_first_batch and p_last_batch and not l.believed
+           and (select count(*) from mill.download x where x.batch_id = l.batch_id and x.n = l.n) < (select url_attempts from mill.setting)
+           and not exists (select from mill.removal r join mill.pair p on p.url_key = r.md5 where p.batch_id = l.batch_id and p.n = l.n)
+         group by l.batch_id
+    ), planned as (
+        select f.*, exists (select from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id
+                               and x.state <> 'done' and not x.is_check) as is_busy
+          from found f
+    ), queued as (
+        insert into mill.task (kind, batch_id, attempt, positions, avoid_workers)
+        select 'download', batch_id, mill.next_attempt(batch_id), positions, finders
+          from planned where not is_busy
+         order by batch_id
+        returning positions
+    )
+    select count(*), coalesce(sum(cardinality(positions)), 0), (select count(*) from planned where is_busy)
+      into batches, urls, busy
+      from queued;
+end
+$$;
+comment on function mill.retry_doubted is
+    'Queues the dead links that only one network has seen, for workers of another. busy: batches left out, since a download of theirs is not done.';
+
+create function mill.set_network(p_name text, p_network text) returns boolean
+language sql
+as $$
+    update mill.worker set network = nullif(p_network, '') where name = p_name returning true
+$$;
+comment on function mill.set_network is 'Notes where a worker connects from; empty: not known. Null where there is no such worker.';
+
 create function mill.prove_worker(p_name text, p_proven boolean) returns boolean
 language sql
 as $$
-    update mill.worker set proven_at = case when p_proven then coalesce(proven_at, now()) end where name = p_name returning true
+    update mill.worker
+       set proven_at = case when p_proven then coalesce(proven_at, now()) end,
+           streak = case when not p_proven then 0 end
+     where name = p_name returning true
 $$;
-comment on function mill.prove_worker is 'Whether others rely on what this worker says a host allows. Null where there is no such worker.';
+comment on function mill.prove_worker is
+    'An admin vouches for a worker, or no longer: it is not checked, and others rely on what it says a host allows. Null where there is no such worker.';
 
 create function mill.park_task(p_task_id bigint, why text) returns boolean
 language plpgsql

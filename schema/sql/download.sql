@@ -24,6 +24,18 @@ as $$
 $$;
 comment on function mill.to_download is 'Positions of a download task that no received or accepted submission covers yet.';
 
+-- The sum first: it reads a few rows, to_download 10,000.
+create function mill.is_covered(t mill.task) returns boolean
+language plpgsql stable
+as $$
+begin
+    return (select coalesce(sum(row_count), 0) from mill.submission where task_id = t.task_id and state in ('received', 'accepted'))
+           = coalesce(cardinality(t.positions), (select pair_count from mill.batch where batch_id = t.batch_id))
+        or not exists (select from mill.to_download(t));
+end
+$$;
+comment on function mill.is_covered is 'Whether received and accepted submissions cover all of a download task.';
+
 create function api.urls_v1(p_lease_id bigint) returns table (n integer, url text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -31,10 +43,25 @@ as $$
 declare
     t mill.task := mill.held(p_lease_id, 'download');
 begin
-    return query select d.n, d.url from mill.to_download(t) d order by d.n;
+    if not exists (select from mill.assignment where lease_id = p_lease_id) then
+        return query select d.n, d.url from mill.to_download(t) d order by d.n;
+        return;
+    end if;
+    perform mill.shuffle(t, p_lease_id);
+    return query
+    select h.place::integer - 1, coalesce(d.url, c.url)
+      from mill.assignment a
+      cross join unnest(a.positions) with ordinality as h (n, place)
+      left join mill.to_download(t) d on d.n = h.n
+      left join unnest(a.canary_places, a.canary_ids) as k (place, canary_id) on k.place = h.place - 1
+      left join mill.canary c on c.canary_id = k.canary_id
+     where a.lease_id = p_lease_id and coalesce(d.url, c.url) is not null
+     order by h.place;
 end
 $$;
-comment on function api.urls_v1 is 'What is left to fetch under this lease: what an earlier holder submitted is not asked for again.';
+comment on function api.urls_v1 is
+    'What is left to fetch under this lease: what an earlier holder submitted is not asked for again. n is the number under which a URL''s '
+    'outcome is submitted; canaries may be among them, in no place that shows it.';
 
 create function mill.origin(url text) returns text
 language sql immutable parallel safe
@@ -85,7 +112,6 @@ as $$
 declare
     t mill.task := mill.held(p_lease_id, 'download');
     me mill.worker := mill.me('download');
-    kept integer;
 begin
     if array[cardinality(p_file), cardinality(p_http_status), cardinality(p_rules), cardinality(p_age)]
        is distinct from array_fill(cardinality(p_origin), array[4])
@@ -111,12 +137,11 @@ begin
      order by r.origin, r.file, r.age
     on conflict (origin, file, worker_id) do update
        set http_status = excluded.http_status, rules = excluded.rules, read_at = excluded.read_at;
-    get diagnostics kept = row_count;
-    return kept;
+    return cardinality(p_origin);  -- how many were kept would tell which hosts are canaries
 end
 $$;
 comment on function api.submit_opt_outs_v1 is
-    'Keeps what files of the batch''s hosts said, for other batches; what is of no host of the batch is left out. Returns how many were kept.';
+    'Keeps what files of the batch''s hosts said, for other batches; what is of no host of the batch is left out. Returns how many were given.';
 
 -- The answer to a part that was submitted already: a repeat (the reply was lost) is no second submission.
 create function mill.submitted_before(p_lease_id bigint, p_part integer) returns bigint
@@ -136,6 +161,17 @@ as $$
     returning submission_id
 $$;
 comment on function mill.receive is 'Records a submission as received.';
+
+create function mill.are_open(t mill.task, p_positions integer[]) returns boolean
+language sql stable
+as $$
+    select not exists (
+        select from unnest(p_positions) p (n)
+         where p.n not between 0 and (select pair_count - 1 from mill.batch where batch_id = t.batch_id))
+       and (t.positions is null or not exists (select unnest(p_positions) except select unnest(t.positions)))
+       and not exists (select from unnest(p_positions) p (n) join mill.covered(t) c using (n))
+$$;
+comment on function mill.are_open is 'Whether positions are all of a download task and covered by no submission yet.';
 
 create function api.submit_download_v2(
     p_lease_id bigint,
@@ -165,11 +201,14 @@ declare
     id bigint := mill.submitted_before(p_lease_id, p_part);
     rows constant integer := cardinality(p_positions);
     limit_bytes constant integer := (select thumbnail_max_bytes from mill.setting);
+    stranger constant text := 'a position is not of this task, is given twice, or was submitted already';
+    n integer[];
 begin
     if id is not null then
         return id;
     end if;
-    if rows is null or rows = 0 or p_part is null or array_ndims(p_positions) <> 1
+    if rows is null or rows not between 1 and (select batch_size + canaries_per_lease from mill.setting)
+       or p_part is null or array_ndims(p_positions) <> 1
        or array[cardinality(p_outcome), cardinality(p_http_status), cardinality(p_bytes), cardinality(p_width),
                 cardinality(p_height), cardinality(p_md5), cardinality(p_sha256), cardinality(p_dhash)]
           is distinct from array_fill(rows, array[8]) then
@@ -185,11 +224,7 @@ begin
     if cardinality(p_thumbnails) is distinct from cardinality(p_thumbnail_positions) then
         perform mill.refuse('PM003', 'there must be one position for each thumbnail');
     end if;
-    -- one pass over what is left to do finds strangers, repeats and what another part covers
-    if rows <> (select count(*) from mill.to_download(t) d where d.n = any (p_positions))
-       or rows <> (select count(distinct p) from unnest(p_positions) p) then
-        perform mill.refuse('PM003', 'a position is not of this task, is given twice, or was submitted already');
-    end if;
+    -- all that can be refused of a row is refused before canaries are told from URLs, or refusals would tell them
     if exists (
         select
           from unnest(p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash)
@@ -207,7 +242,7 @@ begin
     if exists (
         select from unnest(p_thumbnail_positions, p_thumbnails) as r (n, image)
          where coalesce(octet_length(image), 0) not between 1 and limit_bytes
-            or not n = any (p_positions)
+            or not r.n = any (p_positions)
     ) or cardinality(p_thumbnail_positions) <> (select count(distinct p) from unnest(p_thumbnail_positions) p) then
         perform mill.refuse('PM003', format('a thumbnail is empty, above %s bytes, given twice, or of no position here', limit_bytes));
     end if;
@@ -220,14 +255,40 @@ begin
     ) or cardinality(p_refused) <> (select count(distinct p) from unnest(p_refused) p) then
         perform mill.refuse('PM003', 'the evidence of an opt-out is malformed: too long, too old, given twice, or of no position here');
     end if;
-    id := mill.receive(t, p_lease_id, p_part, rows);
+    if rows <> (select count(distinct p) from unnest(p_positions) p) then
+        perform mill.refuse('PM003', stranger);
+    end if;
+    if exists (select from mill.assignment where lease_id = p_lease_id) then
+        n := mill.take_canaries(p_lease_id, p_positions, p_outcome, p_sha256, p_dhash);  -- null where one was
+        select coalesce(array_agg(m.n), '{}'), coalesce(array_agg(r.image), '{}')
+          into p_thumbnail_positions, p_thumbnails
+          from unnest(p_thumbnail_positions, p_thumbnails) as r (place, image)
+          join unnest(p_positions, n) as m (place, n) using (place) where m.n is not null;
+        select coalesce(array_agg(m.n), '{}'), coalesce(array_agg(r.signal), '{}'), coalesce(array_agg(r.value), '{}'),
+               coalesce(array_agg(r.source), '{}'), coalesce(array_agg(r.age), '{}')
+          into p_refused, p_signal, p_value, p_source, p_age
+          from unnest(p_refused, p_signal, p_value, p_source, p_age) as r (place, signal, value, source, age)
+          join unnest(p_positions, n) as m (place, n) using (place) where m.n is not null;
+        select coalesce(array_agg(r.n), '{}'), coalesce(array_agg(r.outcome), '{}'), coalesce(array_agg(r.http_status), '{}'),
+               coalesce(array_agg(r.bytes), '{}'), coalesce(array_agg(r.width), '{}'), coalesce(array_agg(r.height), '{}'),
+               coalesce(array_agg(r.md5), '{}'), coalesce(array_agg(r.sha256), '{}'), coalesce(array_agg(r.dhash), '{}')
+          into p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash
+          from unnest(n, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash)
+               as r (n, outcome, http_status, bytes, width, height, md5, sha256, dhash)
+         where r.n is not null;
+    end if;
+    if not mill.are_open(t, p_positions) then
+        perform mill.refuse('PM003', stranger);
+    end if;
+    id := mill.receive(t, p_lease_id, p_part, cardinality(p_positions));
     insert into mill.submission_download
     values (id, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash,
             p_refused, p_signal, p_value, p_source,
             array(select now() - make_interval(secs => age) from unnest(p_age) with ordinality u (age, place) order by place));
     insert into mill.thumbnail (slot, batch_id, n, attempt, submission_id, image)
     select t.slot, t.batch_id, r.n, t.attempt, id, r.image
-      from unnest(p_thumbnail_positions, p_thumbnails) as r (n, image);
+      from unnest(p_thumbnail_positions, p_thumbnails) as r (n, image)
+     where not t.is_check;  -- of a check only the hashes are looked at
     return id;
 end
 $$;
@@ -264,12 +325,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     t mill.task := mill.held(p_lease_id, null);
-    missing bigint;
+    missing bigint := 0;
 begin
-    select count(*) into missing
-      from (select n from mill.to_download(t) where t.kind = 'download'
-            union all
-            select n from mill.to_score(t) where t.kind = 'score') x;
+    if t.kind = 'download' and not mill.is_covered(t) then
+        missing := (select count(*) from mill.to_download(t));
+    elsif t.kind = 'score' then
+        missing := (select count(*) from mill.to_score(t));
+    end if;
+    missing := missing + mill.canaries_left(p_lease_id);  -- or what is missing would tell which they are
     if t.kind = 'extract' or missing > 0 then
         perform mill.refuse('PM005', format('task %s is not complete: %s positions were not submitted', t.task_id, missing));
     end if;

@@ -27,6 +27,8 @@ begin
     select * into w from mill.worker where login = session_user;
     if not found then
         perform mill.refuse('PM002', 'this login is not a worker; an admin makes one with: pairmill worker add NAME --kind KIND');
+    elsif w.stopped_because is not null then
+        perform mill.refuse('PM002', format('worker %s was stopped: %s; ask the admin', w.name, w.stopped_because));
     elsif w.disabled_at is not null then
         perform mill.refuse('PM002', format('worker %s was disabled by an admin', w.name));
     elsif wanted_kind is not null and w.kind <> wanted_kind then
@@ -36,6 +38,33 @@ begin
 end
 $$;
 comment on function mill.me is 'The calling worker; refused where the login is none, is disabled, or is of another kind.';
+
+create function mill.is_stranger(p_worker_id integer, p_avoid integer[]) returns boolean
+language sql stable
+as $$
+    select not p_worker_id = any (p_avoid)
+       and not exists (select from mill.worker w join mill.worker a on a.network = w.network
+                        where w.worker_id = p_worker_id and a.worker_id = any (p_avoid))
+$$;
+comment on function mill.is_stranger is
+    'Whether a worker is none of these, nor of the network of one; where no network is known, another login is enough.';
+
+create function mill.is_vouched(p_worker_id integer) returns boolean
+language sql stable
+as $$
+    select exists (select from mill.worker where worker_id = p_worker_id and streak is null)
+$$;
+comment on function mill.is_vouched is 'Whether an admin vouches for a worker: its word decides a check.';
+
+create function mill.next_attempt(p_batch_id bigint) returns smallint
+language plpgsql
+as $$
+begin
+    perform from mill.batch where batch_id = p_batch_id for no key update;  -- one new attempt after another
+    return (select max(attempt) + 1 from mill.task where kind = 'download' and batch_id = p_batch_id);
+end
+$$;
+comment on function mill.next_attempt is 'The number of a batch''s next download attempt, kept from others until the end of the transaction.';
 
 -- Whoever changes a task locks its row first, then its lease: one order, no deadlock.
 create function mill.held(p_lease_id bigint, wanted_kind text) returns mill.task
@@ -69,9 +98,14 @@ comment on function mill.held is 'Locks and returns the task of a live lease of 
 create function mill.end_lease(p_lease_id bigint, how text) returns void
 language sql
 as $$
-    update mill.lease set ended_at = clock_timestamp(), ended_as = how where lease_id = p_lease_id and ended_at is null
+    update mill.lease set ended_at = clock_timestamp(), ended_as = how where lease_id = p_lease_id and ended_at is null;
+    with over as (delete from mill.assignment where lease_id = p_lease_id returning lease_id, compared, agreed)
+    insert into mill.recheck (worker_id, task_id, compared, agreed)
+    select i.worker_id, l.task_id, o.compared, o.agreed
+      from over o join mill.lease l using (lease_id) join mill.instance i using (instance_id)
+     where o.compared > 0
 $$;
-comment on function mill.end_lease is 'Ends a lease, once.';
+comment on function mill.end_lease is 'Ends a lease, once; what its canaries told waits to be judged.';
 
 -- Back to the queue after a failure; parked when it failed too often or no retry can help.
 create function mill.put_back(p_task_id bigint, why text, retry boolean) returns void

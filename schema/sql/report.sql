@@ -218,7 +218,8 @@ select w.name, w.kind, w.added_at, w.disabled_at,
        (select max(i.started_at) from mill.instance i where i.worker_id = w.worker_id) as started_at,
        (select count(*) from mill.lease l join mill.instance i using (instance_id)
          where i.worker_id = w.worker_id and l.ended_at is null) as live_leases,
-       coalesce(sum(s.row_count) filter (where s.state = 'accepted' and x.submission_id is null), 0)::bigint as rows_accepted
+       coalesce(sum(s.row_count) filter (where s.state = 'accepted' and x.submission_id is null), 0)::bigint as rows_accepted,
+       w.network, w.proven_at, w.streak, w.agreement, w.stopped_because
   from mill.worker w
   left join mill.submission s using (worker_id)
   left join mill.withdrawn x using (submission_id)
@@ -231,6 +232,54 @@ comment on column report.worker.disabled_at is 'When it was disabled; null while
 comment on column report.worker.started_at is 'When its newest process started';
 comment on column report.worker.live_leases is 'Tasks that it holds now';
 comment on column report.worker.rows_accepted is 'Rows accepted and not withdrawn: links, outcomes or scores';
+comment on column report.worker.network is 'Where it connects from, in the admin''s words';
+comment on column report.worker.proven_at is 'Since when others rely on what it says a host allows; null while they do not';
+comment on column report.worker.streak is 'Checks in a row that agreed; null: an admin vouches, it is not checked';
+comment on column report.worker.agreement is 'Share of its checked downloads that others found alike, a moving average';
+comment on column report.worker.stopped_because is 'Why the trust check disabled it; null where it did not';
+
+create view report.recheck as
+select r.recheck_id, w.name as worker, t.batch_id, t.attempt,
+       case when r.repeat_task_id is null then 'canaries' else 'repeat' end as kind,
+       r.state, r.compared, r.agreed, r.opened_at, r.decided_at
+  from mill.recheck r
+  join mill.worker w using (worker_id)
+  join mill.task t using (task_id);
+comment on view report.recheck is 'Checks of what workers downloaded.';
+comment on column report.recheck.recheck_id is 'Key';
+comment on column report.recheck.worker is 'Who is checked';
+comment on column report.recheck.batch_id is 'The batch whose download is checked';
+comment on column report.recheck.attempt is 'Which attempt at it';
+comment on column report.recheck.kind is 'repeat: another worker''s, of a sample; canaries: URLs with known answers';
+comment on column report.recheck.state is 'open, disputed (a third worker decides), agreed, failed or void (nothing could be told)';
+comment on column report.recheck.compared is 'URLs that could be compared';
+comment on column report.recheck.agreed is 'Of those, URLs that ended alike';
+comment on column report.recheck.opened_at is 'When it was drawn';
+comment on column report.recheck.decided_at is 'When it was decided';
+
+create view report.dead_link as
+select mill.sample_id(d.batch_id, d.n) as sample_id, d.batch_id, d.n, p.url, o.name as outcome, f.networks, f.networks >= 2 as believed
+  from mill.current_download d
+  join mill.outcome o on o.code = d.outcome and o.name not in ('success', 'opted_out', 'opt_out_unknown')
+  join mill.pair p on p.batch_id = d.batch_id and p.n = d.n
+ cross join lateral (
+       select count(distinct w.network) as networks
+         from mill.download x
+         join mill.submission s using (submission_id)
+         join mill.task t using (task_id)
+         join mill.worker w on w.worker_id = s.worker_id
+        where x.batch_id = d.batch_id and x.n = d.n and x.outcome not in (0, 50, 51)
+          -- a check counts for nothing else, but for this
+          and (t.is_check or not exists (select from mill.withdrawn z where z.submission_id = x.submission_id))) f;
+comment on view report.dead_link is
+    'Pairs that gave no image, and how many networks have seen that. Name a range of batch_id: there may be billions.';
+comment on column report.dead_link.sample_id is 'As report.pair.sample_id';
+comment on column report.dead_link.batch_id is 'As report.pair.batch_id';
+comment on column report.dead_link.n is 'As report.pair.n';
+comment on column report.dead_link.url is 'The URL';
+comment on column report.dead_link.outcome is 'How its download ended';
+comment on column report.dead_link.networks is 'Networks of workers, as admins named them, that found no image';
+comment on column report.dead_link.believed is 'Whether two networks found none: one network''s trouble is shared by all in it';
 
 create view report.model as
 select name, pretrained, digest, dims, active_since from mill.model;

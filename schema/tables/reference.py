@@ -1,6 +1,7 @@
 """What an admin may tune, the closed lists, and what is removed."""
 
 from sqlalchemy import (
+    REAL,
     Boolean,
     CheckConstraint,
     Index,
@@ -111,6 +112,27 @@ setting = mill(
         Integer,
         "A URL is tried again no sooner than this after its batch; doubles with each attempt",
         server_default="21600",
+    ),
+    col(
+        "check_urls",
+        SmallInteger,
+        "Size of the sample of a download that another worker repeats; 0: no checks",
+        CheckConstraint("check_urls between 0 and 1000", name="check_urls"),
+        server_default="50",
+    ),
+    col(
+        "agreement_min",
+        REAL,
+        "A check with a smaller share of agreement fails; a worker with a smaller average is stopped",
+        CheckConstraint("agreement_min between 0 and 1", name="agreement_min"),
+        server_default="0.8",
+    ),
+    col(
+        "canaries_per_lease",
+        SmallInteger,
+        "URLs with known answers among those of a download lease, at most one in twenty",
+        CheckConstraint("canaries_per_lease between 0 and 500", name="canaries_per_lease"),
+        server_default="20",
     ),
 )
 

@@ -2,7 +2,9 @@
 
 from sqlalchemy import (
     ARRAY,
+    REAL,
     BigInteger,
+    Boolean,
     CheckConstraint,
     ForeignKey,
     Identity,
@@ -98,6 +100,31 @@ worker = mill(
         "proven_at",
         TIMESTAMP,
         "Since when others rely on what it says a host allows; null while they do not",
+        nullable=True,
+    ),
+    col(
+        "network",
+        Text,
+        "Where it connects from, in the admin's words; two networks must find a link dead",
+        nullable=True,
+    ),
+    col(
+        "streak",
+        Integer,
+        "Checks in a row that agreed with its downloads; null: an admin vouches, it is not checked",
+        nullable=True,
+        server_default="0",
+    ),
+    col(
+        "agreement",
+        REAL,
+        "Share of its checked downloads that others found alike: a moving average, the last check by 0.3",
+        server_default="1",
+    ),
+    col(
+        "stopped_because",
+        Text,
+        "Why it was disabled by the trust check and not by an admin",
         nullable=True,
     ),
 )
@@ -211,6 +238,18 @@ task = mill(
     col("ready_at", TIMESTAMP, "Not claimed before then", server_default=NOW),
     col("reason", Text, "Why it failed last", nullable=True),
     col("changed_at", TIMESTAMP, "When the state changed last", server_default=NOW),
+    col(
+        "is_check",
+        Boolean,
+        "download: repeats a sample of another's; nothing that it gives counts",
+        server_default="false",
+    ),
+    col(
+        "avoid_workers",
+        ARRAY(Integer),
+        "download: these workers, and those of their networks, may not claim it; null: all may",
+        nullable=True,
+    ),
     CheckConstraint("(kind = 'extract') = (wat_id is not null)", name="wat"),
     CheckConstraint("(kind <> 'extract') = (batch_id is not null)", name="batch"),
     CheckConstraint("(kind = 'score') = (model_id is not null)", name="model"),
@@ -236,6 +275,8 @@ task = mill(
         postgresql_where=text("kind = 'score'"),
     ),
     Index("task_slot_idx", "slot", postgresql_where=text("slot is not null")),
+    # checks go first: one at the end of a crawl's backlog would come weeks late
+    Index("task_check_idx", "task_id", postgresql_where=text("state = 'ready' and is_check")),
     UniqueConstraint("wat_id"),
 )
 
@@ -268,6 +309,89 @@ lease = mill(
     Index("lease_live_idx", "task_id", unique=True, postgresql_where=text("ended_at is null")),
     Index("lease_holder_idx", "instance_id", postgresql_where=text("ended_at is null")),
     postgresql_with={"fillfactor": "70"},
+)
+
+assignment = mill(
+    "assignment",
+    "What a download lease was handed, where canaries are among it; without a row its numbers are the batch's.",
+    col(
+        "lease_id",
+        BigInteger,
+        "The lease",
+        ForeignKey("mill.lease.lease_id"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    col(
+        "positions",
+        ARRAY(Integer),
+        "n of each URL, in the shuffled order in which the worker got them; null where a canary is. "
+        "Null as a whole until it asked for them",
+        nullable=True,
+    ),
+    col("canary_places", ARRAY(Integer), "Which places, from 0, hold canaries; answered ones go"),
+    col("canary_ids", ARRAY(Integer), "The canaries, parallel to canary_places"),
+    col("compared", SmallInteger, "Canaries answered that could be compared", server_default="0"),
+    col("agreed", SmallInteger, "Of those, the right ones", server_default="0"),
+)
+
+canary = mill(
+    "canary",
+    "A URL with a known answer, given to workers among their own.",
+    identity("canary_id", "Key", Integer),
+    col("url", Text, "The URL", unique=True),
+    col(
+        "sha256",
+        LargeBinary,
+        "sha256 of its image, 32 bytes; null: there is no image",
+        nullable=True,
+    ),
+    col("dhash", BigInteger, "As download.dhash, where it is known", nullable=True),
+    col("by_admin", Boolean, "An admin gave it; else it was drawn from what a proven worker downloaded"),
+    col("answers", Integer, "How often it was answered", server_default="0"),
+    col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
+)
+
+recheck = mill(
+    "recheck",
+    "A check of what a worker downloaded: by another's repeat of a sample, or by canaries.",
+    identity("recheck_id", "Key"),
+    col("worker_id", Integer, "Who is checked", ForeignKey("mill.worker.worker_id")),
+    col(
+        "task_id",
+        BigInteger,
+        "The task whose downloads are checked",
+        ForeignKey("mill.task.task_id"),
+    ),
+    col(
+        "repeat_task_id",
+        BigInteger,
+        "The task that repeats a sample; null for canaries",
+        ForeignKey("mill.task.task_id"),
+        nullable=True,
+    ),
+    col(
+        "second_task_id",
+        BigInteger,
+        "The task that repeats it once more, since the first did not agree",
+        ForeignKey("mill.task.task_id"),
+        nullable=True,
+    ),
+    col(
+        "state",
+        Text,
+        "open, disputed (a third worker decides), agreed, failed, or void (nothing could be told)",
+        one_of("state", ("open", "disputed", "agreed", "failed", "void")),
+        server_default="open",
+    ),
+    col("compared", Integer, "Positions that could be compared", server_default="0"),
+    col("agreed", Integer, "Of those, positions that ended alike", server_default="0"),
+    col("opened_at", TIMESTAMP, "When it was drawn", server_default=NOW),
+    col("decided_at", TIMESTAMP, "When it was decided", nullable=True),
+    Index("recheck_open_idx", "recheck_id", postgresql_where=text("state in ('open', 'disputed')")),
+    Index(None, "worker_id"),
+    Index(None, "repeat_task_id"),
+    Index(None, "second_task_id"),
 )
 
 submission = mill(

@@ -3,6 +3,7 @@
 PAIRMILL_STATES_EXAMPLES=1000 runs the state machine for long, and at random.
 """
 
+import hashlib
 import os
 import re
 import sys
@@ -96,7 +97,7 @@ $$;
 """
 RECORDED = {
     "task": "task", "lease": "lease", "submission": "submission", "withdrawn": "submission",
-    "thumbnail_slot": "thumbnail slot", "batch": "batch", "worker": "worker",
+    "thumbnail_slot": "thumbnail slot", "batch": "batch", "worker": "worker", "recheck": "check",
 }  # fmt: skip
 
 
@@ -347,11 +348,84 @@ def restored(db: Database) -> None:
     db.admin.execute("select mill.restored()")
 
 
+def checked(db: Database, *answers: str) -> None:
+    """A batch is downloaded, and repeated twice if need be: so many say the same of it."""
+    names = ["ada", "bob", "eve"]
+    for name in names:
+        db.queue("download", name)
+    db.admin.execute("update mill.worker set streak = 0 where kind = 'download'")
+    batches(db, 1, size=6)
+    for name, answer in zip(names, answers, strict=False):
+        queue, claim = leased(db, "download", name)
+        found = outcomes([n for n, _ in queue.urls(claim.lease_id)])
+        if answer == "timeout":
+            found = outcomes(found.positions, Outcome.TIMEOUT)
+        hashes = [hashlib.sha256(f"{n} {answer}".encode()).digest() for n in found.positions]
+        if answer != "timeout":
+            found = replace(
+                found, sha256=hashes, dhash=[int.from_bytes(h[:8], signed=True) for h in hashes]
+            )
+        queue.submit_download(claim.lease_id, 0, found)
+        queue.complete(claim.lease_id)
+        db.accept_all()
+        db.queue("steward")[0].steward("judge_checks")
+
+
+def a_check_agrees(db: Database) -> None:
+    checked(db, "a", "a")
+
+
+def a_check_fails_by_two(db: Database) -> None:
+    checked(db, "a", "b", "b")
+
+
+def a_checker_is_wrong(db: Database) -> None:
+    checked(db, "a", "b", "a")
+
+
+def three_say_three_things(db: Database) -> None:
+    checked(db, "a", "b", "c")
+
+
+def a_check_tells_nothing(db: Database) -> None:
+    checked(db, "a", "timeout")
+
+
+def a_friend_is_checked_again(db: Database) -> None:
+    checked(db, "a", "a")
+    db.admin.execute(
+        "select mill.count_check(worker_id, (select min(task_id) from mill.task where is_check), 10, 0, false)"
+        " from mill.worker where name = 'bob'"
+    )
+
+
+def canaries_fail(db: Database) -> None:
+    db.admin.execute(
+        "insert into mill.canary (url, by_admin)"
+        " select 'http://c.example/' || i, true from generate_series(1, 5) i"
+    )
+    db.queue("download", "ada")
+    db.admin.execute("update mill.worker set streak = 0 where kind = 'download'")
+    batches(db, 1, size=100)
+    queue, claim = leased(db, "download", "ada")
+    given = [n for n, _ in queue.urls(claim.lease_id)]
+    queue.submit_download(claim.lease_id, 0, outcomes(given))
+    queue.complete(claim.lease_id)
+    db.queue("steward")[0].steward("judge_checks")
+
+
+def dead_links_are_doubted(db: Database) -> None:
+    batches(db, 1)
+    db.download(Outcome.HTTP_ERROR)
+    db.admin.execute("select mill.retry_doubted(0, 100)")
+
+
 STORIES: list[Callable[[Database], None]] = [
     the_line, a_batch_fills_up, a_model_comes_later, handed_back, late_and_late_again, parked_by_an_admin,
     the_ring_is_full, extractions_are_rejected, downloads_are_rejected, withdrawn,
     scores_of_a_parked_task_are_withdrawn, tried_again, parked_until_its_thumbnails_were_gone, quarantined,
-    restored,
+    restored, a_check_agrees, a_check_fails_by_two, a_checker_is_wrong, three_say_three_things,
+    a_check_tells_nothing, a_friend_is_checked_again, canaries_fail, dead_links_are_doubted,
 ]  # fmt: skip
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # it needs rbloom
 
 ROUND_SECONDS = 1.0
 COUNT_EVERY = 15  # rounds; it reads every task
-CHORES = ("ensure_partitions", "expire_leases", "close_batches", "empty_slots")
-SWEEPS, SWEEP_EVERY = ("sweep_inbox", "sweep_host_files"), 60  # rounds; nothing of it is urgent
+CHORES = ("ensure_partitions", "expire_leases", "close_batches", "judge_checks", "empty_slots")
+SWEEPS, SWEEP_EVERY = ("sweep_inbox", "sweep_host_files", "sweep_canaries"), 60  # rounds; nothing of it is urgent
 
 
 async def serve(

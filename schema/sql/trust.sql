@@ -1,0 +1,381 @@
+-- Trust: whose downloads are checked, how, and what follows. After BOINC's adaptive replication
+-- (https://github.com/BOINC/boinc/wiki/AdaptiveReplication): who has agreed fewer than 10 times in a row is
+-- always checked, others once in as many tasks as their streak is long, and a check that fails begins it anew.
+-- Not whole batches are repeated but a sample: 50 of 10,000 URLs cost 0.5 %, and who lies about every second
+-- one passes a check with a probability below 1e-6 (docs/trust.md has the simulation).
+
+create function mill.hide_canaries(t mill.task, p_lease_id bigint) returns void
+language sql
+as $$
+    -- by the task, and not by chance: who claims, releases and claims again would see them change
+    insert into mill.assignment (lease_id, canary_places, canary_ids)
+    select p_lease_id, '{}', array_agg(c.canary_id)
+      from (select canary_id from mill.canary
+             order by hashint8extended(canary_id, t.task_id)
+             limit (select least(canaries_per_lease,
+                                 coalesce(cardinality(t.positions), (select pair_count from mill.batch where batch_id = t.batch_id)) / 20)
+                      from mill.setting)) c
+    having count(*) > 0
+$$;
+comment on function mill.hide_canaries is 'Chooses the canaries of a download lease, if there are any.';
+
+create function mill.shuffle(t mill.task, p_lease_id bigint) returns void
+language sql
+as $$
+    update mill.assignment a
+       set positions = x.positions, canary_places = x.places, canary_ids = x.ids
+      from (select array_agg(m.n order by m.place) as positions,
+                   array_agg(m.place::integer) filter (where m.canary_id is not null) as places,
+                   array_agg(m.canary_id) filter (where m.canary_id is not null) as ids
+              from (select h.n, h.canary_id, row_number() over (order by random()) - 1 as place
+                      from (select d.n, null::integer as canary_id from mill.to_download(t) d
+                            union all
+                            select null, unnest(b.canary_ids) from mill.assignment b where b.lease_id = p_lease_id) h) m) x
+     where a.lease_id = p_lease_id and a.positions is null
+$$;
+comment on function mill.shuffle is 'Puts what is left of a task, and the canaries of its lease, in an order by chance; once a lease.';
+
+create function mill.take_canaries(
+    p_lease_id bigint, p_places integer[], p_outcome smallint[], p_sha256 bytea[], p_dhash bigint[]
+) returns integer[]
+language plpgsql
+as $$
+declare
+    a mill.assignment;
+    n integer[];
+begin
+    select * into a from mill.assignment where lease_id = p_lease_id;
+    if exists (
+        select from unnest(p_places) p (place)
+          left join unnest(a.positions) with ordinality as h (n, number) on h.number = p.place + 1
+         where h.n is null and not p.place = any (a.canary_places)
+    ) then
+        perform mill.refuse('PM003', 'a position is not of this task, is given twice, or was submitted already');
+    end if;
+    n := array(select h.n from unnest(p_places) with ordinality as p (place, number)
+                 left join unnest(a.positions) with ordinality as h (n, number) on h.number = p.place + 1
+                order by p.number);
+    if array_position(n, null) is null then
+        return n;
+    end if;
+    with answer as (
+        select k.canary_id, mill.is_right(c, r.outcome, r.sha256, r.dhash) as is_right
+          from unnest(p_places, p_outcome, p_sha256, p_dhash) as r (place, outcome, sha256, dhash)
+          join unnest(a.canary_places, a.canary_ids) as k (place, canary_id) using (place)
+          join mill.canary c using (canary_id)
+    ), counted as (
+        update mill.canary c set answers = answers + 1 from answer x where c.canary_id = x.canary_id
+    ), told as (
+        select count(is_right) as compared, count(*) filter (where is_right) as agreed from answer
+    )
+    update mill.assignment x
+       set (canary_places, canary_ids) = (
+               select coalesce(array_agg(k.place), '{}'), coalesce(array_agg(k.canary_id), '{}')
+                 from unnest(a.canary_places, a.canary_ids) as k (place, canary_id)
+                where not k.place = any (p_places)),
+           compared = x.compared + told.compared, agreed = x.agreed + told.agreed
+      from told
+     where x.lease_id = p_lease_id;
+    return n;
+end
+$$;
+comment on function mill.take_canaries is
+    'From the numbers that a worker was given to those of the batch, null where it answered a canary, whose answer is noted. Refuses other numbers.';
+
+-- 10 of 64 bits: what re-encoding and scaling change; unrelated images differ in 32 on average
+create function mill.look_alike(a bigint, b bigint) returns boolean
+language sql immutable parallel safe
+return bit_count((a # b)::bit(64)) <= 10;
+comment on function mill.look_alike is 'Whether two difference hashes are of the same picture.';
+
+create function mill.is_right(c mill.canary, p_outcome smallint, p_sha256 bytea, p_dhash bigint) returns boolean
+language sql immutable
+as $$
+    select case when p_outcome in (50, 51) then null  -- a site may have changed its mind
+                when c.sha256 is null then p_outcome <> 0
+                else coalesce(p_outcome = 0 and (p_sha256 = c.sha256 or mill.look_alike(p_dhash, c.dhash)), false) end
+$$;
+comment on function mill.is_right is 'Whether an answer to a canary is right; null where that cannot be told.';
+
+create function mill.canaries_left(p_lease_id bigint) returns bigint
+language sql stable
+as $$
+    select count(*) from mill.assignment a, unnest(a.canary_ids) k (canary_id) join mill.canary using (canary_id)
+     where a.lease_id = p_lease_id
+$$;
+comment on function mill.canaries_left is 'Canaries of a lease that were not answered.';
+
+create function mill.draw_checks(t mill.task) returns void
+language plpgsql
+as $$
+declare
+    s mill.setting;
+    w record;
+    repeat_id bigint;
+begin
+    select * into s from mill.setting;
+    if t.is_check or s.check_urls = 0 then
+        return;
+    end if;
+    for w in
+        select x.worker_id, x.streak, array_agg(y.submission_id) as submissions
+          from mill.submission y join mill.worker x using (worker_id)
+         where y.task_id = t.task_id and y.state = 'accepted' and x.disabled_at is null
+         group by x.worker_id order by x.worker_id
+    loop
+        if w.streak is null then
+            insert into mill.canary (url, sha256, dhash, by_admin)
+            select p.url, d.sha256, d.dhash, false
+              from mill.download d join mill.pair p using (batch_id, n)
+             where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = any (w.submissions) and d.outcome = 0
+               and (select count(*) from mill.canary where not by_admin) < 1000
+             order by random() limit 5
+            on conflict do nothing;
+        elsif (w.streak < 10 or random() < 1.0 / w.streak)
+              -- with so many undecided another one tells nothing new, and somebody has to do them
+              and (select count(*) from mill.recheck r where r.worker_id = w.worker_id and r.state in ('open', 'disputed')) < 20 then
+            repeat_id := mill.queue_check(t, array(
+                select d.n from mill.download d
+                 where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = any (w.submissions)
+                 order by random() limit s.check_urls), array[w.worker_id]);
+            insert into mill.recheck (worker_id, task_id, repeat_task_id) values (w.worker_id, t.task_id, repeat_id);
+        end if;
+    end loop;
+end
+$$;
+comment on function mill.draw_checks is
+    'Once a download task is done: draws whether its workers are checked, and of one that an admin vouches for, some canaries.';
+
+create function mill.queue_check(t mill.task, p_positions integer[], p_avoid integer[]) returns bigint
+language sql
+as $$
+    insert into mill.task (kind, batch_id, attempt, positions, is_check, avoid_workers)
+    values ('download', t.batch_id, mill.next_attempt(t.batch_id), p_positions, true, p_avoid)
+    returning task_id
+$$;
+comment on function mill.queue_check is 'Queues a repeat of these positions, for somebody else.';
+
+-- A checker's own trouble is not held against the checked one: his success against another's failure counts only
+-- where that failure is final. That both found nothing tells nothing: two who do no work say so of everything (it
+-- left 0.6 % of lies in the simulation). Whether a link is dead is report.dead_link's business.
+create function mill.compare(p_task_id bigint, p_repeat_id bigint, p_worker_id integer, out compared integer, out agreed integer)
+language sql stable
+as $$
+    select count(alike), count(*) filter (where alike)
+      from mill.task t
+      join mill.task r on r.task_id = p_repeat_id
+      join mill.download a on a.batch_id = t.batch_id and a.attempt = t.attempt
+      join mill.submission s on s.submission_id = a.submission_id and (s.worker_id = p_worker_id or p_worker_id is null)
+      join mill.download b on b.batch_id = r.batch_id and b.attempt = r.attempt and b.n = a.n
+      join mill.outcome ob on ob.code = b.outcome
+     cross join lateral (select case
+           when a.outcome = 0 and b.outcome = 0 then a.sha256 = b.sha256 or mill.look_alike(a.dhash, b.dhash)
+           when b.outcome = 0 then false
+           when a.outcome = 0 and not ob.retry and b.outcome <> 50 then false
+       end as alike) x
+     where t.task_id = p_task_id
+$$;
+comment on function mill.compare is
+    'How the downloads of a task (of one worker; null: of all) compare with those of a task that repeats some of its positions.';
+
+create function api.judge_checks_v1() returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    r mill.recheck;
+    judged integer := 0;
+begin
+    for r in
+        select x.* from mill.recheck x
+         where x.state in ('open', 'disputed')
+           and (x.repeat_task_id is null
+                or exists (select from mill.task t
+                            where t.task_id = coalesce(x.second_task_id, x.repeat_task_id) and t.state in ('done', 'parked')))
+         order by x.recheck_id limit 20
+           for update skip locked
+    loop
+        perform mill.judge(r);
+        judged := judged + 1;
+    end loop;
+    return judged;
+end
+$$;
+comment on function api.judge_checks_v1 is 'Decides the checks whose repeats are done. Returns how many.';
+
+create function api.sweep_canaries_v1() returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    swept bigint;
+begin
+    delete from mill.canary c
+     where not c.by_admin
+       and (c.answers >= 3 or c.added_at < now() - interval '7 days'  -- known by then, or stale
+            or exists (select from mill.removal r where r.md5 = md5(c.url)::uuid or r.sha256 = c.sha256));
+    get diagnostics swept = row_count;
+    return swept;
+end
+$$;
+comment on function api.sweep_canaries_v1 is 'Deletes the canaries that were drawn and are of no more use, or are to be removed.';
+
+create function mill.judge(r mill.recheck) returns void
+language plpgsql
+as $$
+declare
+    least_share constant real := (select agreement_min from mill.setting);
+    last mill.task;
+    found record;
+    verdict text := 'void';
+begin
+    select r.compared, r.agreed into found;
+    if r.repeat_task_id is not null then
+        select * into last from mill.task where task_id = coalesce(r.second_task_id, r.repeat_task_id);
+        found := mill.compare(r.task_id, last.task_id, r.worker_id);
+    end if;
+    if last.state = 'parked' or found.compared < 5 then
+        null;  -- too little to tell
+    elsif found.agreed >= least_share * found.compared then
+        verdict := 'agreed';
+    elsif r.repeat_task_id is null or mill.is_vouched(mill.repeated_by(last.task_id)) then
+        verdict := 'failed';
+    elsif r.state = 'open' then
+        perform mill.dispute(r, last);
+        return;
+    elsif (select agreed >= least_share * compared and compared >= 5 from mill.compare(r.repeat_task_id, r.second_task_id, null)) then
+        found := mill.compare(r.task_id, r.repeat_task_id, r.worker_id);
+        verdict := 'failed';
+    end if;
+    update mill.recheck set state = verdict, compared = found.compared, agreed = found.agreed, decided_at = now()
+     where recheck_id = r.recheck_id;
+    if verdict = 'agreed' and r.state = 'disputed' then
+        perform mill.blame_repeat(r);
+    end if;
+    -- to have answered canaries well proves little: whoever remembers URLs knows them
+    if verdict = 'failed' or verdict = 'agreed' and r.repeat_task_id is not null then
+        perform mill.count_check(r.worker_id, r.task_id, found.compared, found.agreed, r.repeat_task_id is null);
+    end if;
+end
+$$;
+comment on function mill.judge is
+    'Decides a check. Where two do not agree, a third worker''s repeat decides which of them was wrong; that of an admin''s own worker decides at once.';
+
+create function mill.repeated_by(p_task_id bigint) returns integer
+language sql stable
+as $$
+    select worker_id from mill.submission where task_id = p_task_id and state = 'accepted' order by row_count desc limit 1
+$$;
+comment on function mill.repeated_by is 'Who did a check, or most of it.';
+
+create function mill.dispute(r mill.recheck, t mill.task) returns void
+language sql
+as $$
+    update mill.recheck
+       set state = 'disputed',
+           second_task_id = mill.queue_check(t, t.positions, array[r.worker_id, mill.repeated_by(t.task_id)] || array(
+               -- where an admin's own worker is at work, it decides: liars who are many outvote the honest
+               select w.worker_id from mill.worker w
+                where w.kind = 'download' and w.streak is not null and w.disabled_at is null
+                  and exists (select from (select * from mill.lease order by lease_id desc limit 1000) l
+                                join mill.instance i using (instance_id) join mill.worker v using (worker_id)
+                               where l.claimed_at > now() - interval '1 hour' and v.kind = 'download' and v.streak is null)))
+     where recheck_id = r.recheck_id
+$$;
+comment on function mill.dispute is 'Has a repeat that did not agree repeated once more, by somebody else.';
+
+create function mill.blame_repeat(r mill.recheck) returns void
+language plpgsql
+as $$
+declare
+    checker constant integer := mill.repeated_by(r.repeat_task_id);
+    found record;
+begin
+    found := mill.compare(r.repeat_task_id, r.second_task_id, null);
+    insert into mill.recheck (worker_id, task_id, repeat_task_id, state, compared, agreed, decided_at)
+    values (checker, r.repeat_task_id, r.second_task_id, 'failed', found.compared, found.agreed, now());
+    perform mill.count_check(checker, r.repeat_task_id, found.compared, found.agreed, false);
+end
+$$;
+comment on function mill.blame_repeat is 'Counts a repeat that turned out to be the wrong one as a failed check of who did it.';
+
+create function mill.count_check(p_worker_id integer, p_task_id bigint, p_compared integer, p_agreed integer, p_by_canaries boolean)
+returns void
+language plpgsql
+as $$
+declare
+    least_share constant real := (select agreement_min from mill.setting);
+    share constant real := p_agreed / greatest(p_compared, 1)::real;
+    w mill.worker;
+begin
+    -- a moving average over some five checks: who is wrong in everything is stopped by the first one, who lets a tenth slip never
+    update mill.worker
+       set agreement = 0.7 * agreement + 0.3 * share,
+           streak = case when share >= least_share then streak + 1 else 0 end,
+           proven_at = case when share < least_share then null when streak >= 9 then coalesce(proven_at, now()) else proven_at end
+     where worker_id = p_worker_id and streak is not null and disabled_at is null
+    returning * into w;
+    if not found or share >= least_share then
+        return;
+    end if;
+    if w.agreement >= least_share then
+        perform mill.take_back(p_worker_id, p_task_id, 'a check of it failed');
+        return;
+    end if;
+    update mill.worker
+       set disabled_at = now(), stopped_because = format('others found only %s %% of its downloads alike', round(w.agreement * 100))
+     where worker_id = p_worker_id;
+    -- what came in before the last check that agreed was drawn stays; but who answers canaries wrong may have friends
+    perform mill.quarantine_worker(
+        w.name,
+        (select max(opened_at) from mill.recheck r
+          where r.worker_id = p_worker_id and r.state = 'agreed' and r.repeat_task_id is not null and not p_by_canaries
+            and (select stopped_because is null from mill.worker c
+                  where c.worker_id = mill.repeated_by(coalesce(r.second_task_id, r.repeat_task_id)))),
+        'its worker was stopped: others did not find the same');
+    perform mill.check_again(p_worker_id);
+end
+$$;
+comment on function mill.count_check is
+    'Counts a check''s share of agreement for or against a worker: a failed one takes the task''s downloads back; a bad average stops the worker '
+    'and takes back all since its last check that agreed, and all there is where canaries told it.';
+
+create function mill.check_again(p_stopped_id integer) returns void
+language plpgsql
+as $$
+declare
+    r record;
+begin
+    for r in
+        select x.worker_id, x.task_id, t as repeat
+          from mill.submission s
+          join mill.recheck x on s.task_id = coalesce(x.second_task_id, x.repeat_task_id)
+          join mill.task t on t.task_id = s.task_id
+          join mill.worker w on w.worker_id = x.worker_id
+         where s.worker_id = p_stopped_id and t.is_check and x.state = 'agreed' and w.disabled_at is null
+         order by x.recheck_id desc limit 20
+    loop
+        insert into mill.recheck (worker_id, task_id, repeat_task_id)
+        values (r.worker_id, r.task_id, mill.queue_check(r.repeat, (r.repeat).positions, array[r.worker_id, p_stopped_id]));
+    end loop;
+end
+$$;
+comment on function mill.check_again is 'Has others check what a worker that was stopped had found right: liars have friends.';
+
+create function mill.take_back(p_worker_id integer, p_task_id bigint, why text) returns void
+language plpgsql
+as $$
+declare
+    s mill.submission;
+begin
+    perform from mill.task where task_id = p_task_id for update;
+    for s in select * from mill.submission where task_id = p_task_id and worker_id = p_worker_id and state = 'received' for update loop
+        perform mill.reject(s, why);
+    end loop;
+    perform mill.withdraw_downloads(array(
+        select submission_id from mill.submission where task_id = p_task_id and worker_id = p_worker_id and state = 'accepted'), why);
+end
+$$;
+comment on function mill.take_back is 'Rejects and withdraws what one worker gave for one download task; its URLs are queued again.';
