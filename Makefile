@@ -3,6 +3,7 @@
 # make chaos   faults on a line at work, then its books: FAULTS=1000 of them, about 6 minutes; SEED=1 URLS=20000
 # make asks-env   the second HTTP backend in .venv-asks, since asks pins what others may not have
 # make pooler-test   what workers do, through a real PgBouncer (apt-get install pgbouncer)
+# make tls-test   TLS and client certificates, as docs/security.md wants them (apt-get install postgresql openssl)
 # Each makes the environment that it needs, and says what it is doing.
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
 
-.PHONY: help demo test chaos asks-env pooler-test check format clean
+.PHONY: help demo test chaos asks-env pooler-test tls-test check format clean
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -55,6 +56,9 @@ $(BIN)/python:
 
 pooler-test: .venv/.for-test
 	@$(BIN)/pytest tests/pooler
+
+tls-test: .venv/.for-test
+	@$(BIN)/pytest tests/tls
 
 # asks 3.0.0 requires anyio 3, with which it fails on today's trio: so it comes without what it
 # requires, and pip says once that anyio 4 is not what it asked for. tests/conftest.py is left out

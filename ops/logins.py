@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
 
 from pairmill.ops.connection import home
 from pairmill.ops.problem import Problem
@@ -90,6 +91,20 @@ def add_researcher(connection: psycopg.Connection, name: str) -> str:
     except psycopg.errors.UniqueViolation:
         raise Problem(f"there is a researcher {name!r} already: choose another name") from None
     return _url(connection, login, password)
+
+
+def disable_researcher(connection: psycopg.Connection, name: str) -> bool:
+    """End a researcher's login, then its sessions; False where there is no such researcher."""
+    row = connection.execute(
+        "select login from mill.researcher where name = %s", (name,)
+    ).fetchone()
+    if not row:
+        return False
+    connection.execute(SQL("alter role {} nologin").format(Identifier(row[0])))
+    connection.execute(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = %s", row
+    )
+    return True
 
 
 def local_worker(connection: psycopg.Connection, kind: str) -> str:

@@ -40,7 +40,8 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-HBA = "host all all 127.0.0.1/32 scram-sha-256\n"
+# `all` does not mean replication, which pg_basebackup needs
+HBA = "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n"
 
 
 class Embedded:

@@ -288,6 +288,12 @@ class Queue:
         much there was of it."""
         return int(self._one(f"select api.{chore}_v1()", ())[0] or 0)
 
+    def watchdog(self) -> int | None:
+        """End sessions of workers that keep a transaction open. Returns how many; None without
+        the right, which `pairmill db secure` gives."""
+        row = self._one("select api.watchdog_v1()", ())
+        return None if row[0] is None else int(row[0])
+
     # ---- the connection ----------------------------------------------------------------------
 
     def _one(self, call: str, arguments: Sequence[Any]) -> tuple[Any, ...]:

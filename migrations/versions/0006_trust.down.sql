@@ -671,6 +671,7 @@ drop function mill.hide_canaries(mill.task, bigint);
 drop function mill.set_network(text, text);
 drop function mill.retry_doubted(bigint, bigint);
 drop function mill.withdraw_downloads(bigint[], text);
+drop function api.watchdog_v1(integer, integer);
 drop function mill.are_open(mill.task, integer[]);
 drop function mill.is_covered(mill.task);
 drop function mill.pick_check(integer);

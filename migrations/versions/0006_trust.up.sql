@@ -668,6 +668,30 @@ comment on function mill.withdraw is
     'Withdraws an accepted submission: nothing it gave counts any more, and its task is done again '
     '(a download as a new attempt at its positions).';
 
+-- 15 s: a worker's call is one statement. 10 minutes: a submission over a slow line counts from its first byte.
+create function api.watchdog_v1(p_idle_seconds integer default 15, p_busy_seconds integer default 600) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+begin
+    if not (pg_has_role(current_user, 'pg_signal_backend', 'usage') and pg_has_role(current_user, 'pg_read_all_stats', 'usage')) then
+        return null;  -- secure.sql grants both
+    end if;
+    return (
+        select count(*) filter (where pg_terminate_backend(a.pid))
+          from pg_stat_activity a
+          join mill.worker x on x.login = a.usename and x.kind <> 'steward'
+         where a.datname = current_database()
+           and (a.state like 'idle in transaction%' and a.state_change < clock_timestamp() - make_interval(secs => p_idle_seconds)
+                or a.xact_start < clock_timestamp() - make_interval(secs => p_busy_seconds)));
+end
+$$;
+comment on function api.watchdog_v1 is
+    'Ends sessions of workers that are idle in a transaction, or at work in one, for too long: they keep locks, and what a vacuum would clear. '
+    'Returns how many; null where `pairmill db secure` has not given it the right.';
+
 create function mill.withdraw_downloads(p_submissions bigint[], why text) returns integer
 language plpgsql
 as $$
@@ -1094,10 +1118,11 @@ begin
         if w.streak is null then
             insert into mill.canary (url, sha256, dhash, by_admin)
             select p.url, d.sha256, d.dhash, false
-              from mill.download d join mill.pair p using (batch_id, n)
-             where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = any (w.submissions) and d.outcome = 0
-               and (select count(*) from mill.canary where not by_admin) < 1000
-             order by random() limit 5
+              from (select * from mill.download x
+                     where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id = any (w.submissions) and x.outcome = 0
+                       and (select count(*) from mill.canary where not by_admin) < 1000
+                     order by random() limit 5) d
+              join mill.pair p using (batch_id, n)
             on conflict do nothing;
         elsif (w.streak < 10 or random() < 1.0 / w.streak)
               -- with so many undecided another one tells nothing new, and somebody has to do them
@@ -1355,6 +1380,7 @@ declare
     prefix constant text := left(current_database(), 40) || '_';
 begin
     execute format('grant execute on function api.judge_checks_v1 to %I', prefix || 'steward');
+    execute format('grant execute on function api.watchdog_v1 to %I', prefix || 'steward');
     execute format('grant execute on function api.sweep_canaries_v1 to %I', prefix || 'steward');
     execute format('grant select on report.recheck, report.dead_link to %I', prefix || 'researcher');
 end

@@ -21,6 +21,15 @@ HOST = typer.Option(
 SHOWN = ("name", "kind", "live_leases", "rows_accepted", "streak", "agreement", "started_at",
          "disabled_at")  # fmt: skip
 
+# a login that is not there (a restored dump has none) cannot be used either
+RESEARCHERS = """
+select r.name, r.login, r.added_at,
+       (select count(*) from pg_stat_activity a where a.usename = r.login) as sessions,
+       not coalesce(l.rolcanlogin, false) as disabled
+  from mill.researcher r left join pg_roles l on l.rolname = r.login
+ order by r.name
+"""
+
 
 @worker.command("add")
 def worker_add(
@@ -127,7 +136,7 @@ def worker_prove(
     name: str,
     withdraw: bool = typer.Option(False, "--not", help="From now on, check it like any other."),
 ) -> None:
-    """Vouch for a download worker: nobody checks it, and others rely on what it reads in robots.txt.
+    """Vouch for a download worker: nobody checks it; what it reads in robots.txt is relied on.
 
     Any other is checked, and proven once ten checks in a row agreed. See docs/trust.md.
     """
@@ -181,3 +190,25 @@ def researcher_add(name: str = typer.Argument(help="What people will call them."
     """Make a login that reads the views of schema report, and print its DSN once."""
     with admin() as connection:
         print(logins.add_researcher(connection, name))
+
+
+@researcher.command("list")
+def researcher_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
+    """Researchers, and how many sessions each has open."""
+    with admin() as connection:
+        found = rows(connection, RESEARCHERS)
+    print_rows(
+        found,
+        ("name", "login", "added_at", "sessions", "disabled"),
+        as_json=as_json,
+        empty="no researchers: add one with `pairmill researcher add NAME`",
+    )
+
+
+@researcher.command("disable")
+def researcher_disable(name: str) -> None:
+    """End a researcher's login and its sessions."""
+    with admin() as connection:
+        if not logins.disable_researcher(connection, name):
+            raise Problem(f"there is no researcher {name!r}: see `pairmill researcher list`")
+    print(f"{name} is disabled")

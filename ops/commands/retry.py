@@ -25,7 +25,8 @@ def retry(
 
     No sooner than mill.setting.url_retry_seconds after their batch (6 hours, doubling), and no
     URL more often than url_attempts times. --doubted: at once, but not by who found them dead nor
-    from their network (`pairmill worker network`). `pairmill retry --outcome list` shows the outcomes.
+    from their network (`pairmill worker network`). `pairmill retry --outcome list` shows the
+    outcomes.
     """
     with admin() as connection:
         known = rows(connection, "select name, retry from report.outcome order by code")

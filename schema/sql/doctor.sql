@@ -9,6 +9,9 @@ union all
 select 'run code blocks (DO)'
  where has_language_privilege('public', 'plpgsql', 'usage')
 union all
+select 'keep a transaction open'
+ where not pg_has_role(left(current_database(), 40) || '_owner', 'pg_signal_backend', 'usage')
+union all
 select 'call ' || p.proname
   from pg_catalog.pg_proc p
  where p.pronamespace = 'pg_catalog'::regnamespace

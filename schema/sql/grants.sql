@@ -33,6 +33,7 @@ begin
         ('api.staged_keys_v1', '{steward}'),
         ('api.close_batches_v1', '{steward}'),
         ('api.judge_checks_v1', '{steward}'),
+        ('api.watchdog_v1', '{steward}'),
         ('api.sweep_canaries_v1', '{steward}'),
         ('api.expire_leases_v1', '{steward}'),
         ('api.sweep_inbox_v1', '{steward}'),

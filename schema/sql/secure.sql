@@ -11,6 +11,8 @@ begin
     foreach role in array array['extract', 'download', 'score', 'steward', 'researcher'] loop
         execute format('grant connect on database %I to %I', current_database(), prefix || role);
     end loop;
+    -- the watchdog's: it sees how long sessions are at it, and ends them (never a superuser's)
+    execute format('grant pg_signal_backend, pg_read_all_stats to %I', prefix || 'owner');
     -- DO blocks and temporary functions; functions that exist go on working
     revoke usage on language plpgsql from public;
     execute format('grant usage on language plpgsql to %I', prefix || 'owner');

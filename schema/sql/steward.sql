@@ -125,3 +125,27 @@ begin
 end
 $$;
 comment on function api.ensure_partitions_v1 is 'Makes the partitions that the next batches will need.';
+
+-- 15 s: a worker's call is one statement. 10 minutes: a submission over a slow line counts from its first byte.
+create function api.watchdog_v1(p_idle_seconds integer default 15, p_busy_seconds integer default 600) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+begin
+    if not (pg_has_role(current_user, 'pg_signal_backend', 'usage') and pg_has_role(current_user, 'pg_read_all_stats', 'usage')) then
+        return null;  -- secure.sql grants both
+    end if;
+    return (
+        select count(*) filter (where pg_terminate_backend(a.pid))
+          from pg_stat_activity a
+          join mill.worker x on x.login = a.usename and x.kind <> 'steward'
+         where a.datname = current_database()
+           and (a.state like 'idle in transaction%' and a.state_change < clock_timestamp() - make_interval(secs => p_idle_seconds)
+                or a.xact_start < clock_timestamp() - make_interval(secs => p_busy_seconds)));
+end
+$$;
+comment on function api.watchdog_v1 is
+    'Ends sessions of workers that are idle in a transaction, or at work in one, for too long: they keep locks, and what a vacuum would clear. '
+    'Returns how many; null where `pairmill db secure` has not given it the right.';

@@ -126,10 +126,11 @@ begin
         if w.streak is null then
             insert into mill.canary (url, sha256, dhash, by_admin)
             select p.url, d.sha256, d.dhash, false
-              from mill.download d join mill.pair p using (batch_id, n)
-             where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = any (w.submissions) and d.outcome = 0
-               and (select count(*) from mill.canary where not by_admin) < 1000
-             order by random() limit 5
+              from (select * from mill.download x
+                     where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id = any (w.submissions) and x.outcome = 0
+                       and (select count(*) from mill.canary where not by_admin) < 1000
+                     order by random() limit 5) d
+              join mill.pair p using (batch_id, n)
             on conflict do nothing;
         elsif (w.streak < 10 or random() < 1.0 / w.streak)
               -- with so many undecided another one tells nothing new, and somebody has to do them

@@ -88,6 +88,29 @@ def test_researcher_reads_with_the_dsn_that_is_printed(line: Line) -> None:
     assert "there is a researcher 'Ada' already" in refusal(line, "researcher", "add", "Ada")
 
 
+def test_researchers_are_listed_and_disabled(line: Line) -> None:
+    assert "no researchers" in line.pairmill("researcher", "list")
+    dsn = line.pairmill("researcher", "add", "Ada").strip()
+    others = line.pairmill("researcher", "add", "Bob").strip()
+
+    def listed() -> list[tuple[str, int, bool]]:
+        found = json.loads(line.pairmill("researcher", "list", "--json"))
+        return [(each["name"], each["sessions"], each["disabled"]) for each in found]
+
+    with psycopg.connect(dsn) as session, psycopg.connect(others) as bob:
+        session.execute("select * from report.queue")  # and its transaction stays open
+        assert listed() == [("Ada", 1, False), ("Bob", 1, False)]
+        assert line.pairmill("researcher", "disable", "Ada") == "Ada is disabled\n"
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("select 1")
+        assert bob.execute("select 1").fetchone() == (1,)
+    with pytest.raises(psycopg.OperationalError, match="not permitted to log in"):
+        psycopg.connect(dsn)
+    assert [(name, disabled) for name, _, disabled in listed()] == [("Ada", True), ("Bob", False)]
+    assert "there is no researcher 'Eve'" in refusal(line, "researcher", "disable", "Eve")
+    assert line.pairmill("researcher", "disable", "Ada")  # a second time is no error
+
+
 def test_sources(line: Line, tmp_path: Path) -> None:
     file = tmp_path / "a.wat.gz"
     file.write_bytes(b"")

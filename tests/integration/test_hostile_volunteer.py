@@ -9,20 +9,27 @@ Nothing sleeps: who is blocked has a lock_timeout, what would run for long a sta
 
 import math
 import re
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, LiteralString, cast
 
 import psycopg
 import pytest
 from database import Database, new_database, outcomes
+from line import wait_until
 from psycopg.conninfo import make_conninfo
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.schema.scripts import sql
 from pairmill.workers.errors import Malformed
+from pairmill.workers.metrics import Metrics
+from pairmill.workers.progress import Progress
 from pairmill.workers.queue import OptOuts, Outcomes, Queue
+from pairmill.workers.steward.watchdog import Watchdog
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 REFUSED, BOUNDED, OPEN = "refused", "bounded", "**not defended**"
@@ -92,6 +99,18 @@ class Stage:
         """eve with a lease on a batch of eight."""
         self.batches()
         return OnSession(self.eve), self.claim(self.eve, self.eve_instance)
+
+    def steward_value(self, query: str) -> Any:
+        return value(self.session(self.db.login("steward", f"watch-{uuid.uuid4().hex[:6]}")), query)
+
+    def watchdog(self) -> None:
+        """As the steward's, without its 15 seconds of patience; eve's session is gone then."""
+        assert self.steward_value("select api.watchdog_v1(0, 600)") >= 1
+        pid = self.eve.info.backend_pid
+        wait_until(
+            lambda: self.db.value("select count(*) = 0 from pg_stat_activity where pid = %s", pid),
+            "the end of eve's session",
+        )
 
     def close(self) -> None:
         for session in self._sessions:
@@ -1089,7 +1108,11 @@ def _(s: Stage) -> None:
     assert value(steward, "select api.expire_leases_v1()") == 1
 
 
-@case("an open transaction after urls_v1: a migration waits", OPEN)
+@case(
+    "an open transaction after urls_v1: a migration waits",
+    BOUNDED,
+    "the watchdog ends it within 20 seconds",
+)
 def _(s: Stage) -> None:
     queue, lease = s.lease()
     s.eve.execute("begin")
@@ -1099,6 +1122,10 @@ def _(s: Stage) -> None:
         admin.execute("begin")
         assert state_of(admin, f"lock table mill.{table} in access exclusive mode") == BLOCKED
         admin.execute("rollback")
+    s.watchdog()
+    admin.execute("begin")
+    assert state_of(admin, "lock table mill.task in access exclusive mode") == "00000"
+    admin.execute("rollback")
 
 
 @case(
@@ -1123,7 +1150,11 @@ def _(s: Stage) -> None:
     assert len(s.db.accept_all()) == 1
 
 
-@case("an open transaction over a task: its lease does not end", OPEN)
+@case(
+    "an open transaction over a task: its lease does not end",
+    BOUNDED,
+    "the watchdog ends it within 20 seconds",
+)
 def _(s: Stage) -> None:
     queue, lease = s.lease()
     s.eve.execute("begin")
@@ -1135,11 +1166,15 @@ def _(s: Stage) -> None:
     )
     steward = s.db.queue("steward")[0]
     assert steward.steward("expire_leases") == 0
-    s.eve.execute("rollback")
+    s.watchdog()
     assert steward.steward("expire_leases") == 1
 
 
-@case("an open transaction: no row that died since can be vacuumed away", OPEN)
+@case(
+    "an open transaction: no row that died since can be vacuumed away",
+    BOUNDED,
+    "the watchdog ends it within 20 seconds",
+)
 def _(s: Stage) -> None:
     s.eve.execute("set idle_in_transaction_session_timeout = 0")
     s.eve.execute("begin isolation level repeatable read")
@@ -1149,6 +1184,8 @@ def _(s: Stage) -> None:
     before = s.db.value(horizon, s.eve.info.backend_pid)
     s.admin.execute("update mill.setting set retry_seconds = 30")
     assert s.db.value(horizon, s.eve.info.backend_pid) > before
+    s.watchdog()
+    assert s.db.value(horizon, s.eve.info.backend_pid) is None
 
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.attempt])
@@ -1161,20 +1198,58 @@ def test_attempt(stage: Stage, name: str) -> None:
 # ---- what docs/security.md says -----------------------------------------------------------------
 
 
-def test_the_watchdog_of_the_page_ends_open_transactions(stage: Stage) -> None:
-    watchdog = page_statements("interval '15 seconds'")
-    stage.eve.execute("set idle_in_transaction_session_timeout = 0")
-    stage.eve.execute("begin")
-    stage.eve.execute("select 1")
-    query = (
-        watchdog.replace("15 seconds", "0 seconds")
-        .replace("(pid)", "(pid, 5000)")
-        .replace("%", "%%")
-    )
-    assert stage.db.rows(query) == [(True,)]
-    with pytest.raises(psycopg.OperationalError):
-        stage.eve.execute("select 1")
+def test_the_watchdog_ends_what_is_at_work_for_too_long(stage: Stage) -> None:
+    stage.eve.execute("set statement_timeout = 0")
+    with ThreadPoolExecutor() as pool:
+        endless = pool.submit(
+            stage.eve.execute, "select count(*) from generate_series(1, 1e12::bigint)"
+        )
+        wait_until(
+            lambda: stage.db.value(
+                "select state = 'active' from pg_stat_activity where pid = %s",
+                stage.eve.info.backend_pid,
+            ),
+            "the query",
+        )
+        assert stage.steward_value("select api.watchdog_v1(600, 600)") == 0
+        assert stage.steward_value("select api.watchdog_v1(600, 0)") == 1
+        with pytest.raises(psycopg.OperationalError):
+            endless.result()
     assert value(stage.bob, "select 1") == 1
+
+
+def test_the_stewards_thread_ends_it_by_itself(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no patience instead of the 15 seconds, else the real thing."""
+    impatient = "select api.watchdog_v1(0, 600)"
+    monkeypatch.setattr(Queue, "watchdog", lambda self: self._one(impatient, ())[0])
+    said: list[str] = []
+    line = SimpleNamespace(say=said.append, metrics=Metrics("steward"))
+    dsn = stage.db.login("steward", "watchful")
+    watchdog = Watchdog(dsn, cast(Progress, line), every=0.1)
+    try:
+        stage.eve.execute("begin")
+        stage.eve.execute("select 1")
+        watchdog.start()
+        wait_until(lambda: bool(said), "the watchdog")
+        assert said[0] == "ended 1 sessions of workers with a transaction left open"
+        with pytest.raises(psycopg.OperationalError):
+            stage.eve.execute("select 1")
+    finally:
+        watchdog.stop()
+        watchdog.join(30)
+
+
+def test_a_watchdog_without_the_right_says_so_once(db: Database) -> None:
+    said: list[str] = []
+    line = SimpleNamespace(say=said.append, metrics=Metrics("steward"))
+    watchdog = Watchdog(db.login("steward"), cast(Progress, line), every=0.02)
+    watchdog.start()
+    wait_until(lambda: bool(said), "the watchdog")
+    watchdog.stop()
+    watchdog.join(30)
+    assert ["pairmill db secure" in words for words in said] == [True]
 
 
 def test_the_page_shows_these_cases() -> None:

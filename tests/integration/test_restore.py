@@ -1,5 +1,7 @@
 """A real backup, restored after work went on: the line continues, and no old lease counts."""
 
+import os
+import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,9 +9,16 @@ from pathlib import Path
 import psycopg
 import pytest
 from database import Database, outcomes
+from line import Line
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
+from pairmill.ops import migrate
+from pairmill.schema.create import create
+from pairmill.schema.embedded import Embedded
 from pairmill.schema.outcomes import Outcome
+from pairmill.schema.programs import Programs
 from pairmill.workers.errors import LeaseLost
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(20)]
@@ -67,3 +76,88 @@ def test_dump_restore_and_go_on(db: Database, server: str, tmp_path: Path) -> No
     assert db.rows("select n, outcome from mill.download order by n") == [
         (n, 0 if n < 5 else int(Outcome.TIMEOUT)) for n in range(20)
     ]
+
+
+def test_base_backup_restore_and_go_on(tmp_path: Path) -> None:
+    """pg_basebackup of a server at work, put back in the place of the one that was lost."""
+    home = tmp_path / "home"
+    server = Embedded(home)
+    server.start()
+    try:
+        make_schema(server.url())
+        db = Database(server.url())
+        db.add_model()
+        db.extract(URLS)
+        db.close_batches()
+        db.extract([url + "?again" for url in URLS], "b.wat.gz")
+        db.close_batches()
+        claim = db.claim("download", "ada")
+        assert claim
+        ada, _ = db.queue("download", "ada")
+        eve, _ = db.queue("download", "eve")
+        ada.submit_download(claim.lease_id, 0, outcomes(range(5)))
+        db.accept_all()
+
+        backup = base_backup(server, home)
+        # what the backup does not know of: a part, and another worker's lease
+        ada.submit_download(claim.lease_id, 1, outcomes(range(5, 9)))
+        db.accept_all()
+        late = db.claim("download", "eve")
+        assert late
+        eve.submit_download(late.lease_id, 0, outcomes(range(3)))
+        db.admin.close()
+
+        server.stop()
+        shutil.rmtree(home / "postgres")
+        backup.rename(home / "postgres")
+        server.start()
+        db.admin = psycopg.connect(server.url(), autocommit=True)
+        assert db.rows("select count(*) from mill.download") == [(5,)]
+        said = Line(server.url(), home).pairmill("db", "restored")
+        assert said == "epoch 2; 1 leased tasks returned to the queue\n"
+
+        # both workers still believe in their leases, and are told
+        for queue, lease in ((ada, claim.lease_id), (eve, late.lease_id)):
+            with pytest.raises(LeaseLost):
+                queue.submit_download(lease, 2, outcomes(range(9, 20)))
+        found = []
+        while again := db.claim("download", "ada"):
+            assert again.lease_id > late.lease_id
+            left = [n for n, _ in ada.urls(again.lease_id)]
+            ada.submit_download(again.lease_id, 0, outcomes(left, Outcome.TIMEOUT))
+            ada.complete(again.lease_id)
+            db.accept_all()
+            found.append(left)
+        assert found == [list(range(5, 20)), list(range(20))]
+        assert db.rows("select batch_id - min(batch_id) over (), n, outcome from mill.download order by 1, 2") == [
+            (batch, n, 0 if (batch, n) < (0, 5) else int(Outcome.TIMEOUT)) for batch in range(2) for n in range(20)
+        ]  # fmt: skip
+        # the five are the backup's, the other 35 were counted once each
+        assert db.rows("select name, urls from report.leaderboard") == [("ada", 40)]
+        db.close()
+    finally:
+        server.stop()
+
+
+def make_schema(dsn: str) -> None:
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
+    )
+    with engine.begin() as connection:
+        create(connection)
+    with psycopg.connect(dsn) as admin:
+        # as the migrations would have said
+        admin.execute("create table mill.migration (version_num varchar(32) not null)")
+        admin.execute("insert into mill.migration values (%s)", (migrate.revisions()[-1],))
+
+
+def base_backup(server: Embedded, home: Path) -> Path:
+    """As docs/admin.md says: the folder that it makes is a server's data directory."""
+    made = home / "backup"
+    made.mkdir(mode=0o700)
+    programs = Programs(home)
+    if programs.user:  # root's server is another user's
+        os.chown(made, programs.user.pw_uid, programs.user.pw_gid)
+    command = ("pg_basebackup", "--pgdata", str(made), "--checkpoint", "fast", "--dbname")
+    subprocess.run(programs.command(*command, server.url()), check=True)
+    return made

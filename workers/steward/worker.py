@@ -12,6 +12,7 @@ from pairmill.workers.daemon import connected
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.queue import Accepted, Queue
+from pairmill.workers.steward.watchdog import Watchdog
 
 if TYPE_CHECKING:  # it needs rbloom
     from pairmill.workers.steward.url_filter import UrlFilter
@@ -19,7 +20,10 @@ if TYPE_CHECKING:  # it needs rbloom
 ROUND_SECONDS = 1.0
 COUNT_EVERY = 15  # rounds; it reads every task
 CHORES = ("ensure_partitions", "expire_leases", "close_batches", "judge_checks", "empty_slots")
-SWEEPS, SWEEP_EVERY = ("sweep_inbox", "sweep_host_files", "sweep_canaries"), 60  # rounds; nothing of it is urgent
+SWEEPS, SWEEP_EVERY = (
+    ("sweep_inbox", "sweep_host_files", "sweep_canaries"),
+    60,
+)  # rounds; nothing of it is urgent
 
 
 async def serve(
@@ -32,9 +36,12 @@ async def serve(
     """Work until stopped, or with ``drain`` until the whole line is empty."""
     async with connected(dsn, "steward") as (queue, hello):
         with Progress(f"steward {hello.name}", metrics or Metrics("steward")) as line:
+            watchdog = Watchdog(dsn, line)
+            watchdog.start()
             try:
                 await _rounds(queue, line, drain, url_filter)
             finally:
+                watchdog.stop()
                 if url_filter:
                     url_filter.save()
 

@@ -1,0 +1,42 @@
+"""Ends what workers' logins leave open, whatever the steward itself is waiting for."""
+
+import threading
+
+from pairmill.workers.errors import WorkerError
+from pairmill.workers.progress import Progress
+from pairmill.workers.queue import Queue
+
+EVERY_SECONDS = 5.0
+
+
+class Watchdog(threading.Thread):
+    """A thread on a connection of its own: the session that it must end may hold the very lock
+    that the steward's other calls wait for."""
+
+    def __init__(self, dsn: str, line: Progress, every: float = EVERY_SECONDS) -> None:
+        super().__init__(daemon=True, name="watchdog")
+        self._queue = Queue(dsn, patience=every)
+        self._line = line
+        self._every = every
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        told = False
+        while not self._ended.wait(self._every):
+            try:
+                ended = self._queue.watchdog()
+            except WorkerError:
+                continue  # the steward's own calls say what it is
+            if ended is None and not told:
+                self._line.say(
+                    "workers' open transactions are not ended here: have a superuser run"
+                    " `pairmill db secure` once"
+                )
+                told = True
+            elif ended:
+                self._line.say(f"ended {ended} sessions of workers with a transaction left open")
+                self._line.metrics.rows("session_ended", ended)
+        self._queue.close()
+
+    def stop(self) -> None:
+        self._ended.set()
