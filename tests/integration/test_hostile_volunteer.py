@@ -7,6 +7,7 @@ docs/security.md shows the same table; the last test compares them.
 Nothing sleeps: who is blocked has a lock_timeout, what would run for long a statement_timeout.
 """
 
+import hashlib
 import math
 import re
 import uuid
@@ -1007,7 +1008,32 @@ def _(s: Stage) -> None:
     assert s.db.value("select count(*) from mill.instance") > 10_000
 
 
-@case("false outcomes, false thumbnails", OPEN)
+@case("false outcomes", BOUNDED, "samples are repeated by others, and who is wrong is stopped")
+def _(s: Stage) -> None:
+    s.admin.execute("update mill.worker set streak = 0 where name = 'eve-volunteer'")
+    queue, lease = s.lease()
+    lies = [hashlib.sha256(bytes([n])).digest() for n in range(8)]
+    queue.submit_download(
+        lease,
+        0,
+        replace(
+            outcomes(range(8)),
+            sha256=lies,
+            dhash=[int.from_bytes(lie[:8], signed=True) for lie in lies],
+        ),
+    )
+    queue.complete(lease)
+    assert len(s.db.accept_all()) == 1
+    bob, check = OnSession(s.bob), s.claim(s.bob, s.bob_instance)
+    bob.submit_download(check, 0, outcomes([n for n, _ in bob.urls(check)]))
+    bob.complete(check)
+    assert len(s.db.accept_all()) == 1
+    s.db.queue("steward")[0].steward("judge_checks")
+    assert state_of(s.eve, f"select * from api.claim_v1({s.eve_instance})") == "PM002"
+    assert s.db.value("select count(*) from mill.current_download") == 0
+
+
+@case("a false thumbnail with a true hash", OPEN)
 def _(s: Stage) -> None:
     queue, lease = s.lease()
     queue.submit_download(lease, 0, outcomes(range(8), Outcome.SUCCESS, b"no image at all"))
