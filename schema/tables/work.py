@@ -347,7 +347,11 @@ canary = mill(
         nullable=True,
     ),
     col("dhash", BigInteger, "As download.dhash, where it is known", nullable=True),
-    col("by_admin", Boolean, "An admin gave it; else it was drawn from what a proven worker downloaded"),
+    col(
+        "by_admin",
+        Boolean,
+        "An admin gave it; else it was drawn from what a proven worker downloaded",
+    ),
     col("answers", Integer, "How often it was answered", server_default="0"),
     col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
 )
