@@ -3,6 +3,7 @@
 import os
 import sys
 from datetime import datetime
+from importlib.resources import files
 
 import psycopg
 import typer
@@ -20,15 +21,6 @@ HOST = typer.Option(
 )
 SHOWN = ("name", "kind", "live_leases", "rows_accepted", "streak", "agreement", "started_at",
          "disabled_at")  # fmt: skip
-
-# a login that is not there (a restored dump has none) cannot be used either
-RESEARCHERS = """
-select r.name, r.login, r.added_at,
-       (select count(*) from pg_stat_activity a where a.usename = r.login) as sessions,
-       not coalesce(l.rolcanlogin, false) as disabled
-  from mill.researcher r left join pg_roles l on l.rolname = r.login
- order by r.name
-"""
 
 
 @worker.command("add")
@@ -196,7 +188,8 @@ def researcher_add(name: str = typer.Argument(help="What people will call them."
 def researcher_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
     """Researchers, and how many sessions each has open."""
     with admin() as connection:
-        found = rows(connection, RESEARCHERS)
+        query = files("pairmill.ops") / "sql" / "researchers.sql"
+        found = rows(connection, query.read_text("utf-8"))
     print_rows(
         found,
         ("name", "login", "added_at", "sessions", "disabled"),

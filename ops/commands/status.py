@@ -1,18 +1,15 @@
 """pairmill status: where every link is."""
 
-import time
 from typing import Any
 
 import typer
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 
-from pairmill.ops.connection import admin
+from pairmill.ops.connection import admin, server
 from pairmill.ops.output import print_json
 from pairmill.ops.status import gather
-
-WATCH_SECONDS = 2.0
+from pairmill.ops.watch import watch as watch_page
 
 
 def _line(table: Table, name: str, counts: dict[str, int]) -> None:
@@ -58,19 +55,18 @@ def _noted(state: dict[str, Any]) -> str:
 
 def status(
     as_json: bool = typer.Option(False, "--json", help="A JSON object."),
-    watch: bool = typer.Option(False, "--watch", help="Again every two seconds, until Ctrl-C."),
+    watch: bool = typer.Option(
+        False, "--watch", help="The queue, who works, sizes; again and again, until q or Ctrl-C."
+    ),
 ) -> None:
     """Where every link is, and what the queue holds."""
     console = Console(highlight=False)
+    if watch:
+        with server() as dsn:
+            watch_page(dsn, console)
+        return
     with admin() as connection:
         if as_json:
             print_json(gather(connection))
-        elif not watch:
-            console.print(page(gather(connection)))
         else:
-            with Live(
-                page(gather(connection)), console=console, screen=console.is_terminal
-            ) as live:
-                while True:
-                    time.sleep(WATCH_SECONDS)
-                    live.update(page(gather(connection)), refresh=True)
+            console.print(page(gather(connection)))
