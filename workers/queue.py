@@ -32,6 +32,8 @@ LOGIN_REFUSED = (
     "is not permitted to log in",
     "does not exist",
     "no pg_hba.conf entry",
+    "pg_hba.conf rejects connection",
+    "requires a valid client certificate",
     "permission denied for database",
 )
 # url_key is a uuid there: its 16 bytes are the same, and a UUID object costs 1 µs a row

@@ -199,6 +199,7 @@ def server() -> Iterator[Server]:
     certificate.cert_chain_pems[0].write_to_path(folder / "server.pem")
     shell(block("openssl req -x509"), folder)
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
         if "PAIRMILL_POSTGRES_BIN" not in os.environ:
             debians = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
             assert debians, "there is no PostgreSQL with TLS here: apt-get install postgresql"
@@ -230,7 +231,6 @@ def server() -> Iterator[Server]:
                 certify(folder, made.login(kind))
             yield made
             line.stop_all()
-    shutil.rmtree(folder)
 
 
 # ---- what is let in ------------------------------------------------------------------------------

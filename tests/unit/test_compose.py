@@ -23,6 +23,8 @@ COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 ONCE = {"migrate", "model"}
+# whom the images of others know
+USERS = {"postgres": "postgres", "prometheus": "nobody", "grafana": "grafana", "disk": "nobody"}
 CONTAINERFILES = sorted((ROOT / "ops/deploy").glob("*.Containerfile"))
 EXTRAS = {
     re.sub(r".*/src\[(.+?)\].*", r"\1", line)
@@ -43,6 +45,7 @@ def test_profiles() -> None:
         "volunteer": {"volunteer"},
         "gpu": {"score"},
         "model": {"model"},
+        "monitoring": {"prometheus", "grafana", "disk"},
     }
 
 
@@ -54,7 +57,7 @@ def test_service_needs_only_services_of_its_profile(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_image_has_a_version(name: str) -> None:
-    assert re.fullmatch(r"[a-z/-]+:\d+\.\d+[\w.-]*", SERVICES[name]["image"])
+    assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+[\w.-]*", SERVICES[name]["image"])
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -88,7 +91,7 @@ def test_service_is_confined(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not {"privileged", "cap_add", "network_mode", "pid"} & service.keys()
     # ours are the image's user, which is not root
-    assert service.get("user") == (None if name in OURS else "postgres")
+    assert service.get("user") == USERS.get(name)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -258,7 +261,7 @@ def test_wrapper_says_what_is_missing(tmp_path: Path) -> None:
     assert "PAIRMILL_WORKER_DSN is not set" in done.stderr
 
 
-@pytest.mark.parametrize("profile", ["core", "worker", "volunteer", "gpu", "model"])
+@pytest.mark.parametrize("profile", ["core", "worker", "volunteer", "gpu", "model", "monitoring"])
 def test_docker_reads_it(profile: str) -> None:
     docker = shutil.which("docker")
     if docker is None:
