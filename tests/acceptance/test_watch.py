@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ class Watch:
     def __init__(self, line: Line) -> None:
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
             os.execve(sys.executable, WATCH, line.environment | {"TERM": "xterm"})
         termios.tcsetwinsize(self._terminal, (24, 80))
         self.before = termios.tcgetattr(self._terminal)
@@ -55,8 +57,11 @@ class Watch:
         os.write(self._terminal, key)
 
     def ended(self) -> int:
-        """Read what it says at its end; its exit code."""
+        """Read what it says at its end; its exit code. One that goes on is killed."""
+        give_up = time.monotonic() + PATIENCE
         while select.select([self._terminal], [], [], PATIENCE)[0]:
+            if time.monotonic() > give_up:
+                os.kill(self.pid, signal.SIGKILL)
             try:
                 self.output += os.read(self._terminal, 65_536).decode()
             except OSError:  # nobody has the other end any more
