@@ -183,6 +183,7 @@ def empty_database(server: str) -> Iterator[str]:
             ).fetchall()
             admin.execute(f"drop database {name} with (force)")
             for role, _ in roles:
+                admin.execute(f'drop owned by "{role}"')  # its rights on the server's settings
                 admin.execute(f'drop role "{role}"')
 
 

@@ -343,12 +343,12 @@ class Queue:
             kind = ERRORS.get(error.sqlstate or "")
             if kind is not None:
                 raise kind(error.diag.message_primary or str(error)) from None
-            if any(sentence in str(error) for sentence in LOGIN_REFUSED):
-                raise Refused(f"the database refuses this login: {error}".strip()) from None
             if error.sqlstate in ("3F000", "42883"):  # no such schema, no such function
                 raise Refused(
                     "this database lacks what the worker calls; an admin runs: pairmill migrate"
                 ) from None
+            if any(sentence in str(error) for sentence in LOGIN_REFUSED):
+                raise Refused(f"the database refuses this login: {error}".strip()) from None
             raise
 
     def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:

@@ -75,7 +75,8 @@ def url() -> None:
 
 @app.command()
 def secure() -> None:
-    """Take from PUBLIC what no worker needs: temporary tables, large objects, advisory locks."""
+    """Take from PUBLIC what no worker needs: temporary tables, large objects, advisory locks. Bound
+    workers' temporary files, and let the steward end workers' sessions."""
     with admin() as connection:
         if not migration.secure(connection):
             raise Problem("this needs a superuser: DATABASE_URL names another kind of user")

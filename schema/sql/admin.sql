@@ -45,6 +45,9 @@ begin
                    p_login, p_password, left(current_database(), 40) || '_' || p_kind);
     execute format('alter role %I set statement_timeout = %L', p_login, '10min');
     execute format('alter role %I set idle_in_transaction_session_timeout = %L', p_login, '5min');
+    if p_kind <> 'steward' and has_parameter_privilege('temp_file_limit', 'set') then
+        execute format('alter role %I set temp_file_limit = %L', p_login, '1GB');
+    end if;
 end
 $$;
 comment on function mill.add_worker is 'Makes a worker and its login. The password is a SCRAM verifier, so that no log holds it.';

@@ -19,15 +19,34 @@ begin
     if p_protocol < s.min_protocol then
         perform mill.refuse('PM004', format('this worker speaks protocol %s and the database needs %s: upgrade pairmill', p_protocol, s.min_protocol));
     end if;
-    insert into mill.instance (worker_id, version, protocol)
-    values (w.worker_id, left(p_version, 100), p_protocol)
-    returning instance.instance_id into instance_id;
+    -- whoever says hello for ever has one row: the one that has claimed nothing yet is used again
+    update mill.instance i set version = left(p_version, 100), protocol = p_protocol, started_at = now()
+     where i.instance_id = (select u.instance_id from mill.instance u
+                             where u.worker_id = w.worker_id
+                               and not exists (select from mill.lease l where l.instance_id = u.instance_id)
+                             limit 1 for no key update skip locked)
+    returning i.instance_id into instance_id;
+    if not found then
+        insert into mill.instance (worker_id, version, protocol)
+        values (w.worker_id, left(p_version, 100), p_protocol)
+        returning instance.instance_id into instance_id;
+    end if;
     name := w.name;
     kind := w.kind;
     heartbeat_seconds := greatest(1, s.lease_seconds / 4);
 end
 $$;
-comment on function api.hello_v1 is 'First call of a worker process. Gives it its instance number.';
+comment on function api.hello_v1 is
+    'First call of a worker process. Gives it its instance number: a new one, or one of this worker''s under which nothing was claimed.';
+
+create function mill.unfinished(p_worker_id integer) returns bigint
+language sql stable
+as $$
+    select count(*)
+      from mill.lease l join mill.instance i using (instance_id)
+     where i.worker_id = p_worker_id and l.ended_as <> 'completed' and l.ended_at > now() - interval '1 hour'
+$$;
+comment on function mill.unfinished is 'Leases of a worker that were failed, lost or given back within the hour.';
 
 create function mill.take_slot() returns smallint
 language plpgsql
@@ -123,6 +142,10 @@ begin
     if (select count(*) from mill.lease l join mill.instance i using (instance_id)
          where i.worker_id = w.worker_id and l.ended_at is null) >= s.leases_per_worker then
         perform mill.refuse('PM003', format('this login holds %s live leases, the most that it may', s.leases_per_worker));
+    end if;
+    if mill.unfinished(w.worker_id) >= s.unfinished_per_hour then
+        perform mill.refuse('PM003', format('%s leases of this login were failed, lost or given back within an hour, the most that may be: '
+                                            'find out why, and start again later', s.unfinished_per_hour));
     end if;
     if w.kind = 'score' then
         select model_id into m from mill.model where digest = p_model_digest;

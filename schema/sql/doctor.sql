@@ -1,4 +1,4 @@
--- What PUBLIC may still do that secure.sql takes away: one row each.
+-- What any login may still do that secure.sql takes away, or lets the steward end: one row each.
 
 select 'make temporary tables' as what
  where has_database_privilege('public', current_database(), 'temporary')
@@ -11,6 +11,7 @@ select 'run code blocks (DO)'
 union all
 select 'keep a transaction open'
  where not pg_has_role(left(current_database(), 40) || '_owner', 'pg_signal_backend', 'usage')
+    or not pg_has_role(left(current_database(), 40) || '_owner', 'pg_read_all_stats', 'usage')
 union all
 select 'call ' || p.proname
   from pg_catalog.pg_proc p
@@ -18,3 +19,9 @@ select 'call ' || p.proname
    and p.proname in ('lo_create', 'pg_advisory_lock', 'pg_sleep')
    and pg_get_function_identity_arguments(p.oid) in ('oid', 'bigint', 'double precision')
    and has_function_privilege('public', p.oid, 'execute')
+union all
+select 'fill the disk with temporary files'
+ where exists (
+    select from mill.worker w join pg_catalog.pg_roles r on r.rolname = w.login
+     where w.kind <> 'steward' and w.disabled_at is null
+       and not exists (select from unnest(r.rolconfig) c where starts_with(c, 'temp_file_limit=')))

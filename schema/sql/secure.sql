@@ -27,6 +27,11 @@ begin
     loop
         execute format('revoke execute on function %s from public', f.signature);
     end loop;
+    -- as mill.add_worker does from now on, whoever the admin is; no login takes it off
+    execute format('grant set on parameter temp_file_limit to %I', prefix || 'owner');
+    for role in select w.login from mill.worker w join pg_catalog.pg_roles on rolname = w.login where w.kind <> 'steward' loop
+        execute format('alter role %I set temp_file_limit = %L', role, '1GB');
+    end loop;
 end
 $$;
 revoke all on schema public from public;

@@ -10,8 +10,8 @@ declare
     expired integer := 0;
 begin
     for t in
-        select x.task_id, l.lease_id
-          from mill.task x join mill.lease l using (task_id)
+        select x.task_id, l.lease_id, greatest(l.claimed_at, l.expires_at - make_interval(secs => lease_seconds)) as seen_at
+          from mill.task x join mill.lease l using (task_id) cross join mill.setting
          where l.ended_at is null and l.expires_at <= clock_timestamp()
          order by x.task_id
            for update of x, l skip locked  -- a heartbeat that does not commit holds l
@@ -19,7 +19,13 @@ begin
         -- looked at again under the lock: it may have been completed meanwhile
         if exists (select from mill.lease l where l.lease_id = t.lease_id and l.ended_at is null and l.expires_at <= clock_timestamp()) then
             perform mill.end_lease(t.lease_id, 'expired');
-            perform mill.put_back(t.task_id, format('lease %s was lost: no heartbeat in time', t.lease_id), true);
+            if t.seen_at < pg_postmaster_start_time() then  -- it may well be the server that was away, and not the worker
+                update mill.task
+                   set state = 'ready', changed_at = now(), reason = format('lease %s was lost while the server was away', t.lease_id)
+                 where task_id = t.task_id;
+            else
+                perform mill.put_back(t.task_id, format('lease %s was lost: no heartbeat in time', t.lease_id), true);
+            end if;
             update mill.task set ready_at = now() where task_id = t.task_id;  -- another may try at once
             expired := expired + 1;
         end if;
@@ -27,7 +33,9 @@ begin
     return expired;
 end
 $$;
-comment on function api.expire_leases_v1 is 'Returns the tasks of late leases to the queue; what was submitted under them stays.';
+comment on function api.expire_leases_v1 is
+    'Returns the tasks of late leases to the queue; what was submitted under them stays. Counts a try, unless the server started after the '
+    'holder''s last sign of life.';
 
 create function api.sweep_inbox_v1() returns bigint
 language plpgsql security definer
@@ -79,12 +87,36 @@ as $$
          where d.kind = 'download' and d.slot = p_slot
            and (exists (select from mill.submission r where r.task_id = d.task_id and r.state = 'received')
                 or 'ready' in (d.state, s.state) or 'leased' in (d.state, s.state) or 'submitted' in (d.state, s.state)
+                -- a download can be made again: not for it does everybody wait
                 or d.state = 'parked' and d.changed_at > now() - make_interval(secs => parked_hold_seconds)
+                   and exists (select from mill.thumbnail_slot where state <> 'full')
                 or s.state = 'parked' and s.changed_at > now() - make_interval(secs => parked_hold_seconds)))
 $$;
 comment on function mill.slot_is_done is
-    'Whether nobody needs a slot''s thumbnails any more: its downloads and their score tasks are done, or parked for long. '
-    'False while there is no model: they were fetched to be scored.';
+    'Whether nobody needs a slot''s thumbnails any more: its downloads and their score tasks are done, or parked for long, or '
+    'downloads are parked and the ring is full. False while there is no model: they were fetched to be scored.';
+
+-- Locks the slot, then its tasks. A claim and a submission lock their task first: but a claim never waits
+-- for a slot, and nobody waits here for a task that is not at rest.
+create function mill.give_back_places(p_slot smallint) returns void
+language plpgsql
+as $$
+declare
+    parked bigint[];
+    places integer;
+begin
+    perform from mill.thumbnail_slot where slot = p_slot for update;
+    parked := array(select task_id from mill.task where slot = p_slot and state = 'parked' order by task_id for update skip locked);
+    -- a second statement, which sees what was submitted until the tasks were locked
+    update mill.task t set slot = null
+     where t.task_id = any (parked) and not exists (select from mill.submission s where s.task_id = t.task_id);
+    get diagnostics places = row_count;
+    if places > 0 then
+        update mill.thumbnail_slot set batches = batches - places, state = 'filling' where slot = p_slot;
+    end if;
+end
+$$;
+comment on function mill.give_back_places is 'Parked tasks under which nothing was submitted keep no place in a slot. Locks the slot.';
 
 create function api.empty_slots_v1() returns integer
 language plpgsql security definer
@@ -98,7 +130,9 @@ declare
 begin
     for candidate in select slot from mill.thumbnail_slot where state <> 'empty' order by slot loop
         begin
-            perform from mill.thumbnail_slot where slot = candidate for update;  -- no claim adds a batch
+            perform mill.give_back_places(candidate);  -- and locks it: no claim adds a batch
+            continue when not mill.slot_is_done(candidate);
+            perform from mill.task where slot = candidate order by task_id for update;  -- none is queued again meanwhile
             continue when not mill.slot_is_done(candidate);
             execute format('truncate mill.thumbnail_s%s', candidate);
             update mill.task set slot = null where slot = candidate;
@@ -127,12 +161,14 @@ $$;
 comment on function api.ensure_partitions_v1 is 'Makes the partitions that the next batches will need.';
 
 -- 15 s: a worker's call is one statement. 10 minutes: a submission over a slow line counts from its first byte.
+-- It reads the catalogs and no table of ours, mill.worker neither: behind the session that it must end a migration
+-- may wait for a table, and behind the migration whoever reads it.
 create function api.watchdog_v1(p_idle_seconds integer default 15, p_busy_seconds integer default 600) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    w mill.worker := mill.me('steward');
+    prefix constant text := left(current_database(), 40) || '_';
 begin
     if not (pg_has_role(current_user, 'pg_signal_backend', 'usage') and pg_has_role(current_user, 'pg_read_all_stats', 'usage')) then
         return null;  -- secure.sql grants both
@@ -140,8 +176,12 @@ begin
     return (
         select count(*) filter (where pg_terminate_backend(a.pid))
           from pg_stat_activity a
-          join mill.worker x on x.login = a.usename and x.kind <> 'steward'
-         where a.datname = current_database()
+         where a.backend_type = 'client backend'
+           and exists (select from unnest('{extract,download,score}'::text[]) k
+                        where pg_has_role(a.usesysid, (prefix || k)::name, 'member'))
+           -- a superuser is a member of all, another admin of the owner
+           and not pg_has_role(a.usesysid, (prefix || 'steward')::name, 'member')
+           and not pg_has_role(a.usesysid, current_user, 'member')
            and (a.state like 'idle in transaction%' and a.state_change < clock_timestamp() - make_interval(secs => p_idle_seconds)
                 or a.xact_start < clock_timestamp() - make_interval(secs => p_busy_seconds)));
 end

@@ -51,6 +51,12 @@ setting = mill(
     ),
     col("leases_per_worker", Integer, "Live leases that one login may hold", server_default="64"),
     col(
+        "unfinished_per_hour",
+        Integer,
+        "Leases that one login may fail, lose or give back within an hour; then it claims nothing more",
+        server_default="200",
+    ),
+    col(
         "max_tries",
         SmallInteger,
         "A task that failed or was lost this often is parked",

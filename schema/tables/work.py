@@ -139,7 +139,7 @@ researcher = mill(
 
 instance = mill(
     "instance",
-    "One process of a worker. Leases belong to it, so a restarted container does not keep its dead twin's lease alive.",
+    "A process of a worker, or several that said hello before any of them had claimed. Leases belong to it.",
     identity("instance_id", "Key"),
     col("worker_id", Integer, "Whose process it is", ForeignKey("mill.worker.worker_id")),
     col("version", Text, "The version of Pairmill that it said it runs"),
@@ -308,6 +308,8 @@ lease = mill(
     ),
     Index("lease_live_idx", "task_id", unique=True, postgresql_where=text("ended_at is null")),
     Index("lease_holder_idx", "instance_id", postgresql_where=text("ended_at is null")),
+    Index(None, "instance_id"),
+    Index("lease_unfinished_idx", "ended_at", postgresql_where=text("ended_as <> 'completed'")),
     postgresql_with={"fillfactor": "70"},
 )
 

@@ -30,12 +30,16 @@ from pairmill.workers.errors import Malformed
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.queue import OptOuts, Outcomes, Queue
-from pairmill.workers.steward.watchdog import Watchdog
+from pairmill.workers.steward.watchdog import EVERY_SECONDS, Watchdog
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 REFUSED, BOUNDED, OPEN = "refused", "bounded", "**not defended**"
 BLOCKED = "55P03"  # lock_not_available: its lock_timeout ended a wait
 Session = psycopg.Connection[Any]
+BOUNDS = re.findall(r"p_(?:idle|busy)_seconds integer default (\d+)", sql("steward"))
+IDLE, BUSY = (
+    f"the watchdog ends it within {int(seconds) + EVERY_SECONDS:.0f} seconds" for seconds in BOUNDS
+)
 
 
 class OnSession(Queue):
@@ -104,9 +108,10 @@ class Stage:
     def steward_value(self, query: str) -> Any:
         return value(self.session(self.db.login("steward", f"watch-{uuid.uuid4().hex[:6]}")), query)
 
-    def watchdog(self) -> None:
-        """As the steward's, without its 15 seconds of patience; eve's session is gone then."""
-        assert self.steward_value("select api.watchdog_v1(0, 600)") >= 1
+    def watchdog(self, idle: int = 0, busy: int = 600) -> None:
+        """As the steward's, without one of its patiences; eve's session is gone then."""
+        assert self.steward_value("select api.watchdog_v1(600, 600)") == 0
+        assert self.steward_value(f"select api.watchdog_v1({idle}, {busy})") == 1
         pid = self.eve.info.backend_pid
         wait_until(
             lambda: self.db.value("select count(*) = 0 from pg_stat_activity where pid = %s", pid),
@@ -135,12 +140,6 @@ def state_of(session: Session, query: str, *arguments: Any) -> str:
 def refused_each(session: Session, allowed: str, *statements: str) -> None:
     found = {s: state_of(session, s) for s in statements}
     assert found and {s: c for s, c in found.items() if c not in allowed.split()} == {}
-
-
-def page_statements(having: str) -> str:
-    """The statements of docs/security.md in whose block this stands."""
-    (found,) = (b for b in re.findall(r"```text\n(.*?)```", PAGE.read_text(), re.S) if having in b)
-    return str(found)
 
 
 @pytest.fixture(scope="module")
@@ -909,7 +908,7 @@ def _(s: Stage) -> None:
 # ---- not defended -------------------------------------------------------------------------------
 
 
-@case("its own time-outs and memory", OPEN)
+@case("its own time-outs, and a query without end", BOUNDED, BUSY)
 def _(s: Stage) -> None:
     assert (
         value(s.eve, "show statement_timeout"),
@@ -928,30 +927,59 @@ def _(s: Stage) -> None:
         assert state_of(eve, bomb) == "57014"
     for setting, worth in (
         ("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0"), ("idle_session_timeout", "0"),
-        ("lock_timeout", "0"), ("work_mem", "2147483647kB"), ("hash_mem_multiplier", "1000"), ("temp_buffers", "8000000"),
+        ("lock_timeout", "0"),
     ):  # fmt: skip
         eve.execute(cast(LiteralString, f"set {setting} = '{worth}'"))
     assert value(eve, "show statement_timeout") == "0"
     # for longer than the admin's 20 ms, in a query that a real bomb differs from by its size only
     assert value(eve, "select count(*) from generate_series(1, 1000000)") == 1_000_000
-    assert value(eve, "select length(repeat('0123456789', 20000000))") == 200_000_000
     eve.execute(
         cast(LiteralString, f"alter role {s.names['me']} reset all")
     )  # and from now on at every login
-    assert value(s.session(s.eve_dsn), "show statement_timeout") == "0"
+    eve = s.session(s.eve_dsn)
+    assert value(eve, "show statement_timeout") == "0"
+    eve.execute("set statement_timeout = '60s'")  # in case that nobody ends it
+    s.eve = eve
+    with ThreadPoolExecutor() as pool:
+        endless = pool.submit(
+            state_of, eve, "select count(*) from generate_series(1, 1e12::bigint)"
+        )
+        active = "select state = 'active' from pg_stat_activity where pid = %s"
+        wait_until(lambda: s.db.value(active, eve.info.backend_pid), "the query")
+        s.watchdog(600, 0)
+        assert endless.result() == "57P01"
+    assert value(s.bob, "select 1") == 1
 
 
-@case("temporary files", OPEN)
+@case("its own memory", OPEN)
+def _(s: Stage) -> None:
+    for setting, worth in (
+        ("work_mem", "2147483647kB"), ("hash_mem_multiplier", "1000"), ("temp_buffers", "8000000"),
+    ):  # fmt: skip
+        s.eve.execute(cast(LiteralString, f"set {setting} = '{worth}'"))
+    assert value(s.eve, "select length(repeat('0123456789', 20000000))") == 200_000_000
+
+
+@case("temporary files", BOUNDED, "1 GB a connection: temp_file_limit")
 def _(s: Stage) -> None:
     sort = "select count(*) from (select g from generate_series(1, 200000) g order by g::text) x"
     s.eve.execute("set work_mem = '64kB'")
-    assert value(s.eve, "show temp_file_limit") == "-1"
+    assert value(s.eve, "show temp_file_limit") == "1GB"
     assert state_of(s.eve, sort) == "00000"
-    # what would bound it: only a superuser changes this, and the worker takes it off neither way
+    # the same with less, since nobody wants to write a GB: it takes it off in no way
     s.admin.execute(cast(LiteralString, f"alter role {s.names['me']} set temp_file_limit = '1MB'"))
     eve = s.session(s.eve_dsn)
-    assert state_of(eve, "set temp_file_limit = -1") == "42501"
-    eve.execute(cast(LiteralString, f"alter role {s.names['me']} reset all"))
+    refused_each(
+        eve, "42501", "set temp_file_limit = -1", "set local temp_file_limit = '2MB'",
+        "select set_config('temp_file_limit', '-1', false)",
+        "reset temp_file_limit",
+        f"alter role {s.names['me']} set temp_file_limit = -1", f"alter role {s.names['me']} reset temp_file_limit",
+        f"alter role {s.names['me']} in database {s.names['db']} set temp_file_limit = -1",
+    )  # fmt: skip
+    with pytest.raises(psycopg.OperationalError, match="temp_file_limit"):
+        s.session(make_conninfo(s.eve_dsn, options="-c temp_file_limit=-1"))
+    for harmless in ("reset all", "discard all", f"alter role {s.names['me']} reset all"):
+        eve.execute(cast(LiteralString, harmless))
     eve = s.session(s.eve_dsn)
     eve.execute("set work_mem = '64kB'")
     assert state_of(eve, sort) == "53400"
@@ -1002,10 +1030,25 @@ def _(s: Stage) -> None:
     )  # and each wrong statement, whole
 
 
-@case("hello_v1 10,000 times", OPEN)
+@case("hello_v1 10,000 times", BOUNDED, "one row more than it has claimed under, a connection")
 def _(s: Stage) -> None:
-    s.eve.execute("select api.hello_v1('x', 1) from generate_series(1, 10000)")
-    assert s.db.value("select count(*) from mill.instance") > 10_000
+    s.batches(2)
+    rows = "select count(*) from mill.instance"
+    before = s.db.value(rows)
+    s.eve.execute("select api.hello_v1(g::text, 1) from generate_series(1, 10000) g")
+    assert s.db.value(rows) == before
+    s.claim(s.eve, s.eve_instance)
+    assert s.hello(s.eve) != s.eve_instance  # under which something was claimed
+    s.eve.execute("select api.hello_v1(g::text, 1) from generate_series(1, 10000) g")
+    assert s.db.value(rows) == before + 1
+    # one that does not commit holds up nobody, and costs a row
+    s.eve.execute("begin")
+    s.hello(s.eve)
+    other = s.impatient(s.eve_dsn)
+    for _ in range(3):
+        s.hello(other)
+    assert s.db.value(rows) == before + 2
+    assert s.claim(s.bob, s.bob_instance)
 
 
 @case("false outcomes", BOUNDED, "samples are repeated by others, and who is wrong is stopped")
@@ -1049,33 +1092,66 @@ def _(s: Stage) -> None:
     )
 
 
-@case("parking every download task, one after another", OPEN)
+@case(
+    "parking every download task, one after another",
+    BOUNDED,
+    "unfinished_per_hour (200): then it claims nothing for an hour",
+)
 def _(s: Stage) -> None:
+    assert s.db.value("select unfinished_per_hour from mill.setting") == 200
+    s.admin.execute("update mill.setting set unfinished_per_hour = 6, leases_per_worker = 6")
     s.batches(10)
-    while s.eve.execute(
-        "select api.fail_v1(lease_id, 'x', false) from api.claim_v1(%s)", (s.eve_instance,)
-    ).rowcount:
-        pass
+    fail = "select api.fail_v1(%s, 'x', false)"
+    for _ in range(3):
+        s.eve.execute(fail, (s.claim(s.eve, s.eve_instance),))
+    # nor does it help to lose a lease, to give one back, or to have claimed before
+    s.claim(s.eve, s.eve_instance)
+    s.admin.execute("update mill.lease set expires_at = now() where ended_at is null")
+    assert s.db.queue("steward")[0].steward("expire_leases") == 1
+    held = [s.claim(s.eve, s.eve_instance) for _ in range(2)]
+    s.eve.execute("select api.release_v1(%s)", (s.claim(s.eve, s.eve_instance),))
+    s.eve.execute(fail, (held[0],))
+    for instance in (s.eve_instance, s.hello(s.session(s.eve_dsn))):
+        with pytest.raises(
+            psycopg.Error, match="6 leases of this login were failed, lost or"
+        ) as refused:
+            s.claim(s.eve, instance)
+        assert refused.value.sqlstate == "PM003"
+    s.eve.execute(fail, (held[1],))  # what it holds it may still hand back
     assert s.db.rows(
-        "select state, count(*) from mill.task where kind = 'download' group by 1"
-    ) == [("parked", 10)]
+        "select state, count(*) from mill.task where kind = 'download' group by 1 order by 1"
+    ) == [("parked", 5), ("ready", 5)]
+    assert s.claim(s.bob, s.bob_instance)
+    s.admin.execute("update mill.lease set ended_at = ended_at - interval '1 hour'")
+    assert s.claim(s.eve, s.eve_instance)
 
 
-@case("filling the ring of thumbnails with parked tasks, so that nobody can claim", OPEN)
+@case(
+    "filling the ring of thumbnails with parked tasks, so that nobody can claim",
+    BOUNDED,
+    "the steward's next round",
+)
 def _(s: Stage) -> None:
     s.db.add_model()
-    s.admin.execute(
-        "update mill.setting set batches_per_slot = 1"
-    )  # 8 slots: 8 tasks here, 512 with 64 a slot
-    s.batches(10)
-    for _ in range(8):
-        s.eve.execute("select api.fail_v1(%s, 'x', false)", (s.claim(s.eve, s.eve_instance),))
-    assert (
-        s.db.value("select count(*) from mill.task where kind = 'download' and state = 'ready'")
-        == 2
-    )
-    assert s.bob.execute("select * from api.claim_v1(%s)", (s.bob_instance,)).fetchall() == []
-    assert s.db.queue("steward")[0].steward("empty_slots") == 0
+    # 8 slots: 8 tasks here, 512 with 64 a slot
+    s.admin.execute("update mill.setting set batches_per_slot = 1")
+    steward = s.db.queue("steward")[0]
+    ready = "select count(*) from mill.task where kind = 'download' and state = 'ready'"
+    s.batches(18)
+    for submits in (False, True):
+        for _ in range(8):
+            lease = s.claim(s.eve, s.eve_instance)
+            if submits:
+                OnSession(s.eve).submit_download(lease, 0, outcomes([0]))
+            s.eve.execute("select api.fail_v1(%s, 'x', false)", (lease,))
+        s.db.accept_all()
+        assert s.db.value(ready) == (2 if submits else 10)
+        assert s.bob.execute("select * from api.claim_v1(%s)", (s.bob_instance,)).fetchall() == []
+        steward.steward("empty_slots")
+        lease = s.claim(s.bob, s.bob_instance)
+        s.bob.execute("select api.release_v1(%s)", (lease,))
+        s.admin.execute("update mill.task set slot = null where state = 'ready'")
+        s.admin.execute("update mill.thumbnail_slot set state = 'empty', batches = 0")
 
 
 @case("an open transaction after claim_v1", BOUNDED, "one slot of the ring: others get another")
@@ -1137,7 +1213,7 @@ def _(s: Stage) -> None:
 @case(
     "an open transaction after urls_v1: a migration waits",
     BOUNDED,
-    "the watchdog ends it within 20 seconds",
+    IDLE,
 )
 def _(s: Stage) -> None:
     queue, lease = s.lease()
@@ -1179,7 +1255,7 @@ def _(s: Stage) -> None:
 @case(
     "an open transaction over a task: its lease does not end",
     BOUNDED,
-    "the watchdog ends it within 20 seconds",
+    IDLE,
 )
 def _(s: Stage) -> None:
     queue, lease = s.lease()
@@ -1199,7 +1275,7 @@ def _(s: Stage) -> None:
 @case(
     "an open transaction: no row that died since can be vacuumed away",
     BOUNDED,
-    "the watchdog ends it within 20 seconds",
+    IDLE,
 )
 def _(s: Stage) -> None:
     s.eve.execute("set idle_in_transaction_session_timeout = 0")
@@ -1214,6 +1290,23 @@ def _(s: Stage) -> None:
     assert s.db.value(horizon, s.eve.info.backend_pid) is None
 
 
+@case("an open transaction that is never idle for long", BOUNDED, BUSY)
+def _(s: Stage) -> None:
+    s.eve.execute("begin isolation level repeatable read")
+    s.eve.execute("select 1")
+    s.watchdog(600, 0)
+
+
+@case("a COPY of its own result that it does not read", BOUNDED, BUSY)
+def _(s: Stage) -> None:
+    # more than the sockets hold: the server waits for the reader, and says that it is active
+    rows = "copy (select repeat('x', 10000) from generate_series(1, 10000)) to stdout"
+    with pytest.raises(psycopg.OperationalError), s.eve.cursor() as c, c.copy(rows) as copy:
+        s.watchdog(600, 0)
+        for _ in copy:
+            pass
+
+
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.attempt])
 def test_attempt(stage: Stage, name: str) -> None:
     attempt = CASES[name].attempt
@@ -1222,26 +1315,6 @@ def test_attempt(stage: Stage, name: str) -> None:
 
 
 # ---- what docs/security.md says -----------------------------------------------------------------
-
-
-def test_the_watchdog_ends_what_is_at_work_for_too_long(stage: Stage) -> None:
-    stage.eve.execute("set statement_timeout = 0")
-    with ThreadPoolExecutor() as pool:
-        endless = pool.submit(
-            stage.eve.execute, "select count(*) from generate_series(1, 1e12::bigint)"
-        )
-        wait_until(
-            lambda: stage.db.value(
-                "select state = 'active' from pg_stat_activity where pid = %s",
-                stage.eve.info.backend_pid,
-            ),
-            "the query",
-        )
-        assert stage.steward_value("select api.watchdog_v1(600, 600)") == 0
-        assert stage.steward_value("select api.watchdog_v1(600, 0)") == 1
-        with pytest.raises(psycopg.OperationalError):
-            endless.result()
-    assert value(stage.bob, "select 1") == 1
 
 
 def test_the_stewards_thread_ends_it_by_itself(

@@ -1,11 +1,22 @@
 """Claims and leases: one holder at a time, and only the database's clock decides."""
 
 import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
+import psycopg
 import pytest
 from database import Database, outcomes
+from line import wait_until
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
+from pairmill.schema.create import create
+from pairmill.schema.embedded import Embedded
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers import daemon
 from pairmill.workers.errors import LeaseLost, Malformed, Refused
 from pairmill.workers.queue import PROTOCOL, Queue
 
@@ -232,3 +243,114 @@ def test_drained_means_here_and_upstream(db: Database) -> None:
     assert drained() == ["extract", "download", "score"]
     queues["steward"].steward("empty_slots")
     assert drained() == ["extract", "download", "score", "steward"]
+
+
+# ---- an outage ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Embedded]:
+    server = Embedded(tmp_path)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def test_a_restart_that_outlasts_a_lease_counts_no_try(own_server: Embedded) -> None:
+    def connect() -> psycopg.Connection:
+        return psycopg.connect(own_server.url())
+
+    engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
+    with engine.begin() as connection:
+        create(connection)
+    db = Database(own_server.url())
+    try:
+        # so the first try that counts parks it
+        db.admin.execute("update mill.setting set max_tries = 1, lease_seconds = 1")
+        db.add_wat()
+        steward, _ = db.queue("steward")
+        over = "select bool_and(expires_at <= clock_timestamp()) from mill.lease where ended_at is null"
+
+        def restart() -> None:
+            own_server.stop()
+            own_server.start()
+            db.admin = psycopg.connect(own_server.url(), autocommit=True)
+
+        for _ in range(2):
+            claim = db.claim("extract")
+            assert claim
+            restart()
+            wait_until(lambda: db.value(over), "the lease's end")
+            with pytest.raises(LeaseLost):
+                db.queue("extract")[0].heartbeat(claim.lease_id)
+            assert steward.steward("expire_leases") == 1
+            ((state, tries, reason),) = db.rows("select state, tries, reason from mill.task")
+            assert (state, tries) == ("ready", 0)
+            assert reason == f"lease {claim.lease_id} was lost while the server was away"
+        # whose holder was heard of since is lost as ever
+        claim = db.claim("extract")
+        assert claim
+        db.admin.execute("update mill.lease set expires_at = now() + interval '1 hour'")
+        restart()
+        db.queue("extract")[0].heartbeat(claim.lease_id)
+        wait_until(lambda: db.value(over), "the lease's end")
+        assert steward.steward("expire_leases") == 1
+        assert db.rows("select state, tries from mill.task") == [("parked", 1)]
+    finally:
+        db.close()
+
+
+# ---- what a login may fail ----------------------------------------------------------------------
+
+
+class FullDisk:
+    """A kind of worker, all of whose tasks fail."""
+
+    name = "extract"
+    model_digest = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        yield
+
+    async def work(self, job: daemon.Job) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_worker_that_only_fails_ends_with_a_sentence_and_parks_nothing(
+    db: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db.admin.execute("update mill.setting set unfinished_per_hour = 5")
+    for i in range(8):
+        db.add_wat(f"{i}.wat")
+    with pytest.raises(Malformed, match="5 leases of this login were failed, lost or given back"):
+        daemon.run(partial(daemon.serve, FullDisk(), db.login("extract", "full"), drain=True))
+    assert "No space left on device" in capsys.readouterr().err
+    assert db.rows("select state, tries, count(*) from mill.task group by 1, 2 order by 2") == [
+        ("ready", 0, 3), ("ready", 1, 5),
+    ]  # fmt: skip
+    assert db.value("select count(*) from mill.lease where ended_at is null") == 0
+    assert db.claim("extract", "ada")  # others go on
+
+
+def test_work_that_is_done_is_no_failure(db: Database) -> None:
+    db.admin.execute("update mill.setting set unfinished_per_hour = 1")
+    for i in range(3):
+        db.extract([f"http://a.example/{i}.jpg"], f"{i}.wat")
+    assert db.value("select count(*) from mill.lease where ended_as = 'completed'") == 3
+
+
+def test_a_process_that_claimed_nothing_gives_its_number_to_the_next(db: Database) -> None:
+    db.add_wat("a")
+    db.add_wat("b")
+    queue, first = db.queue("extract", "ada")
+    assert queue.hello().instance_id == first
+    assert queue.claim(first)
+    second = queue.hello().instance_id
+    assert second != first
+    assert queue.hello().instance_id == second
+    _, stranger = db.queue("extract", "bob")
+    assert stranger not in (first, second)
+    assert queue.claim(second)

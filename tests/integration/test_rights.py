@@ -2,7 +2,7 @@
 
 import psycopg
 import pytest
-from database import Database
+from database import Database, new_database
 from psycopg.conninfo import make_conninfo
 
 from pairmill.schema.outcomes import DropReason, Outcome, ScoreOutcome
@@ -194,3 +194,34 @@ def test_a_secured_database_takes_more_away_and_workers_still_work(db: Database)
     db.download()
     db.score()
     assert db.queue("steward")[0].steward("empty_slots") == 1
+
+
+def test_temporary_files_of_workers_are_bounded_whoever_adds_them(server: str) -> None:
+    with new_database(server) as db:
+        older = db.login("download", "older")
+        role = psycopg.conninfo.conninfo_to_dict(older)["user"]
+        limit = "select setting || unit from pg_settings where name = 'temp_file_limit'"
+
+        def limit_of(login: str) -> str:
+            with psycopg.connect(login) as session:
+                return str((session.execute(limit).fetchone() or ("",))[0])
+
+        name = db.admin.info.dbname
+        db.admin.execute(f"alter role {role} reset temp_file_limit")
+        db.admin.execute(f"create role {name}_admin login createrole password 'secret'")
+        for kind in ("owner", "download", "steward"):
+            db.admin.execute(f"grant {name}_{kind} to {name}_admin with admin option")
+        admin = make_conninfo(db.dsn, user=f"{name}_admin", password="secret")
+        with psycopg.connect(admin, autocommit=True) as theirs:
+            add = "select mill.add_worker(%s, %s, %s, 'secret')"
+            theirs.execute(add, (f"{name}_1", "before", "download"))
+            before, after, steward = (
+                make_conninfo(db.dsn, user=f"{name}_{n}", password="secret") for n in (1, 2, 3)
+            )
+            assert [limit_of(login) for login in (older, before)] == ["-1kB"] * 2
+            db.admin.execute(sql("secure"))
+            theirs.execute(add, (f"{name}_2", "after", "download"))
+            theirs.execute(add, (f"{name}_3", "trusted", "steward"))
+            # the same value by secure.sql and by mill.add_worker
+            assert [limit_of(login) for login in (older, before, after)] == ["1048576kB"] * 3
+            assert limit_of(steward) == "-1kB"

@@ -332,6 +332,14 @@ def parked_until_its_thumbnails_were_gone(db: Database) -> None:
     assert db.value("select mill.retry_task(%s)", claim.task_id) == "download"
 
 
+def parked_with_nothing_submitted(db: Database) -> None:
+    db.admin.execute("update mill.setting set batches_per_slot = 1")
+    batches(db, 1)
+    queue, claim = leased(db, "download")
+    queue.fail(claim.lease_id, "why", retry=False)
+    db.queue("steward")[0].steward("empty_slots")
+
+
 def quarantined(db: Database) -> None:
     batches(db, 2)
     eve, first = leased(db, "download", "eve")
@@ -423,7 +431,8 @@ def dead_links_are_doubted(db: Database) -> None:
 STORIES: list[Callable[[Database], None]] = [
     the_line, a_batch_fills_up, a_model_comes_later, handed_back, late_and_late_again, parked_by_an_admin,
     the_ring_is_full, extractions_are_rejected, downloads_are_rejected, withdrawn,
-    scores_of_a_parked_task_are_withdrawn, tried_again, parked_until_its_thumbnails_were_gone, quarantined,
+    scores_of_a_parked_task_are_withdrawn, tried_again, parked_until_its_thumbnails_were_gone,
+    parked_with_nothing_submitted, quarantined,
     restored, a_check_agrees, a_check_fails_by_two, a_checker_is_wrong, three_say_three_things,
     a_check_tells_nothing, a_friend_is_checked_again, canaries_fail, dead_links_are_doubted,
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """The ring of thumbnail slots: bounded, emptied by truncation, never under a reader."""
 
 import psycopg
-from database import Database
+from database import Database, outcomes
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(5)]
 
@@ -142,3 +142,92 @@ def test_parked_score_task_is_retried_from_its_thumbnails_while_they_are_there(
     assert db.value("select mill.retry_task(%s)", claim.task_id) == "score"
     db.score()
     assert db.value("select count(*) from mill.score where attempt = 1") == 5
+
+
+def fail(db: Database, *, submitted: int) -> int:
+    """A download that is parked at once, after so many positions; returns its task."""
+    claim = db.claim("download")
+    assert claim
+    queue, _ = db.queue("download")
+    if submitted:
+        queue.submit_download(claim.lease_id, 0, outcomes(range(submitted)))
+        db.accept_all()
+    queue.fail(claim.lease_id, "why", retry=False)
+    return claim.task_id
+
+
+def slots(db: Database) -> list[tuple[str, int]]:
+    return db.rows(
+        "select state, batches from mill.thumbnail_slot where state <> 'empty' order by slot"
+    )
+
+
+def test_parked_download_keeps_no_place_where_nothing_was_submitted(db: Database) -> None:
+    db.admin.execute("update mill.setting set batches_per_slot = 3")
+    db.add_model()
+    batches(db, 5)
+    nothing, something, _ = fail(db, submitted=0), fail(db, submitted=2), db.download()
+    assert slots(db) == [("full", 3)]
+    assert empty(db) == 0
+    assert slots(db) == [("filling", 2)]
+    db.download()
+    assert slots(db) == [("full", 3)]
+    # one that is tried again takes a place as any other
+    assert db.value("select mill.retry_task(%s)", nothing) == "download"
+    db.admin.execute("update mill.task set ready_at = now() + interval '1 hour' where task_id > %s and state = 'ready'", (nothing,))  # fmt: skip
+    assert db.download().task_id == nothing
+    assert slots(db) == [("full", 3), ("filling", 1)]
+    # and one of which something is there goes on where it stopped
+    assert db.value("select mill.retry_task(%s)", something) == "download"
+    claim = db.claim("download")
+    assert claim and claim.task_id == something
+    assert [n for n, _ in db.queue("download")[0].urls(claim.lease_id)] == [2, 3, 4]
+
+
+def test_a_retry_under_way_keeps_the_place(db: Database) -> None:
+    db.admin.execute("update mill.setting set batches_per_slot = 1")
+    db.add_model()
+    batches(db, 1)
+    task = fail(db, submitted=0)
+    with psycopg.connect(db.dsn) as admin:
+        admin.execute("select mill.retry_task(%s)", (task,))
+        assert empty(db) == 0
+    assert empty(db) == 0
+    assert slots(db) == [("full", 1)]
+    assert db.download().task_id == task
+
+
+def test_parked_downloads_stop_nobody_and_what_they_lack_is_fetched_anew(db: Database) -> None:
+    db.admin.execute("update mill.setting set batches_per_slot = 1")
+    db.add_model()
+    batches(db, 9)
+    parked = [fail(db, submitted=2) for _ in range(8)]
+    assert db.claim("download") is None
+    with psycopg.connect(db.dsn) as admin:
+        admin.execute("select mill.retry_task(%s)", (parked[0],))
+        # the first one's thumbnails are kept: it may be tried again by now. One place is enough
+        assert empty(db) == 1
+    assert db.value("select state from mill.task where task_id = %s", parked[0]) == "ready"
+    assert db.value("select count(*) from mill.thumbnail where batch_id = 0") == 2
+    assert db.download().task_id == parked[0]
+    assert db.download()
+    assert db.claim("download") is None
+    assert db.value("select mill.retry_task(%s)", parked[1]) == "download"
+    assert empty(db) == 1
+    assert db.download().payload == {"batch_id": 1, "attempt": 2}
+
+
+def test_parked_scores_keep_their_thumbnails_though_the_ring_is_full(db: Database) -> None:
+    """They would be downloaded in vain, and parked again."""
+    db.admin.execute("update mill.setting set batches_per_slot = 1")
+    db.add_model()
+    batches(db, 9)
+    for _ in range(8):
+        db.download()
+    for _ in range(8):
+        claim = db.claim("score", digest="d1")
+        assert claim
+        db.queue("score")[0].fail(claim.lease_id, "out of memory", retry=False)
+    assert db.claim("download") is None
+    assert empty(db) == 0
+    assert thumbnails(db) == 40

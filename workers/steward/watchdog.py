@@ -2,11 +2,14 @@
 
 import threading
 
+import psycopg
+
 from pairmill.workers.errors import WorkerError
 from pairmill.workers.progress import Progress
 from pairmill.workers.queue import Queue
 
 EVERY_SECONDS = 5.0
+STOP_SECONDS = 2.0  # how long a stop waits for a look that is under way
 
 
 class Watchdog(threading.Thread):
@@ -25,8 +28,8 @@ class Watchdog(threading.Thread):
         while not self._ended.wait(self._every):
             try:
                 ended = self._queue.watchdog()
-            except WorkerError:
-                continue  # the steward's own calls say what it is
+            except (WorkerError, psycopg.Error):
+                continue  # the steward's own calls say what it is; this one goes on
             if ended is None and not told:
                 self._line.say(
                     "workers' open transactions are not ended here: have a superuser run"
@@ -40,3 +43,5 @@ class Watchdog(threading.Thread):
 
     def stop(self) -> None:
         self._ended.set()
+        self._queue.hurry()
+        self.join(STOP_SECONDS)

@@ -1,5 +1,7 @@
 """The steward: accepts submissions and keeps the queue, the ring and the partitions in order.
 
+Beside it, in a thread of its own, the watchdog.
+
 One is enough; several do no harm, every chore locks what it changes.
 """
 
