@@ -11,8 +11,9 @@ URLs, a download and a score for each 10,000), lease (one a task), submission (1
 worker sends them; 20 a score), and the earlier processes of the 20 workers. Of mill.pair and
 mill.download --real rows at most, in ONE partition, which the measured batches are put into too:
 so with 10^8 it is ten times production's. And the partitions: one for each 10^7 URLs, of all five
-tables. What of 10^9 is not there are the rows of the other partitions. That no call touches one is
-printed (blocks_elsewhere, of the server's counters), and is what the extrapolation rests on.
+tables. What of 10^9 is not there are the rows of the other partitions. That no call reads one is
+printed (heap_blocks_elsewhere, of the server's counters), and is what the extrapolation rests on.
+index_blocks_elsewhere: the planner opens the index of every partition once a session.
 
 How it is made. Two COPYs joined by a FIFO, SELECT … generate_series into a table that is made in
 the same transaction, FREEZE, wal_level minimal: no WAL, and nothing left for a vacuum. Rows have
@@ -25,7 +26,8 @@ Calls. claim, urls, submit (1,000 full rows without thumbnails, 10 a batch), com
 else looks at the whole: expire, drained, me, counts (report.queue).
 
 --snapshot: the same claims for so many seconds while a reader keeps a snapshot from before; then
-once more after it has gone. p50 and p99 in ms; a ratio is to the smallest history in this run.
+after it has gone, and 70 s later. snapshots_of: who else keeps one then. p50 and p99 in ms; a
+ratio is to the smallest history in this run.
 """
 
 import os
@@ -160,7 +162,8 @@ def know(db: Database, size: Size, fifo: Path) -> list[str]:
     """A database with this history. Gives the logins of its download workers."""
     for table, batches in (("pair", size.real + size.measured), ("download", size.real)):
         fill(db, fifo, table, batches, size)
-    for low in range(size.wide, size.wide + size.batches - WIDTH, WIDTH):
+    # each call makes the one before too
+    for low in range(size.wide + WIDTH, size.wide + size.batches - WIDTH, WIDTH):
         db.admin.execute("select mill.ensure_partitions(%s::bigint)", (low,))
     return know_small(db, size)
 
@@ -306,7 +309,8 @@ class Line:
 
 
 ELSEWHERE = """
-select coalesce(sum(heap_blks_read + heap_blks_hit + coalesce(idx_blks_read + idx_blks_hit, 0)), 0)
+select coalesce(sum(heap_blks_read + heap_blks_hit), 0)::bigint as heap,
+       coalesce(sum(idx_blks_read + idx_blks_hit), 0)::bigint as index
   from pg_statio_user_tables
  where relname ~ '^(pair|download|score|embedding|opt_out)_b' and relname !~ '_b000000$'
 """
@@ -331,6 +335,8 @@ def measure(
             Line(Database(server.url(f"history_{size.urls}")), logins)
             for size, (logins, _) in zip(many, known, strict=True)
         ]
+        for line in lines:
+            line.db.admin.execute("select pg_stat_reset()")
         # in turn, so that what else the machine does meets all of them
         for number in range(many[0].measured - 1):  # the last one is for the claims alone
             for line in lines:
@@ -342,13 +348,14 @@ def measure(
         for _ in range(20):
             for line in lines:
                 line.looks()
-        time.sleep(1.5)  # backends write their statistics once a second
+        time.sleep(11)  # a backend that idles writes its statistics after 10 s
         points = []
         for size, line, (_, there) in zip(many, lines, known, strict=True):
             figures = {f"{name}_ms": percentiles(s) for name, s in line.seconds.items()}
-            elsewhere = int(line.db.value(ELSEWHERE))
+            heap, index = line.db.rows(ELSEWHERE)[0]
             name = f"{size.urls:.0e}".replace("e+0", "e")
-            points.append({"history": name} | there | {"blocks_elsewhere": elsewhere} | figures)
+            elsewhere = {"heap_blocks_elsewhere": heap, "index_blocks_elsewhere": index}
+            points.append({"history": name} | there | elsewhere | figures)
         kept = with_snapshot(lines[-1].db, lines[-1], snapshot) if snapshot else []
         for line in lines:
             line.close()
@@ -366,6 +373,13 @@ def sizes(db: Database, size: Size) -> dict[str, Any]:
         "partitions_of_each": db.value(f"select count(*) {inherits}"),
         "extrapolated_urls": size.urls - size.real * BATCH,
     }
+
+
+DEAD = "select n_dead_tup from pg_stat_user_tables where relid = 'mill.task'::regclass"
+HOLDERS = """
+select coalesce(string_agg(distinct backend_type, ', '), 'none') from pg_stat_activity
+ where backend_xmin is not null and pid <> pg_backend_pid() and datname = current_database()
+"""
 
 
 def with_snapshot(db: Database, line: Line, seconds: float) -> list[dict[str, Any]]:
@@ -399,11 +413,10 @@ def with_snapshot(db: Database, line: Line, seconds: float) -> list[dict[str, An
             )
             rows[-1]["when"] = f"held {time.perf_counter() - begun:.0f} s"
             note(f"{rows[-1]}")
-        dead = "select n_dead_tup from pg_stat_user_tables where relid = 'mill.task'::regclass"
-        time.sleep(1.5)
-        rows[-1]["dead_tasks"] = db.value(dead)
-    claim_for("first after it", lambda _, n: n >= 1)
-    claim_for("after it", lambda _, n: n >= stretch)
+    for name, wait, many in (("first after", 0, 1), ("after", 0, stretch), ("later", 70, stretch)):
+        time.sleep(wait)  # autovacuum comes once a minute
+        claim_for(name, lambda _, n, many=many: n >= many)  # type: ignore[misc]
+        rows[-1] |= {"snapshots_of": db.value(HOLDERS), "dead_tasks": db.value(DEAD)}
     return rows
 
 

@@ -36,6 +36,35 @@ as $$
 $$;
 comment on function mill.end_lease is 'Ends a lease, once.';
 
+create or replace function api.hello_v1(
+    p_version text,
+    p_protocol integer,
+    out instance_id bigint,
+    out name text,
+    out kind text,
+    out heartbeat_seconds integer
+)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me();
+    s mill.setting;
+begin
+    select * into s from mill.setting;
+    if p_protocol < s.min_protocol then
+        perform mill.refuse('PM004', format('this worker speaks protocol %s and the database needs %s: upgrade pairmill', p_protocol, s.min_protocol));
+    end if;
+    insert into mill.instance (worker_id, version, protocol)
+    values (w.worker_id, left(p_version, 100), p_protocol)
+    returning instance.instance_id into instance_id;
+    name := w.name;
+    kind := w.kind;
+    heartbeat_seconds := greatest(1, s.lease_seconds / 4);
+end
+$$;
+comment on function api.hello_v1 is 'First call of a worker process. Gives it its instance number.';
+
 -- A claim never touches the result tables. MATERIALIZED, and not IN (subselect): under some plans
 -- the subselect is run again for every row, and LIMIT 2 took 1,000 tasks.
 create function mill.pick(p_kind text, p_model_id integer, p_has_slot boolean default false) returns mill.task
@@ -450,6 +479,94 @@ comment on function mill.withdraw is
     'Withdraws an accepted submission: nothing it gave counts any more, and its task is done again '
     '(a download as a new attempt at its positions).';
 
+create or replace function api.expire_leases_v1() returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    t record;
+    expired integer := 0;
+begin
+    for t in
+        select x.task_id, l.lease_id
+          from mill.task x join mill.lease l using (task_id)
+         where l.ended_at is null and l.expires_at <= clock_timestamp()
+         order by x.task_id
+           for update of x, l skip locked  -- a heartbeat that does not commit holds l
+    loop
+        -- looked at again under the lock: it may have been completed meanwhile
+        if exists (select from mill.lease l where l.lease_id = t.lease_id and l.ended_at is null and l.expires_at <= clock_timestamp()) then
+            perform mill.end_lease(t.lease_id, 'expired');
+            perform mill.put_back(t.task_id, format('lease %s was lost: no heartbeat in time', t.lease_id), true);
+            update mill.task set ready_at = now() where task_id = t.task_id;  -- another may try at once
+            expired := expired + 1;
+        end if;
+    end loop;
+    return expired;
+end
+$$;
+comment on function api.expire_leases_v1 is 'Returns the tasks of late leases to the queue; what was submitted under them stays.';
+
+create or replace function mill.slot_is_done(p_slot smallint) returns boolean
+language sql stable
+as $$
+    select exists (select from mill.model)
+       and not exists (
+        select
+          from mill.task d
+          left join mill.task s on s.kind = 'score' and s.batch_id = d.batch_id and s.attempt = d.attempt
+          cross join mill.setting
+         where d.kind = 'download' and d.slot = p_slot
+           and (exists (select from mill.submission r where r.task_id = d.task_id and r.state = 'received')
+                or 'ready' in (d.state, s.state) or 'leased' in (d.state, s.state) or 'submitted' in (d.state, s.state)
+                or d.state = 'parked' and d.changed_at > now() - make_interval(secs => parked_hold_seconds)
+                or s.state = 'parked' and s.changed_at > now() - make_interval(secs => parked_hold_seconds)))
+$$;
+comment on function mill.slot_is_done is
+    'Whether nobody needs a slot''s thumbnails any more: its downloads and their score tasks are done, or parked for long. '
+    'False while there is no model: they were fetched to be scored.';
+
+create or replace function api.empty_slots_v1() returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    candidate smallint;
+    emptied integer := 0;
+begin
+    for candidate in select slot from mill.thumbnail_slot where state <> 'empty' order by slot loop
+        begin
+            perform from mill.thumbnail_slot where slot = candidate for update;  -- no claim adds a batch
+            continue when not mill.slot_is_done(candidate);
+            execute format('truncate mill.thumbnail_s%s', candidate);
+            update mill.task set slot = null where slot = candidate;
+            update mill.thumbnail_slot set state = 'empty', batches = 0 where slot = candidate;
+            emptied := emptied + 1;
+        exception when lock_not_available then
+            null;  -- a reader is at work; the next round tries again
+        end;
+    end loop;
+    return emptied;
+end
+$$;
+comment on function api.empty_slots_v1 is 'Truncates the thumbnail slots that nobody needs any more.';
+
+create or replace function mill.add_worker(p_login name, p_name text, p_kind text, p_password text) returns void
+language plpgsql
+as $$
+begin
+    insert into mill.worker (login, name, kind) values (p_login, p_name, p_kind);
+    execute format('create role %I login password %L connection limit 8 in role %I',
+                   p_login, p_password, left(current_database(), 40) || '_' || p_kind);
+    execute format('alter role %I set statement_timeout = %L', p_login, '10min');
+    execute format('alter role %I set idle_in_transaction_session_timeout = %L', p_login, '5min');
+end
+$$;
+comment on function mill.add_worker is 'Makes a worker and its login. The password is a SCRAM verifier, so that no log holds it.';
+
 -- Nothing here asks whether the worker is disabled: a rehearsal in a transaction that is rolled back must
 -- not end its sessions, which no rollback brings back.
 create or replace function mill.quarantine_worker(
@@ -672,17 +789,23 @@ drop function mill.set_network(text, text);
 drop function mill.retry_doubted(bigint, bigint);
 drop function mill.withdraw_downloads(bigint[], text);
 drop function api.watchdog_v1(integer, integer);
+drop function mill.give_back_places(smallint);
 drop function mill.are_open(mill.task, integer[]);
 drop function mill.is_covered(mill.task);
-drop function mill.pick_check(integer);
+drop function mill.unfinished(integer);
 drop function mill.next_attempt(bigint);
+drop function mill.is_stranger(integer, integer[], boolean);
 drop function mill.is_vouched(integer);
-drop function mill.is_stranger(integer, integer[]);
 
 drop table mill.recheck;
 drop table mill.canary;
 drop table mill.assignment;
-drop index mill.task_check_idx;
+drop index mill.lease_instance_id_idx;
+drop index mill.lease_unfinished_idx;
+drop index mill.task_ready_idx;
+create index task_ready_idx on mill.task (kind, task_id) where state = 'ready';
+comment on table mill.instance is 'One process of a worker. Leases belong to it, so a restarted container does not keep its dead twin''s lease alive.';
+alter table mill.setting drop column unfinished_per_hour;
 alter table mill.setting drop column canaries_per_lease;
 alter table mill.setting drop column agreement_min;
 alter table mill.setting drop column check_urls;

@@ -1,4 +1,5 @@
 -- Trust: samples of what a worker downloaded are downloaded again by others, canaries, dead links by network.
+-- And limits: a watchdog on open transactions, leases left undone, temporary files, an instance for each hello.
 
 CREATE TABLE mill.assignment (
 	lease_id BIGINT NOT NULL,
@@ -56,8 +57,6 @@ CREATE TABLE mill.recheck (
 	CONSTRAINT recheck_second_task_id_fkey FOREIGN KEY(second_task_id) REFERENCES mill.task (task_id)
 );
 CREATE INDEX recheck_open_idx ON mill.recheck (recheck_id) WHERE state in ('open', 'disputed');
-CREATE INDEX recheck_repeat_task_id_idx ON mill.recheck (repeat_task_id);
-CREATE INDEX recheck_second_task_id_idx ON mill.recheck (second_task_id);
 CREATE INDEX recheck_worker_id_idx ON mill.recheck (worker_id);
 COMMENT ON TABLE mill.recheck IS 'A check of what a worker downloaded: by another''s repeat of a sample, or by canaries.';
 COMMENT ON COLUMN mill.recheck.recheck_id IS 'Key';
@@ -89,7 +88,13 @@ alter table mill.setting add column agreement_min REAL DEFAULT '0.8' NOT NULL CO
 COMMENT ON COLUMN mill.setting.agreement_min IS 'A check with a smaller share of agreement fails; a worker with a smaller average is stopped';
 alter table mill.setting add column canaries_per_lease SMALLINT DEFAULT '20' NOT NULL CONSTRAINT setting_canaries_per_lease_check CHECK (canaries_per_lease between 0 and 500);
 COMMENT ON COLUMN mill.setting.canaries_per_lease IS 'URLs with known answers among those of a download lease, at most one in twenty';
-CREATE INDEX task_check_idx ON mill.task (task_id) WHERE state = 'ready' and is_check;
+alter table mill.setting add column unfinished_per_hour INTEGER DEFAULT '200' NOT NULL;
+COMMENT ON COLUMN mill.setting.unfinished_per_hour IS 'Leases that one login may fail, lose or give back within an hour; then it claims nothing more';
+drop index mill.task_ready_idx;
+CREATE INDEX task_ready_idx ON mill.task (kind, is_check desc, task_id) WHERE state = 'ready';
+CREATE INDEX lease_instance_id_idx ON mill.lease (instance_id);
+CREATE INDEX lease_unfinished_idx ON mill.lease (ended_at) WHERE ended_as <> 'completed';
+COMMENT ON TABLE mill.instance IS 'A process of a worker, or several that said hello before any of them had claimed. Leases belong to it.';
 update mill.worker set streak = null where proven_at is not null;
 
 drop function mill.pick(text, integer, boolean);
@@ -116,22 +121,24 @@ end
 $$;
 comment on function mill.me is 'The calling worker; refused where the login is none, is disabled, or is of another kind.';
 
-create function mill.is_stranger(p_worker_id integer, p_avoid integer[]) returns boolean
-language sql stable
-as $$
-    select not p_worker_id = any (p_avoid)
-       and not exists (select from mill.worker w join mill.worker a on a.network = w.network
-                        where w.worker_id = p_worker_id and a.worker_id = any (p_avoid))
-$$;
-comment on function mill.is_stranger is
-    'Whether a worker is none of these, nor of the network of one; where no network is known, another login is enough.';
-
 create function mill.is_vouched(p_worker_id integer) returns boolean
 language sql stable
 as $$
     select exists (select from mill.worker where worker_id = p_worker_id and streak is null)
 $$;
 comment on function mill.is_vouched is 'Whether an admin vouches for a worker: its word decides a check.';
+
+create function mill.is_stranger(p_worker_id integer, p_avoid integer[], p_is_check boolean) returns boolean
+language sql stable
+as $$
+    select not p_worker_id = any (p_avoid)
+       and (p_is_check and mill.is_vouched(p_worker_id)
+            or not exists (select from mill.worker w join mill.worker a on a.network = w.network
+                            where w.worker_id = p_worker_id and a.worker_id = any (p_avoid)))
+$$;
+comment on function mill.is_stranger is
+    'Whether a worker is none of these, nor of the network of one; where no network is known, another login is enough. For checks, whom an '
+    'admin vouches for is a stranger in any network.';
 
 create function mill.next_attempt(p_batch_id bigint) returns smallint
 language plpgsql
@@ -155,6 +162,54 @@ as $$
 $$;
 comment on function mill.end_lease is 'Ends a lease, once; what its canaries told waits to be judged.';
 
+create or replace function api.hello_v1(
+    p_version text,
+    p_protocol integer,
+    out instance_id bigint,
+    out name text,
+    out kind text,
+    out heartbeat_seconds integer
+)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me();
+    s mill.setting;
+begin
+    select * into s from mill.setting;
+    if p_protocol < s.min_protocol then
+        perform mill.refuse('PM004', format('this worker speaks protocol %s and the database needs %s: upgrade pairmill', p_protocol, s.min_protocol));
+    end if;
+    -- whoever says hello for ever has one row: the one that has claimed nothing yet is used again
+    update mill.instance i set version = left(p_version, 100), protocol = p_protocol, started_at = now()
+     where i.instance_id = (select u.instance_id from mill.instance u
+                             where u.worker_id = w.worker_id
+                               and not exists (select from mill.lease l where l.instance_id = u.instance_id)
+                             limit 1 for no key update skip locked)
+    returning i.instance_id into instance_id;
+    if not found then
+        insert into mill.instance (worker_id, version, protocol)
+        values (w.worker_id, left(p_version, 100), p_protocol)
+        returning instance.instance_id into instance_id;
+    end if;
+    name := w.name;
+    kind := w.kind;
+    heartbeat_seconds := greatest(1, s.lease_seconds / 4);
+end
+$$;
+comment on function api.hello_v1 is
+    'First call of a worker process. Gives it its instance number: a new one, or one of this worker''s under which nothing was claimed.';
+
+create function mill.unfinished(p_worker_id integer) returns bigint
+language sql stable
+as $$
+    select count(*)
+      from mill.lease l join mill.instance i using (instance_id)
+     where i.worker_id = p_worker_id and l.ended_as <> 'completed' and l.ended_at > now() - interval '1 hour'
+$$;
+comment on function mill.unfinished is 'Leases of a worker that were failed, lost or given back within the hour.';
+
 -- A claim never touches the result tables. MATERIALIZED, and not IN (subselect): under some plans
 -- the subselect is run again for every row, and LIMIT 2 took 1,000 tasks.
 -- p_model_id is null, and not IS NOT DISTINCT FROM: of that the planner expects one row, so it read and sorted
@@ -167,10 +222,9 @@ as $$
           from mill.task
          where state = 'ready' and kind = p_kind and ready_at <= now()
            and (p_model_id is null or model_id = p_model_id)
-           and (slot is not null or not p_has_slot)
-           and not is_check
-           and (avoid_workers is null or mill.is_stranger(p_worker_id, avoid_workers))
-         order by task_id
+           and (slot is not null or is_check or not p_has_slot)  -- a check's thumbnails are not kept
+           and (avoid_workers is null or mill.is_stranger(p_worker_id, avoid_workers, is_check))
+         order by is_check desc, task_id
          limit 1
            for update skip locked
     )
@@ -181,29 +235,8 @@ as $$
     returning t.*
 $$;
 comment on function mill.pick is
-    'Marks the oldest ready task of a kind leased and returns it, no check and none that this worker must avoid; p_has_slot: of those that '
-    'have a slot of the ring.';
-
-create function mill.pick_check(p_worker_id integer) returns mill.task
-language sql
-as $$
-    with picked as materialized (
-        select task_id
-          from mill.task
-         where state = 'ready' and is_check and ready_at <= now()
-           and (mill.is_stranger(p_worker_id, avoid_workers)
-                or mill.is_vouched(p_worker_id) and not p_worker_id = any (avoid_workers))
-         order by task_id
-         limit 1
-           for update skip locked
-    )
-    update mill.task t
-       set state = 'leased', changed_at = now()
-      from picked
-     where t.task_id = picked.task_id
-    returning t.*
-$$;
-comment on function mill.pick_check is 'Marks the oldest ready check that this worker may do leased and returns it.';
+    'Marks a ready task of a kind leased and returns it: a check before all others, then the oldest; none that this worker must not do. '
+    'p_has_slot: of those that have a slot of the ring, or need none.';
 
 create or replace function api.claim_v1(
     p_instance_id bigint,
@@ -231,22 +264,21 @@ begin
          where i.worker_id = w.worker_id and l.ended_at is null) >= s.leases_per_worker then
         perform mill.refuse('PM003', format('this login holds %s live leases, the most that it may', s.leases_per_worker));
     end if;
+    if mill.unfinished(w.worker_id) >= s.unfinished_per_hour then
+        perform mill.refuse('PM003', format('%s leases of this login were failed, lost or given back within an hour, the most that may be: '
+                                            'find out why, and start again later', s.unfinished_per_hour));
+    end if;
     if w.kind = 'score' then
         select model_id into m from mill.model where digest = p_model_digest;
         if not found then
             perform mill.refuse('PM006', 'the database does not know a model with these weights; an admin adds it with: pairmill model add');
         end if;
     end if;
-    if w.kind = 'download' then
-        t := mill.pick_check(w.worker_id);
-    end if;
-    if t.task_id is null then
-        t := mill.pick(w.kind, m, w.worker_id);
-    end if;
+    t := mill.pick(w.kind, m, w.worker_id);
     if t.task_id is null then
         return;
     end if;
-    if w.kind = 'download' and t.slot is null and not t.is_check then  -- a check's thumbnails are not kept
+    if w.kind = 'download' and t.slot is null and not t.is_check then
         t.slot := mill.take_slot();
         if t.slot is null then  -- the ring is full: scoring has to catch up
             update mill.task set state = 'ready' where mill.task.task_id = t.task_id;
@@ -380,7 +412,8 @@ as $$
         select from unnest(p_positions) p (n)
          where p.n not between 0 and (select pair_count - 1 from mill.batch where batch_id = t.batch_id))
        and (t.positions is null or not exists (select unnest(p_positions) except select unnest(t.positions)))
-       and not exists (select from unnest(p_positions) p (n) join mill.covered(t) c using (n))
+       -- a join was planned as a loop of 1,000 by 9,000 once the statistics knew a long history: 87 ms, and 4 so
+       and not exists (select unnest(p_positions) intersect select c.n from mill.covered(t) c)
 $$;
 comment on function mill.are_open is 'Whether positions are all of a download task and covered by no submission yet.';
 
@@ -668,13 +701,124 @@ comment on function mill.withdraw is
     'Withdraws an accepted submission: nothing it gave counts any more, and its task is done again '
     '(a download as a new attempt at its positions).';
 
--- 15 s: a worker's call is one statement. 10 minutes: a submission over a slow line counts from its first byte.
-create function api.watchdog_v1(p_idle_seconds integer default 15, p_busy_seconds integer default 600) returns integer
+create or replace function api.expire_leases_v1() returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     w mill.worker := mill.me('steward');
+    t record;
+    expired integer := 0;
+begin
+    for t in
+        select x.task_id, l.lease_id, greatest(l.claimed_at, l.expires_at - make_interval(secs => lease_seconds)) as seen_at
+          from mill.task x join mill.lease l using (task_id) cross join mill.setting
+         where l.ended_at is null and l.expires_at <= clock_timestamp()
+         order by x.task_id
+           for update of x, l skip locked  -- a heartbeat that does not commit holds l
+    loop
+        -- looked at again under the lock: it may have been completed meanwhile
+        if exists (select from mill.lease l where l.lease_id = t.lease_id and l.ended_at is null and l.expires_at <= clock_timestamp()) then
+            perform mill.end_lease(t.lease_id, 'expired');
+            if t.seen_at < pg_postmaster_start_time() then  -- it may well be the server that was away, and not the worker
+                update mill.task
+                   set state = 'ready', changed_at = now(), reason = format('lease %s was lost while the server was away', t.lease_id)
+                 where task_id = t.task_id;
+            else
+                perform mill.put_back(t.task_id, format('lease %s was lost: no heartbeat in time', t.lease_id), true);
+            end if;
+            update mill.task set ready_at = now() where task_id = t.task_id;  -- another may try at once
+            expired := expired + 1;
+        end if;
+    end loop;
+    return expired;
+end
+$$;
+comment on function api.expire_leases_v1 is
+    'Returns the tasks of late leases to the queue; what was submitted under them stays. Counts a try, unless the server started after the '
+    'holder''s last sign of life.';
+
+create or replace function mill.slot_is_done(p_slot smallint) returns boolean
+language sql stable
+as $$
+    select exists (select from mill.model)
+       and not exists (
+        select
+          from mill.task d
+          left join mill.task s on s.kind = 'score' and s.batch_id = d.batch_id and s.attempt = d.attempt
+          cross join mill.setting
+         where d.kind = 'download' and d.slot = p_slot
+           and (exists (select from mill.submission r where r.task_id = d.task_id and r.state = 'received')
+                or 'ready' in (d.state, s.state) or 'leased' in (d.state, s.state) or 'submitted' in (d.state, s.state)
+                -- a download can be made again: not for it does everybody wait
+                or d.state = 'parked' and d.changed_at > now() - make_interval(secs => parked_hold_seconds)
+                   and exists (select from mill.thumbnail_slot where state <> 'full')
+                or s.state = 'parked' and s.changed_at > now() - make_interval(secs => parked_hold_seconds)))
+$$;
+comment on function mill.slot_is_done is
+    'Whether nobody needs a slot''s thumbnails any more: its downloads and their score tasks are done, or parked for long, or '
+    'downloads are parked and the ring is full. False while there is no model: they were fetched to be scored.';
+
+-- Locks the slot, then its tasks. A claim and a submission lock their task first: but a claim never waits
+-- for a slot, and nobody waits here for a task that is not at rest.
+create function mill.give_back_places(p_slot smallint) returns void
+language plpgsql
+as $$
+declare
+    parked bigint[];
+    places integer;
+begin
+    perform from mill.thumbnail_slot where slot = p_slot for update;
+    parked := array(select task_id from mill.task where slot = p_slot and state = 'parked' order by task_id for update skip locked);
+    -- a second statement, which sees what was submitted until the tasks were locked
+    update mill.task t set slot = null
+     where t.task_id = any (parked) and not exists (select from mill.submission s where s.task_id = t.task_id);
+    get diagnostics places = row_count;
+    if places > 0 then
+        update mill.thumbnail_slot set batches = batches - places, state = 'filling' where slot = p_slot;
+    end if;
+end
+$$;
+comment on function mill.give_back_places is 'Parked tasks under which nothing was submitted keep no place in a slot. Locks the slot.';
+
+create or replace function api.empty_slots_v1() returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    candidate smallint;
+    emptied integer := 0;
+begin
+    for candidate in select slot from mill.thumbnail_slot where state <> 'empty' order by slot loop
+        begin
+            perform mill.give_back_places(candidate);  -- and locks it: no claim adds a batch
+            continue when not mill.slot_is_done(candidate);
+            perform from mill.task where slot = candidate order by task_id for update;  -- none is queued again meanwhile
+            continue when not mill.slot_is_done(candidate);
+            execute format('truncate mill.thumbnail_s%s', candidate);
+            update mill.task set slot = null where slot = candidate;
+            update mill.thumbnail_slot set state = 'empty', batches = 0 where slot = candidate;
+            emptied := emptied + 1;
+        exception when lock_not_available then
+            null;  -- a reader is at work; the next round tries again
+        end;
+    end loop;
+    return emptied;
+end
+$$;
+comment on function api.empty_slots_v1 is 'Truncates the thumbnail slots that nobody needs any more.';
+
+-- 15 s: a worker's call is one statement. 10 minutes: a submission over a slow line counts from its first byte.
+-- It reads the catalogs and no table of ours, mill.worker neither: behind the session that it must end a migration
+-- may wait for a table, and behind the migration whoever reads it.
+create function api.watchdog_v1(p_idle_seconds integer default 15, p_busy_seconds integer default 600) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    prefix constant text := left(current_database(), 40) || '_';
 begin
     if not (pg_has_role(current_user, 'pg_signal_backend', 'usage') and pg_has_role(current_user, 'pg_read_all_stats', 'usage')) then
         return null;  -- secure.sql grants both
@@ -682,8 +826,12 @@ begin
     return (
         select count(*) filter (where pg_terminate_backend(a.pid))
           from pg_stat_activity a
-          join mill.worker x on x.login = a.usename and x.kind <> 'steward'
-         where a.datname = current_database()
+         where a.backend_type = 'client backend'
+           and exists (select from unnest('{extract,download,score}'::text[]) k
+                        where pg_has_role(a.usesysid, (prefix || k)::name, 'member'))
+           -- a superuser is a member of all, another admin of the owner
+           and not pg_has_role(a.usesysid, (prefix || 'steward')::name, 'member')
+           and not pg_has_role(a.usesysid, current_user, 'member')
            and (a.state like 'idle in transaction%' and a.state_change < clock_timestamp() - make_interval(secs => p_idle_seconds)
                 or a.xact_start < clock_timestamp() - make_interval(secs => p_busy_seconds)));
 end
@@ -691,6 +839,22 @@ $$;
 comment on function api.watchdog_v1 is
     'Ends sessions of workers that are idle in a transaction, or at work in one, for too long: they keep locks, and what a vacuum would clear. '
     'Returns how many; null where `pairmill db secure` has not given it the right.';
+
+create or replace function mill.add_worker(p_login name, p_name text, p_kind text, p_password text) returns void
+language plpgsql
+as $$
+begin
+    insert into mill.worker (login, name, kind) values (p_login, p_name, p_kind);
+    execute format('create role %I login password %L connection limit 8 in role %I',
+                   p_login, p_password, left(current_database(), 40) || '_' || p_kind);
+    execute format('alter role %I set statement_timeout = %L', p_login, '10min');
+    execute format('alter role %I set idle_in_transaction_session_timeout = %L', p_login, '5min');
+    if p_kind <> 'steward' and has_parameter_privilege('temp_file_limit', 'set') then
+        execute format('alter role %I set temp_file_limit = %L', p_login, '1GB');
+    end if;
+end
+$$;
+comment on function mill.add_worker is 'Makes a worker and its login. The password is a SCRAM verifier, so that no log holds it.';
 
 create function mill.withdraw_downloads(p_submissions bigint[], why text) returns integer
 language plpgsql

@@ -79,10 +79,9 @@ as $$
           from mill.task
          where state = 'ready' and kind = p_kind and ready_at <= now()
            and (p_model_id is null or model_id = p_model_id)
-           and (slot is not null or not p_has_slot)
-           and not is_check
-           and (avoid_workers is null or mill.is_stranger(p_worker_id, avoid_workers))
-         order by task_id
+           and (slot is not null or is_check or not p_has_slot)  -- a check's thumbnails are not kept
+           and (avoid_workers is null or mill.is_stranger(p_worker_id, avoid_workers, is_check))
+         order by is_check desc, task_id
          limit 1
            for update skip locked
     )
@@ -93,29 +92,8 @@ as $$
     returning t.*
 $$;
 comment on function mill.pick is
-    'Marks the oldest ready task of a kind leased and returns it, no check and none that this worker must avoid; p_has_slot: of those that '
-    'have a slot of the ring.';
-
-create function mill.pick_check(p_worker_id integer) returns mill.task
-language sql
-as $$
-    with picked as materialized (
-        select task_id
-          from mill.task
-         where state = 'ready' and is_check and ready_at <= now()
-           and (mill.is_stranger(p_worker_id, avoid_workers)
-                or mill.is_vouched(p_worker_id) and not p_worker_id = any (avoid_workers))
-         order by task_id
-         limit 1
-           for update skip locked
-    )
-    update mill.task t
-       set state = 'leased', changed_at = now()
-      from picked
-     where t.task_id = picked.task_id
-    returning t.*
-$$;
-comment on function mill.pick_check is 'Marks the oldest ready check that this worker may do leased and returns it.';
+    'Marks a ready task of a kind leased and returns it: a check before all others, then the oldest; none that this worker must not do. '
+    'p_has_slot: of those that have a slot of the ring, or need none.';
 
 create function api.claim_v1(
     p_instance_id bigint,
@@ -153,16 +131,11 @@ begin
             perform mill.refuse('PM006', 'the database does not know a model with these weights; an admin adds it with: pairmill model add');
         end if;
     end if;
-    if w.kind = 'download' then
-        t := mill.pick_check(w.worker_id);
-    end if;
-    if t.task_id is null then
-        t := mill.pick(w.kind, m, w.worker_id);
-    end if;
+    t := mill.pick(w.kind, m, w.worker_id);
     if t.task_id is null then
         return;
     end if;
-    if w.kind = 'download' and t.slot is null and not t.is_check then  -- a check's thumbnails are not kept
+    if w.kind = 'download' and t.slot is null and not t.is_check then
         t.slot := mill.take_slot();
         if t.slot is null then  -- the ring is full: scoring has to catch up
             update mill.task set state = 'ready' where mill.task.task_id = t.task_id;

@@ -169,7 +169,8 @@ as $$
         select from unnest(p_positions) p (n)
          where p.n not between 0 and (select pair_count - 1 from mill.batch where batch_id = t.batch_id))
        and (t.positions is null or not exists (select unnest(p_positions) except select unnest(t.positions)))
-       and not exists (select from unnest(p_positions) p (n) join mill.covered(t) c using (n))
+       -- a join was planned as a loop of 1,000 by 9,000 once the statistics knew a long history: 87 ms, and 4 so
+       and not exists (select unnest(p_positions) intersect select c.n from mill.covered(t) c)
 $$;
 comment on function mill.are_open is 'Whether positions are all of a download task and covered by no submission yet.';
 

@@ -39,22 +39,24 @@ end
 $$;
 comment on function mill.me is 'The calling worker; refused where the login is none, is disabled, or is of another kind.';
 
-create function mill.is_stranger(p_worker_id integer, p_avoid integer[]) returns boolean
-language sql stable
-as $$
-    select not p_worker_id = any (p_avoid)
-       and not exists (select from mill.worker w join mill.worker a on a.network = w.network
-                        where w.worker_id = p_worker_id and a.worker_id = any (p_avoid))
-$$;
-comment on function mill.is_stranger is
-    'Whether a worker is none of these, nor of the network of one; where no network is known, another login is enough.';
-
 create function mill.is_vouched(p_worker_id integer) returns boolean
 language sql stable
 as $$
     select exists (select from mill.worker where worker_id = p_worker_id and streak is null)
 $$;
 comment on function mill.is_vouched is 'Whether an admin vouches for a worker: its word decides a check.';
+
+create function mill.is_stranger(p_worker_id integer, p_avoid integer[], p_is_check boolean) returns boolean
+language sql stable
+as $$
+    select not p_worker_id = any (p_avoid)
+       and (p_is_check and mill.is_vouched(p_worker_id)
+            or not exists (select from mill.worker w join mill.worker a on a.network = w.network
+                            where w.worker_id = p_worker_id and a.worker_id = any (p_avoid)))
+$$;
+comment on function mill.is_stranger is
+    'Whether a worker is none of these, nor of the network of one; where no network is known, another login is enough. For checks, whom an '
+    'admin vouches for is a stranger in any network.';
 
 create function mill.next_attempt(p_batch_id bigint) returns smallint
 language plpgsql

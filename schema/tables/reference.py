@@ -51,12 +51,6 @@ setting = mill(
     ),
     col("leases_per_worker", Integer, "Live leases that one login may hold", server_default="64"),
     col(
-        "unfinished_per_hour",
-        Integer,
-        "Leases that one login may fail, lose or give back within an hour; then it claims nothing more",
-        server_default="200",
-    ),
-    col(
         "max_tries",
         SmallInteger,
         "A task that failed or was lost this often is parked",
@@ -139,6 +133,12 @@ setting = mill(
         "URLs with known answers among those of a download lease, at most one in twenty",
         CheckConstraint("canaries_per_lease between 0 and 500", name="canaries_per_lease"),
         server_default="20",
+    ),
+    col(
+        "unfinished_per_hour",
+        Integer,
+        "Leases that one login may fail, lose or give back within an hour; then it claims nothing more",
+        server_default="200",
     ),
 )
 

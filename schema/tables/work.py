@@ -253,7 +253,14 @@ task = mill(
     CheckConstraint("(kind = 'extract') = (wat_id is not null)", name="wat"),
     CheckConstraint("(kind <> 'extract') = (batch_id is not null)", name="batch"),
     CheckConstraint("(kind = 'score') = (model_id is not null)", name="model"),
-    Index("task_ready_idx", "kind", "task_id", postgresql_where=text("state = 'ready'")),
+    # checks go first: one at the end of a crawl's backlog would come weeks late
+    Index(
+        "task_ready_idx",
+        "kind",
+        text("is_check desc"),
+        "task_id",
+        postgresql_where=text("state = 'ready'"),
+    ),
     Index(
         "task_pending_idx",
         "kind",
@@ -275,8 +282,6 @@ task = mill(
         postgresql_where=text("kind = 'score'"),
     ),
     Index("task_slot_idx", "slot", postgresql_where=text("slot is not null")),
-    # checks go first: one at the end of a crawl's backlog would come weeks late
-    Index("task_check_idx", "task_id", postgresql_where=text("state = 'ready' and is_check")),
     UniqueConstraint("wat_id"),
 )
 
@@ -396,8 +401,6 @@ recheck = mill(
     col("decided_at", TIMESTAMP, "When it was decided", nullable=True),
     Index("recheck_open_idx", "recheck_id", postgresql_where=text("state in ('open', 'disputed')")),
     Index(None, "worker_id"),
-    Index(None, "repeat_task_id"),
-    Index(None, "second_task_id"),
 )
 
 submission = mill(
