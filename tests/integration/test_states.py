@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import psycopg
 import pytest
-from database import Database, new_database, outcomes, pair_rows, score_rows
+from database import Database, new_database, outcomes, outcomes_of, pair_rows, score_rows
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -365,14 +365,13 @@ def checked(db: Database, *answers: str) -> None:
     batches(db, 1, size=6)
     for name, answer in zip(names, answers, strict=False):
         queue, claim = leased(db, "download", name)
-        found = outcomes([n for n, _ in queue.urls(claim.lease_id)])
-        if answer == "timeout":
-            found = outcomes(found.positions, Outcome.TIMEOUT)
-        hashes = [hashlib.sha256(f"{n} {answer}".encode()).digest() for n in found.positions]
-        if answer != "timeout":
-            found = replace(
-                found, sha256=hashes, dhash=[int.from_bytes(h[:8], signed=True) for h in hashes]
-            )
+        positions = [n for n, _ in queue.urls(claim.lease_id)]
+        said = [hashlib.sha256(f"{n} {answer}".encode()).digest() for n in positions]
+        found = (
+            outcomes(positions, Outcome.TIMEOUT)
+            if answer == "timeout"
+            else outcomes_of(positions, said)
+        )
         queue.submit_download(claim.lease_id, 0, found)
         queue.complete(claim.lease_id)
         db.accept_all()
@@ -660,17 +659,17 @@ class Line(RuleBasedStateMachine):
     def of_task(self, task: Task) -> list[Submission]:
         return [s for s in self.submissions.values() if s.task is task]
 
-    def positions(self, task: Task) -> set[int]:
+    def open(self, task: Task) -> set[int]:
+        """What may be handed over: also what was handed out before its extraction was withdrawn."""
         if task.batch_id is None:
             return set()
-        return {
-            n for n, (_, extraction) in self.pairs[task.batch_id].items()
-            if extraction.counts and (task.positions is None or n in task.positions)
-        }  # fmt: skip
+        whole = self.pairs[task.batch_id].keys()
+        covered = (s.positions for s in self.of_task(task) if s.state != "rejected")
+        return set(whole if task.positions is None else task.positions).difference(*covered)
 
     def left(self, task: Task) -> set[int]:
-        covered = (s.positions for s in self.of_task(task) if s.state != "rejected")
-        return self.positions(task).difference(*covered)
+        """What must be handed over."""
+        return {n for n in self.open(task) if self.pairs[task.batch_id or 0][n][1].counts}
 
     def put_back(self, task: Task, *, retry: bool = True) -> None:
         task.tries += 1
@@ -814,7 +813,7 @@ class Line(RuleBasedStateMachine):
 
     @rule(
         which=SOME, stranger=SELDOM, who=SOME, part=st.integers(0, 4), mask=st.integers(1, 2**BATCH - 1),
-        how=st.sampled_from(["success"] * 4 + ["timeout", "poison", "covered", "twice", "lengths", "nothing"]),
+        how=st.sampled_from(["success"] * 4 + ["timeout", "poison", "covered", "withdrawn", "twice", "lengths", "nothing"]),
     )  # fmt: skip
     def submit(self, which: int, stranger: bool, who: int, part: int, mask: int, how: str) -> None:
         lease = self.lease("download", which)
@@ -824,7 +823,9 @@ class Line(RuleBasedStateMachine):
         left = sorted(self.left(lease.task))
         chosen = [n for i, n in enumerate(left) if mask >> i & 1]
         if how == "covered":
-            chosen += sorted(set(range(BATCH + 1)) - set(left))[:1]
+            chosen += sorted(set(range(BATCH + 1)) - self.open(lease.task))[:1]
+        elif how == "withdrawn":
+            chosen += sorted(self.open(lease.task).difference(left))
         elif how == "twice":
             chosen += chosen[:1]
         elif how == "nothing":
