@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
+from database import make_schema
 
-from pairmill.schema.create import create
 from pairmill.schema.embedded import Embedded
 
 SETTINGS = (
     "fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "full_page_writes",
-    "data_checksums", "autovacuum", "autovacuum_naptime",
+    "wal_compression", "data_checksums", "autovacuum", "autovacuum_naptime",
 )  # fmt: skip
 
 
@@ -46,11 +44,7 @@ def database(server: Embedded, name: str) -> str:
     with psycopg.connect(server.url(), autocommit=True) as admin:
         admin.execute(f"create database {name}")
     url = server.url(name)
-    engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool
-    )
-    with engine.begin() as connection:
-        create(connection)
+    make_schema(url)
     return url
 
 

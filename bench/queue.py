@@ -43,12 +43,9 @@ import importlib.util
 import itertools
 import json
 import os
-import platform
-import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -65,9 +62,9 @@ if __name__ != "queue":
     import typer
     from database import Database, empty_database, new_database
     from extract import server_seconds
+    from own_server import machine, own_server, percentiles, show
     from queue_sides import RESULTS
 
-    from pairmill.schema.embedded import Embedded
 
 BATCH = 10_000
 THUMBNAIL = 8_192
@@ -78,10 +75,6 @@ JOBS = {"procrastinate": 3_000, "pgqueuer": 60_000}
 BEST = {"procrastinate": {"concurrency": 10}, "pgqueuer": {"batch": 1_000}}
 THEIRS = HERE.parent / ".venv-queue"
 THEIRS_NEED = ("procrastinate", "pgqueuer", "asyncpg", "uvloop", "psycopg[binary,pool]")
-SETTINGS = (
-    "fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "full_page_writes",
-    "wal_compression", "data_checksums", "autovacuum",
-)  # fmt: skip
 
 
 def cores() -> int:
@@ -267,12 +260,6 @@ class Clients:
             for client in self._all:
                 with suppress(ProcessLookupError):
                     client.kill()
-
-
-def percentiles(seconds: list[float]) -> dict[str, float]:
-    ordered = sorted(seconds)
-    at = {p: ordered[min(len(ordered) - 1, int(len(ordered) * p / 100))] for p in (50, 99)}
-    return {f"p{p}": round(1000 * s, 1) for p, s in at.items()}
 
 
 class Meter:
@@ -480,38 +467,6 @@ def with_history(
     return points
 
 
-def machine(url: str) -> dict[str, Any]:
-    """What it ran on."""
-    model = "?"
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((x.split(": ")[1] for x in lines if x.startswith("model name")), model)
-    with psycopg.connect(url) as admin:
-        shown = {name: admin.execute(f"show {name}").fetchone() for name in SETTINGS}
-        version = admin.execute("show server_version").fetchone()
-    return {
-        "machine": f"{platform.machine()}, {model}, {cores()} cores, for server and clients",
-        "load_before": round(os.getloadavg()[0], 1),
-        "postgresql": version[0] if version else "?",
-        "settings": ", ".join(f"{k}={v[0]}" for k, v in shown.items() if v),
-    }
-
-
-def report(result: dict[str, Any]) -> None:
-    """Print all of it, a line a run."""
-    for name, value in result.items():
-        if isinstance(value, list):
-            print(f"\n{name}")
-            for row in value:
-                print("  " + "  ".join(f"{k} {_shown(v)}" for k, v in row.items()))
-        else:
-            print(f"{name:24} {value}")
-
-
-def _shown(value: Any) -> str:
-    return f"{value['p50']}/{value['p99']}" if isinstance(value, dict) else str(value)
-
-
 def main(
     rounds: Annotated[int, typer.Option(help="How often each side runs.")] = 3,
     connections: Annotated[str, typer.Option(help="How many, with commas.")] = "1,4,16,64",
@@ -525,30 +480,20 @@ def main(
     if quick:
         rounds, connections, libraries = 1, "1,16", False
         history = "" if history == "1e4,1e6" else history
-    # so that a bench that is stopped stops its server
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     counts = [int(count) for count in connections.split(",") if count]
-    with tempfile.TemporaryDirectory() as home:
-        server = Embedded(Path(home))
-        server.start()
-        try:
-            postmaster = int((Path(home) / "postgres/postmaster.pid").read_text().split()[0])
-            url = server.url()
-            ran_on = machine(url)
-            runs = measure(url, postmaster, counts, rounds, quick=quick)
-            theirs = {s: run_library(url, postmaster, s) for s in LIBRARIES if libraries}
-            rows = [int(float(many)) for many in history.split(",") if many]
-            points = with_history(url, postmaster, rows, snapshot=old_snapshot)
-        finally:
-            server.stop()
+    with own_server() as (server, home):
+        postmaster = int((home / "postgres/postmaster.pid").read_text().split()[0])
+        url = server.url()
+        ran_on = machine(url)
+        runs = measure(url, postmaster, counts, rounds, quick=quick)
+        theirs = {s: run_library(url, postmaster, s) for s in LIBRARIES if libraries}
+        rows = [int(float(many)) for many in history.split(",") if many]
+        points = with_history(url, postmaster, rows, snapshot=old_snapshot)
     result = ran_on | headline(runs, 16 if 16 in counts else counts[-1]) if counts else ran_on
     result["runs"] = [{"side": s, "connections": c} | run for (s, c), run in runs.items()]
     result["libraries"] = [{"side": side} | run for side, run in theirs.items()]
     result["history"] = [{"history": name} | run for name, run in points.items()]
-    if as_json:
-        print(json.dumps(result))
-    else:
-        report(result)
+    show(result, as_json=as_json)
 
 
 def ratio(mine: dict[str, Any], theirs: dict[str, Any], what: str) -> float:

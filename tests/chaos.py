@@ -29,12 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from database import Database, outcomes, pair_rows, score_rows
+from database import Database, make_schema, outcomes, pair_rows, score_rows
 from line import Web
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
-from pairmill.schema.create import create
 from pairmill.schema.embedded import Embedded
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.errors import LeaseLost, Malformed, Refused, Unreachable, WorkerError
@@ -455,11 +452,7 @@ class Server:
             # we kill processes and never the machine: what was written stays written without it
             admin.execute("alter system set fsync = off")
             admin.execute("select pg_reload_conf()")
-        engine = create_engine(
-            "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
-        )
-        with engine.begin() as connection:
-            create(connection)
+        make_schema(dsn)
         self.db = Database(dsn)
         self._port = self.db.admin.info.port
         self.db.admin.execute(

@@ -4,6 +4,7 @@ import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from pairmill.ops import migrate
 from pairmill.schema.create import create
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.queue import Claim, Outcomes, Queue
@@ -146,20 +148,32 @@ def outcomes(
     positions: Sequence[int], outcome: Outcome = Outcome.SUCCESS, thumbnail: bytes = b"jpeg"
 ) -> Outcomes:
     """The columns of a submission in which every position ended alike."""
-    count = len(positions)
-    good = outcome is Outcome.SUCCESS
+    if outcome is not Outcome.SUCCESS:
+        return outcomes_of(positions, [outcome] * len(positions))
+    found = [hashlib.sha256(str(n).encode()).digest() for n in positions]
+    md5 = [key(str(n)) for n in positions]
+    return replace(outcomes_of(positions, found, thumbnail), md5=md5)
+
+
+def outcomes_of(
+    positions: Sequence[int], found: Sequence[bytes | Outcome], thumbnail: bytes = b"jpeg"
+) -> Outcomes:
+    """The columns of a submission: of each position the 32 bytes of its image's sha256, or how it
+    failed. md5 and dHash are the first of those bytes."""
+    images = [image if isinstance(image, bytes) else None for image in found]
+    good = [n for n, image in zip(positions, images, strict=True) if image]
     return Outcomes(
         positions=list(positions),
-        outcome=[int(outcome)] * count,
-        http_status=[200] * count,
-        sizes=[6000 if good else None] * count,
-        width=[640 if good else None] * count,
-        height=[480 if good else None] * count,
-        md5=[key(str(n)) if good else None for n in positions],
-        sha256=[hashlib.sha256(str(n).encode()).digest() if good else None for n in positions],
-        dhash=[n if good else None for n in positions],
-        thumbnail_positions=list(positions) if good else [],
-        thumbnails=[thumbnail] * count if good else [],
+        outcome=[0 if isinstance(each, bytes) else int(each) for each in found],
+        http_status=[200] * len(found),
+        sizes=[6000 if image else None for image in images],
+        width=[640 if image else None for image in images],
+        height=[480 if image else None for image in images],
+        md5=[UUID(bytes=image[:16]) if image else None for image in images],
+        sha256=list(images),
+        dhash=[int.from_bytes(image[:8], signed=True) if image else None for image in images],
+        thumbnail_positions=good,
+        thumbnails=[thumbnail] * len(good),
     )
 
 
@@ -187,15 +201,26 @@ def empty_database(server: str) -> Iterator[str]:
                 admin.execute(f'drop role "{role}"')
 
 
+def make_schema(dsn: str) -> None:
+    """The schema, made directly."""
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
+    )
+    with engine.begin() as connection:
+        create(connection)
+
+
+def say_migrated(admin: psycopg.Connection[Any]) -> None:
+    """What the migrations leave behind, which the command asks for."""
+    admin.execute("create table mill.migration (version_num varchar(32) not null)")
+    admin.execute("insert into mill.migration values (%s)", (migrate.revisions()[-1],))
+
+
 @contextmanager
 def new_database(server: str) -> Iterator[Database]:
     """A database with the schema in it, made directly."""
     with empty_database(server) as dsn:
-        engine = create_engine(
-            "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
-        )
-        with engine.begin() as connection:
-            create(connection)
+        make_schema(dsn)
         database = Database(dsn)
         try:
             yield database

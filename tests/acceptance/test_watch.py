@@ -15,13 +15,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database import Database, outcomes
+from database import Database, make_schema, outcomes, say_migrated
 from line import PATIENCE, Line
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
-from pairmill.ops import migrate
-from pairmill.schema.create import create
 from pairmill.schema.embedded import Embedded
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(8)]
@@ -152,6 +148,8 @@ def test_lost_database_is_said_and_found_again(tmp_path: Path) -> None:
     server.start()
     try:
         make_schema(server.url())
+        with psycopg.connect(server.url()) as admin:
+            say_migrated(admin)
         with watching(Line(server.url(), tmp_path)) as watch:
             watch.until(lambda page: "thumbnails" in page)
             server.stop()
@@ -167,18 +165,6 @@ def test_lost_database_is_said_and_found_again(tmp_path: Path) -> None:
             assert is_whole(watch)
     finally:
         server.stop()
-
-
-def make_schema(dsn: str) -> None:
-    engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
-    )
-    with engine.begin() as connection:
-        create(connection)
-    with psycopg.connect(dsn) as admin:
-        # as the migrations would have said
-        admin.execute("create table mill.migration (version_num varchar(32) not null)")
-        admin.execute("insert into mill.migration values (%s)", (migrate.revisions()[-1],))
 
 
 def test_without_a_terminal_pages_follow_each_other(line: Line) -> None:

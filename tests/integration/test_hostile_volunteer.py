@@ -20,7 +20,7 @@ from typing import Any, LiteralString, cast
 
 import psycopg
 import pytest
-from database import Database, new_database, outcomes
+from database import Database, new_database, outcomes, outcomes_of
 from line import wait_until
 from psycopg.conninfo import make_conninfo
 
@@ -1056,15 +1056,7 @@ def _(s: Stage) -> None:
     s.admin.execute("update mill.worker set streak = 0 where name = 'eve-volunteer'")
     queue, lease = s.lease()
     lies = [hashlib.sha256(bytes([n])).digest() for n in range(8)]
-    queue.submit_download(
-        lease,
-        0,
-        replace(
-            outcomes(range(8)),
-            sha256=lies,
-            dhash=[int.from_bytes(lie[:8], signed=True) for lie in lies],
-        ),
-    )
+    queue.submit_download(lease, 0, outcomes_of(range(8), lies))
     queue.complete(lease)
     assert len(s.db.accept_all()) == 1
     bob, check = OnSession(s.bob), s.claim(s.bob, s.bob_instance)

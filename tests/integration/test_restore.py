@@ -8,14 +8,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database import Database, outcomes
+from database import Database, make_schema, outcomes, say_migrated
 from line import Line
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
-from pairmill.ops import migrate
-from pairmill.schema.create import create
 from pairmill.schema.embedded import Embedded
 from pairmill.schema.outcomes import Outcome
 from pairmill.schema.programs import Programs
@@ -85,6 +81,8 @@ def test_base_backup_restore_and_go_on(tmp_path: Path) -> None:
     server.start()
     try:
         make_schema(server.url())
+        with psycopg.connect(server.url()) as admin:
+            say_migrated(admin)
         db = Database(server.url())
         db.add_model()
         db.extract(URLS)
@@ -137,18 +135,6 @@ def test_base_backup_restore_and_go_on(tmp_path: Path) -> None:
         db.close()
     finally:
         server.stop()
-
-
-def make_schema(dsn: str) -> None:
-    engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
-    )
-    with engine.begin() as connection:
-        create(connection)
-    with psycopg.connect(dsn) as admin:
-        # as the migrations would have said
-        admin.execute("create table mill.migration (version_num varchar(32) not null)")
-        admin.execute("insert into mill.migration values (%s)", (migrate.revisions()[-1],))
 
 
 def base_backup(server: Embedded, home: Path) -> Path:

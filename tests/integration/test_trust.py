@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
-from database import Database, key
+from database import Database, key, outcomes_of
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.errors import Malformed, Refused
@@ -37,26 +37,14 @@ def unlucky(url: str) -> Answer:
 
 def reply(given: Sequence[tuple[int, str]], manner: Manner) -> Outcomes:
     answers = [manner(url) for _, url in given]
-    good = [a[0] is Outcome.SUCCESS for a in answers]
-    hashes = [hashlib.sha256(a[1].encode()).digest() for a in answers]
-    thumbnails = [n for (n, _), is_good in zip(given, good, strict=True) if is_good]
-
-    def where_good(values: Sequence[object]) -> list[object]:
-        return [v if g else None for v, g in zip(values, good, strict=True)]
-
-    return Outcomes(
-        positions=[n for n, _ in given],
-        outcome=[int(a[0]) for a in answers],
-        http_status=[200 if g else None for g in good],
-        sizes=where_good([6000] * len(given)),  # type: ignore[arg-type]
-        width=where_good([640] * len(given)),  # type: ignore[arg-type]
-        height=where_good([480] * len(given)),  # type: ignore[arg-type]
-        md5=where_good([key(a[1]) for a in answers]),  # type: ignore[arg-type]
-        sha256=where_good(hashes),  # type: ignore[arg-type]
-        dhash=where_good([int.from_bytes(h[:8], signed=True) for h in hashes]),  # type: ignore[arg-type]
-        thumbnail_positions=thumbnails,
-        thumbnails=[b"jpeg"] * len(thumbnails),
+    return outcomes_of(
+        [n for n, _ in given],
+        [sha256(image) if image else outcome for outcome, image in answers],
     )
+
+
+def sha256(image: str) -> bytes:
+    return hashlib.sha256(image.encode()).digest()
 
 
 @dataclass
@@ -377,10 +365,10 @@ def hidden(crowd: Crowd) -> Crowd:
     """Ten canaries in the pool, an admin's, and room for them in a lease."""
     for n in range(10):
         url = f"http://c{n}.example/{n}.jpg"
-        outcome, image = honest(url)
-        sha256 = hashlib.sha256(image.encode()).digest() if outcome is Outcome.SUCCESS else None
+        _, image = honest(url)
         crowd.db.admin.execute(
-            "insert into mill.canary (url, sha256, by_admin) values (%s, %s, true)", (url, sha256)
+            "insert into mill.canary (url, sha256, by_admin) values (%s, %s, true)",
+            (url, sha256(image) if image else None),
         )
     big = [f"http://b{n}.example/{n}.jpg" for n in range(200)]
     crowd.db.admin.execute("update mill.task set state = 'done'")
@@ -510,9 +498,9 @@ def test_an_admins_own_downloads_become_canaries_for_a_while(crowd: Crowd) -> No
     crowd.work("bob")
     drawn = db.rows("select url, sha256, by_admin, answers from mill.canary")
     assert len(drawn) == 5
-    for url, sha256, by_admin, answers in drawn:
+    for url, digest, by_admin, answers in drawn:
         assert honest(url) == (Outcome.SUCCESS, url)
-        assert (sha256, by_admin, answers) == (hashlib.sha256(url.encode()).digest(), False, 0)
+        assert (digest, by_admin, answers) == (sha256(url), False, 0)
     steward = db.queue("steward")[0]
     assert steward.steward("sweep_canaries") == 0
     db.admin.execute(

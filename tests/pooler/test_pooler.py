@@ -11,11 +11,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database import Database, new_database, outcomes
+from database import Database, new_database, outcomes, say_migrated
 from line import Line, Web, wait_until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pairmill.ops import migrate
 from pairmill.workers.errors import LeaseLost, Refused, Unreachable
 from pairmill.workers.queue import Queue
 
@@ -76,8 +75,7 @@ def pooled(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Po
         with new_database(server) as made:
             made.admin.execute((DEPLOY / "pooler.sql").read_text())
             made.admin.execute(f"alter role pairmill_pooler password $${PASSWORD}$$")
-            made.admin.execute("create table mill.migration (version_num varchar(32) not null)")
-            made.admin.execute("insert into mill.migration values (%s)", (migrate.revisions()[-1],))
+            say_migrated(made.admin)
             database = Pooled(made.dsn)
             try:
                 with pgbouncer(folder, made.dsn) as database.port:
