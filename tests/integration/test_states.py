@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import sys
-import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from line import wait_until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill.schema.outcomes import Outcome
@@ -1140,6 +1140,8 @@ def test_whatever_is_done_each_url_is_accepted_exactly_once(template: tuple[str,
 
 # ---- races that the machine does not run into ----------------------------------------------------
 
+WAITING = "select count(*) > 0 from pg_locks where not granted"
+
 
 def test_full_ring_lets_what_has_its_slot_go_on(db: Database) -> None:
     db.add_model()
@@ -1170,8 +1172,7 @@ def test_quarantine_leaves_alone_what_another_claims_meanwhile(db: Database) -> 
         quarantine = pool.submit(
             lambda: admin.execute("select mill.quarantine_worker('eve', null, 'lies')")
         )
-        while not db.value("select count(*) from pg_locks where not granted"):
-            time.sleep(0.01)
+        wait_until(lambda: db.value(WAITING), "the quarantine to wait")
         eve.release(second.lease_id)
         _, claim = leased(db, "download", "ada")
         assert claim.task_id == second.task_id
@@ -1216,9 +1217,6 @@ def test_two_attempts_are_withdrawn_at_once(db: Database) -> None:
     ):
         one.execute(withdrawal, (first,))
         waiting = pool.submit(lambda: other.execute(withdrawal, (second,)))
-        while not waiting.done() and not db.value(
-            "select count(*) from pg_locks where not granted"
-        ):
-            time.sleep(0.01)
+        wait_until(lambda: waiting.done() or db.value(WAITING), "the other withdrawal to wait")
         one.commit()
         waiting.result()
