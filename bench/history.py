@@ -8,7 +8,7 @@ time, the sizes in turn, batch by batch: this is latency, and bench/queue.py has
 
 What is real. Of the small tables everything: mill.batch, task (an extraction for each 29,000
 URLs, a download and a score for each 10,000), lease (one a task), submission (10 a download, as the
-worker sends them; 20 a score), and the earlier processes of the 20 workers. Of mill.pair and
+worker sends them; 20 a score), and the earlier processes of the 25 workers. Of mill.pair and
 mill.download --real rows at most, in ONE partition, which the measured batches are put into too:
 so with 10^8 it is ten times production's. And the partitions: one for each 10^7 URLs, of all five
 tables. What of 10^9 is not there are the rows of the other partitions. That no call reads one is
@@ -58,7 +58,7 @@ PART = 1_000
 WIDTH = 1_000  # batches of a partition: schema/sql/partitions.sql
 PER_WAT = 29_000  # mill.setting.pairs_per_wat
 DOWNLOADS, SCORES = 10, 20  # submissions of a task, as the workers send them
-LOGINS = 20
+LOGINS = 25
 COLUMNS = {
     "pair": "b, n, b / 3, b, 'd41d8cd98f00b204e9800998ecf8427e'::uuid,"
     " 'https://host' || n % 997 || '.example/images/' || (b << 14 | n) || '/picture.jpg',"
@@ -172,6 +172,7 @@ def know_small(db: Database, size: Size) -> list[str]:
     """The small tables of this history. Gives the logins of its download workers."""
     logins = [db.login("download") for _ in range(LOGINS)]
     run = db.admin.execute
+    run("update mill.setting set unfinished_per_hour = 1000000")
     processes = max(1, size.batches // 1_000)  # of a worker, until now
     run(
         "insert into mill.instance (worker_id, version, protocol)"
@@ -217,7 +218,7 @@ def know_small(db: Database, size: Size) -> list[str]:
     run(
         "insert into mill.submission"
         " (task_id, lease_id, part, worker_id, state, row_count, decided_at)"
-        " select task_id, lease_id, part, worker_id, 'accepted', %(batch)s / parts, now()"
+        " select task_id, lease_id, part, instance.worker_id, 'accepted', %(batch)s / parts, now()"
         " from mill.lease join mill.instance using (instance_id) join mill.task using (task_id),"
         " lateral (select case kind when 'extract' then 1 when 'download' then %(d)s else %(s)s end"
         "          as parts) p, generate_series(1, parts) part order by lease_id, part",

@@ -90,3 +90,4 @@ class ScoreOutcome(_Named):
     SCORED = 0
     BROKEN_THUMBNAIL = 1
     NOT_FINITE = 2  # the model gave NaN or an infinity
+    WRONG_THUMBNAIL = 3  # it shows something else than the image whose hash came with it

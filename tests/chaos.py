@@ -247,7 +247,7 @@ class Client:
         if len(found) != claim.payload["count"]:  # something was withdrawn meanwhile
             self.queue.fail(claim.lease_id, "fewer thumbnails than were counted", retry=True)
             return self.say("a task", "failed: fewer thumbnails than were counted")
-        left = [n for n, _, _ in found]
+        left = [row[0] for row in found]
         self.rng.shuffle(left)
         numbers = self.rng.sample(range(1000), 1000)
         while left:

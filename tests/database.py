@@ -112,6 +112,29 @@ class Database:
         assert row is not None
         return int(row[0])
 
+    def add_tagger(
+        self,
+        base: str = "d1",
+        kind: str = "head",
+        digest: str = "t1",
+        labels: list[str] | None = None,
+    ) -> int:
+        row = self.admin.execute(
+            "select model_id from mill.add_model(%s, '', %s, %s, %s, (select model_id from mill.model where digest = %s), %s,"
+            " p_weights => %s)",
+            (
+                f"tagger-{digest}",
+                digest,
+                DIMS,
+                kind,
+                base,
+                labels,
+                b"weights" if kind != "pixels" else None,
+            ),
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def score(self, similarity: float = 0.5, digest: str = "d1") -> Claim:
         """Claim a score task and submit, complete and accept it with one similarity for all."""
         claim = self.claim("score", digest=digest)
@@ -119,7 +142,7 @@ class Database:
         queue, _ = self.queue("score")
         read = queue.thumbnails(claim.lease_id, 0, 20_000)
         assert len(read) == claim.payload["count"]
-        queue.copy_scores(score_rows(claim.lease_id, 0, [n for n, _, _ in read], similarity))
+        queue.copy_scores(score_rows(claim.lease_id, 0, [row[0] for row in read], similarity))
         queue.submit_score(claim.lease_id, 0, len(read))
         queue.complete(claim.lease_id)
         self.accept_all()
@@ -141,7 +164,7 @@ def score_rows(
     lease_id: int, part: int, positions: Sequence[int], similarity: float = 0.5
 ) -> list[tuple[Any, ...]]:
     vector = b"\x00\x3c" * DIMS
-    return [(lease_id, part, n, 0, similarity, vector, vector) for n in positions]
+    return [(lease_id, part, n, 0, similarity, vector, vector, 5) for n in positions]
 
 
 def outcomes(

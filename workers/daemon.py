@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol, TypeVar
 
@@ -41,6 +41,7 @@ class Job:
     def __init__(self, claim: Claim, queue: Queue, line: Progress) -> None:
         self.lease_id = claim.lease_id
         self.payload = claim.payload
+        self.model_digest = claim.model_digest
         self.queue = queue
         self._line = line
         self.last_progress = time.monotonic()
@@ -66,7 +67,9 @@ class Kind(Protocol):
     """A worker kind: what to do with a claimed task."""
 
     name: str
-    model_digest: str | None
+
+    def digests(self, queue: Queue) -> Sequence[str | None]:
+        """The models whose tasks it claims, in this order; (None,) where a task has no model."""
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """What is kept from task to task, open while the worker runs."""
@@ -161,7 +164,7 @@ async def _claim_loop(
         if claim is not None:
             await _do(kind, queue, dsn, hello, claim, line)
             continue
-        if drain and await trio.to_thread.run_sync(queue.drained, kind.model_digest):
+        if drain and await trio.to_thread.run_sync(_drained, queue, kind):
             line.say("nothing left to do")
             return
         line.idle()
@@ -170,9 +173,17 @@ async def _claim_loop(
 
 
 async def _claim(queue: Queue, hello: Hello, kind: Kind) -> Claim | None:
+    def claim_any() -> Claim | None:
+        claims = (queue.claim(hello.instance_id, digest) for digest in kind.digests(queue))
+        return next((claim for claim in claims if claim), None)
+
     with trio.CancelScope(shield=True):  # a claim whose answer is dropped would be a lost lease
-        claim = await trio.to_thread.run_sync(queue.claim, hello.instance_id, kind.model_digest)
+        claim = await trio.to_thread.run_sync(claim_any)
     return claim  # noqa: RET504 - to mypy, a return within the scope may be swallowed
+
+
+def _drained(queue: Queue, kind: Kind) -> bool:
+    return all(queue.drained(digest) for digest in kind.digests(queue))
 
 
 async def _do(

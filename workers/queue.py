@@ -38,15 +38,17 @@ LOGIN_REFUSED = (
 )
 # url_key is a uuid there: its 16 bytes are the same, and a UUID object costs 1 µs a row
 PAIR_TYPES = ("int8", "int4", "bytea", "text", "text", "text", "float4", "text", "text")
-SCORE_TYPES = ("int8", "int4", "int4", "int2", "float4", "bytea", "bytea")
+SCORE_TYPES = ("int8", "int4", "int4", "int2", "float4", "bytea", "bytea", "int2")
+TAG_TYPES = ("int8", "int4", "int4", "int4", "int2", "float4")
 COPY_PAIRS = (
     "copy inbox.pair (lease_id, ordinal, url_key, url, text, language,"
     " language_probability, license, link_kind) from stdin (format binary)"
 )
 COPY_SCORES = (
-    "copy inbox.score (lease_id, part, n, outcome, similarity, image, text)"
+    "copy inbox.score (lease_id, part, n, outcome, similarity, image, text, text_tokens)"
     " from stdin (format binary)"
 )
+COPY_TAGS = "copy inbox.tag (lease_id, part, model_id, n, label, value) from stdin (format binary)"
 Answer = TypeVar("Answer")
 
 
@@ -67,6 +69,17 @@ class Claim:
     lease_id: int
     task_id: int
     payload: dict[str, Any]
+    model_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """A tagger of the scorer's clip model; kind: head, zero-shot or pixels."""
+
+    model_id: int
+    name: str
+    kind: str
+    digest: str
 
 
 @dataclass
@@ -134,7 +147,7 @@ class Queue:
 
     def claim(self, instance_id: int, model_digest: str | None = None) -> Claim | None:
         row = self._row("select * from api.claim_v1(%s, %s)", (instance_id, model_digest))
-        return Claim(*row) if row else None
+        return Claim(*row, model_digest) if row else None
 
     def heartbeat(self, lease_id: int) -> int:
         return int(self._one("select api.heartbeat_v1(%s)", (lease_id,))[0])
@@ -217,24 +230,39 @@ class Queue:
 
     # ---- score -------------------------------------------------------------------------------
 
-    def thumbnails(self, lease_id: int, start: int, stop: int) -> list[tuple[int, str, bytes]]:
-        """(n, text, image) of the positions from start up to, not including, stop."""
-        numbers = int(lease_id), int(start), int(stop)  # COPY takes no parameters: literals
-        statement = "copy (select * from api.thumbnails_v1({}, {}, {})) to stdout (format binary)"
+    def thumbnails(self, lease_id: int, start: int, stop: int) -> list[tuple[int, str, bytes, int]]:
+        """(n, text, image, dHash of the image's original) of the positions from start up to, not
+        including, stop."""
+        types = ("int4", "text", "bytea", "int8")
+        found = self._copy_out("thumbnails_v2", (lease_id, start, stop), types)
+        return [(n, text, bytes(image), dhash) for n, text, image, dhash in found]
 
-        def read(connection: psycopg.Connection[Any]) -> list[tuple[int, str, bytes]]:
-            with connection.cursor() as cursor, cursor.copy(statement.format(*numbers)) as copy:
-                copy.set_types(("int4", "text", "bytea"))
-                return [(n, text, bytes(image)) for n, text, image in copy.rows()]
+    def embeddings(self, lease_id: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        """(n, image embedding: float16, little-endian) of these positions of a head's task."""
+        found = self._copy_out("embeddings_v1", (lease_id, start, stop), ("int4", "bytea"))
+        return [(n, bytes(image)) for n, image in found]
 
-        return self._retrying(read)
+    def taggers(self, model_digest: str) -> list[Tagger]:
+        return [
+            Tagger(*row) for row in self._rows("select * from api.taggers_v1(%s)", (model_digest,))
+        ]
+
+    def weights(self, digest: str) -> bytes | None:
+        """The safetensors file of a head or a zero-shot tagger; None where there is none."""
+        row = self._row("select weights from api.weights_v1(%s)", (digest,))
+        return bytes(row[0]) if row else None
 
     def copy_scores(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Rows of inbox.score: (lease_id, part, n, outcome, similarity, image, text)."""
+        """Rows of inbox.score: (lease_id, part, n, outcome, similarity, image, text, text_tokens)."""
         self._copy_in(COPY_SCORES, SCORE_TYPES, rows)
 
-    def submit_score(self, lease_id: int, part: int, rows: int) -> int:
-        return int(self._one("select api.submit_score_v1(%s, %s, %s)", (lease_id, part, rows))[0])
+    def copy_tags(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows of inbox.tag: (lease_id, part, model_id, n, label, value)."""
+        self._copy_in(COPY_TAGS, TAG_TYPES, rows)
+
+    def submit_score(self, lease_id: int, part: int, scores: int, tags: int = 0) -> int:
+        call = "select api.submit_score_v2(%s, %s, %s, %s)"
+        return int(self._one(call, (lease_id, part, scores, tags))[0])
 
     # ---- steward -----------------------------------------------------------------------------
 
@@ -320,6 +348,20 @@ class Queue:
                     copy.write_row(row)
 
         self._retrying(write)
+
+    def _copy_out(
+        self, function: str, numbers: Sequence[int], types: Sequence[str]
+    ) -> list[tuple[Any, ...]]:
+        # COPY takes no parameters: literals
+        arguments = ", ".join(str(int(number)) for number in numbers)
+        statement = f"copy (select * from api.{function}({arguments})) to stdout (format binary)"
+
+        def read(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+            with connection.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.set_types(types)
+                return list(copy.rows())
+
+        return self._retrying(read)
 
     def _retrying(self, work: Callable[[psycopg.Connection[Any]], Answer]) -> Answer:
         give_up = time.monotonic() + self.patience

@@ -26,14 +26,16 @@ begin
         return;
     end if;
     if t.kind = 'download' and not mill.is_covered(t)
-       or exists (select from mill.to_score(t) where t.kind = 'score') then
+       or t.kind = 'score' and exists (select from mill.left_to_score(t)) then
         perform mill.put_back(p_task_id, 'a part of what was submitted was rejected', true);
         return;
     end if;
     update mill.task set state = 'done', reason = null, changed_at = now() where task_id = p_task_id;
     if t.kind = 'download' then
-        perform mill.queue_scoring(t.batch_id, t.attempt, model_id) from mill.model order by model_id;
+        perform mill.queue_scoring(t.batch_id, t.attempt, model_id) from mill.model where kind = 'clip' order by model_id;
         perform mill.draw_checks(t);
+    elsif t.kind = 'score' then
+        perform mill.queue_tagging(t);
     end if;
 end
 $$;
@@ -50,6 +52,7 @@ begin
     -- an extraction's rows are all under its lease; a scoring's under lease and part
     delete from inbox.pair where lease_id = s.lease_id;
     delete from inbox.score where lease_id = s.lease_id and part = s.part;
+    delete from inbox.tag where lease_id = s.lease_id and part = s.part;
     if (select kind from mill.task where task_id = s.task_id) = 'extract' then
         perform mill.put_back(s.task_id, why, true);
     else
@@ -172,6 +175,7 @@ begin
         when 'score' then
             update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()
              where task_id = t.task_id and state in ('done', 'parked');
+            perform mill.withdraw_tags(t, why);
     end case;
 end
 $$;

@@ -22,19 +22,45 @@ as $$
 $$;
 comment on function mill.add_wat is 'Adds WAT files, and their extract tasks; those known already are left alone. Returns how many were new.';
 
-create function mill.add_model(p_name text, p_pretrained text, p_digest text, p_dims integer, out model_id integer, out queued integer)
+create function mill.add_model(
+    p_name text, p_pretrained text, p_digest text, p_dims integer, p_kind text default 'clip', p_base_id integer default null,
+    p_labels text[] default null, p_revision text default '', p_licence text default '', p_metrics jsonb default '{}',
+    p_weights bytea default null,
+    out model_id integer, out queued integer, out unreachable integer
+)
 language plpgsql
 as $$
+#variable_conflict use_column
 begin
-    insert into mill.model (name, pretrained, digest, dims) values (p_name, p_pretrained, p_digest, p_dims)
-    on conflict (digest) do update set name = excluded.name, pretrained = excluded.pretrained
+    -- a task that is being finished looks for taggers: before this transaction, or after it
+    perform from mill.model m where m.model_id = p_base_id for update;
+    insert into mill.model (name, pretrained, digest, dims, kind, base_model_id, labels, revision, licence, metrics, weights)
+    values (p_name, p_pretrained, p_digest, p_dims, p_kind, p_base_id, p_labels, p_revision, p_licence, p_metrics, p_weights)
+    on conflict (digest) do update
+       set name = excluded.name, pretrained = excluded.pretrained, revision = excluded.revision, licence = excluded.licence,
+           metrics = excluded.metrics
     returning model.model_id into model_id;
     perform mill.queue_scoring(t.batch_id, t.attempt, add_model.model_id)
-       from mill.task t where t.kind = 'download' and t.state = 'done' and t.slot is not null;
+       from mill.task t where t.kind = 'download' and t.state = 'done' and t.slot is not null and p_kind = 'clip';
+    insert into mill.task (kind, batch_id, attempt, model_id)
+    select 'score', t.batch_id, t.attempt, add_model.model_id
+      from mill.task t
+      join mill.task d on d.kind = 'download' and d.batch_id = t.batch_id and d.attempt = t.attempt
+     where t.kind = 'score' and t.model_id = p_base_id and t.state = 'done'
+       and (p_kind <> 'pixels' or d.slot is not null)
+     order by t.task_id
+    on conflict do nothing;
     select count(*) into queued from mill.task t where t.model_id = add_model.model_id and t.state = 'ready';
+    select count(*) into unreachable
+      from mill.task d
+     where d.kind = 'download' and d.state = 'done' and d.slot is null and not d.is_check and p_kind in ('clip', 'pixels')
+       and not exists (select from mill.task s
+                        where s.kind = 'score' and s.batch_id = d.batch_id and s.attempt = d.attempt and s.model_id = add_model.model_id);
 end
 $$;
-comment on function mill.add_model is 'Makes a model known, and queues the batches whose thumbnails are still there.';
+comment on function mill.add_model is
+    'Makes a model or a tagger known, and queues the batches that it can be computed for: those whose thumbnails are still there, '
+    'or for a head those that have embeddings of its clip model. unreachable: downloads that only a new download could give it.';
 
 create function mill.add_worker(p_login name, p_name text, p_kind text, p_password text) returns void
 language plpgsql
@@ -251,12 +277,13 @@ begin
     end if;
     select * into d from mill.task x where x.kind = 'download' and x.batch_id = t.batch_id and x.attempt = t.attempt;
     if t.kind = 'extract' or d.slot is not null
+       or t.kind = 'score' and (select m.kind from mill.model m where m.model_id = t.model_id) in ('head', 'zero-shot')
        or t.kind = 'download' and not exists (select from mill.download x where x.batch_id = t.batch_id and x.attempt = t.attempt) then
         update mill.task set state = 'ready', tries = 0, ready_at = now(), changed_at = now() where task_id = p_task_id;
         return t.kind;
     end if;
     select array_agg(n order by n) into anew
-      from (select n from mill.to_score(t) where t.kind = 'score'
+      from (select n from mill.left_to_score(t) n where t.kind = 'score'
             union all
             select p.n from mill.pair p
              where t.kind = 'download' and p.batch_id = t.batch_id and (t.positions is null or p.n = any (t.positions))) x;

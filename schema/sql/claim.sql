@@ -43,8 +43,8 @@ create function mill.unfinished(p_worker_id integer) returns bigint
 language sql stable
 as $$
     select count(*)
-      from mill.lease l join mill.instance i using (instance_id)
-     where i.worker_id = p_worker_id and l.ended_as <> 'completed' and l.ended_at > now() - interval '1 hour'
+      from mill.lease l
+     where l.worker_id = p_worker_id and l.ended_as <> 'completed' and l.ended_at > now() - interval '1 hour'
 $$;
 comment on function mill.unfinished is 'Leases of a worker that were failed, lost or given back within the hour.';
 
@@ -149,8 +149,8 @@ begin
     end if;
     task_id := t.task_id;
     lease_id := (s.epoch::bigint << 40) + nextval('mill.lease_number');
-    insert into mill.lease (lease_id, task_id, instance_id, expires_at, deadline)
-    values (lease_id, t.task_id, p_instance_id,
+    insert into mill.lease (lease_id, task_id, instance_id, worker_id, expires_at, deadline)
+    values (lease_id, t.task_id, p_instance_id, w.worker_id,
             clock_timestamp() + make_interval(secs => s.lease_seconds),
             clock_timestamp() + make_interval(secs => s.lease_max_seconds));
     if w.kind = 'download' and not t.is_check and w.streak is not null then
@@ -161,14 +161,14 @@ begin
                                                            'link_kinds', link_kinds, 'last_try', t.tries + 1 >= s.max_tries) from mill.wat_file where wat_id = t.wat_id)
         when 'download' then jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt)
         when 'score' then jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt,
-                                             'count', (select count(*) from mill.to_score(t)))
+                                             'count', (select count(*) from mill.left_to_score(t)))
     end;
     return next;
 end
 $$;
 comment on function api.claim_v1 is
     'Leases the oldest ready task of the caller''s kind: no row where there is none. payload: extract {wat_id, location, link_kinds, last_try}; '
-    'download {batch_id, attempt}; score {batch_id, attempt, count}, count being the rows that thumbnails_v1 must give.';
+    'download {batch_id, attempt}; score {batch_id, attempt, count}, count being the rows that thumbnails_v2, or of a head embeddings_v1, must give.';
 
 create function api.heartbeat_v1(p_lease_id bigint) returns integer
 language plpgsql security definer
@@ -260,8 +260,8 @@ begin
         when 'extract' then not mill.pending('{extract}')
         when 'download' then not mill.pending('{extract,download}') and not open_batches
         when 'score' then not mill.pending('{extract,download}') and not open_batches and not exists (
-            select from mill.task join mill.model using (model_id)
-             where kind = 'score' and state in ('ready', 'leased', 'submitted') and digest = p_model_digest)
+            select from mill.task t join mill.model m using (model_id)
+             where t.kind = 'score' and t.state in ('ready', 'leased', 'submitted') and m.digest = p_model_digest)
         when 'steward' then not mill.pending('{extract,download,score}') and not open_batches and not exists (
             select from mill.thumbnail_slot where state <> 'empty' and mill.slot_is_done(slot))
     end;

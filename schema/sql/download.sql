@@ -331,7 +331,7 @@ begin
     if t.kind = 'download' and not mill.is_covered(t) then
         missing := (select count(*) from mill.to_download(t));
     elsif t.kind = 'score' then
-        missing := (select count(*) from mill.to_score(t));
+        missing := (select count(*) from mill.left_to_score(t));
     end if;
     missing := missing + mill.canaries_left(p_lease_id);  -- or what is missing would tell which they are
     if t.kind = 'extract' or missing > 0 then

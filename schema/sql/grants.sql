@@ -25,7 +25,12 @@ begin
         ('api.opt_outs_v1', '{download}'),
         ('api.submit_opt_outs_v1', '{download}'),
         ('api.thumbnails_v1', '{score}'),
+        ('api.thumbnails_v2', '{score}'),
         ('api.submit_score_v1', '{score}'),
+        ('api.submit_score_v2', '{score}'),
+        ('api.taggers_v1', '{score}'),
+        ('api.weights_v1', '{score}'),
+        ('api.embeddings_v1', '{score}'),
         ('api.accept_next_v1', '{steward}'),
         ('api.accept_next_v2', '{steward}'),
         ('api.merge_number_v1', '{steward}'),
@@ -53,7 +58,8 @@ begin
     -- not on the column worker: the server fills it in, so nobody forges another's rows
     execute format('grant insert (lease_id, ordinal, url_key, url, text, language, language_probability, license, link_kind)'
                    ' on inbox.pair to %I', prefix || 'extract');
-    execute format('grant insert (lease_id, part, n, outcome, similarity, image, text) on inbox.score to %I', prefix || 'score');
+    execute format('grant insert (lease_id, part, n, outcome, similarity, image, text, text_tokens) on inbox.score to %I', prefix || 'score');
+    execute format('grant insert (lease_id, part, model_id, n, label, value) on inbox.tag to %I', prefix || 'score');
     execute format('grant usage on schema report to %I', prefix || 'researcher');
     execute format('grant select on all tables in schema report to %I', prefix || 'researcher');
     -- a view's functions are called with its reader's rights

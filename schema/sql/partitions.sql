@@ -12,7 +12,7 @@ declare
 begin
     -- batches are numbered in order: only the last partitions can be missing
     for low in select g * width from generate_series(greatest(0, upto_batch / width - 1), upto_batch / width) g loop
-        foreach parent in array array['pair', 'download', 'score', 'embedding', 'opt_out'] loop
+        foreach parent in array array['pair', 'download', 'score', 'embedding', 'opt_out', 'tag'] loop
             child := format('%s_b%s', parent, lpad((low / width)::text, 6, '0'));
             continue when to_regclass('mill.' || child) is not null;
             -- CREATE … PARTITION OF locks the parent against readers; LIKE and ATTACH do not
@@ -26,7 +26,7 @@ begin
 end
 $$;
 comment on function mill.ensure_partitions is
-    'Makes the partitions of pair, download, score, embedding and opt_out that hold batches up to this one.';
+    'Makes the partitions of pair, download, score, embedding, opt_out and tag that hold batches up to this one.';
 
 create function mill.ensure_slots(ring smallint) returns void
 language plpgsql

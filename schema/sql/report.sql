@@ -18,6 +18,13 @@ select s.*
  where not exists (select from mill.withdrawn w where w.submission_id = s.submission_id);
 comment on view mill.current_score is 'The scores that count for a pair: not withdrawn, and of the download that counts.';
 
+create view mill.current_tag as
+select g.*
+  from mill.tag g
+  join mill.current_download d on d.batch_id = g.batch_id and d.n = g.n and d.attempt = g.attempt
+ where not exists (select from mill.withdrawn w where w.submission_id = g.submission_id);
+comment on view mill.current_tag is 'The tags that count for a pair: not withdrawn, and of the download that counts.';
+
 create view report.pair as
 select mill.sample_id(p.batch_id, p.n) as sample_id, p.batch_id, p.n, p.wat_id,
        p.url, p.text, coalesce(p.language, 'nolang') as language, p.language_probability, p.license,
@@ -53,7 +60,7 @@ comment on column report.pair.link_kind is 'image, audio, video or document; onl
 
 create view report.score as
 select mill.sample_id(s.batch_id, s.n) as sample_id, s.batch_id, s.n, m.name as model, m.pretrained,
-       o.name as outcome, s.similarity
+       o.name as outcome, s.similarity, s.text_tokens
   from mill.current_score s
   join mill.model m using (model_id)
   join mill.score_outcome o on o.code = s.outcome;
@@ -65,6 +72,33 @@ comment on column report.score.model is 'Name of the model';
 comment on column report.score.pretrained is 'Its weights: open_clip''s tag or a path';
 comment on column report.score.outcome is 'scored, or why not';
 comment on column report.score.similarity is 'Cosine similarity of image and text; null unless scored';
+comment on column report.score.text_tokens is 'Tokens of the text before the model cut it to its length, start and end among them; null: not told';
+
+create view report.tag as
+select mill.sample_id(g.batch_id, g.n) as sample_id, g.batch_id, g.n, m.name as model, g.value, m.labels[g.label + 1] as label
+  from mill.current_tag g
+  join mill.model m using (model_id);
+comment on view report.tag is 'What taggers say of images: every tag that counts. Name a range of batch_id.';
+comment on column report.tag.sample_id is 'As report.pair.sample_id';
+comment on column report.tag.batch_id is 'As report.pair.batch_id';
+comment on column report.tag.n is 'As report.pair.n';
+comment on column report.tag.model is 'Name of the tagger';
+comment on column report.tag.value is 'What it gives; null where that was no finite number';
+comment on column report.tag.label is 'The category that it finds; null for taggers without categories';
+
+create view report.wrong_thumbnail as
+select w.name as worker, count(*) as thumbnails, count(*) filter (where s.outcome = 3) as wrong
+  from mill.current_score s
+  join mill.download d on d.batch_id = s.batch_id and d.n = s.n and d.attempt = s.attempt
+  join mill.submission u on u.submission_id = d.submission_id
+  join mill.worker w on w.worker_id = u.worker_id
+  join mill.model m on m.model_id = s.model_id and m.kind = 'clip'
+ group by w.worker_id, w.name;
+comment on view report.wrong_thumbnail is
+    'Thumbnails by who sent them, and how many of them show something else than the image whose hash came with them. Reads every score.';
+comment on column report.wrong_thumbnail.worker is 'The download worker';
+comment on column report.wrong_thumbnail.thumbnails is 'Thumbnails of it that were looked at, once for each model';
+comment on column report.wrong_thumbnail.wrong is 'Of those, the ones whose dHash is far from the hash that came with them';
 
 create view report.outcome as select code, name, retry from mill.outcome;
 comment on view report.outcome is 'The closed list of how a download ends.';
@@ -179,7 +213,7 @@ create view report.score_count as
 select m.name as model, coalesce(p.language, 'nolang') as language, coalesce(o.name, 'waiting') as outcome, count(*) as pairs
   from mill.pair p
   join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n and d.outcome = 0
- cross join mill.model m
+  join mill.model m on m.kind = 'clip'
   left join mill.current_score s on s.batch_id = p.batch_id and s.n = p.n and s.model_id = m.model_id
   left join mill.score_outcome o on o.code = s.outcome
  where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
@@ -282,13 +316,21 @@ comment on column report.dead_link.networks is 'Networks of workers, as admins n
 comment on column report.dead_link.believed is 'Whether two networks found none: one network''s trouble is shared by all in it';
 
 create view report.model as
-select name, pretrained, digest, dims, active_since from mill.model;
-comment on view report.model is 'The models that score.';
-comment on column report.model.name is 'open_clip''s model name, or the folder of a model';
+select m.name, m.pretrained, m.digest, m.dims, m.active_since, m.kind, b.name as base, m.labels, m.revision, m.licence, m.metrics
+  from mill.model m
+  left join mill.model b on b.model_id = m.base_model_id;
+comment on view report.model is 'The models that score, and the taggers.';
+comment on column report.model.name is 'open_clip''s model name, the folder of a model, or a tagger''s name';
 comment on column report.model.pretrained is 'open_clip''s tag or a checkpoint''s path; empty where the name says it all';
 comment on column report.model.digest is 'sha256 of the weights';
 comment on column report.model.dims is 'Length of an embedding';
 comment on column report.model.active_since is 'Since when new batches are scored by it';
+comment on column report.model.kind is 'clip, or of a tagger: head, zero-shot (both read embeddings) or pixels';
+comment on column report.model.base is 'A tagger''s clip model';
+comment on column report.model.labels is 'zero-shot: names of the categories';
+comment on column report.model.revision is 'Which version of the weights';
+comment on column report.model.licence is 'Of the weights; empty where nobody said';
+comment on column report.model.metrics is 'What was measured of it on held-out data';
 
 create view report.queue as
 select k.kind,

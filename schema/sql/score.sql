@@ -1,4 +1,4 @@
--- The score worker's part: thumbnails and texts out, similarities and embeddings in.
+-- The score worker's part: thumbnails and texts out, similarities, embeddings and tags in.
 
 create function mill.to_score(t mill.task) returns table (n integer, submission_id bigint)
 language sql stable
@@ -20,8 +20,36 @@ $$;
 comment on function mill.to_score is
     'Positions of a score task that no received or accepted submission covers yet, with the submission of their thumbnail.';
 
-create function api.thumbnails_v1(p_lease_id bigint, p_from integer, p_to integer)
-returns table (n integer, text text, image bytea)
+create function mill.left_to_score(t mill.task) returns setof integer
+language plpgsql stable
+as $$
+begin
+    if (select kind from mill.model where model_id = t.model_id) = 'clip' then
+        return query select s.n from mill.to_score(t) s;
+    else
+        return query select s.n from mill.to_tag(t) s;
+    end if;
+end
+$$;
+comment on function mill.left_to_score is 'Positions of a score task, of a model''s or a tagger''s, that no received or accepted submission covers yet.';
+
+create function mill.thumbnails_of(t mill.task) returns table (n integer, submission_id bigint)
+language plpgsql stable
+as $$
+begin
+    if (select kind from mill.model where model_id = t.model_id) = 'clip' then
+        return query select s.n, s.submission_id from mill.to_score(t) s;
+    else
+        return query
+        select d.n, d.submission_id
+          from mill.to_tag(t) s join mill.download d on d.batch_id = t.batch_id and d.n = s.n and d.attempt = t.attempt;
+    end if;
+end
+$$;
+comment on function mill.thumbnails_of is 'left_to_score, with the submission of each thumbnail.';
+
+create function api.thumbnails_v2(p_lease_id bigint, p_from integer, p_to integer)
+returns table (n integer, text text, image bytea, dhash bigint)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -35,9 +63,10 @@ begin
     end if;
     -- the slot as a literal: the plan opens one partition of the ring, not all
     return query execute format(
-        'select s.n, p.text, h.image'
-        '  from mill.to_score($1) s'
+        'select s.n, p.text, h.image, d.dhash'
+        '  from mill.thumbnails_of($1) s'
         '  join mill.pair p on p.batch_id = $2 and p.n = s.n'
+        '  join mill.download d on d.batch_id = $2 and d.n = s.n and d.attempt = $3'
         '  join mill.thumbnail h on h.slot = %s and h.batch_id = $2 and h.attempt = $3'
         '   and h.n = s.n and h.submission_id = s.submission_id'
         ' where s.n >= $4 and s.n < $5'
@@ -45,29 +74,69 @@ begin
         using t, t.batch_id, t.attempt, p_from, p_to;
 end
 $$;
-comment on function api.thumbnails_v1 is
-    'Text and thumbnail of positions from p_from up to, not including, p_to. Meant for COPY (SELECT …) TO STDOUT. A scorer that '
-    'gets fewer rows in all than its claim counted must fail the task: TRUNCATE is not MVCC-safe, an old snapshot reads none.';
+comment on function api.thumbnails_v2 is
+    'Text, thumbnail and the dHash of its image, of positions from p_from up to, not including, p_to. Meant for COPY (SELECT …) TO '
+    'STDOUT. A scorer that gets fewer rows in all than its claim counted must fail the task: TRUNCATE is not MVCC-safe, an old '
+    'snapshot reads none.';
 
-create function api.submit_score_v1(p_lease_id bigint, p_part integer, p_rows integer) returns bigint
+create function api.thumbnails_v1(p_lease_id bigint, p_from integer, p_to integer)
+returns table (n integer, text text, image bytea)
+language sql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select t.n, t.text, t.image from api.thumbnails_v2(p_lease_id, p_from, p_to) t
+$$;
+comment on function api.thumbnails_v1 is 'thumbnails_v2 without the dHash.';
+
+-- Of a clip model's task: scores, and with them tags of any of its taggers. Of a tagger's own task: tags alone.
+create function api.submit_score_v2(p_lease_id bigint, p_part integer, p_scores integer, p_tags integer) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     t mill.task := mill.held(p_lease_id, 'score');
     id bigint := mill.submitted_before(p_lease_id, p_part);
-    bytes constant integer := 2 * (select dims from mill.model where model_id = t.model_id);
+    m mill.model;
 begin
     if id is not null then
         return id;
     end if;
-    if p_part is null or p_rows is null or p_rows = 0 or p_rows <> (
-        select count(*) from inbox.score where lease_id = p_lease_id and part = p_part and worker = session_user) then
-        perform mill.refuse('PM003', format('%s rows were announced, and another number was copied under lease %s, part %s',
-                                            p_rows, p_lease_id, p_part));
+    select * into m from mill.model where model_id = t.model_id;
+    if p_part is null or p_scores is null or p_tags is null or (m.kind = 'clip') <> (p_scores > 0) or p_scores + p_tags < 1 then
+        perform mill.refuse('PM003', 'a submission needs a part number, and of a clip model one score or more, of a tagger tags and no score');
     end if;
-    if p_rows <> (select count(distinct i.n) from inbox.score i join mill.to_score(t) s on s.n = i.n
-                   where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user) then
+    if p_scores <> (select count(*) from inbox.score where lease_id = p_lease_id and part = p_part and worker = session_user)
+       or p_tags <> (select count(*) from inbox.tag where lease_id = p_lease_id and part = p_part and worker = session_user) then
+        perform mill.refuse('PM003', format('%s scores and %s tags were announced, and another number was copied under lease %s, part %s',
+                                            p_scores, p_tags, p_lease_id, p_part));
+    end if;
+    perform mill.check_scores(t, m, p_lease_id, p_part, p_scores);
+    perform mill.check_tags(t, m, p_lease_id, p_part, p_tags);
+    id := mill.receive(t, p_lease_id, p_part, case when m.kind = 'clip' then p_scores else p_tags end);
+    update mill.submission set tag_count = p_tags where submission_id = id and p_tags > 0;
+    return id;
+end
+$$;
+comment on function api.submit_score_v2 is
+    'Hands over what was copied into inbox.score and inbox.tag under this lease and part. Idempotent by (lease, part).';
+
+create function api.submit_score_v1(p_lease_id bigint, p_part integer, p_rows integer) returns bigint
+language sql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select api.submit_score_v2(p_lease_id, p_part, p_rows, 0)
+$$;
+comment on function api.submit_score_v1 is 'submit_score_v2 without tags.';
+
+create function mill.check_scores(t mill.task, m mill.model, p_lease_id bigint, p_part integer, p_scores integer) returns void
+language plpgsql
+as $$
+begin
+    if p_scores = 0 then
+        return;
+    end if;
+    if p_scores <> (select count(distinct i.n) from inbox.score i join mill.to_score(t) s on s.n = i.n
+                     where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user) then
         perform mill.refuse('PM003', 'a position is not of this task, is given twice, or was submitted already');
     end if;
     if exists (
@@ -78,39 +147,43 @@ begin
                 or i.outcome <> 0 and num_nonnulls(i.similarity, i.image, i.text) > 0
                 -- rounding may pass 1 by a little; NaN is above every number
                 or not i.similarity between -1.01 and 1.01
-                or octet_length(i.image) <> bytes or octet_length(i.text) <> bytes)
+                or octet_length(i.image) <> 2 * m.dims or octet_length(i.text) <> 2 * m.dims
+                or i.text_tokens < 0)
     ) then
         perform mill.refuse('PM003', 'a row is malformed: an unknown outcome, a similarity outside -1 to 1, or an embedding of other dims');
     end if;
-    return mill.receive(t, p_lease_id, p_part, p_rows);
 end
 $$;
-comment on function api.submit_score_v1 is
-    'Hands over what was copied into inbox.score under this lease and part. Idempotent by (lease, part).';
+comment on function mill.check_scores is 'Refuses what a score worker must not submit as scores.';
 
 create function mill.accept_score(s mill.submission, t mill.task) returns void
 language plpgsql
 as $$
 declare
+    m mill.model;
+    sender name := (select login from mill.worker where worker_id = s.worker_id);
     accepted bigint;
 begin
-    -- one snapshot for all of it: a sender may go on copying under a number that it has submitted
-    with sent as materialized (
-        select i.*
-          from inbox.score i join mill.worker w on w.login = i.worker
-         where i.lease_id = s.lease_id and i.part = s.part and w.worker_id = s.worker_id
-    ), scored as (
-        insert into mill.score (batch_id, n, attempt, model_id, outcome, similarity, submission_id)
-        select t.batch_id, n, t.attempt, t.model_id, outcome, similarity, s.submission_id from sent
-    ), embedded as (
-        insert into mill.embedding (batch_id, n, attempt, model_id, image, text, submission_id)
-        select t.batch_id, n, t.attempt, t.model_id, image, text, s.submission_id from sent where outcome = 0
-    )
-    select count(*) into accepted from sent;
-    if accepted <> s.row_count then
-        perform mill.refuse('23000', format('%s rows were submitted and %s are there', s.row_count, accepted));
+    select * into m from mill.model where model_id = t.model_id;
+    if m.kind = 'clip' then
+        -- one snapshot for all of it: a sender may go on copying under a number that it has submitted
+        with sent as materialized (
+            select i.* from inbox.score i where i.lease_id = s.lease_id and i.part = s.part and i.worker = sender
+        ), scored as (
+            insert into mill.score (batch_id, n, attempt, model_id, outcome, similarity, submission_id, text_tokens)
+            select t.batch_id, n, t.attempt, t.model_id, outcome, similarity, s.submission_id, text_tokens from sent
+        ), embedded as (
+            insert into mill.embedding (batch_id, n, attempt, model_id, image, text, submission_id)
+            select t.batch_id, n, t.attempt, t.model_id, image, text, s.submission_id from sent where outcome = 0
+        )
+        select count(*) into accepted from sent;
+        if accepted <> s.row_count then
+            perform mill.refuse('23000', format('%s rows were submitted and %s are there', s.row_count, accepted));
+        end if;
     end if;
+    perform mill.accept_tags(s, t, m, sender);
     delete from inbox.score where lease_id = s.lease_id and part = s.part;
+    delete from inbox.tag where lease_id = s.lease_id and part = s.part;
 end
 $$;
-comment on function mill.accept_score is 'Moves a score submission from its inbox into score and embedding.';
+comment on function mill.accept_score is 'Moves a score submission from its inboxes into score, embedding and tag.';

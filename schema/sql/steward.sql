@@ -55,6 +55,11 @@ begin
      where not exists (select from mill.lease l where l.lease_id = i.lease_id and l.ended_at is null)
        and not exists (select from mill.submission s where s.lease_id = i.lease_id and s.part = i.part and s.state = 'received');
     get diagnostics more = row_count;
+    swept := swept + more;
+    delete from inbox.tag i
+     where not exists (select from mill.lease l where l.lease_id = i.lease_id and l.ended_at is null)
+       and not exists (select from mill.submission s where s.lease_id = i.lease_id and s.part = i.part and s.state = 'received');
+    get diagnostics more = row_count;
     return swept + more;
 end
 $$;
@@ -78,11 +83,12 @@ comment on function api.sweep_host_files_v1 is 'Deletes what hosts'' files said 
 create function mill.slot_is_done(p_slot smallint) returns boolean
 language sql stable
 as $$
-    select exists (select from mill.model)
+    select exists (select from mill.model where kind = 'clip')
        and not exists (
         select
           from mill.task d
           left join mill.task s on s.kind = 'score' and s.batch_id = d.batch_id and s.attempt = d.attempt
+                and s.model_id in (select model_id from mill.model where kind in ('clip', 'pixels'))  -- the others read embeddings
           cross join mill.setting
          where d.kind = 'download' and d.slot = p_slot
            and (exists (select from mill.submission r where r.task_id = d.task_id and r.state = 'received')

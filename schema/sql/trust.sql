@@ -281,7 +281,7 @@ as $$
                select w.worker_id from mill.worker w
                 where w.kind = 'download' and w.streak is not null and w.disabled_at is null
                   and exists (select from (select * from mill.lease order by lease_id desc limit 1000) l
-                                join mill.instance i using (instance_id) join mill.worker v using (worker_id)
+                                join mill.instance i using (instance_id) join mill.worker v on v.worker_id = i.worker_id
                                where l.claimed_at > now() - interval '1 hour' and v.kind = 'download' and v.streak is null)))
      where recheck_id = r.recheck_id
 $$;

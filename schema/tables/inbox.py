@@ -52,6 +52,20 @@ inbox_score = inbox(
     col("similarity", REAL, "As score.similarity", nullable=True),
     col("image", LargeBinary, "As embedding.image; null unless scored", nullable=True),
     col("text", LargeBinary, "As embedding.text; null unless scored", nullable=True),
+    col("text_tokens", SmallInteger, "As score.text_tokens", nullable=True),
+    Index(None, "lease_id", "part"),
+)
+
+inbox_tag = inbox(
+    "tag",
+    "Tags, from the COPY of a score worker until acceptance.",
+    col("lease_id", BigInteger, LEASE),
+    col("worker", Name(), WORKER, server_default=text("session_user")),
+    col("part", Integer, "The part of the submission"),
+    col("model_id", Integer, "As tag.model_id"),
+    col("n", Integer, "As tag.n"),
+    col("label", SmallInteger, "As tag.label", nullable=True),
+    col("value", REAL, "As tag.value", nullable=True),
     Index(None, "lease_id", "part"),
 )
 

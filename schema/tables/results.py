@@ -105,8 +105,29 @@ score = mill(
         nullable=True,
     ),
     col("submission_id", BigInteger, "The submission that it came with"),
+    col(
+        "text_tokens",
+        SmallInteger,
+        "Tokens of the text, start and end among them, before the model cut them to its length; null: not told",
+        nullable=True,
+    ),
     # submission_id: a withdrawn score may be given again
     PrimaryKeyConstraint("batch_id", "n", "attempt", "model_id", "submission_id"),
+    **BY_BATCH,
+)
+
+tag = mill(
+    "tag",
+    "What a tagger says of a downloaded image: aesthetic, punsafe, pwatermark and so on.",
+    col("batch_id", BigInteger, BATCH_ID),
+    col("model_id", Integer, "The tagger"),
+    col("attempt", SmallInteger, "As score.attempt"),
+    col("n", Integer, N),
+    col("label", SmallInteger, "zero-shot: which of model.labels, from 0", nullable=True),
+    col("value", REAL, "What it gives; null: NaN or an infinity", nullable=True),
+    col("submission_id", BigInteger, "The submission that it came with"),
+    # the model before n: one tagger's rows of a batch lie together. submission_id: as in score
+    PrimaryKeyConstraint("batch_id", "model_id", "attempt", "n", "submission_id"),
     **BY_BATCH,
 )
 

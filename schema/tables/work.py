@@ -17,7 +17,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from pairmill.schema.tables.base import KINDS, NOW, TIMESTAMP, Name, col, identity, mill, one_of
 
@@ -148,15 +148,51 @@ instance = mill(
     Index(None, "worker_id"),
 )
 
+MODEL_KINDS = ("clip", "head", "zero-shot", "pixels")
+
 model = mill(
     "model",
-    "A CLIP model that scores pairs.",
+    "A model that scores pairs, or a tagger that says more of them in the same pass.",
     identity("model_id", "Key", Integer),
-    col("name", Text, "open_clip's model name, or the folder of a model"),
+    col("name", Text, "open_clip's model name, the folder of a model, or a tagger's name"),
     col("pretrained", Text, "open_clip's tag or a checkpoint's path; empty where name says it all"),
     col("digest", Text, "sha256 of the weights, hexadecimal", unique=True),
-    col("dims", Integer, "Length of an embedding"),
+    col("dims", Integer, "Length of an embedding; of a tagger of pixels 0"),
     col("active_since", TIMESTAMP, "New batches are scored by it since then", server_default=NOW),
+    col(
+        "kind",
+        Text,
+        "clip: image and text to embeddings; head: an image embedding to a number; zero-shot: an image "
+        "embedding to one of labels; pixels: a thumbnail to a number",
+        one_of("kind", MODEL_KINDS),
+        server_default="clip",
+    ),
+    col(
+        "base_model_id",
+        Integer,
+        "A tagger's clip model: its embeddings are read, and in its pass the tagger is computed",
+        ForeignKey("mill.model.model_id"),
+        nullable=True,
+    ),
+    col("labels", ARRAY(Text), "zero-shot: names of the categories, in order", nullable=True),
+    col(
+        "revision",
+        Text,
+        "Which version of the weights, in their maker's words",
+        server_default="",
+    ),
+    col("licence", Text, "Of the weights; empty where nobody said", server_default=""),
+    col("metrics", JSONB(), "What was measured of it on held-out data", server_default="{}"),
+    col(
+        "weights",
+        LargeBinary,
+        "head, zero-shot: the safetensors file, so that whoever scores has it; null: the worker brings them",
+        nullable=True,
+    ),
+    CheckConstraint("(kind = 'clip') = (base_model_id is null)", name="base"),
+    CheckConstraint("(kind in ('head', 'zero-shot')) = (weights is not null)", name="weights"),
+    CheckConstraint("(kind = 'zero-shot') = (labels is not null)", name="labels"),
+    Index("model_tagger_name_key", "name", unique=True, postgresql_where=text("kind <> 'clip'")),
 )
 
 batch = mill(
@@ -311,10 +347,22 @@ lease = mill(
         one_of("ended_as", ("completed", "released", "failed", "expired")),
         nullable=True,
     ),
+    col(
+        "worker_id",
+        Integer,
+        "The worker of instance_id; null for leases from before it was noted",
+        nullable=True,
+    ),
     Index("lease_live_idx", "task_id", unique=True, postgresql_where=text("ended_at is null")),
     Index("lease_holder_idx", "instance_id", postgresql_where=text("ended_at is null")),
     Index(None, "instance_id"),
-    Index("lease_unfinished_idx", "ended_at", postgresql_where=text("ended_as <> 'completed'")),
+    # of the worker's own: every claim of anybody read all that the fleet had lost within the hour
+    Index(
+        "lease_unfinished_idx",
+        "worker_id",
+        "ended_at",
+        postgresql_where=text("ended_as <> 'completed'"),
+    ),
     postgresql_with={"fillfactor": "70"},
 )
 
@@ -428,6 +476,7 @@ submission = mill(
     col("reason", Text, "Why it was rejected", nullable=True),
     col("received_at", TIMESTAMP, "When it came in", server_default=NOW),
     col("decided_at", TIMESTAMP, "When it was accepted or rejected", nullable=True),
+    col("tag_count", Integer, "score: tags in it", server_default="0"),
     UniqueConstraint("lease_id", "part"),
     Index("submission_received_idx", "submission_id", postgresql_where=text("state = 'received'")),
     Index(None, "task_id"),

@@ -309,7 +309,9 @@ class FullDisk:
     """A kind of worker, all of whose tasks fail."""
 
     name = "extract"
-    model_digest = None
+
+    def digests(self, queue: Queue) -> tuple[None]:
+        return (None,)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -147,7 +147,7 @@ def fill(db: Database) -> None:
     db.admin.execute(
         "insert into mill.submission"
         " (task_id, lease_id, part, worker_id, state, row_count, decided_at)"
-        " select task_id, lease_id, 0, worker_id, 'accepted', %s, now()"
+        " select task_id, lease_id, 0, instance.worker_id, 'accepted', %s, now()"
         " from mill.lease join mill.instance using (instance_id)",
         (ROWS,),
     )
@@ -279,7 +279,7 @@ def test_a_score_is_handed_back_by_indexes(history: Database) -> None:
         claim = score.queue.claim(score.instance, "d1")
         assert claim
         assert {"task_ready_idx", "download_b000000_pkey"} <= indexes(score.scans())
-        positions = [n for n, _, _ in score.queue.thumbnails(claim.lease_id, 0, ROWS)]
+        positions = [row[0] for row in score.queue.thumbnails(claim.lease_id, 0, ROWS)]
         assert len(positions) == ROWS
         assert "pair_b000000_pkey" in indexes(score.scans())
         score.queue.copy_scores(score_rows(claim.lease_id, 0, positions))

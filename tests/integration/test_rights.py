@@ -20,7 +20,7 @@ def tables(db: Database) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_worker_reads_and_writes_no_table(db: Database, kind: str) -> None:
-    inbox = {"extract": "inbox.pair", "score": "inbox.score"}.get(kind)
+    inbox = {"extract": ["inbox.pair"], "score": ["inbox.score", "inbox.tag"]}.get(kind, [])
     refusal = (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported)
     with psycopg.connect(db.login(kind), autocommit=True) as worker:
         for table in tables(db):
@@ -33,7 +33,7 @@ def test_worker_reads_and_writes_no_table(db: Database, kind: str) -> None:
             ):
                 with pytest.raises(refusal):
                     worker.execute(statement)
-            if table != inbox:
+            if table not in inbox:
                 with pytest.raises(refusal):
                     worker.execute(f"insert into {table} default values")
 
@@ -56,7 +56,10 @@ def test_worker_calls_its_own_functions_and_no_others(db: Database, kind: str) -
             "urls_v1", "submit_download_v1", "submit_download_v2", "complete_v1", "opt_outs_v1",
             "submit_opt_outs_v1",
         },
-        "score": claiming | {"thumbnails_v1", "submit_score_v1", "complete_v1"},
+        "score": claiming | {
+            "thumbnails_v1", "thumbnails_v2", "submit_score_v1", "submit_score_v2", "complete_v1",
+            "taggers_v1", "weights_v1", "embeddings_v1",
+        },
         "steward": common | {
             "accept_next_v1", "accept_next_v2", "staged_keys_v1", "known_keys_v1",
             "merge_number_v1", "close_batches_v1", "judge_checks_v1", "sweep_canaries_v1", "watchdog_v1", "expire_leases_v1", "sweep_inbox_v1",
@@ -94,7 +97,7 @@ def test_researcher_reads_reports_and_writes_nothing(db: Database) -> None:
             "select * from inbox.pair",
             "select api.hello_v1('x', 1)",
             "create table report.t (a int)",
-            "delete from report.model",
+            "delete from report.outcome",
         ):
             with pytest.raises(psycopg.errors.Error) as refused:
                 researcher.execute(statement)

@@ -174,10 +174,11 @@ def test_score_submission_that_is_wrong_changes_nothing(db: Database) -> None:
         "position twice": [good, good],
         "NaN": [(*good[:4], float("nan"), *good[5:])],
         "beyond 1": [(*good[:4], 6016.0, *good[5:])],
-        "other dims": [(*good[:5], b"\0" * (2 * DIMS + 2), good[6])],
+        "other dims": [(*good[:5], b"\0" * (2 * DIMS + 2), *good[6:])],
         "scored without a similarity": [(*good[:4], None, *good[5:])],
         "failed with a similarity": [(*good[:3], 1, *good[4:])],
-        "unknown outcome": [(*good[:3], 9, None, None, None)],
+        "fewer tokens than none": [(*good[:7], -1)],
+        "unknown outcome": [(*good[:3], 9, None, None, None, 5)],
     }
     for part, (name, rows) in enumerate(wrong.items()):
         queue.copy_scores([(r[0], part, *r[2:]) for r in rows])
@@ -196,7 +197,7 @@ def test_score_submission_that_is_wrong_changes_nothing(db: Database) -> None:
         ("model-d1", "scored", 20)
     ]
     # what was copied and never submitted is swept away
-    assert db.queue("steward")[0].steward("sweep_inbox") == 9
+    assert db.queue("steward")[0].steward("sweep_inbox") == 10
     assert db.value("select count(*) from inbox.score") == 0
 
 
@@ -216,7 +217,7 @@ def test_scores_of_a_lost_lease_stay_and_the_next_holder_gets_the_rest(db: Datab
     again = db.claim("score", digest="d1")
     assert again
     assert again.payload["count"] == 8
-    assert [n for n, _, _ in queue.thumbnails(again.lease_id, 0, 100)] == list(range(12, 20))
+    assert [row[0] for row in queue.thumbnails(again.lease_id, 0, 100)] == list(range(12, 20))
     queue.copy_scores(score_rows(again.lease_id, 0, range(12, 20)))
     queue.submit_score(again.lease_id, 0, 8)
     queue.complete(again.lease_id)
@@ -233,8 +234,9 @@ def test_thumbnails_come_with_their_text_in_ranges(db: Database) -> None:
     claim = db.claim("score", digest="d1")
     assert claim
     queue, _ = db.queue("score")
+    dhashes = dict(db.rows("select n, dhash from mill.download"))
     assert queue.thumbnails(claim.lease_id, 3, 5) == [
-        (3, "a caption", b"the image"), (4, "a caption", b"the image"),
+        (3, "a caption", b"the image", dhashes[3]), (4, "a caption", b"the image", dhashes[4]),
     ]  # fmt: skip
 
 

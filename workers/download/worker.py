@@ -1,7 +1,7 @@
 """The download worker: a batch's URLs into outcomes and thumbnails, submitted in parts."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -17,7 +17,7 @@ from pairmill.workers.download.permission import HostFile, Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
 from pairmill.workers.download.thumbnail import Wanted
 from pairmill.workers.errors import Malformed
-from pairmill.workers.queue import OptOuts, Outcomes
+from pairmill.workers.queue import OptOuts, Outcomes, Queue
 
 ROWS_PER_PART = 1000  # what a death may lose, with the fetches under way
 # of thumbnails, a quarter of a thousand at 8 KB: a part that was begun is sent before a stopped
@@ -54,7 +54,6 @@ class Download:
     """Worker kind ``download``."""
 
     name = "download"
-    model_digest: str | None = None
 
     def __init__(self, backend: Backend, options: Options | None = None) -> None:
         self._options = options or Options()
@@ -66,6 +65,9 @@ class Download:
             backend, self._options.limits, self._permission if self._options.ask else everything
         )
         self._pool: DecoderPool
+
+    def digests(self, queue: Queue) -> Sequence[str | None]:
+        return (None,)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -1,7 +1,7 @@
 """The extract worker: a WAT file into rows of inbox.pair, and the counts of what was dropped."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any
@@ -14,6 +14,7 @@ from pairmill.workers.extract.extract import Counts, Pair, extract
 from pairmill.workers.extract.kinds import Wanted
 from pairmill.workers.extract.reader import is_remote, open_wat
 from pairmill.workers.extract.records import Readable
+from pairmill.workers.queue import Queue
 
 ROWS_PER_COPY = 20_000  # about 5 MB; a COPY pins xmin as long as it lasts
 
@@ -22,7 +23,9 @@ class Extract:
     """Worker kind ``extract``."""
 
     name = "extract"
-    model_digest: str | None = None
+
+    def digests(self, queue: Queue) -> Sequence[str | None]:
+        return (None,)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

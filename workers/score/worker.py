@@ -1,6 +1,6 @@
 """The score worker: thumbnails and texts of a batch into similarities and embeddings."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ import trio
 from pairmill.schema.outcomes import ScoreOutcome
 from pairmill.workers.daemon import Job
 from pairmill.workers.errors import TaskFailed
+from pairmill.workers.queue import Queue
 from pairmill.workers.score.model import Model, Scores
 
 POSITIONS_PER_PART = 500  # about 4 MB of thumbnails
@@ -22,7 +23,9 @@ class Score:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self.model_digest: str | None = model.digest
+
+    def digests(self, queue: Queue) -> Sequence[str | None]:
+        return (self._model.digest,)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -39,9 +42,9 @@ class Score:
             if not found:
                 continue
             scores = await trio.to_thread.run_sync(
-                self._model.score, [image for _, _, image in found], [text for _, text, _ in found]
+                self._model.score, [row[2] for row in found], [row[1] for row in found]
             )
-            rows = score_rows(job.lease_id, start, [n for n, _, _ in found], scores)
+            rows = score_rows(job.lease_id, start, [row[0] for row in found], scores)
             await job.call(job.queue.copy_scores, rows)
             await job.call(job.queue.submit_score, job.lease_id, start, len(rows))
             done += len(found)
@@ -59,9 +62,9 @@ def score_rows(
 ) -> list[tuple[Any, ...]]:
     """Rows of inbox.score; the part is named by its first position."""
     return [
-        (lease_id, part, n, int(outcome), float(similarity), image.tobytes(), text.tobytes())
+        (lease_id, part, n, int(outcome), float(similarity), image.tobytes(), text.tobytes(), None)
         if outcome == ScoreOutcome.SCORED
-        else (lease_id, part, n, int(outcome), None, None, None)
+        else (lease_id, part, n, int(outcome), None, None, None, None)
         for n, outcome, similarity, image, text in zip(
             positions,
             scores.outcomes,

@@ -1,0 +1,213 @@
+-- Taggers: models that say more of an image, from its embedding or its thumbnail, in the pass of their clip model or later.
+
+create function mill.to_tag(t mill.task) returns table (n integer)
+language sql stable
+as $$
+    with found as (
+        select e.n
+          from mill.model m
+          join mill.embedding e on e.batch_id = t.batch_id and e.attempt = t.attempt and e.model_id = m.base_model_id
+         where m.model_id = t.model_id and m.kind in ('head', 'zero-shot')
+           and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)
+        union all
+        select d.n
+          from mill.model m
+          join mill.download d on d.batch_id = t.batch_id and d.attempt = t.attempt and d.outcome = 0
+         where m.model_id = t.model_id and m.kind = 'pixels'
+           and not exists (select from mill.withdrawn w where w.submission_id = d.submission_id)
+    )
+    select f.n
+      from found f
+     where f.n not in (
+           select g.n from mill.tag g
+            where g.batch_id = t.batch_id and g.attempt = t.attempt and g.model_id = t.model_id
+              and not exists (select from mill.withdrawn w where w.submission_id = g.submission_id)
+           union all
+           select i.n
+             from mill.submission s
+             join inbox.tag i on i.lease_id = s.lease_id and i.part = s.part
+            where s.task_id = t.task_id and s.state = 'received')
+$$;
+comment on function mill.to_tag is
+    'Positions of a tagger''s task that have what it reads, an embedding or a thumbnail, and that no received or accepted submission covers yet.';
+
+create function api.taggers_v1(p_model_digest text) returns table (model_id integer, name text, kind text, digest text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('score');
+begin
+    return query
+    select g.model_id, g.name, g.kind, g.digest
+      from mill.model m join mill.model g on g.base_model_id = m.model_id
+     where m.digest = p_model_digest
+     order by g.model_id;
+end
+$$;
+comment on function api.taggers_v1 is
+    'The taggers of a clip model: a scorer computes them in the same pass where it has their weights, and claims their tasks by their digest.';
+
+create function api.weights_v1(p_digest text) returns table (kind text, labels text[], weights bytea)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('score');
+begin
+    return query select g.kind, g.labels, g.weights from mill.model g where g.digest = p_digest and g.weights is not null;
+end
+$$;
+comment on function api.weights_v1 is 'The safetensors file of a head or a zero-shot tagger; its sha256 is the digest.';
+
+create function api.embeddings_v1(p_lease_id bigint, p_from integer, p_to integer) returns table (n integer, image bytea)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task := mill.held(p_lease_id, 'score');
+    base constant integer := (select base_model_id from mill.model where model_id = t.model_id);
+begin
+    return query
+    select e.n, e.image
+      from mill.to_tag(t) s
+      join mill.embedding e on e.batch_id = t.batch_id and e.n = s.n and e.attempt = t.attempt and e.model_id = base
+     where e.n >= p_from and e.n < p_to
+       and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)
+     order by e.n;
+end
+$$;
+comment on function api.embeddings_v1 is
+    'Image embeddings (float16, little-endian) that a tagger''s task has yet to read, of positions from p_from up to, not including, p_to. '
+    'Meant for COPY (SELECT …) TO STDOUT.';
+
+create function mill.check_tags(t mill.task, m mill.model, p_lease_id bigint, p_part integer, p_tags integer) returns void
+language plpgsql
+as $$
+declare
+    in_pass constant boolean := m.kind = 'clip';
+begin
+    if p_tags = 0 then
+        return;
+    end if;
+    if p_tags <> (select count(distinct (i.model_id, i.n)) from inbox.tag i
+                   where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user)
+       or exists (
+        select
+          from inbox.tag i
+          left join mill.model g on g.model_id = i.model_id
+         where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user
+           and (g.model_id is null
+                or case when in_pass then g.base_model_id is distinct from m.model_id else g.model_id <> m.model_id end)) then
+        perform mill.refuse('PM003', 'a tag is of no tagger that this task asks for, or is given twice');
+    end if;
+    if in_pass and exists (
+        select
+          from inbox.tag i
+          join mill.model g on g.model_id = i.model_id
+         where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user
+           and not exists (select from inbox.score s
+                            where s.lease_id = p_lease_id and s.part = p_part and s.worker = session_user and s.n = i.n
+                              and (s.outcome = 0 or g.kind = 'pixels'))) then
+        perform mill.refuse('PM003', 'a tag is of a position that was not scored in this part');
+    end if;
+    if not in_pass and exists (select i.n from inbox.tag i
+                                where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user
+                               except select s.n from mill.to_tag(t) s) then
+        perform mill.refuse('PM003', 'a position is not of this task, or was submitted already');
+    end if;
+    if exists (
+        select
+          from inbox.tag i
+          join mill.model g on g.model_id = i.model_id
+         where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user
+           -- NaN is above every number, and equals itself
+           and (i.value in ('NaN', 'Infinity', '-Infinity')
+                or (i.label is not null) <> (g.labels is not null and i.value is not null)
+                or i.label not between 0 and cardinality(g.labels) - 1)
+    ) then
+        perform mill.refuse('PM003', 'a tag is malformed: a value that is not finite must be null, a label must be one of its tagger''s');
+    end if;
+end
+$$;
+comment on function mill.check_tags is 'Refuses what a score worker must not submit as tags.';
+
+create function mill.accept_tags(s mill.submission, t mill.task, m mill.model, sender name) returns void
+language plpgsql
+as $$
+declare
+    accepted bigint;
+begin
+    with sent as materialized (
+        select i.* from inbox.tag i where i.lease_id = s.lease_id and i.part = s.part and i.worker = sender
+    ), tagged as (
+        insert into mill.tag (batch_id, model_id, attempt, n, label, value, submission_id)
+        select t.batch_id, i.model_id, t.attempt, i.n, i.label, i.value, s.submission_id
+          from sent i
+         -- meanwhile the embedding may have been withdrawn, and the next one tagged in its pass
+         where m.kind = 'clip'
+            or not exists (select from mill.tag g
+                            where g.batch_id = t.batch_id and g.model_id = i.model_id and g.attempt = t.attempt and g.n = i.n
+                              and not exists (select from mill.withdrawn w where w.submission_id = g.submission_id))
+               and (m.kind = 'pixels'
+                    or exists (select from mill.embedding e
+                                where e.batch_id = t.batch_id and e.n = i.n and e.attempt = t.attempt and e.model_id = m.base_model_id
+                                  and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)))
+    )
+    select count(*) into accepted from sent;
+    if accepted <> s.tag_count then
+        perform mill.refuse('23000', format('%s tags were submitted and %s are there', s.tag_count, accepted));
+    end if;
+end
+$$;
+comment on function mill.accept_tags is 'Moves the tags of a score submission from inbox.tag into tag.';
+
+-- The model is locked, as add_model locks it: a tagger that is added meanwhile is seen either here or there.
+create function mill.queue_tagging(t mill.task) returns void
+language plpgsql
+as $$
+declare
+    g mill.model;
+    x mill.task := t;
+begin
+    perform from mill.model where model_id = t.model_id for share;
+    for g in select * from mill.model where base_model_id = t.model_id order by model_id loop
+        x.task_id := null;
+        x.model_id := g.model_id;
+        insert into mill.task (kind, batch_id, attempt, model_id)
+        select 'score', t.batch_id, t.attempt, g.model_id
+         where exists (select from mill.to_tag(x))
+           and (g.kind <> 'pixels' or exists (select from mill.task d where d.kind = 'download' and d.batch_id = t.batch_id
+                                                 and d.attempt = t.attempt and d.slot is not null))
+        on conflict (batch_id, attempt, model_id) where kind = 'score'
+        do update set state = 'ready', tries = 0, ready_at = now(), changed_at = now()
+                where mill.task.state in ('done', 'parked');
+    end loop;
+end
+$$;
+comment on function mill.queue_tagging is
+    'Makes, of a clip model''s task that is done, a task for each of its taggers that did not come in the same pass.';
+
+create function mill.withdraw_tags(t mill.task, why text) returns void
+language plpgsql
+as $$
+declare
+    s mill.submission;
+begin
+    for s in
+        select x.* from mill.submission x join mill.task y using (task_id) join mill.model g using (model_id)
+         where y.kind = 'score' and y.batch_id = t.batch_id and y.attempt = t.attempt
+           and g.base_model_id = t.model_id and g.kind <> 'pixels' and x.state in ('received', 'accepted')
+         order by y.task_id, x.submission_id
+    loop
+        perform from mill.task where task_id = s.task_id for update;
+        select * into s from mill.submission where submission_id = s.submission_id for update;
+        if s.state = 'received' then
+            perform mill.reject(s, why);
+        elsif s.state = 'accepted' then
+            perform mill.withdraw(s.submission_id, why);
+        end if;
+    end loop;
+end
+$$;
+comment on function mill.withdraw_tags is 'Takes back what tasks of taggers made of embeddings that are being withdrawn.';

@@ -1,0 +1,259 @@
+"""Taggers: their tags come in the pass of their clip model, or as tasks of their own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from database import DIMS, Database, score_rows
+
+from pairmill.workers.errors import Malformed
+from pairmill.workers.queue import Claim, Queue
+
+URLS = [f"http://h{i}.example/{i}.jpg" for i in range(6)]
+VECTOR = b"\x00\x3c" * DIMS
+
+
+@pytest.fixture
+def downloaded(db: Database) -> Database:
+    db.add_model()
+    db.extract(URLS)
+    db.close_batches()
+    db.download()
+    return db
+
+
+def tag_rows(
+    lease_id: int, part: int, model_id: int, positions: Sequence[int], value: float | None = 0.5
+) -> list[tuple[Any, ...]]:
+    return [(lease_id, part, model_id, n, None, value) for n in positions]
+
+
+def claimed(db: Database, digest: str) -> tuple[Queue, Claim]:
+    claim = db.claim("score", digest=digest)
+    assert claim is not None
+    return db.queue("score")[0], claim
+
+
+def score_with_tags(db: Database, *taggers: int, digest: str = "d1") -> None:
+    queue, claim = claimed(db, digest)
+    positions = [row[0] for row in queue.thumbnails(claim.lease_id, 0, 100)]
+    queue.copy_scores(score_rows(claim.lease_id, 0, positions))
+    for tagger in taggers:
+        queue.copy_tags(tag_rows(claim.lease_id, 0, tagger, positions))
+    queue.submit_score(claim.lease_id, 0, len(positions), len(taggers) * len(positions))
+    queue.complete(claim.lease_id)
+    db.accept_all()
+
+
+def tag(db: Database, tagger: int, digest: str = "t1", value: float = 0.25) -> Claim:
+    """A head's own task, from embeddings."""
+    queue, claim = claimed(db, digest)
+    found = queue.embeddings(claim.lease_id, 0, 100)
+    assert len(found) == claim.payload["count"]
+    assert all(image == VECTOR for _, image in found)
+    queue.copy_tags(tag_rows(claim.lease_id, 0, tagger, [n for n, _ in found], value))
+    queue.submit_score(claim.lease_id, 0, 0, len(found))
+    queue.complete(claim.lease_id)
+    db.accept_all()
+    return claim
+
+
+def tags(db: Database) -> list[tuple[Any, ...]]:
+    return db.rows("select model, value, count(*) from report.tag group by 1, 2 order by 1, 2")
+
+
+def submission(db: Database, digest: str) -> int:
+    found: int = db.value(
+        "select max(submission_id) from mill.submission join mill.task using (task_id)"
+        " join mill.model using (model_id) where digest = %s", digest,
+    )  # fmt: skip
+    return found
+
+
+def score_tasks(db: Database) -> list[tuple[str, str]]:
+    return db.rows(
+        "select m.digest, t.state from mill.task t join mill.model m using (model_id) order by 1"
+    )
+
+
+def test_tags_in_the_pass_of_their_model_leave_no_task_of_their_own(downloaded: Database) -> None:
+    db = downloaded
+    one, two = db.add_tagger(), db.add_tagger(digest="t2")
+    score_with_tags(db, one, two)
+    assert tags(db) == [("tagger-t1", 0.5, 6), ("tagger-t2", 0.5, 6)]
+    assert score_tasks(db) == [("d1", "done")]
+    assert db.value("select count(*) from inbox.tag") == 0
+    assert db.value("select rows_accepted from report.worker where kind = 'score'") == 6
+
+
+def test_a_scorer_without_a_taggers_weights_leaves_its_task_to_others(downloaded: Database) -> None:
+    db = downloaded
+    one, two = db.add_tagger(), db.add_tagger(digest="t2")
+    score_with_tags(db, one)
+    assert score_tasks(db) == [("d1", "done"), ("t2", "ready")]
+    assert tag(db, two, "t2").payload["count"] == 6
+    assert tags(db) == [("tagger-t1", 0.5, 6), ("tagger-t2", 0.25, 6)]
+    assert score_tasks(db) == [("d1", "done"), ("t2", "done")]
+
+
+def test_a_tagger_added_later_reads_the_embeddings_after_the_thumbnails_are_gone(
+    downloaded: Database,
+) -> None:
+    db = downloaded
+    db.score()
+    assert db.queue("steward")[0].steward("empty_slots") == 1
+    head = db.add_tagger()
+    assert db.value("select count(*) from mill.thumbnail") == 0
+    tag(db, head)
+    assert tags(db) == [("tagger-t1", 0.25, 6)]
+    # and holds no thumbnails back
+    assert db.value("select count(*) from mill.thumbnail_slot where state <> 'empty'") == 0
+
+
+def test_a_tagger_of_pixels_needs_thumbnails_and_says_what_only_a_download_gives(
+    downloaded: Database,
+) -> None:
+    db = downloaded
+    first = db.add_tagger(kind="pixels", digest="w1")
+    score_with_tags(db)
+    queue, claim = claimed(db, "w1")
+    positions = [row[0] for row in queue.thumbnails(claim.lease_id, 0, 100)]
+    assert len(positions) == claim.payload["count"] == 6
+    queue.copy_tags(tag_rows(claim.lease_id, 0, first, positions))
+    queue.submit_score(claim.lease_id, 0, 0, 6)
+    # its task keeps the thumbnails until it is done
+    assert db.queue("steward")[0].steward("empty_slots") == 0
+    queue.complete(claim.lease_id)
+    db.accept_all()
+    assert tags(db) == [("tagger-w1", 0.5, 6)]
+    assert db.queue("steward")[0].steward("empty_slots") == 1
+    (found,) = db.rows(
+        "select queued, unreachable from mill.add_model('late', '', 'w2', 0, 'pixels', 1)"
+    )
+    assert found == (0, 1)
+
+
+def test_withdrawn_embeddings_take_the_tags_with_them_that_were_made_of_them(
+    downloaded: Database,
+) -> None:
+    db = downloaded
+    db.score()
+    head = db.add_tagger()
+    tag(db, head)
+    db.admin.execute("select mill.withdraw(%s, 'it lied')", (submission(db, "d1"),))
+    assert tags(db) == []
+    assert score_tasks(db) == [("d1", "ready"), ("t1", "ready")]
+    # its task finds nothing to do yet; and again once there are embeddings
+    queue, claim = claimed(db, "t1")
+    assert claim.payload["count"] == 0
+    queue.complete(claim.lease_id)
+    db.score()
+    assert score_tasks(db) == [("d1", "done"), ("t1", "ready")]
+    tag(db, head, value=0.75)
+    assert tags(db) == [("tagger-t1", 0.75, 6)]
+
+
+def test_tags_of_embeddings_that_were_withdrawn_meanwhile_are_not_taken(
+    downloaded: Database,
+) -> None:
+    db = downloaded
+    db.score()
+    head = db.add_tagger()
+    queue, claim = claimed(db, "t1")
+    queue.copy_tags(tag_rows(claim.lease_id, 0, head, range(6)))
+    queue.submit_score(claim.lease_id, 0, 0, 6)
+    db.admin.execute("select mill.withdraw(%s, 'it lied')", (submission(db, "d1"),))
+    assert db.value("select state from mill.submission order by 1 desc limit 1") == "rejected"
+    score_with_tags(db, head)
+    db.accept_all()
+    assert tags(db) == [("tagger-t1", 0.5, 6)]
+
+
+def test_withdrawn_tags_are_given_again(downloaded: Database) -> None:
+    db = downloaded
+    db.score()
+    head = db.add_tagger()
+    tag(db, head)
+    db.admin.execute("select mill.withdraw(%s, 'it lied')", (submission(db, "t1"),))
+    assert tags(db) == []
+    tag(db, head, value=0.75)
+    assert tags(db) == [("tagger-t1", 0.75, 6)]
+
+
+def test_a_parked_task_of_a_head_is_queued_again_without_a_download(downloaded: Database) -> None:
+    db = downloaded
+    db.score()
+    db.queue("steward")[0].steward("empty_slots")
+    db.add_tagger()
+    queue, claim = claimed(db, "t1")
+    queue.fail(claim.lease_id, "no", retry=False)
+    assert score_tasks(db) == [("d1", "done"), ("t1", "parked")]
+    assert db.value("select mill.retry_task(%s)", claim.task_id) == "score"
+    assert score_tasks(db) == [("d1", "done"), ("t1", "ready")]
+
+
+def test_malformed_tags_are_refused_and_change_nothing(downloaded: Database) -> None:
+    db = downloaded
+    head = db.add_tagger()
+    zero = db.add_tagger(kind="zero-shot", digest="z1", labels=["a", "b"])
+    other = db.add_model("d2")
+    stranger = db.add_tagger(base="d2", digest="s1")
+    queue, claim = claimed(db, "d1")
+    lease = claim.lease_id
+    bad: list[list[tuple[Any, ...]]] = [
+        [(lease, 0, head, 0, None, float("nan"))],
+        [(lease, 0, head, 0, None, float("inf"))],
+        [(lease, 0, head, 0, 1, 0.5)],  # a label of a tagger that has none
+        [(lease, 0, zero, 0, None, 0.5)],  # none of one that has them
+        [(lease, 0, zero, 0, 2, 0.5)],
+        [(lease, 0, zero, 0, -1, 0.5)],
+        [(lease, 0, head, 0, None, 0.5)] * 2,
+        [(lease, 0, head, 5, None, 0.5)],  # not scored in this part
+        [(lease, 0, stranger, 0, None, 0.5)],
+        [(lease, 0, other, 0, None, 0.5)],
+        [(lease, 0, 999, 0, None, 0.5)],
+    ]
+    for part, rows in enumerate(bad):
+        queue.copy_scores(score_rows(lease, part, [0]))
+        queue.copy_tags([(r[0], part, *r[2:]) for r in rows])
+        with pytest.raises(Malformed):
+            queue.submit_score(lease, part, 1, len(rows))
+    with pytest.raises(Malformed, match="announced"):
+        queue.submit_score(lease, 0, 1, 2)
+    with pytest.raises(Malformed, match="one score or more"):
+        queue.submit_score(lease, 50, 0, 1)
+    queue.copy_scores(score_rows(lease, 60, range(6)))
+    queue.copy_tags([(lease, 60, zero, n, 1, 0.5) for n in range(5)])
+    queue.copy_tags([(lease, 60, zero, 5, None, None)])  # it gave NaN
+    queue.submit_score(lease, 60, 6, 6)
+    queue.complete(lease)
+    db.accept_all()
+    assert db.rows("select label, value, count(*) from report.tag group by 1, 2 order by 1") == [
+        ("b", 0.5, 5), (None, None, 1),
+    ]  # fmt: skip
+
+
+def test_a_tagger_is_added_while_its_models_task_is_being_finished(downloaded: Database) -> None:
+    """Whichever comes first, its task is made."""
+    db = downloaded
+    queue, claim = claimed(db, "d1")
+    queue.copy_scores(score_rows(claim.lease_id, 0, range(6)))
+    queue.submit_score(claim.lease_id, 0, 6)
+    queue.complete(claim.lease_id)
+    head = db.add_tagger()
+    db.accept_all()
+    assert score_tasks(db) == [("d1", "done"), ("t1", "ready")]
+    tag(db, head)
+
+
+def test_what_a_scorer_is_told_of_taggers(downloaded: Database) -> None:
+    db = downloaded
+    head = db.add_tagger()
+    queue, _ = db.queue("score")
+    (found,) = queue.taggers("d1")
+    assert (found.model_id, found.name, found.kind, found.digest) == (
+        head, "tagger-t1", "head", "t1",
+    )  # fmt: skip
+    assert queue.weights("t1") == b"weights"
+    assert queue.weights("d1") is None
+    assert queue.taggers("d2") == []
