@@ -147,7 +147,7 @@ class Queue:
 
     def claim(self, instance_id: int, model_digest: str | None = None) -> Claim | None:
         row = self._row("select * from api.claim_v1(%s, %s)", (instance_id, model_digest))
-        return Claim(*row, model_digest) if row else None
+        return Claim(row[0], row[1], row[2], model_digest) if row else None
 
     def heartbeat(self, lease_id: int) -> int:
         return int(self._one("select api.heartbeat_v1(%s)", (lease_id,))[0])
@@ -253,7 +253,7 @@ class Queue:
         return bytes(row[0]) if row else None
 
     def copy_scores(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Rows of inbox.score: (lease_id, part, n, outcome, similarity, image, text, text_tokens)."""
+        """Rows of inbox.score: (lease_id, part, n, outcome, similarity, image, text, tokens)."""
         self._copy_in(COPY_SCORES, SCORE_TYPES, rows)
 
     def copy_tags(self, rows: Sequence[tuple[Any, ...]]) -> None:

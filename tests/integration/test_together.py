@@ -113,7 +113,7 @@ def score(queue: Queue, rng: random.Random, instance: int) -> bool:
         return False
     found = queue.thumbnails(claim.lease_id, 0, 100)
     assert len(found) == claim.payload["count"]
-    positions = [n for n, _, _ in found]
+    positions = [row[0] for row in found]
     for part, start in enumerate(range(0, len(positions), 3)):
         if rng.random() < 0.1:
             queue.release(claim.lease_id)
