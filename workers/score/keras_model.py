@@ -39,14 +39,20 @@ def load(path: Path) -> Head:
     Raises Refused, with a sentence, for a file that is broken, and for a model with a layer other
     than those of the detector: categorical encoding, normalisation, dense, ReLU, sigmoid, dropout.
     """
-    metadata, graph, index, data = _files(path)
+    return from_files(*_files(path))
+
+
+def from_files(metadata: bytes, graph: bytes, index: bytes, data: bytes) -> Head:
+    """The head of the four files of a saved model, in the order of FILES; raises as ``load``."""
     layers = _layers(metadata)
     weights = checkpoint(index, data)
     vocabularies = _Graph(graph).vocabularies()
     try:
-        return _head(layers, weights, vocabularies)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise Refused(f"the saved model {path} lacks {error}") from None
+        with np.errstate(invalid="ignore", over="ignore"):  # the head refuses what is not finite
+            return _head(layers, weights, vocabularies)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise Refused(f"the saved model lacks {said}") from None
 
 
 def _files(path: Path) -> list[bytes]:

@@ -110,7 +110,7 @@ def check_labels(labels: tuple[str, ...], positive: tuple[str, ...], scale: floa
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is float and math.isfinite(value)
 
 
 def _encodable(name: str) -> bool:
