@@ -19,6 +19,7 @@ from pairmill.ops.commands import (
     database,
     doctor,
     fetch,
+    model,
     people,
     release,
     removal,
@@ -46,7 +47,7 @@ app.add_typer(source.crawl, name="crawl")
 app.add_typer(work.app, name="work")
 app.add_typer(people.worker, name="worker")
 app.add_typer(people.researcher, name="researcher")
-app.add_typer(work.model, name="model")
+app.add_typer(model.app, name="model")
 app.add_typer(task.app, name="task")
 app.add_typer(trust.canary, name="canary")
 app.add_typer(trust.check, name="check")

@@ -1,6 +1,8 @@
 """Recipes: what a release keeps, as a named, versioned TOML file."""
 
 import difflib
+import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -19,6 +21,11 @@ class Recipe:
     min_similarity: cosine similarity, -1 to 1; min_similarity_by_language: other values for
     some languages. languages: those to keep, ``nolang`` among them if wanted; empty: all.
     min_text_length: characters. min_bytes: of the image's file. licence: of the metadata.
+    multilingual_model, multilingual_pretrained: another model, whose similarity is used instead for
+    pairs in none of model_languages; empty: there is none.
+    tags: which tagger fills which column of the release; aesthetic, punsafe and pwatermark are
+    always columns, NSFW is the tagger's label. min_tag, max_tag: thresholds on those columns; a
+    pair without the tag is left out.
     """
 
     name: str
@@ -32,6 +39,12 @@ class Recipe:
     languages: list[str] = field(default_factory=list)
     min_text_length: int = 5
     min_bytes: int = 5000
+    multilingual_model: str = ""
+    multilingual_pretrained: str = ""
+    model_languages: list[str] = field(default_factory=lambda: ["en"])
+    tags: dict[str, str] = field(default_factory=dict)
+    min_tag: dict[str, float] = field(default_factory=dict)
+    max_tag: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,8 +53,17 @@ class Recipe:
 KINDS: dict[str, type] = {
     "name": str, "version": int, "description": str, "licence": str, "model": str,
     "pretrained": str, "min_similarity": float, "min_similarity_by_language": dict,
-    "languages": list, "min_text_length": int, "min_bytes": int,
+    "languages": list, "min_text_length": int, "min_bytes": int, "multilingual_model": str,
+    "multilingual_pretrained": str, "model_languages": list, "tags": dict, "min_tag": dict,
+    "max_tag": dict,
 }  # fmt: skip
+
+
+# of every release, and no tagger's, however they are written
+COLUMNS = (
+    "SAMPLE_ID", "URL", "TEXT", "HEIGHT", "WIDTH", "LICENSE", "LANGUAGE", "SIMILARITY", "HASH",
+    "MD5",
+)  # fmt: skip
 
 
 def builtin() -> list[str]:
@@ -113,5 +135,24 @@ def _check_ranges(name: str, values: dict[str, Any]) -> None:
     for key in ("min_text_length", "min_bytes"):
         if values.get(key, 0) < 0:
             raise Problem(f"recipe {name}: {key} must not be negative, and is {values[key]}")
-    if not all(isinstance(language, str) for language in values.get("languages", [])):
-        raise Problem(f"recipe {name}: languages must be a list of codes, like ['en', 'nolang']")
+    for key in ("languages", "model_languages"):
+        if not all(isinstance(language, str) for language in values.get(key, [])):
+            raise Problem(f"recipe {name}: {key} must be a list of codes, like ['en', 'nolang']")
+    _check_tags(name, values)
+
+
+def _check_tags(name: str, values: dict[str, Any]) -> None:
+    tags = values.get("tags", {})
+    for column, tagger in tags.items():
+        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,59}", column) or column.upper() in COLUMNS:
+            raise Problem(f"recipe {name}: tags.{column} cannot be a column of a release")
+        if not isinstance(tagger, str) or not tagger:
+            raise Problem(
+                f"recipe {name}: tags.{column} must be a tagger's name, and is {tagger!r}"
+            )
+    for key in ("min_tag", "max_tag"):
+        for column, value in values.get(key, {}).items():
+            if column not in tags or column == "NSFW":
+                raise Problem(f"recipe {name}: {key}.{column} needs tags.{column}, with numbers")
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise Problem(f"recipe {name}: {key}.{column} must be a number, and is {value!r}")

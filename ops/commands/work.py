@@ -1,25 +1,20 @@
-"""pairmill work: run a worker; pairmill model: what scores."""
+"""pairmill work: run a worker."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.commands.model import MODEL, PRETRAINED, load
+from pairmill.ops.connection import admin
 from pairmill.ops.logins import local_worker
-from pairmill.ops.output import print_rows
-from pairmill.ops.problem import Problem
+from pairmill.ops.problem import Problem, extra
 from pairmill.workers import daemon
 from pairmill.workers.metrics import Metrics, listen
 
-if TYPE_CHECKING:
-    from pairmill.workers.score.model import Model
-
 app = typer.Typer(no_args_is_help=True, help="Run a worker until it is stopped (Ctrl-C, SIGTERM).")
-model = typer.Typer(no_args_is_help=True, help="Models that score.")
 
 DSN = typer.Option(
     None, "--dsn", envvar="PAIRMILL_WORKER_DSN", show_envvar=True,
@@ -32,8 +27,6 @@ METRICS = typer.Option(
     "", "--metrics", envvar="PAIRMILL_METRICS",
     help="HOST:PORT: serve /metrics (Prometheus) and /healthz there.",
 )  # fmt: skip
-MODEL = typer.Option(..., "--model", help="open_clip's model name, or the folder of a model.")
-PRETRAINED = typer.Option("", "--pretrained", help="open_clip's tag, or a checkpoint's path.")
 
 
 @contextmanager
@@ -58,18 +51,10 @@ def _measured(kind: str, address: str) -> Iterator[Metrics]:
             end()
 
 
-@contextmanager
-def _extra(name: str) -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise Problem(f"{error.name} is not installed: pip install 'pairmill[{name}]'") from None
-
-
 @app.command()
 def extract(dsn: str = DSN, drain: bool = DRAIN, metrics: str = METRICS) -> None:
     """WAT files into pairs."""
-    with _extra("extract"):
+    with extra("extract"):
         from pairmill.workers.extract.worker import Extract
     with _login(dsn, "extract") as login, _measured("extract", metrics) as measured:
         daemon.run(partial(daemon.serve, Extract(), login, drain=drain, metrics=measured))
@@ -96,7 +81,7 @@ def download(
     metrics: str = METRICS,
 ) -> None:
     """Batches of URLs into outcomes and thumbnails."""
-    with _extra("download"):
+    with extra("download"):
         from pairmill.workers.download import consent
         from pairmill.workers.download.environment import backend
         from pairmill.workers.download.worker import Download, Options
@@ -106,12 +91,6 @@ def download(
     worker = Download(fetching, Options(concurrency, decoders, memory))
     with _login(dsn, "download") as login, _measured("download", metrics) as measured:
         daemon.run(partial(daemon.serve, worker, login, drain=drain, metrics=measured))
-
-
-def _load(name: str, pretrained: str, device: str) -> "Model":
-    with _extra("score"):
-        from pairmill.workers.score.model import load
-    return load(name, pretrained or None, device=device)
 
 
 @app.command()
@@ -124,7 +103,7 @@ def score(
     metrics: str = METRICS,
 ) -> None:
     """Thumbnails and texts into similarities and embeddings."""
-    loaded = _load(name, pretrained, device)
+    loaded = load(name, pretrained, device)
     from pairmill.workers.score.worker import Score
 
     with _login(dsn, "score") as login, _measured("score", metrics) as measured:
@@ -165,37 +144,3 @@ def steward(
         keys = UrlFilter(url_filter, trusted=trust_filter)
     with _login(dsn, "steward") as login, _measured("steward", metrics) as measured:
         daemon.run(partial(serve, login, drain=drain, url_filter=keys, metrics=measured))
-
-
-@model.command("add")
-def model_add(
-    name: str = MODEL,
-    pretrained: str = PRETRAINED,
-    known_as: str = typer.Option(
-        None, "--name", help="The name that recipes use; --model by default."
-    ),
-) -> None:
-    """Make a model known: from now on every batch is scored by it too."""
-    loaded = _load(name, pretrained, "cpu")
-    with admin() as connection:
-        (added,) = rows(
-            connection, "select * from mill.add_model(%s, %s, %s, %s)",
-            known_as or name, pretrained, loaded.digest, loaded.dims,
-        )  # fmt: skip
-    print(
-        f"model {known_as or name}: {loaded.dims} dims, sha256 {loaded.digest};"
-        f" {added['queued']} batches queued"
-    )
-
-
-@model.command("list")
-def model_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
-    """The models that score."""
-    with admin() as connection:
-        found = rows(connection, "select * from report.model order by name")
-    print_rows(
-        found,
-        ("name", "pretrained", "dims", "digest"),
-        as_json=as_json,
-        empty="no models: add one with `pairmill model add --model NAME`",
-    )

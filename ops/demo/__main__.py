@@ -25,6 +25,7 @@ from pairmill.ops.cli import said
 from pairmill.ops.connection import admin, home, rows, server
 from pairmill.ops.demo import model as demo_model
 from pairmill.ops.logins import local_worker
+from pairmill.ops.manifest import Manifest
 from pairmill.ops.problem import Problem
 from pairmill.ops.status import gather
 
@@ -193,7 +194,7 @@ def _write_demo_wat(path: Path) -> None:
         write_wat(build().pages, out)
 
 
-def _report(connection: psycopg.Connection, model: str, manifest: release.Manifest) -> None:
+def _report(connection: psycopg.Connection, model: str, manifest: Manifest) -> None:
     state = gather(connection)
     console.rule("funnel")
     dropped = ", ".join(f"{name} {count}" for name, count in state["dropped"].items())

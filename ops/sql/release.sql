@@ -1,8 +1,10 @@
 -- Every pair that counts, with the first reason for which a recipe leaves it out; null: it is kept.
--- The order of the reasons is the order in which things happen, removals first.
+-- The order of the reasons is the order in which things happen, removals first. Where it says tag_, the
+-- lines of release_tag.sql stand for each tagger of the recipe.
 
 select mill.sample_id(p.batch_id, p.n) as sample_id,
        p.url, p.text, d.height, d.width, p.license, coalesce(p.language, 'nolang') as language, s.similarity, d.md5,
+       {tag_columns}
        case
            when exists (select from mill.removal r where r.md5 in (p.url_key, d.md5) or r.sha256 = d.sha256) then 'removed'
            when d.outcome is null then 'not_downloaded'
@@ -14,9 +16,13 @@ select mill.sample_id(p.batch_id, p.n) as sample_id,
            when d.bytes < %(min_bytes)s then 'too_few_bytes'
            when s.similarity < coalesce((%(min_similarity_by_language)s::jsonb ->> coalesce(p.language, 'nolang'))::real,
                                         %(min_similarity)s::real) then 'similarity'
+           {tag_reasons}
        end as excluded
   from mill.pair p
   join mill.batch b on b.batch_id = p.batch_id and b.link_kind = 'image'
   left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
-  left join mill.current_score s on s.batch_id = p.batch_id and s.n = p.n and s.model_id = %(model_id)s
+  left join mill.current_score s on s.batch_id = p.batch_id and s.n = p.n
+   and s.model_id = case when coalesce(p.language, 'nolang') = any (%(model_languages)s::text[]) then %(model_id)s::integer
+                         else %(multilingual_id)s::integer end
+  {tag_joins}
  where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)

@@ -104,6 +104,7 @@ def test_rows_are_what_the_columns_say(scored: Database, tmp_path: Path) -> None
         "similarity": pytest.approx(0.3),
         "hash": mmh3.hash64(URLS[0] + "text number 0")[0],
         "md5": hashlib.md5(str(n).encode(), usedforsecurity=False).hexdigest(),
+        "punsafe": None, "pwatermark": None, "aesthetic": None,
     }  # fmt: skip
     assert list(row) == release.SCHEMA.names
 
@@ -223,3 +224,85 @@ def test_interrupted_build_leaves_nothing(scored: Database, tmp_path: Path) -> N
         release.build(scored.admin, recipe(), tmp_path / "out", progress=interrupt)
     assert list(tmp_path.iterdir()) == []
     assert scored.admin.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+# ---- taggers, and a model for other languages ---------------------------------------------------
+
+
+def tag(db: Database, digest: str, values: dict[str, tuple[float | None, int | None]]) -> None:
+    """A tagger's own task: by URL the value and the label."""
+    claim = db.claim("score", digest=digest)
+    assert claim
+    queue, _ = db.queue("score")
+    model = db.value("select model_id from mill.model where digest = %s", digest)
+    urls_by_n = dict(db.rows("select n, url from mill.pair"))
+    found = [n for n, _ in queue.embeddings(claim.lease_id, 0, 100)]
+    rows = [(n, *values.get(urls_by_n[n], (0.5, None))) for n in found]
+    queue.copy_tags([(claim.lease_id, 0, model, n, label, value) for n, value, label in rows])
+    queue.submit_score(claim.lease_id, 0, 0, len(rows))
+    queue.complete(claim.lease_id)
+    db.accept_all()
+
+
+def test_tags_are_columns_and_thresholds(scored: Database, tmp_path: Path) -> None:
+    db = scored
+    db.add_tagger(digest="a1")
+    tag(db, "a1", {URLS[0]: (4.5, None), URLS[1]: (4.4, None), URLS[2]: (None, None)})
+    db.add_tagger(kind="zero-shot", digest="z1", labels=["UNLIKELY", "NSFW"])
+    tag(db, "z1", dict.fromkeys(URLS, (0.9, 1)))
+    tags = {"aesthetic": "tagger-a1", "NSFW": "tagger-z1", "p": "tagger-z1"}
+    values = {"tags": tags, "min_similarity": 0.0}
+    manifest, rows = built(db, tmp_path / "all", **values)
+    by_url = {row["URL"]: (row["aesthetic"], row["NSFW"], row["p"]) for row in rows}
+    assert by_url == {
+        URLS[0]: (4.5, "NSFW", pytest.approx(0.9)),
+        URLS[1]: (pytest.approx(4.4), "NSFW", pytest.approx(0.9)),
+        URLS[2]: (None, "NSFW", pytest.approx(0.9)),
+    }
+    assert list(manifest.columns)[-4:] == ["punsafe", "pwatermark", "aesthetic", "p"]
+    assert {c: t["digest"] for c, t in manifest.taggers.items()} == {
+        "aesthetic": "a1", "NSFW": "z1", "p": "z1",
+    }  # fmt: skip
+    assert "`aesthetic`: tagger-a1, weights sha256 `a1`." in manifest.readme()
+
+    manifest, rows = built(db, tmp_path / "some", **values, min_tag={"aesthetic": 4.5})
+    assert urls(rows) == {URLS[0]}  # thresholds are inclusive
+    assert (manifest.excluded["aesthetic"], manifest.excluded["not_tagged"]) == (1, 1)
+    manifest, rows = built(db, tmp_path / "none", **values, max_tag={"p": 0.5})
+    assert manifest.kept == 0
+    assert manifest.excluded["p"] == 3
+
+
+def test_another_model_scores_other_languages(scored: Database, tmp_path: Path) -> None:
+    db = scored
+    db.add_model("d2")
+    db.score(similarity=0.125, digest="d2")
+    values = {
+        "languages": [], "min_similarity": 0.0, "multilingual_model": "model-d2",
+    }  # fmt: skip
+    manifest, rows = built(db, tmp_path / "out", **values)
+    found = {row["URL"]: row["similarity"] for row in rows}
+    assert {url: found[url] for url in URLS[3:6]} == dict.fromkeys(URLS[3:6], 0.125)
+    assert found[URLS[2]] == 0.5
+    assert manifest.multilingual_model is not None
+    assert manifest.multilingual_model["digest"] == "d2"
+    # thresholds by language, of either model
+    by_language = {"min_similarity_by_language": {"de": 0.126}}
+    manifest, rows = built(db, tmp_path / "more", **values, **by_language)
+    assert urls(rows) == {*URLS[:3], URLS[5]}
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"tags": {"aesthetic": "no"}}, "no tagger 'no' for aesthetic; it has: tagger-t1"),
+        ({"tags": {"NSFW": "tagger-t1"}}, "NSFW is a label, and tagger-t1 gives numbers"),
+        ({"multilingual_model": "no"}, "the database has no model no; it has: model-d1"),
+    ],
+)
+def test_what_a_recipe_names_and_the_database_lacks(
+    scored: Database, tmp_path: Path, values: dict[str, Any], says: str
+) -> None:
+    scored.add_tagger()
+    with pytest.raises(Problem, match=says):
+        built(scored, tmp_path / "out", **values)
