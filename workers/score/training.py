@@ -7,6 +7,7 @@ validation part, which chooses the penalty or the number of passes; and the rest
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,7 +193,10 @@ def _mlp(
     # in units in which the layers' first weights are of the right size; undone in the head
     x = torch.from_numpy((embeddings - mean.astype(np.float32)) / np.float32(size))
     y = torch.from_numpy((ratings - rating) / spread).float()[:, None]
-    layers, passes = _descended(x, y, torch.from_numpy(part), torch.from_numpy(validation), seed)
+    with _one_thread():
+        layers, passes = _descended(
+            x, y, torch.from_numpy(part), torch.from_numpy(validation), seed
+        )
     (w1, b1), (w2, b2) = layers
     w1 = w1 / size
     hidden = Layer(w1.astype(np.float32), (b1 - w1 @ mean).astype(np.float32), "relu")
@@ -225,6 +229,17 @@ def _descended(
         elif done - best >= PATIENCE:
             break
     return layers, best
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A network so small is slower on more, and its sums would depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _numbers(*layers: torch.nn.Linear) -> list[tuple[Float64, Float64]]:
