@@ -2,8 +2,9 @@
 
 Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using Hierarchical
 Navigable Small World graphs (2016). A folder holds ``images.usearch`` (vectors float16, keys are
-SAMPLE_IDs, cosine), ``pairs.parquet`` (SAMPLE_ID, URL, TEXT) and ``index.json``. Images and
-texts share one space, so both find images.
+SAMPLE_IDs, cosine), ``pairs.parquet`` (SAMPLE_ID, URL, TEXT), ``copies.parquet`` (SAMPLE_ID, and
+the KEY that stands for it in the graph) and ``index.json``. Images and texts share one space, so
+both find images.
 """
 
 import fcntl
@@ -24,7 +25,8 @@ from usearch.index import Index
 
 from pairmill import __version__
 from pairmill.ops import recall
-from pairmill.ops.exported import PAIRS, Exported
+from pairmill.ops.copies import Copies, Finder
+from pairmill.ops.exported import PAIRS, Exported, Shard
 from pairmill.ops.folders import folder_to_be
 from pairmill.ops.problem import Problem
 from pairmill.ops.recall import Floats, K, Keys, Progress
@@ -32,7 +34,8 @@ from pairmill.ops.recall import Floats, K, Keys, Progress
 ADD = 10_000  # vectors at once; between two of these an interruption is heard
 QUERIES = 200  # by images, and by texts, to measure recall
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 128
-GRAPH_FILE, PAIRS_FILE, ABOUT_FILE = "images.usearch", "pairs.parquet", "index.json"
+GRAPH_FILE, PAIRS_FILE = "images.usearch", "pairs.parquet"
+COPIES_FILE, ABOUT_FILE = "copies.parquet", "index.json"
 ROW_GROUP = 10_000  # so that an answer reads little of pairs.parquet
 
 
@@ -44,10 +47,12 @@ def silent(what: str, done: int, total: int) -> None:
 class About:
     """What an index is: index.json.
 
-    vectors: how many there are. removed: how many were deleted since it was built. release, model:
-    as of the export. recall_at_10: as recall.Recall, when it was built. written_by: versions.
+    samples: how many there are. vectors: distinct ones among their embeddings. removed: samples
+    deleted since it was built. release, model: as of the export. recall_at_10: as recall.Recall,
+    when it was built. written_by: versions.
     """
 
+    samples: int
     vectors: int
     removed: int
     dims: int
@@ -62,10 +67,12 @@ class About:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An answer. similarity: cosine, of the float16 embeddings."""
+    """An answer. similarity: cosine, of the float16 embeddings. copies: how many further samples
+    have the very same embedding."""
 
     sample_id: int
     similarity: float
+    copies: int
     url: str | None
     text: str | None
 
@@ -80,15 +87,18 @@ def build(source: Path, out: Path, *, queries: int = QUERIES, progress: Progress
     """
     export = Exported(source)
     with folder_to_be(out) as half:
-        index = _new(export.dims)
+        index, finder = _new(export.dims), Finder()
+        samples = 0
         with pq.ParquetWriter(half / PAIRS_FILE, PAIRS, compression="zstd") as pairs:
             for shard in export.shards():
                 for start in range(0, len(shard.keys), ADD):
-                    progress("indexing", len(index), export.rows)
-                    index.add(shard.keys[start : start + ADD], shard.images[start : start + ADD])
+                    progress("indexing", samples + start, export.rows)
+                    _add(index, finder, shard, slice(start, start + ADD))
+                samples += len(shard.keys)
                 if shard.pairs.num_rows:
                     pairs.write_table(shard.pairs, row_group_size=ROW_GROUP)
         about = About(
+            samples=samples,
             vectors=len(index),
             removed=0,
             dims=export.dims,
@@ -98,8 +108,16 @@ def build(source: Path, out: Path, *, queries: int = QUERIES, progress: Progress
             written_by={"pairmill": __version__, "usearch": version("usearch")},
         )
         index.save(half / GRAPH_FILE)
+        finder.copies().write(half / COPIES_FILE)
         (half / ABOUT_FILE).write_text(_text(about), "utf-8")
     return about
+
+
+def _add(index: Index, finder: Finder, shard: Shard, rows: slice) -> None:
+    keys, images = shard.keys[rows], np.asarray(shard.images[rows])
+    first = [finder.is_first(int(key), image) for key, image in zip(keys, images, strict=True)]
+    if any(first):
+        index.add(keys[first], images[first])
 
 
 def _new(dims: int) -> Index:
@@ -116,18 +134,20 @@ class Neighbours:
         self.folder = folder
         self.about = read_about(folder)
         self._index = _restored(folder, view=True)
+        self._copies = Copies.read(folder / COPIES_FILE)
 
     def vector(self, sample_id: int) -> Floats:
         """float32[dims] of an image. Raises Problem if it is not in the index."""
-        if sample_id < 0 or not self._index.contains(sample_id):
+        key = self._copies.key(sample_id) if sample_id >= 0 else -1
+        if key < 0 or not self._index.contains(key):
             raise Problem(f"{sample_id} is not in the index {self.folder}")
-        vector: Floats = recall.vectors(self._index, np.array([sample_id], np.uint64))[0]
+        vector: Floats = recall.vectors(self._index, np.array([key], np.uint64))[0]
         return vector
 
     def nearest(self, vector: Floats, k: int = K, *, but: int | None = None) -> list[Neighbour]:
-        """The k images nearest to a vector (float32[dims], of any length), nearest first. ``but``:
-        a SAMPLE_ID that is no answer. Raises Problem for a vector of other dims, or of no
-        direction."""
+        """The k distinct images nearest to a vector (float32[dims], of any length), nearest first.
+        ``but``: a SAMPLE_ID whose image is no answer. Raises Problem for a vector of other dims,
+        or of no direction."""
         length = float(np.linalg.norm(vector))
         if len(vector) != self.about.dims or not np.isfinite(length) or not length:
             raise Problem(f"the query is no vector of {self.about.dims} finite numbers")
@@ -135,11 +155,17 @@ class Neighbours:
         candidates = max(EXPANSION_SEARCH, 2 * k)
         self._index.expansion_search = candidates  # type: ignore[misc]  # it has a setter
         keys = np.asarray(self._index.search(vector, k + 1).keys, np.uint64)
-        keys = keys[keys != (recall.NOTHING if but is None else but)][:k]
+        own = recall.NOTHING if but is None else self._copies.key(but)
+        keys = keys[keys != own][:k]
         near = recall.vectors(self._index, keys) @ (vector / length)
         pairs = self._pairs(keys)
         answers = [
-            Neighbour(int(key), float(similarity), *pairs.get(int(key), (None, None)))
+            Neighbour(
+                int(key),
+                float(similarity),
+                self._copies.count(key),
+                *pairs.get(int(key), (None, None)),
+            )
             for key, similarity in zip(keys, near, strict=True)
         ]
         return sorted(answers, key=lambda a: (-a.similarity, a.sample_id))
@@ -174,17 +200,24 @@ def remove(
     with _locked(folder):
         about = read_about(folder)
         index = _restored(folder, view=dry_run)
-        keys = np.array(sorted({i for i in ids if i >= 0}), np.uint64)
-        held = keys[np.atleast_1d(index.contains(keys))] if len(keys) else keys
-        if not dry_run and (len(keys) or compact):
-            if len(held):
-                index.remove(held)
+        held = np.array(sample_ids(folder), np.uint64)
+        gone = np.unique(np.array([i for i in ids if i >= 0], np.uint64))
+        deleted = int(np.isin(held, gone).sum())
+        if not dry_run and (len(gone) or compact):
+            copies = Copies.read(folder / COPIES_FILE).without(gone, index)
+            index.remove(gone[np.atleast_1d(index.contains(gone))])
             kept = _rebuilt(index, progress) if compact else index
             _replace(folder / GRAPH_FILE, kept.save)
-            _replace(folder / PAIRS_FILE, lambda path: _rest(folder / PAIRS_FILE, keys, path))
-            about = replace(about, vectors=len(kept), removed=about.removed + len(held))
+            _replace(folder / COPIES_FILE, copies.write)
+            _replace(folder / PAIRS_FILE, lambda path: _rest(folder / PAIRS_FILE, gone, path))
+            about = replace(
+                about,
+                samples=len(held) - deleted,
+                vectors=len(kept),
+                removed=about.removed + deleted,
+            )
             _replace(folder / ABOUT_FILE, lambda path: path.write_text(_text(about), "utf-8"))
-    return len(held), len(keys) - len(held)
+    return deleted, len(gone) - deleted
 
 
 def _rebuilt(old: Index, progress: Progress) -> Index:

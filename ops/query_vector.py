@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pairmill.ops.problem import Problem
 from pairmill.schema.outcomes import ScoreOutcome
+from pairmill.workers.errors import Refused
 from pairmill.workers.score import model as models
 
 SHORT_SIDE, LONG_SIDE = 256, 2_560  # pixels of a thumbnail: what is indexed is of thumbnails
@@ -22,9 +23,15 @@ def load(indexed: dict[str, Any], name: str | None, pretrained: str, device: str
     indexed: name, pretrained, digest. Raises Problem if the loaded weights are others, Refused if
     nothing can be loaded.
     """
+    own = name is None
     if name is None:
         name, pretrained = indexed["name"], pretrained or indexed["pretrained"]
-    model = models.load(name, pretrained or None, device=device)
+    try:
+        model = models.load(name, pretrained or None, device=device)
+    except Refused as refused:
+        if own:
+            raise Problem(f"{refused}; name the index's model with --model") from None
+        raise
     if model.digest != indexed["digest"]:
         raise Problem(
             f"{name} {pretrained}".rstrip()

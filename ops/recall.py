@@ -33,28 +33,31 @@ class Recall:
 
 
 def measure(index: Index, export: Exported, queries: int, progress: Progress) -> Recall:
-    """Ask the index for the neighbours of every so-manyth row, at least ``queries`` of them, and
-    compare with all vectors. The same rows for the same export."""
+    """Ask the index for the neighbours of every so-manyth of its vectors, at least ``queries`` of
+    them, and compare with all. The same for the same export."""
     if len(index) <= K or queries < 1:
         return Recall(None, None, 0)
     step = max(1, len(index) // queries)
     own, images, texts = [], [], []
     first = 0
     for shard in export.shards():
-        chosen = np.arange(-first % step, len(shard.keys), step)
+        distinct = np.flatnonzero(held(index, shard.keys))
+        chosen = distinct[-first % step :: step]
         own.append(shard.keys[chosen])
         images.append(shard.images[chosen].astype(np.float32))
         texts.append(shard.texts[chosen].astype(np.float32))
-        first += len(shard.keys)
+        first += len(distinct)
     keys = np.concatenate(own)
     asked = np.concatenate([*images, *texts])
     left_out = np.concatenate([keys, np.full(len(keys), NOTHING)])
-    shares = found(index, asked, left_out, exact(export, asked, left_out, progress))
+    shares = found(index, asked, left_out, exact(index, export, asked, left_out, progress))
     return Recall(float(shares[: len(keys)].mean()), float(shares[len(keys) :].mean()), len(keys))
 
 
-def exact(export: Exported, asked: Floats, left_out: Keys, progress: Progress) -> Floats:
-    """Similarity of the 10th nearest image to each query: float32[n].
+def exact(
+    index: Index, export: Exported, asked: Floats, left_out: Keys, progress: Progress
+) -> Floats:
+    """Similarity of the 10th nearest image to each query, of those in the index: float32[n].
 
     asked: float32[n, dims], L2-normalised. left_out: uint64[n], a key that is no answer.
     """
@@ -63,8 +66,10 @@ def exact(export: Exported, asked: Floats, left_out: Keys, progress: Progress) -
     for shard in export.shards():
         for start in range(0, len(shard.keys), BLOCK):
             progress("exact search", done + start, export.rows)
-            keys = shard.keys[start : start + BLOCK]
-            near = asked @ shard.images[start : start + BLOCK].astype(np.float32).T
+            keys, images = shard.keys[start : start + BLOCK], shard.images[start : start + BLOCK]
+            distinct = held(index, keys)
+            keys = keys[distinct]
+            near = asked @ images[distinct].astype(np.float32).T
             near[left_out[:, None] == keys[None, :]] = -np.inf
             both = np.concatenate([best, near], axis=1)
             best = np.partition(both, both.shape[1] - K, axis=1)[:, -K:]
@@ -77,7 +82,8 @@ def found(index: Index, asked: Floats, left_out: Keys, tenth: Floats) -> Floats:
     """Of each query: the share of the index's 10 answers that are as near as the true tenth.
 
     By similarity, as ann-benchmarks counts (Aumüller, Bernhardsson and Faithfull 2018), since
-    one image may stand under many URLs. tenth: as ``exact`` gives it. Returns float32[n].
+    images that are nearly the same may swap places. tenth: as ``exact`` gives it. Returns
+    float32[n].
     """
     answers: Any = index.search(asked, K + 1)
     shares = np.zeros(len(asked), np.float32)
@@ -86,6 +92,11 @@ def found(index: Index, asked: Floats, left_out: Keys, tenth: Floats) -> Floats:
         keys = keys[keys != left_out[i]][:K]
         shares[i] = (vectors(index, keys) @ asked[i] >= tenth[i] - SAME).sum() / K
     return shares
+
+
+def held(index: Index, keys: Keys) -> npt.NDArray[np.bool_]:
+    """Of each key whether it is in the index: bool[n]."""
+    return np.asarray(index.contains(keys), np.bool_).reshape(len(keys))
 
 
 def vectors(index: Index, keys: Keys) -> Floats:

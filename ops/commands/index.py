@@ -74,7 +74,8 @@ def build(
     if as_json:
         print_json(about.as_dict())
         return
-    print(f"{about.vectors:,} vectors, {about.dims} dims, in {out}")
+    distinct = f"{about.vectors:,} distinct vectors of {about.dims} dims"
+    print(f"{about.samples:,} samples, {distinct}, in {out}")
     recall = about.recall_at_10
     if recall["queries"]:
         print(
@@ -117,7 +118,7 @@ def query(
     shown = [each | {"similarity": f"{each['similarity']:.4f}"} for each in found]
     print_rows(
         found if as_json else shown,
-        ("sample_id", "similarity", "url", "text"),
+        ("sample_id", "similarity", "copies", "url", "text"),
         as_json=as_json,
         empty="the index is empty",
     )
@@ -151,7 +152,7 @@ def remove(
         deleted, unknown = neighbours.remove(
             index, wanted, compact=compact, dry_run=dry_run, progress=report
         )
-    left = neighbours.read_about(index).vectors - (deleted if dry_run else 0)
+    left = neighbours.read_about(index).samples - (deleted if dry_run else 0)
     if as_json:
         print_json({"deleted": deleted, "not_in_index": unknown, "left": left, "dry_run": dry_run})
         return
