@@ -51,7 +51,7 @@ $(BIN)/python:
 
 .venv/.for-test: .venv/.for-demo
 	@echo '== installing what the tests need'
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[extract,download,score,ops,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[extract,download,score,ops,index,dev]'
 	@touch $@
 
 pooler-test: .venv/.for-test

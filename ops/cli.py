@@ -18,7 +18,9 @@ from pairmill import __version__
 from pairmill.ops.commands import (
     database,
     doctor,
+    embeddings,
     fetch,
+    index,
     model,
     people,
     release,
@@ -53,6 +55,8 @@ app.add_typer(trust.canary, name="canary")
 app.add_typer(trust.check, name="check")
 app.add_typer(removal.app, name="removal")
 app.add_typer(release.app, name="release")
+app.add_typer(embeddings.app, name="embeddings")
+app.add_typer(index.app, name="index")
 app.command("migrate")(database.migrate)
 app.command("retry")(retry.retry)
 app.command("status")(status.status)

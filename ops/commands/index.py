@@ -1,0 +1,161 @@
+"""pairmill index: nearest neighbours among the images of a release."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from pairmill.ops.connection import admin
+from pairmill.ops.output import print_json, print_rows
+from pairmill.ops.problem import Problem
+
+if TYPE_CHECKING:
+    from pairmill.ops.recall import Progress as Report
+
+app = typer.Typer(no_args_is_help=True, help="Nearest neighbours among a release's images.")
+FOLDER = typer.Argument(help="The index's folder.")
+AS_JSON = typer.Option(False, "--json", help="JSON.")
+
+
+@contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise Problem(f"{error.name} is not installed: pip install 'pairmill[{extra}]'") from None
+
+
+@contextmanager
+def _bar() -> Iterator["Report"]:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total
+        )
+
+
+@app.command("build")
+def build(
+    release: Path = typer.Argument(help="A release's folder, or that of an export."),
+    out: Path = typer.Option(..., "--out", help="A folder that does not exist yet, or is empty."),
+    queries: int = typer.Option(
+        200, "--queries", min=0, help="By how many images, and texts, recall is measured; 0: not."
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Index a release's image embeddings, and measure recall@10 against exact search."""
+    from pairmill.ops import embeddings
+
+    with _needs("index"):
+        from pairmill.ops import neighbours
+
+    with _bar() as report:
+        if embeddings.is_release(release):
+            out.absolute().parent.mkdir(parents=True, exist_ok=True)
+            # the export is as large as the index: beside it there is room
+            with tempfile.TemporaryDirectory(dir=out.absolute().parent) as beside:
+                export = Path(beside) / "export"
+                with admin() as connection:
+                    embeddings.export(
+                        connection,
+                        release,
+                        export,
+                        progress=lambda done, total: report("reading embeddings", done, total),
+                    )
+                about = neighbours.build(export, out, queries=queries, progress=report)
+        else:
+            about = neighbours.build(release, out, queries=queries, progress=report)
+    if as_json:
+        print_json(about.as_dict())
+        return
+    distinct = f"{about.vectors:,} distinct vectors of {about.dims} dims"
+    print(f"{about.samples:,} samples, {distinct}, in {out}")
+    recall = about.recall_at_10
+    if recall["queries"]:
+        print(
+            f"recall@10 against exact search, {recall['queries']} queries of each kind:"
+            f" by image {recall['image']:.3f}, by text {recall['text']:.3f}"
+        )
+
+
+@app.command("query")
+def query(
+    index: Path = FOLDER,
+    text: str | None = typer.Option(None, "--text", help="Images that a text describes."),
+    image: Path | None = typer.Option(None, "--image", help="Images like that of a file."),
+    sample_id: int | None = typer.Option(None, "--sample-id", help="Images like that of a sample."),
+    count: int = typer.Option(10, "--count", "-k", min=1, max=1000, help="How many."),
+    model: str | None = typer.Option(
+        None, "--model", help="--text, --image: as in `work score`; the index's by default."
+    ),
+    pretrained: str = typer.Option("", "--pretrained", help="As in `work score`."),
+    device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, or auto."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Find images: by a text, by an image, or like one of the index."""
+    if [text, image, sample_id].count(None) != 2:
+        raise Problem("name one of --text, --image and --sample-id")
+    with _needs("index"):
+        from pairmill.ops import neighbours
+    opened = neighbours.Neighbours(index)
+    if sample_id is not None:
+        vector = opened.vector(sample_id)
+    else:
+        with _needs("score"):
+            from pairmill.ops import query_vector
+        loaded = query_vector.load(opened.about.model, model, pretrained, device)
+        if image is not None:
+            vector = query_vector.of_image(loaded, image)
+        else:
+            vector = query_vector.of_text(loaded, text or "")
+    found = [asdict(each) for each in opened.nearest(vector, count, but=sample_id)]
+    shown = [each | {"similarity": f"{each['similarity']:.4f}"} for each in found]
+    print_rows(
+        found if as_json else shown,
+        ("sample_id", "similarity", "copies", "url", "text"),
+        as_json=as_json,
+        empty="the index is empty",
+    )
+
+
+@app.command("remove")
+def remove(
+    index: Path = FOLDER,
+    ids: list[int] = typer.Option(
+        [], "--sample-id", help="A sample to delete; without it, all that a removal names now."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what it would do; change nothing."),
+    compact: bool = typer.Option(
+        False,
+        "--compact",
+        help="Also make the file anew, without their vectors: as long as a build.",
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Delete from an index what the database's removals name, or these samples."""
+    with _needs("index"):
+        from pairmill.ops import neighbours
+    from pairmill.ops import embeddings
+
+    wanted = list(ids)
+    if not wanted:
+        held = neighbours.sample_ids(index)
+        with admin() as connection:
+            wanted = embeddings.removed_of(connection, held)
+    with _bar() as report:
+        deleted, unknown = neighbours.remove(
+            index, wanted, compact=compact, dry_run=dry_run, progress=report
+        )
+    left = neighbours.read_about(index).samples - (deleted if dry_run else 0)
+    if as_json:
+        print_json({"deleted": deleted, "not_in_index": unknown, "left": left, "dry_run": dry_run})
+        return
+    done = "would be deleted" if dry_run else "deleted"
+    known = f", {unknown:,} not in the index" if unknown else ""
+    print(f"{deleted:,} {done}{known}; {left:,} are left")

@@ -1,0 +1,81 @@
+"""What is asked of an index, as a vector: a text or an image by the index's own model."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pairmill.ops.problem import Problem
+from pairmill.schema.outcomes import ScoreOutcome
+from pairmill.workers.errors import Refused
+from pairmill.workers.score import model as models
+
+SHORT_SIDE, LONG_SIDE = 256, 2_560  # pixels of a thumbnail: what is indexed is of thumbnails
+Vector = npt.NDArray[np.float32]
+
+
+def load(indexed: dict[str, Any], name: str | None, pretrained: str, device: str) -> models.Model:
+    """The model of an index, by its own name or as the user names it.
+
+    indexed: name, pretrained, digest. Raises Problem if the loaded weights are others, Refused if
+    nothing can be loaded.
+    """
+    own = name is None
+    if name is None:
+        name, pretrained = indexed["name"], pretrained or indexed["pretrained"]
+    try:
+        model = models.load(name, pretrained or None, device=device)
+    except Refused as refused:
+        if own:
+            raise Problem(f"{refused}; name the index's model with --model") from None
+        raise
+    if model.digest != indexed["digest"]:
+        raise Problem(
+            f"{name} {pretrained}".rstrip()
+            + f" has the weights {model.digest[:12]}…, and the index"
+            f" is of {indexed['name']} with {indexed['digest'][:12]}…: name that model with --model"
+            " and --pretrained"
+        )
+    return model
+
+
+def of_text(model: models.Model, text: str) -> Vector:
+    """float32[dims]. Raises Problem for an empty text."""
+    if not text.strip():
+        raise Problem("--text is empty")
+    return _one(model, Image.new("RGB", (64, 64)), text).text
+
+
+def of_image(model: models.Model, path: Path) -> Vector:
+    """float32[dims] of an image file, made a thumbnail first, as every indexed image was. Raises
+    Problem for what is no image."""
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise Problem(f"there is no file {path}") from None
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
+        raise Problem(f"{path} is no image that can be read: {error}") from None
+    scale = min(1.0, SHORT_SIDE / min(upright.size), LONG_SIDE / max(upright.size))
+    size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
+    return _one(model, upright.resize(size, Image.Resampling.LANCZOS), "an image").image
+
+
+class _Embeddings:
+    def __init__(self, image: Any, text: Any) -> None:
+        self.image: Vector = np.asarray(image, np.float32)
+        self.text: Vector = np.asarray(text, np.float32)
+
+
+def _one(model: models.Model, image: Image.Image, text: str) -> _Embeddings:
+    file = io.BytesIO()
+    image.save(file, "WEBP", lossless=True)  # what a model reads as a thumbnail
+    scores = model.score([file.getvalue()], [text])
+    if scores.outcomes[0] != ScoreOutcome.SCORED:
+        raise Problem(
+            f"the model gave no embedding: {ScoreOutcome(scores.outcomes[0]).name.lower()}"
+        )
+    return _Embeddings(scores.image_embedding[0], scores.text_embedding[0])
