@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -108,10 +108,10 @@ def download(
         daemon.run(partial(daemon.serve, worker, login, drain=drain, metrics=measured))
 
 
-def _load(name: str, pretrained: str, device: str) -> "Model":
+def _load(name: str, pretrained: str, device: str, **options: Any) -> "Model":
     with _extra("score"):
         from pairmill.workers.score.model import load
-    return load(name, pretrained or None, device=device)
+    return load(name, pretrained or None, device=device, **options)
 
 
 @app.command()
@@ -119,16 +119,28 @@ def score(
     name: str = MODEL,
     pretrained: str = PRETRAINED,
     device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, or auto."),
+    precision: str = typer.Option(
+        "auto", "--precision", help="fp32, bf16, fp16, or auto: bf16 on a GPU, fp32 elsewhere."
+    ),
+    compiled: bool = typer.Option(
+        False, "--compile", help="torch.compile the model: a minute or more at the start."
+    ),
+    threads: int = typer.Option(
+        None, "--threads", min=1, help="CPU cores to use; all that it may, by default."
+    ),
     dsn: str = DSN,
     drain: bool = DRAIN,
     metrics: str = METRICS,
 ) -> None:
     """Thumbnails and texts into similarities and embeddings."""
-    loaded = _load(name, pretrained, device)
+    loaded = _load(
+        name, pretrained, device, precision=precision, compiled=compiled, threads=threads
+    )
     from pairmill.workers.score.worker import Score
 
+    worker = Score(loaded, threads=threads)
     with _login(dsn, "score") as login, _measured("score", metrics) as measured:
-        daemon.run(partial(daemon.serve, Score(loaded), login, drain=drain, metrics=measured))
+        daemon.run(partial(daemon.serve, worker, login, drain=drain, metrics=measured))
 
 
 @app.command()
