@@ -55,6 +55,10 @@ class Job:
         """Rows done, by how they ended: for the metrics."""
         self._line.metrics.rows(outcome, rows)
 
+    def say(self, sentence: str) -> None:
+        """Tell the operator, from any thread."""
+        self._line.say(sentence)
+
     async def call(self, function: Callable[..., Answer], *arguments: object) -> Answer:
         """Run a blocking method of the queue in a thread.
 

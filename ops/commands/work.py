@@ -98,16 +98,31 @@ def score(
     name: str = MODEL,
     pretrained: str = PRETRAINED,
     device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, or auto."),
+    precision: str = typer.Option(
+        "auto", "--precision", help="fp32, bf16, fp16, or auto: bf16 on a GPU, fp32 elsewhere."
+    ),
+    compiled: bool = typer.Option(
+        False, "--compile", help="torch.compile the model: a minute or more at the start."
+    ),
+    threads: int = typer.Option(
+        None, "--threads", min=1, help="CPU cores to use; all that it may, by default."
+    ),
+    watermark: Path = typer.Option(
+        None, "--watermark", help="Weights of LAION's watermark detector, to tag with it too."
+    ),
     dsn: str = DSN,
     drain: bool = DRAIN,
     metrics: str = METRICS,
 ) -> None:
-    """Thumbnails and texts into similarities and embeddings."""
-    loaded = load(name, pretrained, device)
+    """Thumbnails and texts into similarities, embeddings and tags."""
+    loaded = load(name, pretrained, device, precision=precision, compiled=compiled, threads=threads)
+    from pairmill.workers.score import watermark as detector
     from pairmill.workers.score.worker import Score
 
+    pixels = [detector.load(watermark, device=loaded.device)] if watermark else []
+    worker = Score(loaded, pixels, threads=threads)
     with _login(dsn, "score") as login, _measured("score", metrics) as measured:
-        daemon.run(partial(daemon.serve, Score(loaded), login, drain=drain, metrics=measured))
+        daemon.run(partial(daemon.serve, worker, login, drain=drain, metrics=measured))
 
 
 @app.command()

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 
 from pairmill.ops.demo.drawings import draw, photo_like
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.decode import decode, dhash
+from pairmill.workers.dhash import dhash
+from pairmill.workers.download.decode import decode
 from pairmill.workers.download.thumbnail import Decoded, Wanted
 
 

@@ -4,34 +4,35 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
 (2021); the models and weights are open_clip's (https://github.com/mlfoundations/open_clip).
 """
 
-import difflib
 import hashlib
-import io
-import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from pickle import UnpicklingError
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from pairmill.schema.outcomes import ScoreOutcome
-from pairmill.workers.errors import Refused
+from pairmill.workers.errors import Refused, TaskFailed
+from pairmill.workers.score import text_tower
 from pairmill.workers.score import torchvision_import as _before_open_clip  # noqa: F401
+from pairmill.workers.score.batcher import by_length, gathered
+from pairmill.workers.score.decoder import Decoder, Pixels
+from pairmill.workers.score.heads import Head, Tags
+from pairmill.workers.score.loading import device_of, dtype_of, known_name, reason
+from pairmill.workers.score.tokenizer import Tokenizer, Tokens
 
 # isort: split
 import open_clip
 
-BATCH_SIZE = 64
-# Thumbnails come from volunteers. Of Pillow's readers only those of what a downloader makes see
-# them (the one for EPS starts a program), and only up to what a thumbnail is at most: 256 x 2,560.
-FORMATS = ("JPEG", "WEBP")
-MAX_PIXELS = 1_000_000
+BATCH_SIZES = {"cpu": 32, "cuda": 256}
+CHUNK = 32  # images that one thread decodes at a time
+# text columns come in multiples of this: compiled, each number of columns is a program of its own
+COLUMN_STEP, COMPILED_COLUMN_STEP = 8, 16
 
 
 @dataclass
@@ -40,18 +41,50 @@ class Scores:
 
     outcomes: int16[n], of ScoreOutcome. similarity: float32[n], NaN unless scored.
     image_embedding, text_embedding: float16[n, dims], L2-normalised, zero unless scored.
+    text_tokens: int16[n], tokens of the text before truncation, see ``Tokens``.
     """
 
     outcomes: npt.NDArray[np.int16]
     similarity: npt.NDArray[np.float32]
     image_embedding: npt.NDArray[np.float16]
     text_embedding: npt.NDArray[np.float16]
+    text_tokens: npt.NDArray[np.int16]
+
+
+@dataclass
+class Embedded:
+    """Of n pairs, those whose image could be decoded. rows: int64[m], which. image, text:
+    float32[m, dims], L2-normalised. similarity: float32[m]. tags: of each head given, of m rows.
+    text_tokens: int16[n]. wrong: rows whose thumbnail is another picture's."""
+
+    rows: npt.NDArray[np.int64]
+    image: npt.NDArray[np.float32]
+    text: npt.NDArray[np.float32]
+    similarity: npt.NDArray[np.float32]
+    tags: list[Tags]
+    text_tokens: npt.NDArray[np.int16]
+    wrong: list[int]
+
+
+def _tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+@dataclass
+class Watch:
+    """Who follows a computation. say: one sentence for the operator. beat: called before each
+    batch; what it raises ends the computation."""
+
+    say: Callable[[str], None] = _tell
+    beat: Callable[[], None] = field(default=lambda: None)
 
 
 class Model:
     """A loaded model. name, pretrained: what it was loaded by. dims: length of an embedding.
     digest: sha256 of its weights, hexadecimal, over the names, shapes and float32 values of its
-    tensors in order of name: the same for one checkpoint in any file format."""
+    tensors in order of name: the same for one checkpoint in any file format, whatever precision it
+    computes in. batch_size: rows that go through a tower at once; halved where memory is short.
+    decoder, tokenizer: what prepares its input; threads may use them beside it."""
 
     def __init__(
         self,
@@ -61,16 +94,34 @@ class Model:
         preprocess: Any,
         tokenize: Any,
         device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        *,
+        compiled: bool = False,
     ) -> None:
         self.name = name
         self.pretrained = pretrained
-        self._clip = clip
-        self._preprocess = preprocess
-        self._tokenize = tokenize
-        self._device = device
         self.digest = _digest(clip)
+        self.device = device
+        self.dtype = dtype
+        self.batch_size = BATCH_SIZES.get(device.type, BATCH_SIZES["cpu"])
+        self.decoder = Decoder(preprocess, device)
+        self.tokenizer = Tokenizer(tokenize)
+        towers: Any = clip.to(dtype)
+        self._cuttable = text_tower.cuttable(clip)
+        self._compiled = compiled
+        self._step = COMPILED_COLUMN_STEP if compiled else COLUMN_STEP
+        self._encode_image: Any = towers.encode_image
+        self._encode_text: Any = (
+            partial(text_tower.encode, clip) if self._cuttable else towers.encode_text
+        )
         with torch.inference_mode():
-            self.dims = int(clip.encode_text(tokenize(["a"]).to(device)).shape[-1])  # type: ignore[operator]
+            ids = self.tokenizer(["a"]).ids.to(device)
+            self.dims = int(self._encode_text(ids).shape[-1])
+        # what similarities are multiplied by in training, before the softmax
+        self.logit_scale = float(towers.logit_scale.detach().float().exp())
+        if compiled:
+            self._encode_image = torch.compile(self._encode_image, dynamic=False)
+            self._encode_text = torch.compile(self._encode_text, dynamic=False)
 
     def score(self, images: Sequence[bytes], texts: Sequence[str]) -> Scores:
         """Score images (encoded files) against texts, pair by pair.
@@ -80,63 +131,170 @@ class Model:
         """
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images cannot be paired with {len(texts)} texts")
-        scores = _empty_scores(len(images), self.dims)
-        for start in range(0, len(images), BATCH_SIZE):
-            self._score_batch(scores, start, images[start : start + BATCH_SIZE], texts)
-        return scores
+        starts = range(0, len(images), CHUNK)
+        pixels = (self.decoder.decode(images[i : i + CHUNK], start=i) for i in starts)
+        return self.scores(self.embed(pixels, lambda: self.tokenizer(texts)))
 
     @torch.inference_mode()
-    def _score_batch(
-        self, scores: Scores, start: int, images: Sequence[bytes], texts: Sequence[str]
-    ) -> None:
-        pixels = [self._pixels(image) for image in images]
-        rows = [start + i for i, p in enumerate(pixels) if p is not None]
-        scores.outcomes[[start + i for i, p in enumerate(pixels) if p is None]] = (
-            ScoreOutcome.BROKEN_THUMBNAIL
+    def embed(
+        self,
+        pixels: Iterable[Pixels],
+        tokens: Callable[[], Tokens],
+        heads: Sequence[Head] = (),
+        watch: Watch | None = None,
+    ) -> Embedded:
+        """pixels: of the decoder, in order; they may come as they are made. tokens: of all texts,
+        asked for after the images. Normalised and multiplied in float32, whatever the towers
+        compute in.
+
+        Raises TaskFailed where one row alone does not fit into memory, Refused where the device
+        does not answer any more.
+        """
+        watch = watch or Watch()
+        try:
+            return self._embed(pixels, tokens, heads, watch)
+        except RuntimeError as error:
+            if isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error):
+                said = " ".join(str(error).split())[:200]
+                raise Refused(
+                    f"the device {self.device} stopped working; the task is handed back, and this"
+                    f" worker ends ({said})"
+                ) from None
+            raise
+
+    def _embed(
+        self,
+        pixels: Iterable[Pixels],
+        tokens: Callable[[], Tokens],
+        heads: Sequence[Head],
+        watch: Watch,
+    ) -> Embedded:
+        rows: list[int] = []
+        wrong: list[int] = []
+
+        def arriving() -> Iterable[torch.Tensor]:
+            for chunk in pixels:
+                rows.extend(chunk.rows)
+                wrong.extend(chunk.wrong)
+                if chunk.rows:
+                    yield chunk.data.to(self.device, non_blocking=True)
+
+        images = [
+            self._through(self._image, x, watch) for x in gathered(arriving(), self.batch_size)
+        ]
+        known = tokens()
+        kept = np.asarray(rows, np.int64)
+        empty = torch.empty((0, self.dims), device=self.device)
+        image = torch.cat([*images, empty])
+        text = self._texts(known.ids[kept], watch)
+        similarity = (image * text).sum(dim=-1)
+        tags = [head.tag(image) for head in heads]
+        a, b, c = (x.cpu().numpy() for x in (image, text, similarity))
+        return Embedded(kept, a, b, c, tags, known.lengths, wrong)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """float32[n, dims], L2-normalised."""
+        return self._texts(self.tokenizer(texts).ids, Watch()).cpu().numpy()
+
+    def _texts(self, ids: torch.Tensor, watch: Watch) -> torch.Tensor:
+        """float32[n, dims] in the order of ids; computed the shortest first."""
+        context = ids.shape[1]
+        needed = text_tower.columns(ids).tolist() if self._cuttable else [context] * len(ids)
+        result = torch.empty((len(ids), self.dims), device=self.device)
+        for batch in by_length(needed, self.batch_size, self._step, context):
+            rows = torch.from_numpy(batch.rows)
+            part = ids[rows, : batch.columns].to(self.device)
+            result[rows.to(self.device)] = self._through(self._encode_text, part, watch)
+        return result
+
+    def _image(self, data: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self._encode_image(self.decoder.normalised(data).to(self.dtype))
+        return found
+
+    def _through(
+        self, encode: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, watch: Watch
+    ) -> torch.Tensor:
+        """float32[n, dims], normalised; in smaller pieces from the moment that memory is short."""
+        size = self.batch_size
+        while True:
+            watch.beat()
+            try:
+                pieces = torch.split(batch, self.batch_size)
+                found = torch.cat([self._piece(encode, piece) for piece in pieces])
+                break
+            except torch.OutOfMemoryError as error:
+                said = str(error).partition(".")[0]
+            # out of the handler: the error's frames hold what has to be freed
+            self._halve(size, said)
+        if self.batch_size < size:
+            watch.say(f"out of memory on {self.device}: batches of {self.batch_size} from now on")
+        return torch.nn.functional.normalize(found.float(), dim=-1)
+
+    def _piece(
+        self, encode: Callable[[torch.Tensor], torch.Tensor], piece: torch.Tensor
+    ) -> torch.Tensor:
+        missing = self.batch_size - len(piece)
+        if not self._compiled or missing <= 0:
+            return encode(piece)
+        # one shape, one program: the last batch is filled up with its first row
+        filled = torch.cat([piece, piece[:1].expand(missing, *piece.shape[1:])])
+        return encode(filled)[: len(piece)]
+
+    def _halve(self, size: int, said: str) -> None:
+        """size: to go back to where nothing helps: the next task may find more memory."""
+        if self.batch_size == 1:
+            self.batch_size = size
+            raise TaskFailed(f"one row alone does not fit into memory of {self.device}: {said}")
+        self.batch_size //= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def scores(self, e: Embedded) -> Scores:
+        """With a named outcome for every row; embeddings rounded to float16."""
+        n = len(e.text_tokens)
+        scores = Scores(
+            outcomes=np.full(n, ScoreOutcome.BROKEN_THUMBNAIL, np.int16),
+            similarity=np.full(n, np.nan, np.float32),
+            image_embedding=np.zeros((n, self.dims), np.float16),
+            text_embedding=np.zeros((n, self.dims), np.float16),
+            text_tokens=e.text_tokens,
         )
-        if not rows:
-            return
-        batch = torch.stack([p for p in pixels if p is not None]).to(self._device)
-        tokens = self._tokenize([texts[row] for row in rows]).to(self._device)
-        # normalised and multiplied in float32, whatever the towers compute in
-        image = torch.nn.functional.normalize(self._clip.encode_image(batch).float(), dim=-1)  # type: ignore[operator]
-        text = torch.nn.functional.normalize(self._clip.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
-        similarity = (image * text).sum(dim=-1).cpu().numpy()
-        finite = np.isfinite(similarity)
-        good = np.asarray(rows)[finite]
-        scores.outcomes[np.asarray(rows)[~finite]] = ScoreOutcome.NOT_FINITE
+        finite = np.isfinite(e.similarity)
+        good = e.rows[finite]
+        scores.outcomes[e.wrong] = ScoreOutcome.WRONG_THUMBNAIL
+        scores.outcomes[e.rows] = ScoreOutcome.NOT_FINITE
         scores.outcomes[good] = ScoreOutcome.SCORED
-        scores.similarity[good] = similarity[finite]
-        scores.image_embedding[good] = image.cpu().numpy()[finite]
-        scores.text_embedding[good] = text.cpu().numpy()[finite]
-
-    def _pixels(self, data: bytes) -> torch.Tensor | None:
-        """The model's own preprocessing of one encoded image; None if it cannot be decoded."""
-        image = _decoded(data)
-        if image is None:
-            return None
-        pixels: torch.Tensor = self._preprocess(image)
-        return pixels
+        scores.similarity[good] = e.similarity[finite]
+        scores.image_embedding[good] = e.image[finite]
+        scores.text_embedding[good] = e.text[finite]
+        return scores
 
 
-def load(name: str, pretrained: str | None = None, *, device: str = "auto") -> Model:
+def load(
+    name: str,
+    pretrained: str | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    compiled: bool = False,
+    threads: int | None = None,
+) -> Model:
     """Load a model.
 
     name: one of open_clip's, a JSON file of the shape of open_clip's own model configurations, or
     a folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``, as open_clip itself
     saves them. pretrained: open_clip's tag or a checkpoint's path; a path for a JSON file, none for
-    a folder. device: cpu, cuda, cuda:1 …, or auto.
+    a folder. device: cpu, cuda, cuda:1 …, or auto. precision: of the towers; fp32, bf16, fp16, or
+    auto: bf16 on a CUDA device, fp32 elsewhere. compiled: by torch.compile. threads: of the
+    towers on a CPU; all that this process may use by default.
 
-    Raises Refused, with a sentence, for a model, tag, file or device that is not there.
+    Raises Refused, with a sentence, for a model, tag, file, precision or device that is not there.
     """
-    where = _device(device)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    if Path(name).is_dir():
-        known = _folder(name, pretrained)
-    elif name.endswith(".json"):
-        known = _configuration(Path(name), pretrained)
-    else:
-        known = _named(name, pretrained)
+    where = device_of(device)
+    dtype = dtype_of(precision, where)
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    known = known_name(name, pretrained)
     try:
         clip, _, preprocess = open_clip.create_model_and_transforms(
             known, pretrained=pretrained or None, device=where, weights_only=True
@@ -145,89 +303,10 @@ def load(name: str, pretrained: str | None = None, *, device: str = "auto") -> M
     except Exception as error:
         # for a file that is another model's, or none, open_clip and torch raise nearly anything
         # (AssertionError for other widths, TypeError for an unknown option)
-        raise Refused(_reason(name, pretrained, error)) from None
-    return Model(name, pretrained, clip.eval(), preprocess, tokenize, where)
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise Refused(f"unknown device {wanted!r}: it is cpu, cuda, cuda:N or auto") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise Refused(f"there is no device {wanted}: torch sees {torch.cuda.device_count()} GPUs")
-    return device
-
-
-def _folder(folder: str, pretrained: str | None) -> str:
-    if pretrained:
-        raise Refused(f"the folder {folder} holds its own weights: leave --pretrained out")
-    for file in ("open_clip_config.json", "open_clip_model.safetensors"):
-        if not (Path(folder) / file).is_file():
-            raise Refused(f"the model's folder {folder} has no {file}")
-    return f"local-dir:{folder}"
-
-
-def _configuration(file: Path, pretrained: str | None) -> str:
-    """Make a model configuration known to open_clip, which calls it by the file's name."""
-    try:
-        configuration = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise Refused(f"cannot read the model's configuration {file}: {error}") from None
-    needed = ("embed_dim", "vision_cfg", "text_cfg")
-    if not isinstance(configuration, dict) or not configuration.keys() >= set(needed):
-        raise Refused(f"{file} is no configuration of open_clip's: it needs {', '.join(needed)}")
-    if not pretrained or not Path(pretrained).is_file():
-        raise Refused(f"the model of {file} needs weights: --pretrained with a checkpoint's path")
-    open_clip.add_model_config(file)
-    return file.stem
-
-
-def _named(name: str, pretrained: str | None) -> str:
-    """Refuse names and tags that open_clip does not have, with those that come close."""
-    names = open_clip.list_models()
-    if name not in names:
-        close = (
-            ", ".join(difflib.get_close_matches(name, names, 3)) or "see open_clip.list_models()"
-        )
-        raise Refused(f"open_clip has no model {name!r}, and there is no such folder: {close}")
-    tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "no tags: only paths"
-    if not pretrained:
-        raise Refused(f"model {name} needs weights: --pretrained with a path or one of {tags}")
-    if not open_clip.get_pretrained_cfg(name, pretrained) and not Path(pretrained).is_file():
-        raise Refused(f"{pretrained!r} is no file and no weights of {name}: {tags}")
-    return name
-
-
-def _reason(name: str, pretrained: str | None, error: Exception) -> str:
-    said = " ".join(str(error).split())[:300]
-    if said.startswith("Failed to download weights"):
-        return (
-            f"cannot download the weights {pretrained} of {name}: connect this machine to the"
-            f" network, or give --pretrained the path of a checkpoint ({said})"
-        )
-    if isinstance(error, UnpicklingError):
-        # torch's own text advises to load it unsafely
-        return (
-            f"{pretrained} is no checkpoint of plain tensors, and none that could run code is"
-            " loaded: give a .safetensors file, or a state dict as torch.save writes it"
-        )
-    return (
-        f"cannot load model {name} with {pretrained or 'its own weights'}: are they this model's?"
-        f" ({type(error).__name__}: {said})"
+        raise Refused(reason(name, pretrained, error)) from None
+    return Model(
+        name, pretrained, clip.eval(), preprocess, tokenize, where, dtype, compiled=compiled
     )
-
-
-def _decoded(data: bytes) -> Image.Image | None:
-    """RGB; None for what is no thumbnail."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.convert("RGB") if image.width * image.height <= MAX_PIXELS else None
-    except Exception:
-        # Pillow's readers raise nearly anything on hostile bytes (struct.error, IndexError …)
-        return None
 
 
 def _digest(clip: torch.nn.Module) -> str:
@@ -236,12 +315,3 @@ def _digest(clip: torch.nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _empty_scores(n: int, dims: int) -> Scores:
-    return Scores(
-        outcomes=np.full(n, ScoreOutcome.NOT_FINITE, np.int16),
-        similarity=np.full(n, np.nan, np.float32),
-        image_embedding=np.zeros((n, dims), np.float16),
-        text_embedding=np.zeros((n, dims), np.float16),
-    )

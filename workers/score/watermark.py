@@ -47,6 +47,11 @@ class WatermarkTagger:
         self._mean = torch.tensor(MEAN, device=device).view(shape)
         self._deviation = torch.tensor(DEVIATION, device=device).view(shape)
 
+    @staticmethod
+    def squeezed(image: Image.Image) -> Pixels:
+        """What ``tag`` makes of an image first; threads may do it ahead."""
+        return squeezed(image)
+
     @torch.inference_mode()
     def tag(self, images: Sequence[Image.Image | Pixels]) -> Tags:
         """The probability of a watermark of each image: RGB, of Pillow or uint8[height, width, 3].

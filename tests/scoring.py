@@ -1,0 +1,44 @@
+"""Batches that wait to be scored, with thumbnails and texts of the caller's."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from database import Database, key, outcomes
+
+from pairmill.workers.score.model import Model
+
+
+def add_model(db: Database, model: Model) -> None:
+    db.admin.execute(
+        "select * from mill.add_model(%s, '', %s, %s)", (model.name, model.digest, model.dims)
+    )
+
+
+def to_score(db: Database, images: Sequence[bytes], texts: Sequence[str]) -> None:
+    """As many batches as they fill, downloaded by real calls. Of every batch row n has the image
+    and text of its ordinal in the extraction."""
+    db.add_wat(f"{len(images)}.wat.gz")
+    extract, _ = db.queue("extract")
+    claim = db.claim("extract")
+    assert claim is not None
+    urls = [f"http://h{i}.example/{i}.jpg" for i in range(len(images))]
+    rows = [
+        (claim.lease_id, i, key(url).bytes, url, text, "en", 0.9, None, "image")
+        for i, (url, text) in enumerate(zip(urls, texts, strict=True))
+    ]
+    extract.copy_pairs(rows)
+    counts = [("image", "links", "", len(rows)), ("", "records", "", 1)]
+    extract.submit_extract(claim.lease_id, len(rows), counts)
+    db.accept_all()
+    db.close_batches()
+    by_url = dict(zip(urls, images, strict=True))
+    download, _ = db.queue("download")
+    while (claim := db.claim("download")) is not None:
+        listed = download.urls(claim.lease_id)
+        for start in range(0, len(listed), 1000):
+            part = listed[start : start + 1000]
+            found = outcomes([n for n, _ in part])
+            found = replace(found, thumbnails=[by_url[url] for _, url in part])
+            download.submit_download(claim.lease_id, start, found)
+        download.complete(claim.lease_id)
+        db.accept_all()

@@ -1,0 +1,113 @@
+"""Thumbnails into what a model's image tower reads: the model's own transform, in two halves.
+
+What PIL does (decode, resize, crop) runs ahead of the device in threads and leaves 8 bits a
+channel, a quarter of what crosses to the device and waits in memory; scale and normalisation, the
+transform's last two steps, are done on the device. Together they are the transform, bit by bit on
+a CPU.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pairmill.workers.dhash import dhash, distance
+from pairmill.workers.score import torchvision_import as _before_torchvision  # noqa: F401
+
+# isort: split
+from torchvision import transforms
+
+# Thumbnails come from volunteers. Of Pillow's readers only those of what a downloader makes see
+# them (the one for EPS starts a program), and only up to what a thumbnail is at most: 256 x 2,560.
+FORMATS = ("JPEG", "WEBP")
+MAX_PIXELS = 1_000_000
+# of 64 bits. Encoding moved the hash of 53 real images by 0 to 3, and of faint noise by 16 at most;
+# another picture's is 32 away on average
+MAX_DISTANCE = 20
+
+
+@dataclass
+class Pixels:
+    """Images that could be decoded. rows: which of those given, ascending. data: uint8[n, height,
+    width, 3], or float32[n, 3, height, width] where the transform was run as a whole; pinned for
+    a CUDA device. wrong: rows left out since they show something else than their hash says."""
+
+    rows: list[int]
+    data: torch.Tensor
+    wrong: list[int] = field(default_factory=list)
+
+
+class Decoder:
+    """Encoded images to Pixels (threads may share one), and those to what the tower reads.
+
+    transform: open_clip's for evaluation. One that does not end in "to tensor, normalise" of a
+    PIL image is run as a whole.
+    """
+
+    def __init__(self, transform: Callable[[Any], Any], device: torch.device) -> None:
+        self._transform = transform
+        self._device = device
+        self._pil: list[Callable[[Any], Any]] | None = None
+        steps = getattr(transform, "transforms", [])
+        if len(steps) > 2 and isinstance(steps[-2], transforms.ToTensor):
+            *pil, _, last = steps
+            if isinstance(last, transforms.Normalize):
+                self._pil = pil
+                shape = (-1, 1, 1)
+                self._mean = torch.tensor(last.mean, device=device).view(shape)
+                self._std = torch.tensor(last.std, device=device).view(shape)
+
+    def decode(
+        self, images: Sequence[bytes], start: int = 0, hashes: Sequence[int] | None = None
+    ) -> Pixels:
+        """Those that are thumbnails; the others' rows are left out. start: row of the first.
+        hashes: their dHashes, from before they were encoded."""
+        found: list[tuple[int, torch.Tensor]] = []
+        wrong: list[int] = []
+        for i, image in enumerate(map(decoded, images)):
+            if image is None:
+                continue
+            if hashes is not None and distance(dhash(image), hashes[i]) > MAX_DISTANCE:
+                wrong.append(start + i)
+            else:
+                found.append((i, self._pixels(image)))
+        rows = [start + i for i, _ in found]
+        if not found:
+            return Pixels([], torch.empty(0), wrong)
+        first = found[0][1]
+        pinned = self._device.type == "cuda"
+        data = torch.empty((len(found), *first.shape), dtype=first.dtype, pin_memory=pinned)
+        for target, (_, pixels) in zip(data, found, strict=True):
+            target.copy_(pixels)
+        return Pixels(rows, data, wrong)
+
+    def normalised(self, data: torch.Tensor) -> torch.Tensor:
+        """float32[n, 3, height, width] on the device, of Pixels.data."""
+        data = data.to(self._device, non_blocking=True)
+        if data.dtype != torch.uint8:
+            return data
+        assert self._pil is not None
+        scaled = data.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
+        return scaled.sub_(self._mean).div_(self._std)
+
+    def _pixels(self, image: Image.Image) -> torch.Tensor:
+        if self._pil is None:
+            whole: torch.Tensor = self._transform(image)
+            return whole
+        for step in self._pil:
+            image = step(image)
+        return torch.from_numpy(np.array(image))
+
+
+def decoded(data: bytes) -> Image.Image | None:
+    """RGB; None for what is no thumbnail."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.convert("RGB") if image.width * image.height <= MAX_PIXELS else None
+    except Exception:
+        # Pillow's readers raise nearly anything on hostile bytes (struct.error, IndexError …)
+        return None
