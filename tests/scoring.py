@@ -5,7 +5,15 @@ from dataclasses import replace
 
 from database import Database, key, outcomes
 
+from pairmill.workers.dhash import dhash
+from pairmill.workers.score.decoder import decoded
 from pairmill.workers.score.model import Model
+
+
+def hash_of(thumbnail: bytes) -> int:
+    """As an honest downloader says it, or nearly: it hashes before it encodes."""
+    image = decoded(thumbnail)
+    return dhash(image) if image else 0
 
 
 def add_model(db: Database, model: Model) -> None:
@@ -38,7 +46,8 @@ def to_score(db: Database, images: Sequence[bytes], texts: Sequence[str]) -> Non
         for start in range(0, len(listed), 1000):
             part = listed[start : start + 1000]
             found = outcomes([n for n, _ in part])
-            found = replace(found, thumbnails=[by_url[url] for _, url in part])
+            thumbnails = [by_url[url] for _, url in part]
+            found = replace(found, thumbnails=thumbnails, dhash=[*map(hash_of, thumbnails)])
             download.submit_download(claim.lease_id, start, found)
         download.complete(claim.lease_id)
         db.accept_all()

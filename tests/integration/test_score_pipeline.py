@@ -4,17 +4,15 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 import trio
 import trio.testing
 from database import Database
-from scoring import add_model, to_score
+from scoring import add_model, hash_of, to_score
 
 from pairmill.ops.demo import model as demo
 from pairmill.ops.demo.drawings import attributes, caption
@@ -26,7 +24,10 @@ from pairmill.workers.metrics import Metrics
 from pairmill.workers.queue import Queue
 from pairmill.workers.score import worker
 from pairmill.workers.score.model import Embedded, Model, Watch, load
-from pairmill.workers.score.pipeline import NamedHead, Pipeline, ScoredPart, Thumbnails
+from pairmill.workers.score.heads import Head, Tags
+from pairmill.workers.score.layers import Layer
+from pairmill.workers.score.pipeline import Pipeline, ScoredPart, Thumbnails
+from pairmill.workers.score.taggers import NamedHead
 from pairmill.workers.score.worker import Score, score_rows, tag_rows
 
 PATIENCE = 60.0
@@ -47,24 +48,11 @@ def model(loaded: Model) -> Iterator[Model]:
     vars(loaded).update(kept)
 
 
-@dataclass
-class Brightness:
-    """Tags of a head that is none."""
-
-    values: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int16] | None
-
-
-class First:
+def first(dims: int) -> Head:
     """A head that says the first number of an embedding."""
-
-    def __init__(self, label: int | None = None) -> None:
-        self._label = label
-
-    def tag(self, embeddings: torch.Tensor) -> Brightness:
-        values = embeddings[:, 0].cpu().numpy()
-        given = self._label is not None
-        return Brightness(values, np.full(len(values), self._label, np.int16) if given else None)
+    weight = np.zeros((1, dims), np.float32)
+    weight[0, 0] = 1
+    return Head([Layer(weight, np.zeros(1, np.float32))])
 
 
 def stop() -> None:
@@ -162,8 +150,8 @@ def test_stopped_in_the_middle_keeps_what_was_submitted(
                 arguments[3].beat()  # type: ignore[attr-defined]
         return plain(*arguments)  # type: ignore[arg-type]
 
-    def submit(queue: Queue, lease_id: int, part: int, rows: int) -> int:
-        done = plain_submit(queue, lease_id, part, rows)
+    def submit(queue: Queue, lease_id: int, part: int, *counts: int) -> int:
+        done = plain_submit(queue, lease_id, part, *counts)
         if part == 20:
             submitted.set()
         return done
@@ -289,15 +277,14 @@ def test_writing_that_fails_ends_the_rest(model: Model) -> None:
 def test_heads_tag_what_was_scored_before_it_is_rounded(model: Model) -> None:
     images = [*IMAGES[:4], b"none", *IMAGES[5:8]]
     part = Thumbnails(30, list(range(30, 38)), TEXTS[:8], images)
-    heads = [NamedHead(7, First()), NamedHead(9, First(label=3))]
-    pipeline = Pipeline(model, heads)
+    head = first(model.dims)
+    pipeline = Pipeline(model, [NamedHead(7, head), NamedHead(9, head)])
     scored = pipeline.compute(pipeline.decoding(part), Watch())
     pipeline.close()
     rows = tag_rows(5, scored)
     positions = [30, 31, 32, 33, 35, 36, 37]
-    assert [row[:4] for row in rows] == [(5, 30, n, m) for m in (7, 9) for n in positions]
-    assert [row[5] for row in rows] == [None] * 7 + [3] * 7
-    exact = {row[2]: row[4] for row in rows if row[3] == 7}
+    assert [row[:4] for row in rows] == [(5, 30, m, n) for m in (7, 9) for n in positions]
+    exact = {row[3]: row[5] for row in rows if row[2] == 7}
     rounded = {
         row[2]: float(np.frombuffer(row[5], np.float16)[0])
         for row in score_rows(5, scored)
@@ -309,11 +296,25 @@ def test_heads_tag_what_was_scored_before_it_is_rounded(model: Model) -> None:
 
 
 def test_tag_that_is_not_finite_is_null(model: Model) -> None:
-    class Nothing:
-        def tag(self, embeddings: torch.Tensor) -> Brightness:
-            return Brightness(np.full(len(embeddings), np.nan, np.float32), None)
+    class Nothing(Head):
+        def tag(self, embeddings: torch.Tensor) -> Tags:
+            return Tags(np.full(len(embeddings), np.nan, np.float32))
 
-    pipeline = Pipeline(model, [NamedHead(1, Nothing())])
+    plain = first(model.dims)
+    pipeline = Pipeline(model, [NamedHead(1, Nothing(plain.layers))])
     scored = pipeline.compute(pipeline.decoding(parts_of(3, 3)[0]), Watch())
     pipeline.close()
     assert [row[4:] for row in tag_rows(5, scored)] == [(None, None)] * 3
+
+
+def test_thumbnails_of_other_pictures_are_named(model: Model) -> None:
+    """A downloader may say the right hash and send another picture."""
+    part = parts_of(10, 10)[0]
+    part.hashes = [hash_of(image) for image in part.images]
+    part.images[3], part.images[6] = IMAGES[30], b"none"
+    pipeline = Pipeline(model)
+    scored = pipeline.compute(pipeline.decoding(part), Watch())
+    pipeline.close()
+    expected = [ScoreOutcome.SCORED] * 10
+    expected[3], expected[6] = ScoreOutcome.WRONG_THUMBNAIL, ScoreOutcome.BROKEN_THUMBNAIL
+    assert scored.scores.outcomes.tolist() == expected
