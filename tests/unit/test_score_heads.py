@@ -305,3 +305,23 @@ def test_tables_that_do_not_fit_are_refused(table: Lookup) -> None:
         Head([ONE], lookups=[table])
     with pytest.raises(Refused, match="the head's tables"):
         Head([ONE], lookups=[Lookup(0, KEYS, VALUES)] * 2)
+
+
+@pytest.mark.parametrize(
+    "kind", ["BF16", "F16", "F64", "I32", "U8", "F8_E4M3", "C64", "BOOL", "X", "F32"]
+)
+def test_file_of_other_numbers_is_refused(kind: str) -> None:
+    good = zero_shot().to_bytes()
+    length = int.from_bytes(good[:8], "little")
+    header = json.loads(good[8 : 8 + length])
+    size = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I32": 4, "C64": 8}.get(kind, 1)
+    end = 12 + 24 * size
+    header["layers.0.bias"] = {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}
+    header["layers.0.weight"] = {"dtype": kind, "shape": [3, 8], "data_offsets": [12, end]}
+    said = json.dumps(header).encode()
+    data = len(said).to_bytes(8, "little") + said + bytes(end)
+    if kind == "F32":  # the file is otherwise sound
+        assert Head.from_bytes(data).labels == ("a", "b", "c")
+        return
+    with pytest.raises(Refused):
+        Head.from_bytes(data)
