@@ -168,21 +168,23 @@ def rated_embeddings(
     connection: psycopg.Connection, base: dict[str, Any], ratings: "Ratings"
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], int]:
     """The image embeddings of rated samples that have one: float32[n, dims] and their ratings, in
-    the order of the file; and how many samples have none."""
+    the order of their ids; and how many samples have none."""
+    order = np.argsort(ratings.sample_ids)  # the same split, however the file is sorted
+    ids, wanted = ratings.sample_ids[order], ratings.ratings[order]
     query = (files("pairmill.ops") / "sql" / "rated_embeddings.sql").read_text("utf-8")
     images: list[npt.NDArray[np.float16]] = []
     kept: list[int] = []
-    for start in range(0, len(ratings.sample_ids), IDS_AT_ONCE):
-        some = ratings.sample_ids[start : start + IDS_AT_ONCE].tolist()
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        some = ids[start : start + IDS_AT_ONCE].tolist()
         for place, image in connection.execute(
             query, {"sample_ids": some, "model_id": base["model_id"]}
         ):
             images.append(np.frombuffer(image, "<f2"))
             kept.append(start + place - 1)
-    missing = len(ratings.sample_ids) - len(kept)
+    missing = len(ids) - len(kept)
     if not kept:
         raise Problem(f"none of the rated samples has an embedding of {base['name']}")
-    return np.stack(images).astype(np.float32), ratings.ratings[kept], missing
+    return np.stack(images).astype(np.float32), wanted[kept], missing
 
 
 def name_of(path: Path) -> str:

@@ -22,14 +22,14 @@ def add_model(db: Database, model: Model) -> None:
     )
 
 
-def to_score(db: Database, images: Sequence[bytes], texts: Sequence[str]) -> None:
+def to_score(db: Database, images: Sequence[bytes], texts: Sequence[str], first: int = 0) -> None:
     """As many batches as they fill, downloaded by real calls. Of every batch row n has the image
-    and text of its ordinal in the extraction."""
-    db.add_wat(f"{len(images)}.wat.gz")
+    and text of its ordinal in the extraction. first: number of the first URL."""
+    db.add_wat(f"{first}.wat.gz")
     extract, _ = db.queue("extract")
     claim = db.claim("extract")
     assert claim is not None
-    urls = [f"http://h{i}.example/{i}.jpg" for i in range(len(images))]
+    urls = [f"http://h{i}.example/{i}.jpg" for i in range(first, first + len(images))]
     rows = [
         (claim.lease_id, i, key(url).bytes, url, text, "en", 0.9, None, "image")
         for i, (url, text) in enumerate(zip(urls, texts, strict=True))

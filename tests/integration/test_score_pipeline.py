@@ -23,9 +23,9 @@ from pairmill.workers.errors import Refused, TaskFailed
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.queue import Queue
 from pairmill.workers.score import worker
-from pairmill.workers.score.model import Embedded, Model, Watch, load
 from pairmill.workers.score.heads import Head, Tags
 from pairmill.workers.score.layers import Layer
+from pairmill.workers.score.model import Embedded, Model, Watch, load
 from pairmill.workers.score.pipeline import Pipeline, ScoredPart, Thumbnails
 from pairmill.workers.score.taggers import NamedHead
 from pairmill.workers.score.worker import Score, score_rows, tag_rows

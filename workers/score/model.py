@@ -4,7 +4,6 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
 (2021); the models and weights are open_clip's (https://github.com/mlfoundations/open_clip).
 """
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ from pairmill.workers.score import text_tower
 from pairmill.workers.score import torchvision_import as _before_open_clip  # noqa: F401
 from pairmill.workers.score.batcher import by_length, gathered
 from pairmill.workers.score.decoder import Decoder, Pixels
+from pairmill.workers.score.digest import weights_digest
 from pairmill.workers.score.heads import Head, Tags
 from pairmill.workers.score.loading import device_of, dtype_of, known_name, reason
 from pairmill.workers.score.tokenizer import Tokenizer, Tokens
@@ -100,7 +100,7 @@ class Model:
     ) -> None:
         self.name = name
         self.pretrained = pretrained
-        self.digest = _digest(clip)
+        self.digest = weights_digest(clip)
         self.device = device
         self.dtype = dtype
         self.batch_size = BATCH_SIZES.get(device.type, BATCH_SIZES["cpu"])
@@ -307,11 +307,3 @@ def load(
     return Model(
         name, pretrained, clip.eval(), preprocess, tokenize, where, dtype, compiled=compiled
     )
-
-
-def _digest(clip: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(clip.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()
