@@ -8,10 +8,12 @@ from collections import Counter
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import psycopg
 import pyarrow.parquet as pq
 import pytest
 
+from pairmill.ops.demo.model import PATH as MODEL
 from pairmill.ops.demo.site import build
 from pairmill.schema.outcomes import DropReason, Outcome
 
@@ -107,3 +109,43 @@ def test_thumbnails_are_gone_once_they_are_scored(folder: Path) -> None:
             assert connection.execute("select count(*) from mill.thumbnail").fetchone() == (0,)
     finally:
         _python(folder, "-m", "pairmill.ops.cli", "db", "stop")
+
+
+def test_images_are_found_by_a_text_and_a_removal_takes_them_out(folder: Path) -> None:
+    def pairmill(*command: str) -> str:
+        return _python(folder, "-m", "pairmill.ops.cli", *command)
+
+    release = pq.read_table(folder / "out/demo/part-00000.parquet")
+    exported = json.loads(pairmill("embeddings", "export", "out/demo", "out/arrays", "--json"))
+    images = np.load(folder / "out/arrays/img_emb/img_emb_0.npy").astype(np.float32)
+    texts = np.load(folder / "out/arrays/text_emb/text_emb_0.npy").astype(np.float32)
+    assert (exported["rows"], exported["left_out"]) == (release.num_rows, {})
+    assert (images * texts).sum(axis=1) == pytest.approx(release["similarity"].to_numpy(), abs=2e-3)
+
+    built = json.loads(pairmill("index", "build", "out/demo", "--out", "out/index", "--json"))
+    assert built["samples"] == release.num_rows
+    assert built["recall_at_10"]["image"] > 0.99
+    assert built["recall_at_10"]["text"] > 0.99
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["arrays", "demo", "index"]
+
+    best = int(np.argmax(release["similarity"].to_numpy()))
+    text, sample = release["TEXT"][best].as_py(), release["SAMPLE_ID"][best].as_py()
+    question = ("index", "query", "out/index", "--text", text, "--model", str(MODEL), "--json")
+    found = json.loads(pairmill(*question))
+    by_hand = np.argsort(-(images @ texts[best]), kind="stable")[:10]
+    assert [f["similarity"] for f in found] == pytest.approx(
+        (images @ texts[best])[by_hand], abs=2e-3
+    )
+    (own,) = [f for f in found if f["sample_id"] == sample]
+    assert (own["url"], own["text"]) == (release["URL"][best].as_py(), text)
+
+    pairmill("removal", "add", own["url"])
+    assert json.loads(pairmill("index", "remove", "out/index", "--json")) == {
+        "deleted": 1, "not_in_index": 0, "left": release.num_rows - 1, "dry_run": False,
+    }  # fmt: skip
+    assert sample not in [f["sample_id"] for f in json.loads(pairmill(*question))]
+    exported = json.loads(pairmill("embeddings", "export", "out/demo", "out/later", "--json"))
+    assert exported["left_out"] == {"removed": 1}
+    assert (
+        folder / "out/later/left_out.csv"
+    ).read_text() == f"SAMPLE_ID,reason\n{sample},removed\n"

