@@ -1,5 +1,6 @@
 """Batches that wait to be scored, with thumbnails and texts of the caller's."""
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,14 +23,15 @@ def add_model(db: Database, model: Model) -> None:
     )
 
 
-def to_score(db: Database, images: Sequence[bytes], texts: Sequence[str], first: int = 0) -> None:
-    """As many batches as they fill, downloaded by real calls. Of every batch row n has the image
-    and text of its ordinal in the extraction. first: number of the first URL."""
-    db.add_wat(f"{first}.wat.gz")
+def to_score(db: Database, images: Sequence[bytes], texts: Sequence[str]) -> None:
+    """As many batches as they fill, downloaded by real calls. The number in a URL, …/7.jpg, says
+    which image and text of those given the row has."""
+    crawl = uuid.uuid4().hex[:8]  # a URL that is known already would be dropped
+    db.add_wat(f"{crawl}.wat.gz")
     extract, _ = db.queue("extract")
     claim = db.claim("extract")
     assert claim is not None
-    urls = [f"http://h{i}.example/{i}.jpg" for i in range(first, first + len(images))]
+    urls = [f"http://{crawl}.example/{i}.jpg" for i in range(len(images))]
     rows = [
         (claim.lease_id, i, key(url).bytes, url, text, "en", 0.9, None, "image")
         for i, (url, text) in enumerate(zip(urls, texts, strict=True))

@@ -144,11 +144,11 @@ def test_zero_shot_tagger_finds_what_is_drawn(
     pairmill("model", "add", "--zero-shot", str(file), *DEMO)
     to_score(db, IMAGES, TEXTS)
     score(db, Score(clip))
-    by_url = dict(
-        db.rows("select p.url, t.label from report.tag t join mill.pair p using (batch_id, n)")
+    found = dict(
+        db.rows("select split_part(p.url, '/', 4), t.label from report.tag t join mill.pair p using (batch_id, n)")
     )
     right = [
-        by_url[f"http://h{i}.example/{i}.jpg"] == attributes(HELD_OUT + i).ground
+        found[f"{i}.jpg"] == attributes(HELD_OUT + i).ground
         for i in range(COUNT)
     ]
     assert np.mean(right) > 3 / len(colours)  # far above chance
@@ -178,7 +178,7 @@ def test_watermark_weights_stay_with_the_scorer(
     assert [value is None for (value,) in rows] == [False] * 5 + [True]
     assert all(0 <= value <= 1 for (value,) in rows[:5])
     # and in one pass with the rest
-    to_score(db, IMAGES[6:9], TEXTS[6:9], first=6)
+    to_score(db, IMAGES[6:9], TEXTS[6:9])
     score(db, Score(clip, [watermark.load(file)]))
     assert db.value("select count(*) from mill.task where kind = 'score' and state <> 'done'") == 0
     assert db.value("select count(*) from report.tag") == 9

@@ -1,8 +1,8 @@
 """CLIP's text tower on no more columns than the texts need.
 
 In a causal transformer that is pooled at the end-of-text token, nothing after that token reaches
-the result: a batch of short texts can leave the padded columns out. Half of the web's alt texts
-have fewer than a sixth of the 77 tokens (docs/performance.md).
+the result: a batch of short texts can leave the padded columns out. The web's alt texts are short:
+docs/performance.md.
 """
 
 from typing import Any

@@ -1,0 +1,153 @@
+"""What bench/score.py holds the scorer against: clip-retrieval's loop, and the matrix product."""
+
+import copy
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import default_collate
+from torch.utils.flop_counter import FlopCounterMode
+
+from pairmill.workers.score import text_tower
+
+WORKERS = 4  # clip-retrieval's own default, num_prepro_workers
+SIZES = {"cpu": 2048, "cuda": 8192}  # of the square matrices
+
+
+# ---- clip-retrieval ----------------------------------------------------------------------------
+
+
+class Files(Dataset[dict[str, Any]]):
+    """clip-retrieval's ImageDataset: n.jpg and n.txt in a folder; each text is tokenised alone."""
+
+    def __init__(self, folder: Path, preprocess: Any, tokenize: Any) -> None:
+        self._images = sorted(folder.glob("*.jpg"))
+        self._preprocess = preprocess
+        self._tokenize = tokenize
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        file = self._images[row]
+        text = file.with_suffix(".txt").read_text()
+        return {
+            "image_filename": str(file),
+            "image_tensor": self._preprocess(Image.open(file)),
+            "text_tokens": self._tokenize([text])[0],
+            "text": text,
+        }
+
+
+@torch.no_grad()
+def clip_retrieval(
+    clip: Any, preprocess: Any, tokenize: Any, folder: Path, batch: int, device: torch.device
+) -> tuple[float, int]:
+    """Seconds, and pairs, of ``clip-retrieval inference`` 2.45 over a folder of files (reader.py,
+    mapper.py, writer.py, load_clip.py of its clip_inference), as it runs it: on a GPU in autocast
+    to bf16, on a CPU in float32; embeddings in float16 as .npy, names and texts as Parquet."""
+    cuda = device.type == "cuda"
+    data = DataLoader(
+        Files(folder, preprocess, tokenize), batch_size=batch, shuffle=False, num_workers=WORKERS,
+        pin_memory=cuda, prefetch_factor=2, collate_fn=default_collate,
+    )  # fmt: skip
+    images, texts, names, captions = [], [], [], []
+    begun = time.perf_counter()
+    for item in data:
+        with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
+            image = clip.encode_image(item["image_tensor"].to(device))
+            text = clip.encode_text(item["text_tokens"].to(device))
+        image /= image.norm(dim=-1, keepdim=True)
+        text /= text.norm(dim=-1, keepdim=True)
+        images.append(image.cpu().to(torch.float16).numpy())
+        texts.append(text.cpu().to(torch.float16).numpy())
+        names.extend(item["image_filename"])
+        captions.extend(item["text"])
+    np.save(folder / "img_emb_0.npy", np.concatenate(images))
+    np.save(folder / "text_emb_0.npy", np.concatenate(texts))
+    pd.DataFrame({"image_path": names, "caption": captions}).to_parquet(
+        folder / "metadata_0.parquet"
+    )
+    return time.perf_counter() - begun, len(names)
+
+
+def write_files(folder: Path, images: list[bytes], texts: list[str]) -> None:
+    folder.mkdir()
+    for row, (image, text) in enumerate(zip(images, texts, strict=True)):
+        (folder / f"{row:09}.jpg").write_bytes(image)
+        (folder / f"{row:09}.txt").write_text(text)
+
+
+# ---- the ceiling -------------------------------------------------------------------------------
+
+
+def matmul_ceiling(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
+    """FLOP/s of the best of many products of two square matrices."""
+    size = SIZES[device.type]
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best, begun = float("inf"), time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        took = timed(lambda: a @ b, device)
+        best = min(best, took)
+    return 2 * size**3 / best
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds until the device is done."""
+    synchronise(device)
+    begun = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - begun
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Flops:
+    """Counts what a model's towers execute: the shapes they are given, and from those the FLOPs,
+    by torch's counter on a copy without data. A multiplication and an addition are two."""
+
+    def __init__(self, clip: Any, model: Any) -> None:
+        self._meta = copy.deepcopy(clip).to("meta")
+        self._cuttable = text_tower.cuttable(clip)
+        self._known: dict[tuple[str, tuple[int, ...]], int] = {}
+        self.total = 0
+        for name in ("_encode_image", "_encode_text"):
+            setattr(model, name, self._counted(name, getattr(model, name)))
+
+    def _counted(self, name: str, encode: Callable[[torch.Tensor], Any]) -> Callable[..., Any]:
+        def counted(x: torch.Tensor) -> Any:
+            key = name, tuple(x.shape)
+            if key not in self._known:
+                self._known[key] = self._count(name, x)
+            self.total += self._known[key]
+            return encode(x)
+
+        return counted
+
+    def _count(self, name: str, x: torch.Tensor) -> int:
+        # the fused attention is one operator to the counter, which does not know it
+        fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        empty = torch.empty(x.shape, dtype=x.dtype, device="meta")
+        try:
+            with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+                if name == "_encode_image":
+                    self._meta.encode_image(empty)
+                elif self._cuttable:
+                    text_tower.encode(self._meta, empty)
+                else:
+                    self._meta.encode_text(empty)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+        return int(counter.get_total_flops())
