@@ -217,7 +217,7 @@ def test_three_who_differ_decide_nothing(crowd: Crowd) -> None:
 def test_a_checkers_own_trouble_is_not_held_against_the_checked(crowd: Crowd) -> None:
     crowd.work("ada")
     crowd.work("bob", lazy)
-    assert crowd.judge() == ["void"]
+    assert crowd.judge() == ["void", "open"]  # another tries
     assert crowd.of("ada", "agreement") == 1
 
 
@@ -234,7 +234,7 @@ def test_two_who_found_nothing_agree_in_nothing(crowd: Crowd, outcome: Outcome) 
     crowd.network(ada="north", bob="south")
     for name in ("ada", "bob"):
         crowd.work(name, lambda url: (outcome, ""))
-    assert crowd.judge() == ["void"]
+    assert crowd.judge()[0] == "void"
 
 
 def test_a_login_more_of_the_same_network_is_no_other(crowd: Crowd) -> None:
@@ -246,11 +246,12 @@ def test_a_login_more_of_the_same_network_is_no_other(crowd: Crowd) -> None:
 
 def test_a_parked_check_is_void(crowd: Crowd) -> None:
     db = crowd.db
+    db.admin.execute("update mill.setting set max_tries = 1")
     crowd.work("ada")
     claim = db.claim("download", "bob")
     assert claim is not None
     db.queue("download", "bob")[0].fail(claim.lease_id, "no", retry=False)
-    assert crowd.judge() == ["void"]
+    assert crowd.judge() == ["void", "open"]
     assert db.value("select mill.retry_task(%s)", claim.task_id) is None
 
 
