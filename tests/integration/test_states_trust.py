@@ -169,6 +169,7 @@ class Suspects(RuleBasedStateMachine):
     @precondition(lambda self: self.files < 4)
     @rule()
     def add_batch(self) -> None:
+        self.accept(True)
         self.files += 1
         urls = [f"http://f{self.files}.example/{n}.jpg" for n in range(SIZE)]
         self.db.extract(urls, f"{self.files}.wat.gz")
