@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
+# The schemas before this one know no checks: a check's rows would count, and numbers that a lease
+# with canaries was given would be taken for the batch's.
+CHECKS = "0006"
 TOO_NEW = "this database is at revision {}, which is newer than this code: upgrade pairmill"
 
 
@@ -80,9 +83,30 @@ def upgrade(dsn: str, revision: str = "head") -> None:
 
 
 def downgrade(dsn: str, revision: str) -> None:
+    """Raises Problem, and changes nothing, where something under way would be misread there."""
     from alembic import command
 
-    _migrate(dsn, lambda config: command.downgrade(config, revision))
+    def step(config: "Config") -> None:
+        if revision < CHECKS:
+            _refuse_open_checks(config.attributes["connection"])
+        command.downgrade(config, revision)
+
+    _migrate(dsn, step)
+
+
+def _refuse_open_checks(connection: "Connection") -> None:
+    from sqlalchemy import text
+
+    if connection.execute(text("select to_regclass('mill.assignment')")).scalar() is None:
+        return
+    # until the migration has its own locks: nobody claims or submits meanwhile
+    connection.execute(text("lock table mill.lease, mill.submission in share row exclusive mode"))
+    query = (files("pairmill.ops") / "sql" / "open_checks.sql").read_text("utf-8")
+    if connection.execute(text(query)).scalar():
+        raise Problem(
+            "workers hold leases with canaries, or a check awaits acceptance: stop the download"
+            " workers, leave a steward on for a few minutes, and migrate again"
+        )
 
 
 def secure(connection: psycopg.Connection) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from database import Database, new_database
+from states import recording
 
 from pairmill.schema.embedded import Embedded
 
@@ -28,3 +29,10 @@ def db(server: str) -> Iterator[Database]:
     """A database with the schema in it, dropped after the test."""
     with new_database(server) as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[tuple[str, str]]:
+    """The server, and a database to be copied that records its changes of state."""
+    with recording(server) as made:
+        yield made

@@ -155,7 +155,10 @@ begin
           join mill.download d on d.batch_id = g.batch_id and d.attempt = g.attempt and d.submission_id = g.submission_id
          where not exists (select from mill.current_download c where c.batch_id = d.batch_id and c.n = d.n)
            and not exists (select from mill.task o where o.kind = 'download' and o.batch_id = d.batch_id and o.attempt > g.attempt
-                              and o.state <> 'done' and not o.is_check and (o.positions is null or d.n = any (o.positions)))
+                              and o.state <> 'done' and not o.is_check and (o.positions is null or d.n = any (o.positions))
+                              -- what it was given and lost again it does not ask for
+                              and not exists (select from mill.download e
+                                               where e.batch_id = d.batch_id and e.n = d.n and e.attempt = o.attempt))
          group by g.batch_id
     )
     insert into mill.task (kind, batch_id, attempt, positions)
@@ -191,6 +194,13 @@ begin
     rejected := 0;
     tasks := 0;
     -- tasks before leases and submissions, in order of their number: as every function locks
+    perform from mill.task x
+      where x.task_id in (
+            select l.task_id from mill.lease l join mill.instance i using (instance_id) where l.ended_at is null and i.worker_id = w.worker_id
+            union
+            select y.task_id from mill.submission y
+             where y.worker_id = w.worker_id and y.state in ('received', 'accepted') and y.received_at >= coalesce(p_since, '-infinity'))
+      order by x.task_id for update;
     for t in
         select x.* from mill.task x
          where exists (select from mill.lease l join mill.instance i using (instance_id)
@@ -235,11 +245,12 @@ begin
         perform mill.withdraw(s.submission_id, why);
         tasks := tasks + 1;
     end loop;
+    perform mill.check_again(w.worker_id);
 end
 $$;
 comment on function mill.quarantine_worker is
     'Takes back all that a worker contributed since then (null: ever): ends its leases, rejects what awaits acceptance, withdraws what was '
-    'accepted, and queues it again. All null where there is no such worker. The worker itself is ended by disable_worker.';
+    'accepted, and queues it again; what it had found right in checks is checked again. All null where there is no such worker. The worker itself is ended by disable_worker.';
 
 create function mill.restored(out epoch integer, out leases integer)
 language plpgsql
@@ -312,23 +323,25 @@ begin
           join mill.pair p on p.batch_id = d.batch_id and p.n = d.n
          where d.batch_id between p_first_batch and p_last_batch
            and case when p_outcomes is null then o.retry else o.name = any (p_outcomes) end
-           and (select count(*) from mill.download x where x.batch_id = d.batch_id and x.n = d.n)
+           -- what a check tried, or was taken back, was not tried
+           and (select count(*) from mill.download x where x.batch_id = d.batch_id and x.n = d.n
+                   and not exists (select from mill.withdrawn w where w.submission_id = x.submission_id))
                < (select url_attempts from mill.setting)
            and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
            and not exists (select from mill.removal r where r.md5 = p.url_key)
          group by d.batch_id
     ), planned as (
         select f.batch_id, f.positions, t.attempt, t.busy,
-               t.ended_at + make_interval(secs => s.url_retry_seconds * 2 ^ (t.attempt - 1)) as ready_at
+               t.ended_at + make_interval(secs => s.url_retry_seconds * 2 ^ least(t.attempts - 1, 20)) as ready_at
           from found f, mill.setting s, lateral (
-              select max(x.attempt) as attempt, max(x.changed_at) as ended_at, bool_or(x.state <> 'done' and not x.is_check) as busy
+              select max(x.attempt) as attempt, count(*) filter (where not x.is_check) as attempts,
+                     max(x.changed_at) filter (where not x.is_check) as ended_at, bool_or(x.state <> 'done' and not x.is_check) as busy
                 from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id) t
     ), queued as (
         insert into mill.task (kind, batch_id, attempt, positions, ready_at)
         select 'download', batch_id, attempt + 1, positions, case when p_at_once then now() else greatest(now(), ready_at) end
-          from planned where not busy
-         order by batch_id
-        on conflict do nothing  -- another's retry came first
+          from (select p.*, mill.next_attempt(p.batch_id) as next from planned p where not p.busy order by p.batch_id) q
+         where next = attempt + 1  -- else another's retry came first, or a check
         returning positions
     )
     select count(*), coalesce(sum(cardinality(positions)), 0), (select count(*) from planned where planned.busy)
@@ -352,7 +365,9 @@ begin
                  where x.batch_id = l.batch_id and x.n = any (array_agg(l.n))) as finders
           from report.dead_link l
          where l.batch_id between p_first_batch and p_last_batch and not l.believed
-           and (select count(*) from mill.download x where x.batch_id = l.batch_id and x.n = l.n) < (select url_attempts from mill.setting)
+           and (select count(*) from mill.download x where x.batch_id = l.batch_id and x.n = l.n
+                   and not exists (select from mill.withdrawn w where w.submission_id = x.submission_id))
+               < (select url_attempts from mill.setting)
            and not exists (select from mill.removal r join mill.pair p on p.url_key = r.md5 where p.batch_id = l.batch_id and p.n = l.n)
          group by l.batch_id
     ), planned as (

@@ -80,6 +80,7 @@ as $$
          where state = 'ready' and kind = p_kind and ready_at <= now()
            and (p_model_id is null or model_id = p_model_id)
            and (slot is not null or is_check or not p_has_slot)  -- a check's thumbnails are not kept
+           and (not is_check or (select mill.may_check(p_worker_id)))
            and (avoid_workers is null or mill.is_stranger(p_worker_id, avoid_workers, is_check))
          order by is_check desc, task_id
          limit 1
@@ -116,7 +117,8 @@ begin
         perform mill.refuse('PM003', format('instance %s is not this worker''s: call hello_v1 first', p_instance_id));
     end if;
     -- one worker's claims are counted one after another, or two at once would pass the limit together
-    perform from mill.worker where worker_id = w.worker_id for no key update;
+    -- (not the worker's row: who does not commit would hold its own judgement up, and with it the steward)
+    perform from mill.instance where instance_id = (select min(instance_id) from mill.instance where worker_id = w.worker_id) for no key update;
     if (select count(*) from mill.lease l join mill.instance i using (instance_id)
          where i.worker_id = w.worker_id and l.ended_at is null) >= s.leases_per_worker then
         perform mill.refuse('PM003', format('this login holds %s live leases, the most that it may', s.leases_per_worker));
@@ -152,7 +154,7 @@ begin
     insert into mill.lease (lease_id, task_id, instance_id, worker_id, expires_at, deadline)
     values (lease_id, t.task_id, p_instance_id, w.worker_id,
             clock_timestamp() + make_interval(secs => s.lease_seconds),
-            clock_timestamp() + make_interval(secs => s.lease_max_seconds));
+            clock_timestamp() + make_interval(secs => least(s.lease_max_seconds, case when t.is_check then 1800 end)));
     if w.kind = 'download' and not t.is_check and w.streak is not null then
         perform mill.hide_canaries(t, lease_id);
     end if;
@@ -216,7 +218,7 @@ declare
     t mill.task := mill.held(p_lease_id, null);
 begin
     perform mill.end_lease(p_lease_id, 'failed');
-    perform mill.put_back(t.task_id, p_reason, p_retry);
+    perform mill.put_back(t.task_id, p_reason, p_retry or t.is_check);  -- nobody ends a check by one call
 end
 $$;
 comment on function api.fail_v1 is 'Hands a task back as failed: tried again later with back-off, or parked.';

@@ -58,6 +58,31 @@ comment on function mill.is_stranger is
     'Whether a worker is none of these, nor of the network of one; where no network is known, another login is enough. For checks, whom an '
     'admin vouches for is a stranger in any network.';
 
+create function mill.repeated_by(p_task_id bigint) returns integer
+language sql stable
+as $$
+    select worker_id from mill.submission where task_id = p_task_id and state = 'accepted'
+     group by worker_id order by sum(row_count) desc, worker_id limit 1
+$$;
+comment on function mill.repeated_by is 'Who did a check, or most of it.';
+
+-- One at a time, and none for an hour after one that came to nothing: else one login could sit on all of them.
+create function mill.may_check(p_worker_id integer) returns boolean
+language sql stable
+as $$
+    select mill.is_vouched(p_worker_id)
+        or not exists (select from mill.lease l join mill.instance i using (instance_id) join mill.task t using (task_id)
+                        where i.worker_id = p_worker_id and l.ended_at is null and t.is_check)
+       and not exists (select from mill.lease l join mill.instance i using (instance_id) join mill.task t using (task_id)
+                        where i.worker_id = p_worker_id and l.ended_as <> 'completed' and l.ended_at > now() - interval '1 hour' and t.is_check)
+       and not exists (select from mill.recheck r
+                        where r.state = 'void' and r.decided_at > now() - interval '1 hour'
+                          and mill.repeated_by(coalesce(r.second_task_id, r.repeat_task_id)) = p_worker_id)
+$$;
+comment on function mill.may_check is
+    'Whether a worker is given a check: it holds no other, and in the last hour it gave none back, failed or lost none, and none that it did '
+    'was void. An admin''s own worker always is.';
+
 create function mill.next_attempt(p_batch_id bigint) returns smallint
 language plpgsql
 as $$

@@ -64,7 +64,10 @@ begin
           join unnest(a.canary_places, a.canary_ids) as k (place, canary_id) using (place)
           join mill.canary c using (canary_id)
     ), counted as (
-        update mill.canary c set answers = answers + 1 from answer x where c.canary_id = x.canary_id
+        -- a canary is in many leases at once, and who does not commit must not hold the others up: then it is not counted
+        update mill.canary set answers = answers + 1
+         where canary_id in (select c.canary_id from mill.canary c where c.canary_id in (select canary_id from answer)
+                                for no key update skip locked)
     ), told as (
         select count(is_right) as compared, count(*) filter (where is_right) as agreed from answer
     )
@@ -105,22 +108,31 @@ as $$
 $$;
 comment on function mill.canaries_left is 'Canaries of a lease that were not answered.';
 
+-- Not random(): complete_v1 may be what ends a task, and a worker could roll it back and draw again until nothing was
+-- drawn (pg_stat_xact_all_tables shows it). The microsecond of the acceptance is the steward's, and it cannot read it.
+create function mill.is_drawn(p_streak integer, p_accepted_at timestamptz, p_task_id bigint, p_worker_id integer) returns boolean
+language sql stable
+return hashint8extended((extract(epoch from p_accepted_at) * 1000000)::bigint, hashint8extended(p_task_id, p_worker_id)) & 9223372036854775807
+       < 9223372036854775807 / greatest(p_streak, 1);
+comment on function mill.is_drawn is 'Whether a worker is checked for a task: once in p_streak tasks, and the same whenever it is asked.';
+
 create function mill.draw_checks(t mill.task) returns void
 language plpgsql
 as $$
 declare
     s mill.setting;
     w record;
-    repeat_id bigint;
+    sample integer[];
 begin
     select * into s from mill.setting;
     if t.is_check or s.check_urls = 0 then
         return;
     end if;
     for w in
-        select x.worker_id, x.streak, array_agg(y.submission_id) as submissions
+        select x.worker_id, x.streak, array_agg(y.submission_id) as submissions, max(max(y.decided_at)) over () as accepted_at
           from mill.submission y join mill.worker x using (worker_id)
          where y.task_id = t.task_id and y.state = 'accepted' and x.disabled_at is null
+           and not exists (select from mill.withdrawn z where z.submission_id = y.submission_id)
          group by x.worker_id order by x.worker_id
     loop
         if w.streak is null then
@@ -132,14 +144,20 @@ begin
                      order by random() limit 5) d
               join mill.pair p using (batch_id, n)
             on conflict do nothing;
-        elsif (w.streak < 10 or random() < 1.0 / w.streak)
+        elsif (w.streak < 10 or mill.is_drawn(w.streak, w.accepted_at, t.task_id, w.worker_id))
               -- with so many undecided another one tells nothing new, and somebody has to do them
               and (select count(*) from mill.recheck r where r.worker_id = w.worker_id and r.state in ('open', 'disputed')) < 20 then
-            repeat_id := mill.queue_check(t, array(
-                select d.n from mill.download d
-                 where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = any (w.submissions)
-                 order by random() limit s.check_urls), array[w.worker_id]);
-            insert into mill.recheck (worker_id, task_id, repeat_task_id) values (w.worker_id, t.task_id, repeat_id);
+            sample := array(
+                select d.n
+                  from (select x.n from mill.download x
+                         where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id = any (w.submissions)
+                         order by random() limit s.check_urls) d
+                 where not exists (select from mill.pair p join mill.removal r on r.md5 = p.url_key
+                                    where p.batch_id = t.batch_id and p.n = d.n));
+            if cardinality(sample) >= 5 then  -- fewer tell nothing
+                insert into mill.recheck (worker_id, task_id, repeat_task_id)
+                values (w.worker_id, t.task_id, mill.queue_check(t, sample, array[w.worker_id]));
+            end if;
         end if;
     end loop;
 end
@@ -162,32 +180,44 @@ comment on function mill.queue_check is 'Queues a repeat of these positions, for
 create function mill.compare(p_task_id bigint, p_repeat_id bigint, p_worker_id integer, out compared integer, out agreed integer)
 language sql stable
 as $$
+    with who as materialized (
+        select coalesce(p_worker_id, mill.repeated_by(p_task_id)) as checked, mill.repeated_by(p_repeat_id) as checker
+    )
     select count(alike), count(*) filter (where alike)
-      from mill.task t
+      from who
+      join mill.task t on t.task_id = p_task_id
       join mill.task r on r.task_id = p_repeat_id
       join mill.download a on a.batch_id = t.batch_id and a.attempt = t.attempt
-      join mill.submission s on s.submission_id = a.submission_id and (s.worker_id = p_worker_id or p_worker_id is null)
+      join mill.submission s on s.submission_id = a.submission_id and s.worker_id = who.checked
       join mill.download b on b.batch_id = r.batch_id and b.attempt = r.attempt and b.n = a.n
+      join mill.submission v on v.submission_id = b.submission_id and v.worker_id = who.checker
       join mill.outcome ob on ob.code = b.outcome
      cross join lateral (select case
            when a.outcome = 0 and b.outcome = 0 then a.sha256 = b.sha256 or mill.look_alike(a.dhash, b.dhash)
            when b.outcome = 0 then false
            when a.outcome = 0 and not ob.retry and b.outcome <> 50 then false
        end as alike) x
-     where t.task_id = p_task_id
 $$;
 comment on function mill.compare is
-    'How the downloads of a task (of one worker; null: of all) compare with those of a task that repeats some of its positions.';
+    'How the downloads of a task (of one worker; null: of who did most of it) compare with those of a task that repeats some of its '
+    'positions: with what the one who did most of that says, since a repeat that was given back may hold a part of somebody else''s.';
 
 create function api.judge_checks_v1() returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
 as $$
 declare
     w mill.worker := mill.me('steward');
     r mill.recheck;
     judged integer := 0;
+    late integer := 0;
 begin
+    begin
+        lock table mill.recheck in share update exclusive mode nowait;  -- two who judge would lock in two orders
+    exception when lock_not_available then
+        return 0;
+    end;
     for r in
         select x.* from mill.recheck x
          where x.state in ('open', 'disputed')
@@ -195,15 +225,34 @@ begin
                 or exists (select from mill.task t
                             where t.task_id = coalesce(x.second_task_id, x.repeat_task_id) and t.state in ('done', 'parked')))
          order by x.recheck_id limit 20
-           for update skip locked
     loop
-        perform mill.judge(r);
-        judged := judged + 1;
+        begin
+            judged := judged + 1;
+            exit when mill.judge(r);  -- a batch is locked after tasks: with the next check's tasks it would be the other way round
+        exception when lock_not_available or deadlock_detected then
+            judged := judged - 1;
+            late := late + 1;
+            perform mill.end_idle(array[r.worker_id, mill.repeated_by(r.repeat_task_id)]);
+            exit when late = 3;
+        end;
     end loop;
     return judged;
 end
 $$;
-comment on function api.judge_checks_v1 is 'Decides the checks whose repeats are done. Returns how many.';
+comment on function api.judge_checks_v1 is
+    'Decides checks whose repeats are done; one at most that has tasks queued or taken back. Returns how many. Waits for nobody: a check '
+    'whose rows an open transaction holds is left to the next round.';
+
+create function mill.end_idle(p_workers integer[]) returns void
+language sql
+as $$
+    select pg_terminate_backend(a.pid)
+      from pg_stat_activity a join mill.worker x on x.login = a.usename
+     where x.worker_id = any (p_workers) and a.state like 'idle in transaction%'
+       and pg_has_role(current_user, 'pg_signal_backend', 'usage')
+$$;
+comment on function mill.end_idle is
+    'Ends the sessions of workers that keep a transaction open: nobody holds its own judgement up. Does nothing without the right of `pairmill db secure`.';
 
 create function api.sweep_canaries_v1() returns bigint
 language plpgsql security definer
@@ -214,7 +263,7 @@ declare
     swept bigint;
 begin
     delete from mill.canary c
-     where not c.by_admin
+     where c.canary_id in (select x.canary_id from mill.canary x where not x.by_admin for update skip locked)
        and (c.answers >= 3 or c.added_at < now() - interval '7 days'  -- known by then, or stale
             or exists (select from mill.removal r where r.md5 = md5(c.url)::uuid or r.sha256 = c.sha256));
     get diagnostics swept = row_count;
@@ -223,7 +272,7 @@ end
 $$;
 comment on function api.sweep_canaries_v1 is 'Deletes the canaries that were drawn and are of no more use, or are to be removed.';
 
-create function mill.judge(r mill.recheck) returns void
+create function mill.judge(r mill.recheck) returns boolean
 language plpgsql
 as $$
 declare
@@ -245,7 +294,7 @@ begin
         verdict := 'failed';
     elsif r.state = 'open' then
         perform mill.dispute(r, last);
-        return;
+        return true;
     elsif (select agreed >= least_share * compared and compared >= 5 from mill.compare(r.repeat_task_id, r.second_task_id, null)) then
         found := mill.compare(r.task_id, r.repeat_task_id, r.worker_id);
         verdict := 'failed';
@@ -259,17 +308,39 @@ begin
     if verdict = 'failed' or verdict = 'agreed' and r.repeat_task_id is not null then
         perform mill.count_check(r.worker_id, r.task_id, found.compared, found.agreed, r.repeat_task_id is null);
     end if;
+    if verdict = 'void' and (last.state = 'parked' or found.compared < 5 and mill.told_little(last)) then
+        return mill.ask_again(r, last);
+    end if;
+    return verdict = 'failed' or verdict = 'agreed' and r.state = 'disputed';
 end
 $$;
 comment on function mill.judge is
-    'Decides a check. Where two do not agree, a third worker''s repeat decides which of them was wrong; that of an admin''s own worker decides at once.';
+    'Decides a check. Where two do not agree, a third worker''s repeat decides which of them was wrong; that of an admin''s own worker decides '
+    'at once. Returns whether tasks were queued or taken back.';
 
-create function mill.repeated_by(p_task_id bigint) returns integer
+create function mill.told_little(t mill.task) returns boolean
 language sql stable
 as $$
-    select worker_id from mill.submission where task_id = p_task_id and state = 'accepted' order by row_count desc limit 1
+    select count(*) filter (where o.retry or d.outcome = 50) * 5 > count(*)
+      from mill.download d join mill.outcome o on o.code = d.outcome
+     where d.batch_id = t.batch_id and d.attempt = t.attempt
 $$;
-comment on function mill.repeated_by is 'Who did a check, or most of it.';
+comment on function mill.told_little is 'Whether a fifth of a repeat, or more, was the repeater''s own trouble.';
+
+create function mill.ask_again(r mill.recheck, t mill.task) returns boolean
+language plpgsql
+as $$
+begin
+    if (select count(*) from mill.recheck x where x.worker_id = r.worker_id and x.task_id = r.task_id and x.state = 'void') >= 3 then
+        return false;
+    end if;
+    insert into mill.recheck (worker_id, task_id, repeat_task_id)
+    values (r.worker_id, r.task_id, mill.queue_check(t, t.positions, t.avoid_workers));
+    return true;
+end
+$$;
+comment on function mill.ask_again is
+    'Has a sample repeated anew whose repeat told nothing, three times at most: a friend who says that all timed out must not end a check.';
 
 create function mill.dispute(r mill.recheck, t mill.task) returns void
 language sql
@@ -316,7 +387,7 @@ begin
        set agreement = 0.7 * agreement + 0.3 * share,
            streak = case when share >= least_share then streak + 1 else 0 end,
            proven_at = case when share < least_share then null when streak >= 9 then coalesce(proven_at, now()) else proven_at end
-     where worker_id = p_worker_id and streak is not null and disabled_at is null
+     where worker_id = p_worker_id and streak is not null
     returning * into w;
     if not found or share >= least_share then
         return;
@@ -327,21 +398,23 @@ begin
     end if;
     update mill.worker
        set disabled_at = now(), stopped_because = format('others found only %s %% of its downloads alike', round(w.agreement * 100))
-     where worker_id = p_worker_id;
-    -- what came in before the last check that agreed was drawn stays; but who answers canaries wrong may have friends
+     where worker_id = p_worker_id and disabled_at is null;
+    -- what came in up to the last task that others found right stays, of those before this one; but who answers canaries wrong may have friends
     perform mill.quarantine_worker(
         w.name,
-        (select max(opened_at) from mill.recheck r
+        (select max(s.received_at) + interval '1 microsecond'
+           from mill.recheck r join mill.submission s on s.task_id = r.task_id and s.worker_id = r.worker_id
           where r.worker_id = p_worker_id and r.state = 'agreed' and r.repeat_task_id is not null and not p_by_canaries
+            and s.received_at < (select min(y.received_at) from mill.submission y
+                                  where y.task_id = p_task_id and y.worker_id = p_worker_id and y.state = 'accepted')
             and (select stopped_because is null from mill.worker c
                   where c.worker_id = mill.repeated_by(coalesce(r.second_task_id, r.repeat_task_id)))),
         'its worker was stopped: others did not find the same');
-    perform mill.check_again(p_worker_id);
 end
 $$;
 comment on function mill.count_check is
     'Counts a check''s share of agreement for or against a worker: a failed one takes the task''s downloads back; a bad average stops the worker '
-    'and takes back all since its last check that agreed, and all there is where canaries told it.';
+    'and takes back all since the last task before that was found right, and all there is where canaries told it. Of one that was disabled, too.';
 
 create function mill.check_again(p_stopped_id integer) returns void
 language plpgsql
@@ -356,6 +429,7 @@ begin
           join mill.task t on t.task_id = s.task_id
           join mill.worker w on w.worker_id = x.worker_id
          where s.worker_id = p_stopped_id and t.is_check and x.state = 'agreed' and w.disabled_at is null
+           and not exists (select from mill.recheck y where y.worker_id = x.worker_id and y.task_id = x.task_id and y.recheck_id > x.recheck_id)
          order by x.recheck_id desc limit 20
     loop
         insert into mill.recheck (worker_id, task_id, repeat_task_id)
@@ -363,7 +437,7 @@ begin
     end loop;
 end
 $$;
-comment on function mill.check_again is 'Has others check what a worker that was stopped had found right: liars have friends.';
+comment on function mill.check_again is 'Has others check what a worker that was stopped or quarantined had found right: liars have friends.';
 
 create function mill.take_back(p_worker_id integer, p_task_id bigint, why text) returns void
 language plpgsql

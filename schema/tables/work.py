@@ -448,6 +448,7 @@ recheck = mill(
     col("opened_at", TIMESTAMP, "When it was drawn", server_default=NOW),
     col("decided_at", TIMESTAMP, "When it was decided", nullable=True),
     Index("recheck_open_idx", "recheck_id", postgresql_where=text("state in ('open', 'disputed')")),
+    Index("recheck_void_idx", "decided_at", postgresql_where=text("state = 'void'")),
     Index(None, "worker_id"),
 )
 

@@ -1,0 +1,240 @@
+"""The arrows of docs/states.md, the changes of state that a database records, and what must always hold."""
+
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+from database import Database, new_database
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pairmill.workers.queue import Claim, Queue
+
+PAGE = Path(__file__).parents[1] / "docs" / "states.md"
+
+
+# ---- the page, and what happens ----------------------------------------------------------------
+
+
+class Arrow(NamedTuple):
+    machine: str
+    old: str
+    new: str
+    function: str
+
+
+def arrows_of_the_page() -> set[Arrow]:
+    """The rows of the tables whose head is from, to, function, when."""
+    found, machine, inside = set(), "", False
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("## "):
+            machine = line[3:].lower()
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        inside = line.startswith("|") and (inside or cells == ["from", "to", "function", "when"])
+        if inside and len(cells) == 4 and cells[2].startswith("`"):
+            found.add(Arrow(machine, cells[0], cells[1], cells[2].strip("`")))
+    return found
+
+
+RECORDER = """
+create schema seen;
+create table seen.change (machine text, old text, new text, stack text);
+create function seen.state(machine text, r jsonb) returns text language sql immutable as $$
+    select case machine
+        when 'lease' then coalesce(r ->> 'ended_as', 'live')
+        when 'batch' then case when r ->> 'closed_at' is null then 'open' else 'closed' end
+        when 'worker' then case when r ->> 'disabled_at' is null then 'active' else 'disabled' end
+        else r ->> 'state' end
+$$;
+create function seen.note() returns trigger language plpgsql security definer as $$
+declare
+    machine text := tg_argv[0];
+    old_state text := '(new)';
+    new_state text := '(gone)';
+    stack text;
+begin
+    get diagnostics stack = pg_context;
+    if tg_table_name = 'withdrawn' then
+        select state into old_state from mill.submission where submission_id = new.submission_id;
+        new_state := 'withdrawn';
+    else
+        if tg_op <> 'INSERT' then old_state := seen.state(machine, to_jsonb(old)); end if;
+        if tg_op <> 'DELETE' then new_state := seen.state(machine, to_jsonb(new)); end if;
+    end if;
+    if old_state is distinct from new_state then
+        insert into seen.change values (machine, old_state, new_state, stack);
+    end if;
+    return null;
+end
+$$;
+"""
+RECORDED = {
+    "task": "task", "lease": "lease", "submission": "submission", "withdrawn": "submission",
+    "thumbnail_slot": "thumbnail slot", "batch": "batch", "worker": "worker", "recheck": "check",
+}  # fmt: skip
+
+
+KINDS = ("extract", "download", "score", "steward")
+
+
+@contextmanager
+def recording(server: str) -> Iterator[tuple[str, str]]:
+    """The server, and a database that keeps each change of state, and the functions that made it."""
+    with new_database(server) as db:
+        db.admin.execute(RECORDER)
+        for table, machine in RECORDED.items():
+            events = "insert" if table == "withdrawn" else "insert or update or delete"
+            db.admin.execute(
+                f"create trigger seen after {events} on mill.{table}"
+                f" for each row execute function seen.note('{machine}')"
+            )
+        db.admin.close()  # or it is no template
+        yield server, str(conninfo_to_dict(db.dsn)["dbname"])
+
+
+@contextmanager
+def recorded(template: tuple[str, str]) -> Iterator[Database]:
+    """A copy of it: 30 ms, and a new one takes half a second."""
+    server, original = template
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(f"create database {name} template {original}")
+        # it commits often, and nobody pulls the plug
+        admin.execute(f"alter database {name} set synchronous_commit = off")
+        roles = [f"{name}_{kind}" for kind in KINDS]
+        for kind, role in zip(KINDS, roles, strict=True):  # rights come from the original's
+            admin.execute(f"create role {role} in role {original}_{kind}")
+        db = Database(make_conninfo(server, dbname=name))
+        try:
+            yield db
+        finally:
+            roles = [login for (login,) in db.rows("select login from mill.worker")] + roles
+            db.close()
+            admin.execute(f"drop database {name} with (force)")
+            for role in roles:
+                admin.execute(f"drop role {role}")
+
+
+def seen(db: Database) -> set[tuple[str, str, str, frozenset[str]]]:
+    """(machine, from, to, the functions that were at work, without their schemas)."""
+    return {
+        (machine, old, new, functions(stack))
+        for machine, old, new, stack in db.rows(
+            "select distinct machine, old, new, stack from seen.change"
+        )
+    }
+
+
+def functions(stack: str) -> frozenset[str]:
+    # of a function in SQL PostgreSQL gives the name without its schema
+    found = re.findall(
+        r'^(?:PL/pgSQL function (?:\w+\.)?(\w+)\(|SQL function "(\w+)")', stack, re.M
+    )
+    return frozenset(a or b for a, b in found) - {"note"}
+
+
+def walked(db: Database, page: set[Arrow]) -> set[Arrow]:
+    """The arrows of the page that were seen; fails where one was seen that is not on it."""
+    found, strange = set(), []
+    for machine, old, new, stack in seen(db):
+        these = {
+            a for a in page
+            if a[:3] == (machine, old, new) and a.function.partition(".")[2] in stack
+        }  # fmt: skip
+        found |= these
+        if not these:
+            strange.append(f"{machine}: {old} -> {new} by {sorted(stack) or 'nobody'}")
+    assert not strange, f"not in {PAGE.name}: {strange}"
+    return found
+
+
+# What must hold between any two calls; each query gives what breaks it.
+BROKEN = """
+select 'a task with two live leases', task_id from mill.lease where ended_at is null group by task_id having count(*) > 1
+union all
+select 'a task is leased and has no live lease, or the other way round', task_id
+  from mill.task t
+ where (state = 'leased') <> exists (select from mill.lease l where l.task_id = t.task_id and l.ended_at is null)
+union all
+select 'a task awaits acceptance of nothing', task_id
+  from mill.task t
+ where state = 'submitted' and not exists (select from mill.submission s where s.task_id = t.task_id and s.state = 'received')
+union all
+select 'two rows of one attempt', batch_id from mill.download group by batch_id, n, attempt having count(*) > 1
+union all
+select 'two rows of a pair count', batch_id from mill.current_download group by batch_id, n having count(*) > 1
+union all
+select 'rows of a download submission are not there, or are there too early', s.submission_id
+  from mill.submission s join mill.task t using (task_id)
+ where t.kind = 'download'
+   and (s.row_count <> case s.state when 'received' then (select cardinality(positions) from mill.submission_download d where d.submission_id = s.submission_id)
+                                    when 'rejected' then s.row_count else 0 end
+                     + (select count(*) from mill.download d where d.submission_id = s.submission_id)
+        or s.state <> 'received' and exists (select from mill.submission_download d where d.submission_id = s.submission_id))
+union all
+-- withdrawn later or not: what is done has been given once
+select 'a position of a done download has not one row', t.task_id
+  from mill.task t
+  join mill.pair p on p.batch_id = t.batch_id and (t.positions is null or p.n = any (t.positions))
+ where t.kind = 'download' and t.state = 'done'
+   and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+   and 1 <> (select count(*) from mill.download d where d.batch_id = p.batch_id and d.n = p.n and d.attempt = t.attempt)
+union all
+-- a row of this attempt that counts no more is not asked for again: the task does not stand for its position
+select 'a pair is lost', p.batch_id
+  from mill.pair p
+  join mill.batch b on b.batch_id = p.batch_id and b.closed_at is not null
+ where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+   and not exists (select from mill.current_download d where d.batch_id = p.batch_id and d.n = p.n)
+   and not exists (
+       select from mill.task t
+        where t.kind = 'download' and t.batch_id = p.batch_id and t.state <> 'done' and not t.is_check
+          and (t.positions is null or p.n = any (t.positions))
+          and not exists (select from mill.download d where d.batch_id = p.batch_id and d.n = p.n and d.attempt = t.attempt))
+union all
+select 'a URL has two pairs that count', min(batch_id)
+  from mill.pair p where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+ group by url having count(*) > 1
+union all
+select 'credit is not what was accepted and counts', w.worker_id
+  from report.worker r
+  join mill.worker w using (name)
+ where w.kind = 'download'
+   and r.rows_accepted <> (select count(*) from mill.download d join mill.submission s using (submission_id)
+                            where s.worker_id = w.worker_id
+                              and not exists (select from mill.withdrawn x where x.submission_id = s.submission_id))
+"""
+
+
+def batches(db: Database, count: int, size: int = 2) -> None:
+    """So many download tasks, each of so many URLs."""
+    for i in range(count):
+        db.extract([f"http://b{i}.example/{n}.jpg" for n in range(size)], f"batch-{i}.wat")
+        db.close_batches()
+
+
+def leased(db: Database, kind: str, name: str | None = None) -> tuple[Queue, Claim]:
+    claim = db.claim(kind, name, "d1" if kind == "score" else None)
+    assert claim
+    return db.queue(kind, name)[0], claim
+
+
+def late(db: Database) -> None:
+    db.admin.execute("update mill.lease set expires_at = now() where ended_at is null")
+    db.queue("steward")[0].steward("expire_leases")
+
+
+def newest_submission(db: Database, kind: str) -> int:
+    return int(
+        db.value(
+            "select max(submission_id) from mill.submission join mill.task using (task_id) where kind = %s",
+            kind,
+        )
+    )
+
+
+def withdraw(db: Database, kind: str) -> None:
+    db.admin.execute("select mill.withdraw(%s, 'it lied')", (newest_submission(db, kind),))
