@@ -250,6 +250,12 @@ task = mill(
         "download: these workers, and those of their networks, may not claim it; null: all may",
         nullable=True,
     ),
+    col(
+        "excused",
+        SmallInteger,
+        "Leases that were lost in an outage and counted no try",
+        server_default="0",
+    ),
     CheckConstraint("(kind = 'extract') = (wat_id is not null)", name="wat"),
     CheckConstraint("(kind <> 'extract') = (batch_id is not null)", name="batch"),
     CheckConstraint("(kind = 'score') = (model_id is not null)", name="model"),
