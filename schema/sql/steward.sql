@@ -44,16 +44,22 @@ as $$
 declare
     w mill.worker := mill.me('steward');
     moment constant timestamptz := clock_timestamp();
-    cut_off constant integer[] := mill.cut_off(moment);
+    -- by key from here on: a plan for a share of all leases that there ever were would read every task
+    late constant bigint[] := array(select lease_id from mill.lease where ended_at is null and expires_at <= moment);
+    cut_off integer[];
     t record;
     outage text;
     expired integer := 0;
 begin
+    if late = '{}' then
+        return 0;
+    end if;
+    cut_off := mill.cut_off(moment);
     for t in
         select x.task_id, x.excused < max_tries as excusable, l.lease_id, i.worker_id = any (cut_off) as is_cut_off,
                greatest(l.claimed_at, l.expires_at - make_interval(secs => lease_seconds)) as seen_at
           from mill.task x join mill.lease l using (task_id) join mill.instance i using (instance_id) cross join mill.setting
-         where l.ended_at is null and l.expires_at <= moment
+         where l.lease_id = any (late) and l.ended_at is null and l.expires_at <= moment
          order by x.task_id
            for update of x, l skip locked  -- a heartbeat that does not commit holds l
     loop

@@ -317,6 +317,12 @@ lease = mill(
         one_of("ended_as", ("completed", "released", "failed", "expired")),
         nullable=True,
     ),
+    col(
+        "copied_bytes",
+        BigInteger,
+        "What was copied into an inbox under it; whether it was submitted or not",
+        server_default="0",
+    ),
     Index("lease_live_idx", "task_id", unique=True, postgresql_where=text("ended_at is null")),
     Index("lease_holder_idx", "instance_id", postgresql_where=text("ended_at is null")),
     Index(None, "instance_id"),
