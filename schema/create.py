@@ -9,7 +9,7 @@ from pairmill.schema.tables.reference import drop_reason, outcome, score_outcome
 
 # in the order in which they refer to each other
 PARTS = (
-    "partitions", "guards", "claim", "download", "extract", "score",
+    "partitions", "guards", "claim", "inbox", "download", "extract", "score",
     "tag", "accept", "steward", "admin", "report", "trust", "grants",
 )  # fmt: skip
 

@@ -24,6 +24,7 @@ ERRORS: dict[str, type[WorkerError]] = {
     "PM004": Refused,
     "PM005": Malformed,
     "PM006": Refused,
+    "23514": Malformed,  # check_violation: a row that an inbox does not take
     "57014": Malformed,  # statement_timeout: the same call would only take as long again
 }
 # a connection that fails carries no SQLSTATE, only the server's words

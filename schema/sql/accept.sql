@@ -165,7 +165,7 @@ begin
              where p.submission_id = p_submission_id and k.url_key = p.url_key and k.batch_id = p.batch_id and k.n = p.n;
             perform mill.count_crawl(p_submission_id, -1);
             delete from mill.wat_count where submission_id = p_submission_id;
-            update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()
+            update mill.task set state = 'ready', tries = 0, excused = 0, ready_at = now(), reason = why, changed_at = now()
              where task_id = t.task_id;
         when 'download' then
             insert into mill.task (kind, batch_id, attempt, positions)
@@ -173,7 +173,7 @@ begin
               from mill.download d
              where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = p_submission_id;
         when 'score' then
-            update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()
+            update mill.task set state = 'ready', tries = 0, excused = 0, ready_at = now(), reason = why, changed_at = now()
              where task_id = t.task_id and state in ('done', 'parked');
             perform mill.withdraw_tags(t, why);
     end case;

@@ -290,7 +290,7 @@ begin
     if t.kind = 'extract' or d.slot is not null
        or t.kind = 'score' and (select m.kind from mill.model m where m.model_id = t.model_id) in ('head', 'zero-shot')
        or t.kind = 'download' and not exists (select from mill.download x where x.batch_id = t.batch_id and x.attempt = t.attempt) then
-        update mill.task set state = 'ready', tries = 0, ready_at = now(), changed_at = now() where task_id = p_task_id;
+        update mill.task set state = 'ready', tries = 0, excused = 0, ready_at = now(), changed_at = now() where task_id = p_task_id;
         return t.kind;
     end if;
     select array_agg(n order by n) into anew

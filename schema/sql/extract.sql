@@ -23,15 +23,16 @@ begin
         return id;
     end if;
     t := mill.held(p_lease_id, 'extract');
-    if exists (
+    if cardinality(p_stage) > 1000 or exists (
         select from unnest(p_link_kind, p_stage, p_name, p_count) as x (k, s, n, c)
-         where k is null or s is null or n is null or c is null or c < 0 or length(n) > 200
+         where k is null or s is null or n is null or c is null or length(n) > 200
+            or c not between 0 and 1000000000  -- a sum of all that is near the end of bigint would stop the merges of everybody
             or s not in ('records', 'links', 'bad_record', 'ended_early', 'dropped', 'duplicate')
             or (s in ('links', 'dropped', 'duplicate')) <> (k <> '')
             or k <> '' and k <> all ((select f.link_kinds from mill.wat_file f where f.wat_id = t.wat_id)::text[])
             or s = 'dropped' and not exists (select from mill.drop_reason d where d.name = x.n)
     ) then
-        perform mill.refuse('PM003', 'a count is malformed: an unknown stage, link kind or drop reason, or a negative number');
+        perform mill.refuse('PM003', 'a count is malformed: an unknown stage, link kind or drop reason, or a number below 0 or above 10^9; or there are more than 1,000');
     end if;
     select coalesce(jsonb_object_agg(r.link_kind, r.n), '{}') into rows_of
       from (select i.link_kind, count(*) as n from inbox.pair i
@@ -104,7 +105,7 @@ $$;
 comment on function mill.open_batches is 'Number of buckets to deal these new pairs of a kind, and those still to come, over.';
 
 -- The new URLs of one extraction: first of its key in the file, not removed, never seen, dealt over
--- buckets by hash. Read only from the sender's own rows: anybody who may COPY can name any lease.
+-- buckets by hash. Read only from the sender's own rows.
 -- work_mem: 50,000 rows of a file are sorted twice; on disk that took a sixth of the merge.
 -- plan_cache_mode: only a plan made for this array looks keys up in it by a hash; a generic one, which a
 -- session may turn to after five merges, would compare each row with each of its tens of thousands of keys.

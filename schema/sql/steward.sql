@@ -1,27 +1,77 @@
 -- What the steward does besides accepting: late leases, the thumbnail ring, partitions.
 
+-- An outage shows in what others' leases lack: a holder beats every quarter of lease_seconds, so in half of them everybody
+-- who can is heard. Logins are counted and not leases: who holds many loses them all in one crash. One's own silence proves
+-- nothing, and that of one other little.
+create function mill.cut_off(p_at timestamptz) returns integer[]
+language sql
+as $$
+    with late as materialized (
+        select i.worker_id, max(l.expires_at) as expired_at,
+               max(greatest(l.claimed_at, l.expires_at - make_interval(secs => s.lease_seconds))) + make_interval(secs => s.lease_seconds) / 2 as silent_from
+          from mill.lease l join mill.instance i using (instance_id) cross join mill.setting s
+         where l.ended_at is null and l.expires_at <= p_at
+           and l.expires_at < l.deadline  -- its end, whoever is heard
+         group by i.worker_id, s.lease_seconds
+    ), held as materialized (
+        select i.worker_id, l.claimed_at, l.expires_at, l.ended_at,
+               case when l.expires_at = l.deadline then l.expires_at
+                    when l.ended_as in ('released', 'failed') then l.ended_at
+                    else greatest(l.claimed_at, l.expires_at - make_interval(secs => s.lease_seconds)) end as heard_at
+          from (select * from mill.lease where ended_at is null
+                union all
+                select * from mill.lease where ended_as <> 'completed' and ended_at > (select min(silent_from) from late)) l
+          join mill.instance i using (instance_id) cross join mill.setting s
+    )
+    select coalesce(array_agg(late.worker_id), '{}')
+      from late,
+           lateral (select count(*) as all_of, count(*) filter (where not heard) as silent
+                      from (select bool_or(h.heard_at > late.silent_from) as heard
+                              from held h
+                             where h.worker_id <> late.worker_id and h.claimed_at <= late.expired_at
+                               and h.expires_at > late.silent_from and (h.ended_at is null or h.ended_at > late.silent_from)
+                             group by h.worker_id) each_login) others
+     where late.silent_from < late.expired_at and others.silent >= 2 and 2 * others.silent > others.all_of
+$$;
+comment on function mill.cut_off is
+    'Workers whose leases are late at this moment because of an outage of the network, a pooler or the server: of the other logins that held leases then, '
+    'two at least and more than half gave no sign of life either in the last half of lease_seconds.';
+
 create function api.expire_leases_v1() returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     w mill.worker := mill.me('steward');
+    moment constant timestamptz := clock_timestamp();
+    -- by key from here on: a plan for a share of all leases that there ever were would read every task
+    late constant bigint[] := array(select lease_id from mill.lease where ended_at is null and expires_at <= moment);
+    cut_off integer[];
     t record;
+    outage text;
     expired integer := 0;
 begin
+    if late = '{}' then
+        return 0;
+    end if;
+    cut_off := mill.cut_off(moment);
     for t in
-        select x.task_id, l.lease_id, greatest(l.claimed_at, l.expires_at - make_interval(secs => lease_seconds)) as seen_at
-          from mill.task x join mill.lease l using (task_id) cross join mill.setting
-         where l.ended_at is null and l.expires_at <= clock_timestamp()
+        select x.task_id, x.excused < max_tries as excusable, l.lease_id, i.worker_id = any (cut_off) as is_cut_off,
+               greatest(l.claimed_at, l.expires_at - make_interval(secs => lease_seconds)) as seen_at
+          from mill.task x join mill.lease l using (task_id) join mill.instance i using (instance_id) cross join mill.setting
+         where l.lease_id = any (late) and l.ended_at is null and l.expires_at <= moment
          order by x.task_id
            for update of x, l skip locked  -- a heartbeat that does not commit holds l
     loop
         -- looked at again under the lock: it may have been completed meanwhile
         if exists (select from mill.lease l where l.lease_id = t.lease_id and l.ended_at is null and l.expires_at <= clock_timestamp()) then
             perform mill.end_lease(t.lease_id, 'expired');
-            if t.seen_at < pg_postmaster_start_time() then  -- it may well be the server that was away, and not the worker
+            outage := case when t.seen_at < pg_postmaster_start_time() then 'while the server was away'
+                           when t.is_cut_off then 'in an outage, like those of most others' end;
+            -- not for ever: a file that takes the whole machine down is an outage, too
+            if outage is not null and t.excusable then
                 update mill.task
-                   set state = 'ready', changed_at = now(), reason = format('lease %s was lost while the server was away', t.lease_id)
+                   set state = 'ready', changed_at = now(), excused = excused + 1, reason = format('lease %s was lost %s', t.lease_id, outage)
                  where task_id = t.task_id;
             else
                 perform mill.put_back(t.task_id, format('lease %s was lost: no heartbeat in time', t.lease_id), true);
@@ -35,7 +85,7 @@ end
 $$;
 comment on function api.expire_leases_v1 is
     'Returns the tasks of late leases to the queue; what was submitted under them stays. Counts a try, unless the server started after the '
-    'holder''s last sign of life.';
+    'holder''s last sign of life, or most others were cut off with it; a task is excused max_tries times at most.';
 
 create function api.sweep_inbox_v1() returns bigint
 language plpgsql security definer

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import (
     REAL,
     BigInteger,
+    CheckConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -38,6 +39,18 @@ inbox_pair = inbox(
     col("language_probability", REAL, "As pair.language_probability"),
     col("license", Text, "As pair.license", nullable=True),
     col("link_kind", Text, "As batch.link_kind", server_default="image"),
+    # a key that is not the URL's would pass by every removal, and hide the URL that it belongs to
+    CheckConstraint("url_key = md5(url)::uuid", name="url_key"),
+    CheckConstraint(
+        "char_length(url) <= 2048 and (starts_with(url, 'http://') or starts_with(url, 'https://'))",
+        name="url",
+    ),
+    CheckConstraint("char_length(text) <= 2000", name="text"),
+    CheckConstraint(
+        "ordinal >= 0 and char_length(language) <= 35 and language_probability between 0 and 1.01"
+        " and char_length(license) <= 2048 and char_length(link_kind) <= 20",
+        name="rest",
+    ),
     Index(None, "lease_id"),
 )
 
@@ -53,6 +66,7 @@ inbox_score = inbox(
     col("image", LargeBinary, "As embedding.image; null unless scored", nullable=True),
     col("text", LargeBinary, "As embedding.text; null unless scored", nullable=True),
     col("text_tokens", SmallInteger, "As score.text_tokens", nullable=True),
+    CheckConstraint("octet_length(image) <= 65536 and octet_length(text) <= 65536", name="size"),
     Index(None, "lease_id", "part"),
 )
 

@@ -140,6 +140,12 @@ setting = mill(
         "Leases that one login may fail, lose or give back within an hour; then it claims nothing more",
         server_default="200",
     ),
+    col(
+        "inbox_mb_per_lease",
+        Integer,
+        "What may be copied into an inbox under one lease, in units of 1,000,000 bytes",
+        server_default="1000",
+    ),
 )
 
 outcome = mill(

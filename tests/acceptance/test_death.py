@@ -77,7 +77,7 @@ def test_killed_extraction_is_done_again_and_counted_once(
         (lease,) = db.rows("select lease_id from mill.lease where ended_at is null")[0]
         db.admin.execute(
             "insert into inbox.pair"
-            " select %s, login, 0, gen_random_uuid(), 'http://x/', 'orphan', null, 0, null"
+            " select %s, login, 0, md5('http://x/')::uuid, 'http://x/', 'orphan', null, 0, null"
             " from mill.worker where kind = 'extract'",
             (lease,),
         )

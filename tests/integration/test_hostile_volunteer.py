@@ -1,145 +1,45 @@
 """A volunteer's login, on a secured database, in the hands of somebody who means ill.
 
-CASES is the table of what was tried: REFUSED by the server, BOUNDED by something that holds, or OPEN,
-not defended today. What is open is asserted to be open, so that the day it changes is noticed here.
-docs/security.md shows the same table; the last test compares them.
-
-Nothing sleeps: who is blocked has a lock_timeout, what would run for long a statement_timeout.
+CASES is the table of what was tried, see tests/hostile_login.py. docs/security.md shows the same
+table; the last test compares them.
 """
 
 import hashlib
 import math
-import re
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, LiteralString, cast
+from typing import LiteralString, cast
 
 import psycopg
 import pytest
 from database import Database, new_database, outcomes, outcomes_of
+from hostile_login import (
+    BLOCKED,
+    BOUNDED,
+    BUSY,
+    IDLE,
+    OPEN,
+    REFUSED,
+    Case,
+    Cases,
+    OnSession,
+    Stage,
+    on_stage,
+    refused_each,
+    state_of,
+    value,
+)
 from line import wait_until
 from psycopg.conninfo import make_conninfo
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.schema.scripts import sql
 from pairmill.workers.errors import Malformed
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.queue import OptOuts, Outcomes, Queue
-from pairmill.workers.steward.watchdog import EVERY_SECONDS, Watchdog
-
-PAGE = Path(__file__).parents[2] / "docs" / "security.md"
-REFUSED, BOUNDED, OPEN = "refused", "bounded", "**not defended**"
-BLOCKED = "55P03"  # lock_not_available: its lock_timeout ended a wait
-Session = psycopg.Connection[Any]
-BOUNDS = re.findall(r"p_(?:idle|busy)_seconds integer default (\d+)", sql("steward"))
-IDLE, BUSY = (
-    f"the watchdog ends it within {int(seconds) + EVERY_SECONDS:.0f} seconds" for seconds in BOUNDS
-)
-
-
-class OnSession(Queue):
-    """The worker's calls on a session that the test has in hand."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__("")
-        self._session = session
-
-    def _connected(self) -> Session:
-        return self._session
-
-
-class Stage:
-    """A secured database: eve means ill, bob is another volunteer, ``admin`` a superuser."""
-
-    def __init__(self, db: Database) -> None:
-        self.db, self.admin = db, db.admin
-        self.admin.execute(sql("secure"))
-        self.admin.execute("update mill.setting set batch_size = 8, open_batches_max = 1")
-        self.eve_dsn, self.bob_dsn = (
-            db.login("download", "eve-volunteer"),
-            db.login("download", "bob-volunteer"),
-        )
-        self._sessions: list[Session] = []
-        self.eve, self.bob = self.session(self.eve_dsn), self.session(self.bob_dsn)
-        self.eve_instance, self.bob_instance = self.hello(self.eve), self.hello(self.bob)
-        self.names = {
-            "me": self.eve.info.user, "other": self.bob.info.user, "db": self.admin.info.dbname,
-            "pid": str(self.bob.info.backend_pid),
-        }  # fmt: skip
-        self._batches = 0
-
-    def session(self, dsn: str) -> Session:
-        session = psycopg.connect(dsn, autocommit=True)
-        self._sessions.append(session)
-        return session
-
-    def impatient(self, dsn: str) -> Session:
-        """A session that would rather be refused than wait for a lock."""
-        session = self.session(dsn)
-        session.execute("set lock_timeout = '50ms'")
-        return session
-
-    def hello(self, session: Session) -> int:
-        return int(value(session, "select instance_id from api.hello_v1('0', 1)"))
-
-    def batches(self, count: int = 1, size: int = 8) -> None:
-        """So many download tasks more."""
-        for _ in range(count):
-            self._batches += 1
-            place = f"secret-host-{self._batches}.example"
-            self.db.extract(
-                [f"http://{place}/{n}.jpg" for n in range(size)], location=f"{place}.wat.gz"
-            )
-            self.db.close_batches()
-
-    def claim(self, session: Session, instance: int) -> int:
-        return int(value(session, "select lease_id from api.claim_v1(%s)", instance))
-
-    def lease(self) -> tuple[Queue, int]:
-        """eve with a lease on a batch of eight."""
-        self.batches()
-        return OnSession(self.eve), self.claim(self.eve, self.eve_instance)
-
-    def steward_value(self, query: str) -> Any:
-        return value(self.session(self.db.login("steward", f"watch-{uuid.uuid4().hex[:6]}")), query)
-
-    def watchdog(self, idle: int = 0, busy: int = 600) -> None:
-        """As the steward's, without one of its patiences; eve's session is gone then."""
-        assert self.steward_value("select api.watchdog_v1(600, 600)") == 0
-        assert self.steward_value(f"select api.watchdog_v1({idle}, {busy})") == 1
-        pid = self.eve.info.backend_pid
-        wait_until(
-            lambda: self.db.value("select count(*) = 0 from pg_stat_activity where pid = %s", pid),
-            "the end of eve's session",
-        )
-
-    def close(self) -> None:
-        for session in self._sessions:
-            session.close()
-
-
-def value(session: Session, query: str, *arguments: Any) -> Any:
-    row = session.execute(cast(LiteralString, query), arguments or None).fetchone()
-    return row[0] if row else None
-
-
-def state_of(session: Session, query: str, *arguments: Any) -> str:
-    """The SQLSTATE that a statement ends with; 00000 where it succeeds."""
-    try:
-        session.execute(cast(LiteralString, query), arguments or None)
-    except psycopg.Error as error:
-        return error.sqlstate or "no SQLSTATE"
-    return "00000"
-
-
-def refused_each(session: Session, allowed: str, *statements: str) -> None:
-    found = {s: state_of(session, s) for s in statements}
-    assert found and {s: c for s, c in found.items() if c not in allowed.split()} == {}
+from pairmill.workers.steward.watchdog import Watchdog
 
 
 @pytest.fixture(scope="module")
@@ -151,22 +51,8 @@ def database(server: str) -> Iterator[Database]:
 @pytest.fixture
 def stage(database: Database) -> Iterator[Stage]:
     """Each time as new, with other logins: a database of its own would cost five times as much."""
-    tables = database.value(
-        "select string_agg(oid::regclass::text, ', ') from pg_class"
-        " where relnamespace in ('mill'::regnamespace, 'inbox'::regnamespace) and relkind in ('r', 'p') and not relispartition"
-        " and relname not in ('outcome', 'score_outcome', 'drop_reason', 'thumbnail_slot')"
-    )
-    database.admin.execute(cast(LiteralString, f"truncate {tables} restart identity cascade"))
-    database.admin.execute("insert into mill.setting (only_row) values (1)")
-    database.admin.execute("update mill.thumbnail_slot set state = 'empty', batches = 0")
-    made = Stage(database)
-    try:
+    with on_stage(database) as made:
         yield made
-    finally:
-        made.close()
-        for queue, _ in database._queues.values():
-            queue.close()
-        database._queues.clear()
 
 
 @pytest.fixture(scope="module")
@@ -448,25 +334,8 @@ def test_nothing_of_what_was_refused_left_a_trace(shared: Stage) -> None:
 # ---- everything else: a function a case ---------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Case:
-    verdict: str
-    by: str  # the SQLSTATEs, or what bounds it; empty where nothing does
-    attempt: Callable[[Stage], None] | None = None
-
-
-CASES = {name: Case(REFUSED, r.states) for name, r in REFUSALS.items()}
-
-
-def case(
-    name: str, verdict: str, by: str = ""
-) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
-    def register(attempt: Callable[[Stage], None]) -> Callable[[Stage], None]:
-        assert name not in CASES
-        CASES[name] = Case(verdict, by, attempt)
-        return attempt
-
-    return register
+CASES = Cases({name: Case(REFUSED, r.states) for name, r in REFUSALS.items()})
+case = CASES.case
 
 
 @case("reading, writing, truncating, copying, locking any table or view", REFUSED, "42501 0A000")
@@ -1344,11 +1213,4 @@ def test_a_watchdog_without_the_right_says_so_once(db: Database) -> None:
 
 
 def test_the_page_shows_these_cases() -> None:
-    rows = re.findall(
-        r"^\| ([^|]+) \| (refused|bounded|\*\*not defended\*\*)([^|]*) \|", PAGE.read_text(), re.M
-    )
-    shown = {name: (verdict, by.removeprefix(": ").replace("`", "")) for name, verdict, by in rows}
-    assert len(shown) == len(rows)
-    assert shown == {
-        name: (c.verdict, ", ".join(c.by.split()) if c.verdict == REFUSED else c.by) for name, c in CASES.items()
-    }  # fmt: skip
+    CASES.check("What was tried")

@@ -3,7 +3,7 @@
 import pytest
 from database import Database, key, pair_rows
 
-from pairmill.workers.errors import Malformed, Refused
+from pairmill.workers.errors import LeaseLost, Malformed, Refused
 
 
 def urls(first: int, last: int, hosts: int = 10) -> list[str]:
@@ -102,6 +102,8 @@ def test_counts_that_do_not_add_up_are_refused(db: Database) -> None:
         (3, [("", "links", "", 3)]),
         (3, [links, ("", "records", "", -1)]),
         (3, [("", "records", "", 1)]),
+        (3, [links, ("", "records", "", 10**9 + 1)]),
+        (3, [links, *(("", "bad_record", str(n), 1) for n in range(1000))]),
     ):
         with pytest.raises(Malformed):
             queue.submit_extract(claim.lease_id, rows, stages)
@@ -111,12 +113,17 @@ def test_counts_that_do_not_add_up_are_refused(db: Database) -> None:
     assert queue.submit_extract(claim.lease_id, 3, good) == first  # the answer was lost
 
 
-def test_rows_of_another_worker_do_not_count(db: Database) -> None:
-    db.add_wat()
-    claim = db.claim("extract", "ada")
+def test_rows_under_anothers_lease_are_refused_and_would_not_count(db: Database) -> None:
+    for name in "ab":
+        db.add_wat(name)
+    claim, eves = db.claim("extract", "ada"), db.claim("extract", "eve")
     assert claim
+    assert eves
     eve, _ = db.queue("extract", "eve")
-    eve.copy_pairs(pair_rows(claim.lease_id, urls(0, 1)))
+    with pytest.raises(LeaseLost):
+        eve.copy_pairs(pair_rows(claim.lease_id, urls(0, 1)))
+    db.smuggle_pairs(eves.lease_id, urls(0, 1))
+    db.admin.execute("update inbox.pair set lease_id = %s", (claim.lease_id,))
     ada, _ = db.queue("extract", "ada")
     with pytest.raises(Malformed):
         ada.submit_extract(claim.lease_id, 1, [("image", "links", "", 1)])
@@ -327,7 +334,9 @@ def test_rows_copied_after_the_submission_reject_it(db: Database) -> None:
     queue, _ = db.queue("extract")
     queue.copy_pairs(pair_rows(claim.lease_id, urls(0, 3)))
     queue.submit_extract(claim.lease_id, 3, [("image", "links", "", 3)])
-    queue.copy_pairs(pair_rows(claim.lease_id, urls(3, 9)))
+    with pytest.raises(LeaseLost):
+        queue.copy_pairs(pair_rows(claim.lease_id, urls(3, 9)))
+    db.smuggle_pairs(claim.lease_id, urls(3, 9))
     ((_, _, _, why),) = db.accept_all()
     assert why == "3 rows were submitted and 9 are there"
     assert db.value("select count(*) from mill.pair") == 0

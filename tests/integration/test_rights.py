@@ -70,9 +70,12 @@ def test_worker_calls_its_own_functions_and_no_others(db: Database, kind: str) -
 
 
 def test_inbox_takes_rows_of_its_own_kind_and_no_forged_sender(db: Database) -> None:
-    with psycopg.connect(db.login("extract"), autocommit=True) as worker:
+    db.add_wat()
+    claim = db.claim("extract")
+    assert claim
+    with psycopg.connect(db.queue("extract")[0]._dsn, autocommit=True) as worker:
         columns = "lease_id, ordinal, url_key, url, text, language_probability"
-        values = "1, 0, gen_random_uuid(), 'http://a/', 'text', 0"
+        values = f"{claim.lease_id}, 0, md5('http://a/')::uuid, 'http://a/', 'text', 0"
         worker.execute(f"insert into inbox.pair ({columns}) values ({values})")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             worker.execute(f"insert into inbox.pair ({columns}, worker) values ({values}, 'ada')")

@@ -300,9 +300,10 @@ class Line(RuleBasedStateMachine):
         before = next(
             (s for s in self.submissions.values() if s.lease is lease and s.worker == name), None
         )
-        if error is not Refused and not lease.copied[name] and not before:
-            queue.copy_pairs(pair_rows(lease.lease_id, urls))
-            lease.copied[name] += len(urls)
+        if not lease.copied[name] and not before:
+            self.call(lambda: queue.copy_pairs(pair_rows(lease.lease_id, urls)), error)
+            if error is None:
+                lease.copied[name] += len(urls)
         rows = len(urls) + (how == "wrong number")
         if error is LeaseLost and before:
             error = None  # the answer was lost, and is given again
@@ -319,7 +320,10 @@ class Line(RuleBasedStateMachine):
             self.submissions[found] = s
             lease.ended_as, task.state = "completed", "submitted"
             if how == "more rows afterwards":
-                queue.copy_pairs(pair_rows(lease.lease_id, [URLS[-1]]))
+                self.call(
+                    lambda: queue.copy_pairs(pair_rows(lease.lease_id, [URLS[-1]])), LeaseLost
+                )
+                self.db.smuggle_pairs(lease.lease_id, [URLS[-1]])
                 s.poisoned = True
 
     @rule(

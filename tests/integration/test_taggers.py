@@ -145,12 +145,11 @@ def test_zero_shot_tagger_finds_what_is_drawn(
     to_score(db, IMAGES, TEXTS)
     score(db, Score(clip))
     found = dict(
-        db.rows("select split_part(p.url, '/', 4), t.label from report.tag t join mill.pair p using (batch_id, n)")
+        db.rows(
+            "select split_part(p.url, '/', 4), t.label from report.tag t join mill.pair p using (batch_id, n)"
+        )
     )
-    right = [
-        found[f"{i}.jpg"] == attributes(HELD_OUT + i).ground
-        for i in range(COUNT)
-    ]
+    right = [found[f"{i}.jpg"] == attributes(HELD_OUT + i).ground for i in range(COUNT)]
     assert np.mean(right) > 3 / len(colours)  # far above chance
 
 
