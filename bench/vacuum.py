@@ -73,7 +73,10 @@ def fill(db: Database, history: int) -> None:
     for kind in ("extract", "download", "score", "steward"):
         db.queue(kind)
     db.add_model()
-    db.admin.execute("update mill.setting set batch_size = %s, open_batches_max = 1, unfinished_per_hour = 1000000", (LINKS,))
+    db.admin.execute(
+        "update mill.setting set batch_size = %s, open_batches_max = 1, unfinished_per_hour = 1000000",
+        (LINKS,),
+    )
     db.admin.execute(
         "insert into mill.wat_file (location) select 'before-' || n from generate_series(1, %s) n",
         (history,),

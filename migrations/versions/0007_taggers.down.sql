@@ -8,6 +8,9 @@ delete from mill.lease where task_id in (select t.task_id from mill.task t join 
 delete from mill.task where model_id in (select model_id from mill.model where kind <> 'clip');
 delete from mill.model where kind <> 'clip';
 
+drop trigger take_in on inbox.pair;
+drop trigger take_in on inbox.score;
+drop trigger take_in on inbox.tag;
 drop view report.wrong_thumbnail;
 drop view report.tag;
 drop view mill.current_tag;
@@ -16,6 +19,12 @@ drop view report.score_count;
 drop view report.score;
 drop view mill.current_score;
 drop function mill.add_model(text, text, text, integer, text, integer, text[], text, text, jsonb, bytea);
+drop function mill.judge(mill.recheck);
+drop function mill.ask_again(mill.recheck, mill.task);
+drop function mill.told_little(mill.task);
+drop function mill.end_idle(integer[]);
+drop function mill.is_drawn(integer, timestamptz, bigint, integer);
+drop function mill.cut_off(timestamptz);
 drop function mill.withdraw_tags(mill.task, text);
 drop function mill.queue_tagging(mill.task);
 drop function mill.accept_tags(mill.submission, mill.task, mill.model, name);
@@ -29,6 +38,8 @@ drop function api.submit_score_v2(bigint, integer, integer, integer);
 drop function api.thumbnails_v2(bigint, integer, integer);
 drop function mill.thumbnails_of(mill.task);
 drop function mill.left_to_score(mill.task);
+drop function mill.take_in();
+drop function mill.may_check(integer);
 
 drop table inbox.tag;
 drop table mill.tag;
@@ -47,6 +58,13 @@ comment on column mill.model.name is 'open_clip''s model name, or the folder of 
 comment on column mill.model.dims is 'Length of an embedding';
 delete from mill.score_outcome where code = 3;
 
+alter table inbox.pair drop constraint pair_url_key_check, drop constraint pair_url_check, drop constraint pair_text_check,
+    drop constraint pair_rest_check;
+alter table inbox.score drop constraint score_size_check;
+alter table mill.setting drop column inbox_mb_per_lease;
+alter table mill.lease drop column copied_bytes;
+alter table mill.task drop column excused;
+drop index mill.recheck_void_idx;
 
 -- Partitions of the result tables.
 
@@ -85,6 +103,31 @@ as $$
     select count(*)
       from mill.lease l join mill.instance i using (instance_id)
      where i.worker_id = p_worker_id and l.ended_as <> 'completed' and l.ended_at > now() - interval '1 hour'
+$$;
+
+-- A claim never touches the result tables. MATERIALIZED, and not IN (subselect): under some plans
+-- the subselect is run again for every row, and LIMIT 2 took 1,000 tasks.
+-- p_model_id is null, and not IS NOT DISTINCT FROM: of that the planner expects one row, so it read and sorted
+-- every ready task: 16 ms with 90,000 WAT files, and 0.5 in the order of the index.
+create or replace function mill.pick(p_kind text, p_model_id integer, p_worker_id integer, p_has_slot boolean default false) returns mill.task
+language sql
+as $$
+    with picked as materialized (
+        select task_id
+          from mill.task
+         where state = 'ready' and kind = p_kind and ready_at <= now()
+           and (p_model_id is null or model_id = p_model_id)
+           and (slot is not null or is_check or not p_has_slot)  -- a check's thumbnails are not kept
+           and (avoid_workers is null or mill.is_stranger(p_worker_id, avoid_workers, is_check))
+         order by is_check desc, task_id
+         limit 1
+           for update skip locked
+    )
+    update mill.task t
+       set state = 'leased', changed_at = now()
+      from picked
+     where t.task_id = picked.task_id
+    returning t.*
 $$;
 
 create or replace function api.claim_v1(
@@ -163,6 +206,18 @@ comment on function api.claim_v1 is
     'Leases the oldest ready task of the caller''s kind: no row where there is none. payload: extract {wat_id, location, link_kinds, last_try}; '
     'download {batch_id, attempt}; score {batch_id, attempt, count}, count being the rows that thumbnails_v1 must give.';
 
+create or replace function api.fail_v1(p_lease_id bigint, p_reason text, p_retry boolean) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task := mill.held(p_lease_id, null);
+begin
+    perform mill.end_lease(p_lease_id, 'failed');
+    perform mill.put_back(t.task_id, p_reason, p_retry);
+end
+$$;
+
 create or replace function api.drained_v1(p_model_digest text default null) returns boolean
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -203,6 +258,115 @@ begin
     perform mill.end_lease(p_lease_id, 'completed');
     update mill.task set state = 'submitted', changed_at = now() where task_id = t.task_id;
     perform mill.settle(t.task_id);
+end
+$$;
+
+-- The extract worker's part, and the merge that decides which links are new.
+
+create or replace function api.submit_extract_v2(
+    p_lease_id bigint,
+    p_rows integer,
+    p_link_kind text[],
+    p_stage text[],
+    p_name text[],
+    p_count bigint[]
+) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task;
+    id bigint := mill.submitted_before(p_lease_id, 0);
+    rows_of jsonb;
+    wrong record;
+begin
+    -- asked first: the first call ended the lease, and its answer may have been lost
+    if id is not null and exists (
+        select from mill.submission s where s.submission_id = id and s.worker_id = (mill.me('extract')).worker_id) then
+        return id;
+    end if;
+    t := mill.held(p_lease_id, 'extract');
+    if exists (
+        select from unnest(p_link_kind, p_stage, p_name, p_count) as x (k, s, n, c)
+         where k is null or s is null or n is null or c is null or c < 0 or length(n) > 200
+            or s not in ('records', 'links', 'bad_record', 'ended_early', 'dropped', 'duplicate')
+            or (s in ('links', 'dropped', 'duplicate')) <> (k <> '')
+            or k <> '' and k <> all ((select f.link_kinds from mill.wat_file f where f.wat_id = t.wat_id)::text[])
+            or s = 'dropped' and not exists (select from mill.drop_reason d where d.name = x.n)
+    ) then
+        perform mill.refuse('PM003', 'a count is malformed: an unknown stage, link kind or drop reason, or a negative number');
+    end if;
+    select coalesce(jsonb_object_agg(r.link_kind, r.n), '{}') into rows_of
+      from (select i.link_kind, count(*) as n from inbox.pair i
+             where i.lease_id = p_lease_id and i.worker = session_user group by i.link_kind) r;
+    if p_rows is distinct from (select coalesce(sum(value::bigint), 0) from jsonb_each_text(rows_of)) then
+        perform mill.refuse('PM003', format('%s rows were announced, and another number was copied under lease %s', p_rows, p_lease_id));
+    end if;
+    select kind, c.links, coalesce((rows_of ->> kind)::bigint, 0) as kept, c.gone into wrong
+      from (select k, sum(n) filter (where s = 'links') as links, coalesce(sum(n) filter (where s <> 'links'), 0) as gone
+              from unnest(p_link_kind, p_stage, p_count) as x (k, s, n) where k <> '' group by k) c
+      full join jsonb_object_keys(rows_of) r (kind0) on r.kind0 = c.k,
+           lateral (select coalesce(c.k, r.kind0) as kind) named
+     where c.links is distinct from coalesce((rows_of ->> kind)::bigint, 0) + coalesce(c.gone, 0)
+     limit 1;
+    if found then
+        perform mill.refuse('PM003', format('the counts do not add up: %s %s links are not %s kept and %s dropped or duplicates',
+                                            coalesce(wrong.links, 0), wrong.kind, wrong.kept, coalesce(wrong.gone, 0)));
+    end if;
+    id := mill.receive(t, p_lease_id, 0, p_rows);
+    insert into mill.submission_extract (submission_id, link_kind, stage, name, count)
+    values (id, p_link_kind, p_stage, p_name, p_count);
+    perform mill.end_lease(p_lease_id, 'completed');
+    update mill.task set state = 'submitted', changed_at = now() where task_id = t.task_id;
+    return id;
+end
+$$;
+
+-- The new URLs of one extraction: first of its key in the file, not removed, never seen, dealt over
+-- buckets by hash. Read only from the sender's own rows: anybody who may COPY can name any lease.
+-- work_mem: 50,000 rows of a file are sorted twice; on disk that took a sixth of the merge.
+-- plan_cache_mode: only a plan made for this array looks keys up in it by a hash; a generic one, which a
+-- session may turn to after five merges, would compare each row with each of its tens of thousands of keys.
+--
+-- unknown: null, or the keys that a filter in front of seen_url has never seen. Those are not looked up;
+-- the others are (trusted false), or are taken for known without a look (trusted true).
+create or replace function mill.stage_merge(
+    s mill.submission, unknown uuid[], trusted boolean,
+    out link_kinds text[], out staged bigint[], out removed bigint[]
+)
+language plpgsql
+set work_mem = '64MB'
+set plan_cache_mode = 'force_custom_plan'
+as $$
+declare
+    sender name := (select login from mill.worker where worker_id = s.worker_id);
+    buckets integer[];
+    found_rows bigint;
+begin
+    truncate mill.merge_row;
+    select array_agg(i.link_kind), array_agg(i.rows), array_agg(i.removed), array_agg(mill.open_batches(i.link_kind, i.rows))
+      into link_kinds, staged, removed, buckets
+      from (select link_kind, count(*) as rows,
+                   count(*) filter (where exists (select from mill.removal r where r.md5 = url_key)) as removed
+              from inbox.pair
+             where lease_id = s.lease_id and worker = sender
+             group by link_kind) i;
+    select coalesce(sum(n), 0) into found_rows from unnest(staged) n;
+    if s.row_count <> found_rows then
+        perform mill.refuse('23000', format('%s rows were submitted and %s are there', s.row_count, found_rows));
+    end if;
+    insert into mill.merge_row (bucket, place, url_key, url, text, language, language_probability, license, link_kind)
+    select k.bucket, row_number() over (partition by f.link_kind, k.bucket order by f.url_key) - 1,
+           f.url_key, f.url, f.text, f.language, f.language_probability, f.license, f.link_kind
+      from (select distinct on (i.url_key) i.*
+              from inbox.pair i
+             where i.lease_id = s.lease_id and i.worker = sender
+             order by i.url_key, i.ordinal) f,
+           lateral (select get_byte(uuid_send(f.url_key), 15) % buckets[array_position(link_kinds, f.link_kind)] as bucket) k
+     where not exists (select from mill.removal r where r.md5 = f.url_key)
+       and case when unknown is null then not exists (select from mill.seen_url k where k.url_key = f.url_key)
+                else f.url_key = any (unknown)
+                     or not trusted and not exists (select from mill.seen_url k where k.url_key = f.url_key) end;
 end
 $$;
 
@@ -408,6 +572,46 @@ begin
 end
 $$;
 
+-- What the steward does besides accepting: late leases, the thumbnail ring, partitions.
+
+create or replace function api.expire_leases_v1() returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    t record;
+    expired integer := 0;
+begin
+    for t in
+        select x.task_id, l.lease_id, greatest(l.claimed_at, l.expires_at - make_interval(secs => lease_seconds)) as seen_at
+          from mill.task x join mill.lease l using (task_id) cross join mill.setting
+         where l.ended_at is null and l.expires_at <= clock_timestamp()
+         order by x.task_id
+           for update of x, l skip locked  -- a heartbeat that does not commit holds l
+    loop
+        -- looked at again under the lock: it may have been completed meanwhile
+        if exists (select from mill.lease l where l.lease_id = t.lease_id and l.ended_at is null and l.expires_at <= clock_timestamp()) then
+            perform mill.end_lease(t.lease_id, 'expired');
+            if t.seen_at < pg_postmaster_start_time() then  -- it may well be the server that was away, and not the worker
+                update mill.task
+                   set state = 'ready', changed_at = now(), reason = format('lease %s was lost while the server was away', t.lease_id)
+                 where task_id = t.task_id;
+            else
+                perform mill.put_back(t.task_id, format('lease %s was lost: no heartbeat in time', t.lease_id), true);
+            end if;
+            update mill.task set ready_at = now() where task_id = t.task_id;  -- another may try at once
+            expired := expired + 1;
+        end if;
+    end loop;
+    return expired;
+end
+$$;
+
+comment on function api.expire_leases_v1 is
+    'Returns the tasks of late leases to the queue; what was submitted under them stays. Counts a try, unless the server started after the '
+    'holder''s last sign of life.';
+
 create or replace function api.sweep_inbox_v1() returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -463,6 +667,112 @@ $$;
 
 comment on function mill.add_model is 'Makes a model known, and queues the batches whose thumbnails are still there.';
 
+create or replace function mill.withdraw_downloads(p_submissions bigint[], why text) returns integer
+language plpgsql
+as $$
+declare
+    queued integer;
+begin
+    perform from mill.task x
+      where x.task_id in (select y.task_id from mill.submission y where y.submission_id = any (p_submissions))
+      order by x.task_id for update;
+    insert into mill.withdrawn (submission_id, reason)
+    select x, why from unnest(p_submissions) x
+    on conflict do nothing;
+    with gone as (
+        select y.batch_id, y.attempt, x.submission_id from mill.submission x join mill.task y using (task_id)
+         where x.submission_id = any (p_submissions) and not y.is_check
+    ), again as (
+        select g.batch_id, array_agg(distinct d.n) as positions
+          from gone g
+          join mill.download d on d.batch_id = g.batch_id and d.attempt = g.attempt and d.submission_id = g.submission_id
+         where not exists (select from mill.current_download c where c.batch_id = d.batch_id and c.n = d.n)
+           and not exists (select from mill.task o where o.kind = 'download' and o.batch_id = d.batch_id and o.attempt > g.attempt
+                              and o.state <> 'done' and not o.is_check and (o.positions is null or d.n = any (o.positions)))
+         group by g.batch_id
+    )
+    insert into mill.task (kind, batch_id, attempt, positions)
+    select 'download', a.batch_id, mill.next_attempt(a.batch_id), a.positions
+      from again a order by a.batch_id;
+    get diagnostics queued = row_count;
+    return queued;
+end
+$$;
+
+-- Nothing here asks whether the worker is disabled: a rehearsal in a transaction that is rolled back must
+-- not end its sessions, which no rollback brings back.
+create or replace function mill.quarantine_worker(
+    p_name text, p_since timestamptz, why text,
+    out leases integer, out rejected integer, out withdrawn integer, out rows bigint, out tasks integer
+)
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+    w mill.worker;
+    t mill.task;
+    s mill.submission;
+    n integer;
+begin
+    select * into w from mill.worker where name = p_name;
+    if not found then
+        return;
+    end if;
+    leases := 0;
+    rejected := 0;
+    tasks := 0;
+    -- tasks before leases and submissions, in order of their number: as every function locks
+    for t in
+        select x.* from mill.task x
+         where exists (select from mill.lease l join mill.instance i using (instance_id)
+                        where l.task_id = x.task_id and l.ended_at is null and i.worker_id = w.worker_id)
+         order by x.task_id for update
+    loop
+        perform mill.end_lease(l.lease_id, 'expired')
+           from mill.lease l join mill.instance i using (instance_id)
+          where l.task_id = t.task_id and l.ended_at is null and i.worker_id = w.worker_id;
+        if found then
+            update mill.task set state = 'ready', ready_at = now(), changed_at = now() where task_id = t.task_id;
+            leases := leases + 1;
+        end if;
+    end loop;
+    for s in
+        select x.* from mill.submission x
+         where x.worker_id = w.worker_id and x.state = 'received' and x.received_at >= coalesce(p_since, '-infinity')
+         order by x.submission_id
+    loop
+        perform from mill.task where task_id = s.task_id for update;
+        select * into s from mill.submission where submission_id = s.submission_id for update;
+        if s.state = 'received' then
+            perform mill.reject(s, why);
+            rejected := rejected + 1;
+        end if;
+    end loop;
+    select count(*), coalesce(sum(x.row_count), 0) into withdrawn, rows
+      from mill.submission x
+     where x.worker_id = w.worker_id and x.state = 'accepted' and x.received_at >= coalesce(p_since, '-infinity')
+       and not exists (select from mill.withdrawn y where y.submission_id = x.submission_id);
+    tasks := mill.withdraw_downloads(array(
+        select x.submission_id from mill.submission x join mill.task y using (task_id)
+         where x.worker_id = w.worker_id and x.state = 'accepted' and y.kind = 'download'
+           and x.received_at >= coalesce(p_since, '-infinity')), why);
+    for s in
+        select x.* from mill.submission x join mill.task y using (task_id)
+         where x.worker_id = w.worker_id and x.state = 'accepted' and y.kind <> 'download'
+           and x.received_at >= coalesce(p_since, '-infinity')
+           and not exists (select from mill.withdrawn z where z.submission_id = x.submission_id)
+         order by x.submission_id
+    loop
+        perform mill.withdraw(s.submission_id, why);
+        tasks := tasks + 1;
+    end loop;
+end
+$$;
+
+comment on function mill.quarantine_worker is
+    'Takes back all that a worker contributed since then (null: ever): ends its leases, rejects what awaits acceptance, withdraws what was '
+    'accepted, and queues it again. All null where there is no such worker. The worker itself is ended by disable_worker.';
+
 -- A parked task whose thumbnails are gone cannot go on where it stopped: what it lacks is fetched anew.
 create or replace function mill.retry_task(p_task_id bigint) returns text
 language plpgsql
@@ -491,6 +801,79 @@ begin
     insert into mill.task (kind, batch_id, attempt, positions)
     select 'download', t.batch_id, mill.next_attempt(t.batch_id), anew where anew is not null;
     return 'download';
+end
+$$;
+
+-- Later, and not in a loop: the same minute's second try meets the same trouble.
+create or replace function mill.retry_outcomes(
+    p_outcomes text[], p_first_batch bigint, p_last_batch bigint, p_at_once boolean,
+    out batches bigint, out urls bigint, out busy bigint
+)
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+    with found as (
+        select d.batch_id, array_agg(d.n order by d.n) as positions
+          from mill.current_download d
+          join mill.outcome o on o.code = d.outcome
+          join mill.pair p on p.batch_id = d.batch_id and p.n = d.n
+         where d.batch_id between p_first_batch and p_last_batch
+           and case when p_outcomes is null then o.retry else o.name = any (p_outcomes) end
+           and (select count(*) from mill.download x where x.batch_id = d.batch_id and x.n = d.n)
+               < (select url_attempts from mill.setting)
+           and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+           and not exists (select from mill.removal r where r.md5 = p.url_key)
+         group by d.batch_id
+    ), planned as (
+        select f.batch_id, f.positions, t.attempt, t.busy,
+               t.ended_at + make_interval(secs => s.url_retry_seconds * 2 ^ (t.attempt - 1)) as ready_at
+          from found f, mill.setting s, lateral (
+              select max(x.attempt) as attempt, max(x.changed_at) as ended_at, bool_or(x.state <> 'done' and not x.is_check) as busy
+                from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id) t
+    ), queued as (
+        insert into mill.task (kind, batch_id, attempt, positions, ready_at)
+        select 'download', batch_id, attempt + 1, positions, case when p_at_once then now() else greatest(now(), ready_at) end
+          from planned where not busy
+         order by batch_id
+        on conflict do nothing  -- another's retry came first
+        returning positions
+    )
+    select count(*), coalesce(sum(cardinality(positions)), 0), (select count(*) from planned where planned.busy)
+      into batches, urls, busy
+      from queued;
+end
+$$;
+
+-- Not by whoever found it dead, nor from their network.
+create or replace function mill.retry_doubted(p_first_batch bigint, p_last_batch bigint, out batches bigint, out urls bigint, out busy bigint)
+language plpgsql
+as $$
+begin
+    with found as (
+        select l.batch_id, array_agg(l.n order by l.n) as positions,
+               (select array_agg(distinct s.worker_id)
+                  from mill.download x join mill.submission s using (submission_id)
+                 where x.batch_id = l.batch_id and x.n = any (array_agg(l.n))) as finders
+          from report.dead_link l
+         where l.batch_id between p_first_batch and p_last_batch and not l.believed
+           and (select count(*) from mill.download x where x.batch_id = l.batch_id and x.n = l.n) < (select url_attempts from mill.setting)
+           and not exists (select from mill.removal r join mill.pair p on p.url_key = r.md5 where p.batch_id = l.batch_id and p.n = l.n)
+         group by l.batch_id
+    ), planned as (
+        select f.*, exists (select from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id
+                               and x.state <> 'done' and not x.is_check) as is_busy
+          from found f
+    ), queued as (
+        insert into mill.task (kind, batch_id, attempt, positions, avoid_workers)
+        select 'download', batch_id, mill.next_attempt(batch_id), positions, finders
+          from planned where not is_busy
+         order by batch_id
+        returning positions
+    )
+    select count(*), coalesce(sum(cardinality(positions)), 0), (select count(*) from planned where is_busy)
+      into batches, urls, busy
+      from queued;
 end
 $$;
 
@@ -530,6 +913,207 @@ comment on view report.model is 'The models that score.';
 
 comment on column report.model.name is 'open_clip''s model name, or the folder of a model';
 
+create or replace function mill.take_canaries(
+    p_lease_id bigint, p_places integer[], p_outcome smallint[], p_sha256 bytea[], p_dhash bigint[]
+) returns integer[]
+language plpgsql
+as $$
+declare
+    a mill.assignment;
+    n integer[];
+begin
+    select * into a from mill.assignment where lease_id = p_lease_id;
+    if exists (
+        select from unnest(p_places) p (place)
+          left join unnest(a.positions) with ordinality as h (n, number) on h.number = p.place + 1
+         where h.n is null and not p.place = any (a.canary_places)
+    ) then
+        perform mill.refuse('PM003', 'a position is not of this task, is given twice, or was submitted already');
+    end if;
+    n := array(select h.n from unnest(p_places) with ordinality as p (place, number)
+                 left join unnest(a.positions) with ordinality as h (n, number) on h.number = p.place + 1
+                order by p.number);
+    if array_position(n, null) is null then
+        return n;
+    end if;
+    with answer as (
+        select k.canary_id, mill.is_right(c, r.outcome, r.sha256, r.dhash) as is_right
+          from unnest(p_places, p_outcome, p_sha256, p_dhash) as r (place, outcome, sha256, dhash)
+          join unnest(a.canary_places, a.canary_ids) as k (place, canary_id) using (place)
+          join mill.canary c using (canary_id)
+    ), counted as (
+        update mill.canary c set answers = answers + 1 from answer x where c.canary_id = x.canary_id
+    ), told as (
+        select count(is_right) as compared, count(*) filter (where is_right) as agreed from answer
+    )
+    update mill.assignment x
+       set (canary_places, canary_ids) = (
+               select coalesce(array_agg(k.place), '{}'), coalesce(array_agg(k.canary_id), '{}')
+                 from unnest(a.canary_places, a.canary_ids) as k (place, canary_id)
+                where not k.place = any (p_places)),
+           compared = x.compared + told.compared, agreed = x.agreed + told.agreed
+      from told
+     where x.lease_id = p_lease_id;
+    return n;
+end
+$$;
+
+create or replace function mill.draw_checks(t mill.task) returns void
+language plpgsql
+as $$
+declare
+    s mill.setting;
+    w record;
+    repeat_id bigint;
+begin
+    select * into s from mill.setting;
+    if t.is_check or s.check_urls = 0 then
+        return;
+    end if;
+    for w in
+        select x.worker_id, x.streak, array_agg(y.submission_id) as submissions
+          from mill.submission y join mill.worker x using (worker_id)
+         where y.task_id = t.task_id and y.state = 'accepted' and x.disabled_at is null
+         group by x.worker_id order by x.worker_id
+    loop
+        if w.streak is null then
+            insert into mill.canary (url, sha256, dhash, by_admin)
+            select p.url, d.sha256, d.dhash, false
+              from (select * from mill.download x
+                     where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id = any (w.submissions) and x.outcome = 0
+                       and (select count(*) from mill.canary where not by_admin) < 1000
+                     order by random() limit 5) d
+              join mill.pair p using (batch_id, n)
+            on conflict do nothing;
+        elsif (w.streak < 10 or random() < 1.0 / w.streak)
+              -- with so many undecided another one tells nothing new, and somebody has to do them
+              and (select count(*) from mill.recheck r where r.worker_id = w.worker_id and r.state in ('open', 'disputed')) < 20 then
+            repeat_id := mill.queue_check(t, array(
+                select d.n from mill.download d
+                 where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = any (w.submissions)
+                 order by random() limit s.check_urls), array[w.worker_id]);
+            insert into mill.recheck (worker_id, task_id, repeat_task_id) values (w.worker_id, t.task_id, repeat_id);
+        end if;
+    end loop;
+end
+$$;
+
+-- A checker's own trouble is not held against the checked one: his success against another's failure counts only
+-- where that failure is final. That both found nothing tells nothing: two who do no work say so of everything (it
+-- left 0.6 % of lies in the simulation). Whether a link is dead is report.dead_link's business.
+create or replace function mill.compare(p_task_id bigint, p_repeat_id bigint, p_worker_id integer, out compared integer, out agreed integer)
+language sql stable
+as $$
+    select count(alike), count(*) filter (where alike)
+      from mill.task t
+      join mill.task r on r.task_id = p_repeat_id
+      join mill.download a on a.batch_id = t.batch_id and a.attempt = t.attempt
+      join mill.submission s on s.submission_id = a.submission_id and (s.worker_id = p_worker_id or p_worker_id is null)
+      join mill.download b on b.batch_id = r.batch_id and b.attempt = r.attempt and b.n = a.n
+      join mill.outcome ob on ob.code = b.outcome
+     cross join lateral (select case
+           when a.outcome = 0 and b.outcome = 0 then a.sha256 = b.sha256 or mill.look_alike(a.dhash, b.dhash)
+           when b.outcome = 0 then false
+           when a.outcome = 0 and not ob.retry and b.outcome <> 50 then false
+       end as alike) x
+     where t.task_id = p_task_id
+$$;
+
+comment on function mill.compare is
+    'How the downloads of a task (of one worker; null: of all) compare with those of a task that repeats some of its positions.';
+
+create or replace function api.judge_checks_v1() returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    r mill.recheck;
+    judged integer := 0;
+begin
+    for r in
+        select x.* from mill.recheck x
+         where x.state in ('open', 'disputed')
+           and (x.repeat_task_id is null
+                or exists (select from mill.task t
+                            where t.task_id = coalesce(x.second_task_id, x.repeat_task_id) and t.state in ('done', 'parked')))
+         order by x.recheck_id limit 20
+           for update skip locked
+    loop
+        perform mill.judge(r);
+        judged := judged + 1;
+    end loop;
+    return judged;
+end
+$$;
+
+comment on function api.judge_checks_v1 is 'Decides the checks whose repeats are done. Returns how many.';
+
+create or replace function api.sweep_canaries_v1() returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    swept bigint;
+begin
+    delete from mill.canary c
+     where not c.by_admin
+       and (c.answers >= 3 or c.added_at < now() - interval '7 days'  -- known by then, or stale
+            or exists (select from mill.removal r where r.md5 = md5(c.url)::uuid or r.sha256 = c.sha256));
+    get diagnostics swept = row_count;
+    return swept;
+end
+$$;
+
+create function mill.judge(r mill.recheck) returns void
+language plpgsql
+as $$
+declare
+    least_share constant real := (select agreement_min from mill.setting);
+    last mill.task;
+    found record;
+    verdict text := 'void';
+begin
+    select r.compared, r.agreed into found;
+    if r.repeat_task_id is not null then
+        select * into last from mill.task where task_id = coalesce(r.second_task_id, r.repeat_task_id);
+        found := mill.compare(r.task_id, last.task_id, r.worker_id);
+    end if;
+    if last.state = 'parked' or found.compared < 5 then
+        null;  -- too little to tell
+    elsif found.agreed >= least_share * found.compared then
+        verdict := 'agreed';
+    elsif r.repeat_task_id is null or mill.is_vouched(mill.repeated_by(last.task_id)) then
+        verdict := 'failed';
+    elsif r.state = 'open' then
+        perform mill.dispute(r, last);
+        return;
+    elsif (select agreed >= least_share * compared and compared >= 5 from mill.compare(r.repeat_task_id, r.second_task_id, null)) then
+        found := mill.compare(r.task_id, r.repeat_task_id, r.worker_id);
+        verdict := 'failed';
+    end if;
+    update mill.recheck set state = verdict, compared = found.compared, agreed = found.agreed, decided_at = now()
+     where recheck_id = r.recheck_id;
+    if verdict = 'agreed' and r.state = 'disputed' then
+        perform mill.blame_repeat(r);
+    end if;
+    -- to have answered canaries well proves little: whoever remembers URLs knows them
+    if verdict = 'failed' or verdict = 'agreed' and r.repeat_task_id is not null then
+        perform mill.count_check(r.worker_id, r.task_id, found.compared, found.agreed, r.repeat_task_id is null);
+    end if;
+end
+$$;
+
+comment on function mill.judge is
+    'Decides a check. Where two do not agree, a third worker''s repeat decides which of them was wrong; that of an admin''s own worker decides at once.';
+
+create or replace function mill.repeated_by(p_task_id bigint) returns integer
+language sql stable
+as $$
+    select worker_id from mill.submission where task_id = p_task_id and state = 'accepted' order by row_count desc limit 1
+$$;
+
 create or replace function mill.dispute(r mill.recheck, t mill.task) returns void
 language sql
 as $$
@@ -544,6 +1128,71 @@ as $$
                                where l.claimed_at > now() - interval '1 hour' and v.kind = 'download' and v.streak is null)))
      where recheck_id = r.recheck_id
 $$;
+
+create or replace function mill.count_check(p_worker_id integer, p_task_id bigint, p_compared integer, p_agreed integer, p_by_canaries boolean)
+returns void
+language plpgsql
+as $$
+declare
+    least_share constant real := (select agreement_min from mill.setting);
+    share constant real := p_agreed / greatest(p_compared, 1)::real;
+    w mill.worker;
+begin
+    -- a moving average over some five checks: who is wrong in everything is stopped by the first one, who lets a tenth slip never
+    update mill.worker
+       set agreement = 0.7 * agreement + 0.3 * share,
+           streak = case when share >= least_share then streak + 1 else 0 end,
+           proven_at = case when share < least_share then null when streak >= 9 then coalesce(proven_at, now()) else proven_at end
+     where worker_id = p_worker_id and streak is not null and disabled_at is null
+    returning * into w;
+    if not found or share >= least_share then
+        return;
+    end if;
+    if w.agreement >= least_share then
+        perform mill.take_back(p_worker_id, p_task_id, 'a check of it failed');
+        return;
+    end if;
+    update mill.worker
+       set disabled_at = now(), stopped_because = format('others found only %s %% of its downloads alike', round(w.agreement * 100))
+     where worker_id = p_worker_id;
+    -- what came in before the last check that agreed was drawn stays; but who answers canaries wrong may have friends
+    perform mill.quarantine_worker(
+        w.name,
+        (select max(opened_at) from mill.recheck r
+          where r.worker_id = p_worker_id and r.state = 'agreed' and r.repeat_task_id is not null and not p_by_canaries
+            and (select stopped_because is null from mill.worker c
+                  where c.worker_id = mill.repeated_by(coalesce(r.second_task_id, r.repeat_task_id)))),
+        'its worker was stopped: others did not find the same');
+    perform mill.check_again(p_worker_id);
+end
+$$;
+
+comment on function mill.count_check is
+    'Counts a check''s share of agreement for or against a worker: a failed one takes the task''s downloads back; a bad average stops the worker '
+    'and takes back all since its last check that agreed, and all there is where canaries told it.';
+
+create or replace function mill.check_again(p_stopped_id integer) returns void
+language plpgsql
+as $$
+declare
+    r record;
+begin
+    for r in
+        select x.worker_id, x.task_id, t as repeat
+          from mill.submission s
+          join mill.recheck x on s.task_id = coalesce(x.second_task_id, x.repeat_task_id)
+          join mill.task t on t.task_id = s.task_id
+          join mill.worker w on w.worker_id = x.worker_id
+         where s.worker_id = p_stopped_id and t.is_check and x.state = 'agreed' and w.disabled_at is null
+         order by x.recheck_id desc limit 20
+    loop
+        insert into mill.recheck (worker_id, task_id, repeat_task_id)
+        values (r.worker_id, r.task_id, mill.queue_check(r.repeat, (r.repeat).positions, array[r.worker_id, p_stopped_id]));
+    end loop;
+end
+$$;
+
+comment on function mill.check_again is 'Has others check what a worker that was stopped had found right: liars have friends.';
 
 comment on column report.score.sample_id is 'As report.pair.sample_id';
 comment on column report.score.batch_id is 'As report.pair.batch_id';

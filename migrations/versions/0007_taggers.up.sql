@@ -1,5 +1,6 @@
 -- Taggers: heads on embeddings and models of pixels, whose tags come in the pass of their clip model or as tasks of their own.
--- What a login has left unfinished is counted of its own leases alone.
+-- What a login has left unfinished is counted of its own leases alone; inboxes take what is under a live lease of the sender's and no
+-- more; outages count no try.
 
 CREATE TABLE mill.tag (
 	batch_id BIGINT NOT NULL,
@@ -96,7 +97,28 @@ alter table inbox.score add column text_tokens SMALLINT;
 COMMENT ON COLUMN inbox.score.text_tokens IS 'As score.text_tokens';
 insert into mill.score_outcome (code, name) values (3, 'wrong_thumbnail');
 
+alter table mill.task add column excused SMALLINT DEFAULT '0' NOT NULL;
+COMMENT ON COLUMN mill.task.excused IS 'Leases that were lost in an outage and counted no try';
+alter table mill.lease add column copied_bytes BIGINT DEFAULT '0' NOT NULL;
+COMMENT ON COLUMN mill.lease.copied_bytes IS 'What was copied into an inbox under it; whether it was submitted or not';
+alter table mill.setting add column inbox_mb_per_lease INTEGER DEFAULT '1000' NOT NULL;
+COMMENT ON COLUMN mill.setting.inbox_mb_per_lease IS 'What may be copied into an inbox under one lease, in units of 1,000,000 bytes';
+-- what an inbox does not take any more; its submission is rejected, and done again
+delete from inbox.pair
+ where not (url_key = md5(url)::uuid and char_length(url) <= 2048 and (starts_with(url, 'http://') or starts_with(url, 'https://'))
+            and char_length(text) <= 2000 and ordinal >= 0 and language_probability between 0 and 1.01 and char_length(link_kind) <= 20
+            and coalesce(char_length(language), 0) <= 35 and coalesce(char_length(license), 0) <= 2048);
+delete from inbox.score where octet_length(image) > 65536 or octet_length(text) > 65536;
+alter table inbox.pair add CONSTRAINT pair_url_key_check CHECK (url_key = md5(url)::uuid);
+alter table inbox.pair add CONSTRAINT pair_url_check CHECK (char_length(url) <= 2048 and (starts_with(url, 'http://') or starts_with(url, 'https://')));
+alter table inbox.pair add CONSTRAINT pair_text_check CHECK (char_length(text) <= 2000);
+alter table inbox.pair add CONSTRAINT pair_rest_check CHECK (ordinal >= 0 and char_length(language) <= 35 and language_probability between 0 and 1.01 and char_length(license) <= 2048 and char_length(link_kind) <= 20);
+alter table inbox.score add CONSTRAINT score_size_check CHECK (octet_length(image) <= 65536 and octet_length(text) <= 65536);
+
+CREATE INDEX recheck_void_idx ON mill.recheck (decided_at) WHERE state = 'void';
+
 drop function mill.add_model(text, text, text, integer);
+drop function mill.judge(mill.recheck);
 
 -- Partitions of the result tables.
 
@@ -129,12 +151,63 @@ $$;
 comment on function mill.ensure_partitions is
     'Makes the partitions of pair, download, score, embedding, opt_out and tag that hold batches up to this one.';
 
+create or replace function mill.repeated_by(p_task_id bigint) returns integer
+language sql stable
+as $$
+    select worker_id from mill.submission where task_id = p_task_id and state = 'accepted'
+     group by worker_id order by sum(row_count) desc, worker_id limit 1
+$$;
+
+-- One at a time, and none for an hour after one that came to nothing: else one login could sit on all of them.
+create function mill.may_check(p_worker_id integer) returns boolean
+language sql stable
+as $$
+    select mill.is_vouched(p_worker_id)
+        or not exists (select from mill.lease l join mill.instance i using (instance_id) join mill.task t using (task_id)
+                        where i.worker_id = p_worker_id and l.ended_at is null and t.is_check)
+       and not exists (select from mill.lease l join mill.instance i using (instance_id) join mill.task t using (task_id)
+                        where i.worker_id = p_worker_id and l.ended_as <> 'completed' and l.ended_at > now() - interval '1 hour' and t.is_check)
+       and not exists (select from mill.recheck r
+                        where r.state = 'void' and r.decided_at > now() - interval '1 hour'
+                          and mill.repeated_by(coalesce(r.second_task_id, r.repeat_task_id)) = p_worker_id)
+$$;
+
+comment on function mill.may_check is
+    'Whether a worker is given a check: it holds no other, and in the last hour it gave none back, failed or lost none, and none that it did '
+    'was void. An admin''s own worker always is.';
+
 create or replace function mill.unfinished(p_worker_id integer) returns bigint
 language sql stable
 as $$
     select count(*)
       from mill.lease l
      where l.worker_id = p_worker_id and l.ended_as <> 'completed' and l.ended_at > now() - interval '1 hour'
+$$;
+
+-- A claim never touches the result tables. MATERIALIZED, and not IN (subselect): under some plans
+-- the subselect is run again for every row, and LIMIT 2 took 1,000 tasks.
+-- p_model_id is null, and not IS NOT DISTINCT FROM: of that the planner expects one row, so it read and sorted
+-- every ready task: 16 ms with 90,000 WAT files, and 0.5 in the order of the index.
+create or replace function mill.pick(p_kind text, p_model_id integer, p_worker_id integer, p_has_slot boolean default false) returns mill.task
+language sql
+as $$
+    with picked as materialized (
+        select task_id
+          from mill.task
+         where state = 'ready' and kind = p_kind and ready_at <= now()
+           and (p_model_id is null or model_id = p_model_id)
+           and (slot is not null or is_check or not p_has_slot)  -- a check's thumbnails are not kept
+           and (not is_check or (select mill.may_check(p_worker_id)))
+           and (avoid_workers is null or mill.is_stranger(p_worker_id, avoid_workers, is_check))
+         order by is_check desc, task_id
+         limit 1
+           for update skip locked
+    )
+    update mill.task t
+       set state = 'leased', changed_at = now()
+      from picked
+     where t.task_id = picked.task_id
+    returning t.*
 $$;
 
 create or replace function api.claim_v1(
@@ -158,7 +231,8 @@ begin
         perform mill.refuse('PM003', format('instance %s is not this worker''s: call hello_v1 first', p_instance_id));
     end if;
     -- one worker's claims are counted one after another, or two at once would pass the limit together
-    perform from mill.worker where worker_id = w.worker_id for no key update;
+    -- (not the worker's row: who does not commit would hold its own judgement up, and with it the steward)
+    perform from mill.instance where instance_id = (select min(instance_id) from mill.instance where worker_id = w.worker_id) for no key update;
     if (select count(*) from mill.lease l join mill.instance i using (instance_id)
          where i.worker_id = w.worker_id and l.ended_at is null) >= s.leases_per_worker then
         perform mill.refuse('PM003', format('this login holds %s live leases, the most that it may', s.leases_per_worker));
@@ -194,7 +268,7 @@ begin
     insert into mill.lease (lease_id, task_id, instance_id, worker_id, expires_at, deadline)
     values (lease_id, t.task_id, p_instance_id, w.worker_id,
             clock_timestamp() + make_interval(secs => s.lease_seconds),
-            clock_timestamp() + make_interval(secs => s.lease_max_seconds));
+            clock_timestamp() + make_interval(secs => least(s.lease_max_seconds, case when t.is_check then 1800 end)));
     if w.kind = 'download' and not t.is_check and w.streak is not null then
         perform mill.hide_canaries(t, lease_id);
     end if;
@@ -212,6 +286,18 @@ $$;
 comment on function api.claim_v1 is
     'Leases the oldest ready task of the caller''s kind: no row where there is none. payload: extract {wat_id, location, link_kinds, last_try}; '
     'download {batch_id, attempt}; score {batch_id, attempt, count}, count being the rows that thumbnails_v2, or of a head embeddings_v1, must give.';
+
+create or replace function api.fail_v1(p_lease_id bigint, p_reason text, p_retry boolean) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task := mill.held(p_lease_id, null);
+begin
+    perform mill.end_lease(p_lease_id, 'failed');
+    perform mill.put_back(t.task_id, p_reason, p_retry or t.is_check);  -- nobody ends a check by one call
+end
+$$;
 
 create or replace function api.drained_v1(p_model_digest text default null) returns boolean
 language plpgsql stable security definer
@@ -233,6 +319,51 @@ begin
 end
 $$;
 
+-- What may be copied into an inbox: workers insert there themselves, so the tables have to look after themselves.
+
+-- After the statement, and not a row: of 20,000 rows that takes 10 ms instead of 60. The rows lie in memory or in a
+-- temporary file until then, so that temp_file_limit ends a statement that does not end by itself.
+create function mill.take_in() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker;
+    least_id bigint;
+    most_id bigint;
+    size bigint;
+begin
+    select min(lease_id), max(lease_id), sum(pg_column_size(c)) into least_id, most_id, size from copied c;
+    if least_id is null or not exists (select from mill.worker where login = session_user) then  -- an admin
+        return null;
+    end if;
+    w := mill.me();
+    if least_id <> most_id then
+        perform mill.refuse('PM003', 'rows of several leases were copied at once');
+    end if;
+    update mill.lease l
+       set copied_bytes = l.copied_bytes + size
+      from mill.instance i
+     where l.lease_id = least_id
+       and i.instance_id = l.instance_id
+       and i.worker_id = w.worker_id
+       and l.ended_at is null
+       and l.expires_at > clock_timestamp()
+    returning l.copied_bytes into size;
+    if not found then
+        perform mill.refuse('PM001', format('lease %s is not held: it ended, it was late, or it is another worker''s', least_id));
+    end if;
+    if size > 1000000 * (select inbox_mb_per_lease::bigint from mill.setting) then
+        perform mill.refuse('PM003', format('more than %s MB were copied under lease %s, the most that may be',
+                                            (select inbox_mb_per_lease from mill.setting), least_id));
+    end if;
+    return null;
+end
+$$;
+
+comment on function mill.take_in is
+    'Lets a worker copy into an inbox under its own live leases only, and so much under each. Of rows that an admin inserts it says nothing.';
+
 create or replace function api.complete_v1(p_lease_id bigint) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -253,6 +384,116 @@ begin
     perform mill.end_lease(p_lease_id, 'completed');
     update mill.task set state = 'submitted', changed_at = now() where task_id = t.task_id;
     perform mill.settle(t.task_id);
+end
+$$;
+
+-- The extract worker's part, and the merge that decides which links are new.
+
+create or replace function api.submit_extract_v2(
+    p_lease_id bigint,
+    p_rows integer,
+    p_link_kind text[],
+    p_stage text[],
+    p_name text[],
+    p_count bigint[]
+) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    t mill.task;
+    id bigint := mill.submitted_before(p_lease_id, 0);
+    rows_of jsonb;
+    wrong record;
+begin
+    -- asked first: the first call ended the lease, and its answer may have been lost
+    if id is not null and exists (
+        select from mill.submission s where s.submission_id = id and s.worker_id = (mill.me('extract')).worker_id) then
+        return id;
+    end if;
+    t := mill.held(p_lease_id, 'extract');
+    if cardinality(p_stage) > 1000 or exists (
+        select from unnest(p_link_kind, p_stage, p_name, p_count) as x (k, s, n, c)
+         where k is null or s is null or n is null or c is null or length(n) > 200
+            or c not between 0 and 1000000000  -- a sum of all that is near the end of bigint would stop the merges of everybody
+            or s not in ('records', 'links', 'bad_record', 'ended_early', 'dropped', 'duplicate')
+            or (s in ('links', 'dropped', 'duplicate')) <> (k <> '')
+            or k <> '' and k <> all ((select f.link_kinds from mill.wat_file f where f.wat_id = t.wat_id)::text[])
+            or s = 'dropped' and not exists (select from mill.drop_reason d where d.name = x.n)
+    ) then
+        perform mill.refuse('PM003', 'a count is malformed: an unknown stage, link kind or drop reason, or a number below 0 or above 10^9; or there are more than 1,000');
+    end if;
+    select coalesce(jsonb_object_agg(r.link_kind, r.n), '{}') into rows_of
+      from (select i.link_kind, count(*) as n from inbox.pair i
+             where i.lease_id = p_lease_id and i.worker = session_user group by i.link_kind) r;
+    if p_rows is distinct from (select coalesce(sum(value::bigint), 0) from jsonb_each_text(rows_of)) then
+        perform mill.refuse('PM003', format('%s rows were announced, and another number was copied under lease %s', p_rows, p_lease_id));
+    end if;
+    select kind, c.links, coalesce((rows_of ->> kind)::bigint, 0) as kept, c.gone into wrong
+      from (select k, sum(n) filter (where s = 'links') as links, coalesce(sum(n) filter (where s <> 'links'), 0) as gone
+              from unnest(p_link_kind, p_stage, p_count) as x (k, s, n) where k <> '' group by k) c
+      full join jsonb_object_keys(rows_of) r (kind0) on r.kind0 = c.k,
+           lateral (select coalesce(c.k, r.kind0) as kind) named
+     where c.links is distinct from coalesce((rows_of ->> kind)::bigint, 0) + coalesce(c.gone, 0)
+     limit 1;
+    if found then
+        perform mill.refuse('PM003', format('the counts do not add up: %s %s links are not %s kept and %s dropped or duplicates',
+                                            coalesce(wrong.links, 0), wrong.kind, wrong.kept, coalesce(wrong.gone, 0)));
+    end if;
+    id := mill.receive(t, p_lease_id, 0, p_rows);
+    insert into mill.submission_extract (submission_id, link_kind, stage, name, count)
+    values (id, p_link_kind, p_stage, p_name, p_count);
+    perform mill.end_lease(p_lease_id, 'completed');
+    update mill.task set state = 'submitted', changed_at = now() where task_id = t.task_id;
+    return id;
+end
+$$;
+
+-- The new URLs of one extraction: first of its key in the file, not removed, never seen, dealt over
+-- buckets by hash. Read only from the sender's own rows.
+-- work_mem: 50,000 rows of a file are sorted twice; on disk that took a sixth of the merge.
+-- plan_cache_mode: only a plan made for this array looks keys up in it by a hash; a generic one, which a
+-- session may turn to after five merges, would compare each row with each of its tens of thousands of keys.
+--
+-- unknown: null, or the keys that a filter in front of seen_url has never seen. Those are not looked up;
+-- the others are (trusted false), or are taken for known without a look (trusted true).
+create or replace function mill.stage_merge(
+    s mill.submission, unknown uuid[], trusted boolean,
+    out link_kinds text[], out staged bigint[], out removed bigint[]
+)
+language plpgsql
+set work_mem = '64MB'
+set plan_cache_mode = 'force_custom_plan'
+as $$
+declare
+    sender name := (select login from mill.worker where worker_id = s.worker_id);
+    buckets integer[];
+    found_rows bigint;
+begin
+    truncate mill.merge_row;
+    select array_agg(i.link_kind), array_agg(i.rows), array_agg(i.removed), array_agg(mill.open_batches(i.link_kind, i.rows))
+      into link_kinds, staged, removed, buckets
+      from (select link_kind, count(*) as rows,
+                   count(*) filter (where exists (select from mill.removal r where r.md5 = url_key)) as removed
+              from inbox.pair
+             where lease_id = s.lease_id and worker = sender
+             group by link_kind) i;
+    select coalesce(sum(n), 0) into found_rows from unnest(staged) n;
+    if s.row_count <> found_rows then
+        perform mill.refuse('23000', format('%s rows were submitted and %s are there', s.row_count, found_rows));
+    end if;
+    insert into mill.merge_row (bucket, place, url_key, url, text, language, language_probability, license, link_kind)
+    select k.bucket, row_number() over (partition by f.link_kind, k.bucket order by f.url_key) - 1,
+           f.url_key, f.url, f.text, f.language, f.language_probability, f.license, f.link_kind
+      from (select distinct on (i.url_key) i.*
+              from inbox.pair i
+             where i.lease_id = s.lease_id and i.worker = sender
+             order by i.url_key, i.ordinal) f,
+           lateral (select get_byte(uuid_send(f.url_key), 15) % buckets[array_position(link_kinds, f.link_kind)] as bucket) k
+     where not exists (select from mill.removal r where r.md5 = f.url_key)
+       and case when unknown is null then not exists (select from mill.seen_url k where k.url_key = f.url_key)
+                else f.url_key = any (unknown)
+                     or not trusted and not exists (select from mill.seen_url k where k.url_key = f.url_key) end;
 end
 $$;
 
@@ -747,7 +988,7 @@ begin
              where p.submission_id = p_submission_id and k.url_key = p.url_key and k.batch_id = p.batch_id and k.n = p.n;
             perform mill.count_crawl(p_submission_id, -1);
             delete from mill.wat_count where submission_id = p_submission_id;
-            update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()
+            update mill.task set state = 'ready', tries = 0, excused = 0, ready_at = now(), reason = why, changed_at = now()
              where task_id = t.task_id;
         when 'download' then
             insert into mill.task (kind, batch_id, attempt, positions)
@@ -755,12 +996,103 @@ begin
               from mill.download d
              where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = p_submission_id;
         when 'score' then
-            update mill.task set state = 'ready', tries = 0, ready_at = now(), reason = why, changed_at = now()
+            update mill.task set state = 'ready', tries = 0, excused = 0, ready_at = now(), reason = why, changed_at = now()
              where task_id = t.task_id and state in ('done', 'parked');
             perform mill.withdraw_tags(t, why);
     end case;
 end
 $$;
+
+-- What the steward does besides accepting: late leases, the thumbnail ring, partitions.
+
+-- An outage shows in what others' leases lack: a holder beats every quarter of lease_seconds, so in half of them everybody
+-- who can is heard. Logins are counted and not leases: who holds many loses them all in one crash. One's own silence proves
+-- nothing, and that of one other little.
+create function mill.cut_off(p_at timestamptz) returns integer[]
+language sql
+as $$
+    with late as materialized (
+        select i.worker_id, max(l.expires_at) as expired_at,
+               max(greatest(l.claimed_at, l.expires_at - make_interval(secs => s.lease_seconds))) + make_interval(secs => s.lease_seconds) / 2 as silent_from
+          from mill.lease l join mill.instance i using (instance_id) cross join mill.setting s
+         where l.ended_at is null and l.expires_at <= p_at
+           and l.expires_at < l.deadline  -- its end, whoever is heard
+         group by i.worker_id, s.lease_seconds
+    ), held as materialized (
+        select i.worker_id, l.claimed_at, l.expires_at, l.ended_at,
+               case when l.expires_at = l.deadline then l.expires_at
+                    when l.ended_as in ('released', 'failed') then l.ended_at
+                    else greatest(l.claimed_at, l.expires_at - make_interval(secs => s.lease_seconds)) end as heard_at
+          from (select * from mill.lease where ended_at is null
+                union all
+                select * from mill.lease where ended_as <> 'completed' and ended_at > (select min(silent_from) from late)) l
+          join mill.instance i using (instance_id) cross join mill.setting s
+    )
+    select coalesce(array_agg(late.worker_id), '{}')
+      from late,
+           lateral (select count(*) as all_of, count(*) filter (where not heard) as silent
+                      from (select bool_or(h.heard_at > late.silent_from) as heard
+                              from held h
+                             where h.worker_id <> late.worker_id and h.claimed_at <= late.expired_at
+                               and h.expires_at > late.silent_from and (h.ended_at is null or h.ended_at > late.silent_from)
+                             group by h.worker_id) each_login) others
+     where late.silent_from < late.expired_at and others.silent >= 2 and 2 * others.silent > others.all_of
+$$;
+
+comment on function mill.cut_off is
+    'Workers whose leases are late at this moment because of an outage of the network, a pooler or the server: of the other logins that held leases then, '
+    'two at least and more than half gave no sign of life either in the last half of lease_seconds.';
+
+create or replace function api.expire_leases_v1() returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    moment constant timestamptz := clock_timestamp();
+    -- by key from here on: a plan for a share of all leases that there ever were would read every task
+    late constant bigint[] := array(select lease_id from mill.lease where ended_at is null and expires_at <= moment);
+    cut_off integer[];
+    t record;
+    outage text;
+    expired integer := 0;
+begin
+    if late = '{}' then
+        return 0;
+    end if;
+    cut_off := mill.cut_off(moment);
+    for t in
+        select x.task_id, x.excused < max_tries as excusable, l.lease_id, i.worker_id = any (cut_off) as is_cut_off,
+               greatest(l.claimed_at, l.expires_at - make_interval(secs => lease_seconds)) as seen_at
+          from mill.task x join mill.lease l using (task_id) join mill.instance i using (instance_id) cross join mill.setting
+         where l.lease_id = any (late) and l.ended_at is null and l.expires_at <= moment
+         order by x.task_id
+           for update of x, l skip locked  -- a heartbeat that does not commit holds l
+    loop
+        -- looked at again under the lock: it may have been completed meanwhile
+        if exists (select from mill.lease l where l.lease_id = t.lease_id and l.ended_at is null and l.expires_at <= clock_timestamp()) then
+            perform mill.end_lease(t.lease_id, 'expired');
+            outage := case when t.seen_at < pg_postmaster_start_time() then 'while the server was away'
+                           when t.is_cut_off then 'in an outage, like those of most others' end;
+            -- not for ever: a file that takes the whole machine down is an outage, too
+            if outage is not null and t.excusable then
+                update mill.task
+                   set state = 'ready', changed_at = now(), excused = excused + 1, reason = format('lease %s was lost %s', t.lease_id, outage)
+                 where task_id = t.task_id;
+            else
+                perform mill.put_back(t.task_id, format('lease %s was lost: no heartbeat in time', t.lease_id), true);
+            end if;
+            update mill.task set ready_at = now() where task_id = t.task_id;  -- another may try at once
+            expired := expired + 1;
+        end if;
+    end loop;
+    return expired;
+end
+$$;
+
+comment on function api.expire_leases_v1 is
+    'Returns the tasks of late leases to the queue; what was submitted under them stays. Counts a try, unless the server started after the '
+    'holder''s last sign of life, or most others were cut off with it; a task is excused max_tries times at most.';
 
 create or replace function api.sweep_inbox_v1() returns bigint
 language plpgsql security definer
@@ -849,6 +1181,123 @@ comment on function mill.add_model is
     'Makes a model or a tagger known, and queues the batches that it can be computed for: those whose thumbnails are still there, '
     'or for a head those that have embeddings of its clip model. unreachable: downloads that only a new download could give it.';
 
+create or replace function mill.withdraw_downloads(p_submissions bigint[], why text) returns integer
+language plpgsql
+as $$
+declare
+    queued integer;
+begin
+    perform from mill.task x
+      where x.task_id in (select y.task_id from mill.submission y where y.submission_id = any (p_submissions))
+      order by x.task_id for update;
+    insert into mill.withdrawn (submission_id, reason)
+    select x, why from unnest(p_submissions) x
+    on conflict do nothing;
+    with gone as (
+        select y.batch_id, y.attempt, x.submission_id from mill.submission x join mill.task y using (task_id)
+         where x.submission_id = any (p_submissions) and not y.is_check
+    ), again as (
+        select g.batch_id, array_agg(distinct d.n) as positions
+          from gone g
+          join mill.download d on d.batch_id = g.batch_id and d.attempt = g.attempt and d.submission_id = g.submission_id
+         where not exists (select from mill.current_download c where c.batch_id = d.batch_id and c.n = d.n)
+           and not exists (select from mill.task o where o.kind = 'download' and o.batch_id = d.batch_id and o.attempt > g.attempt
+                              and o.state <> 'done' and not o.is_check and (o.positions is null or d.n = any (o.positions))
+                              -- what it was given and lost again it does not ask for
+                              and not exists (select from mill.download e
+                                               where e.batch_id = d.batch_id and e.n = d.n and e.attempt = o.attempt))
+         group by g.batch_id
+    )
+    insert into mill.task (kind, batch_id, attempt, positions)
+    select 'download', a.batch_id, mill.next_attempt(a.batch_id), a.positions
+      from again a order by a.batch_id;
+    get diagnostics queued = row_count;
+    return queued;
+end
+$$;
+
+-- Nothing here asks whether the worker is disabled: a rehearsal in a transaction that is rolled back must
+-- not end its sessions, which no rollback brings back.
+create or replace function mill.quarantine_worker(
+    p_name text, p_since timestamptz, why text,
+    out leases integer, out rejected integer, out withdrawn integer, out rows bigint, out tasks integer
+)
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+    w mill.worker;
+    t mill.task;
+    s mill.submission;
+    n integer;
+begin
+    select * into w from mill.worker where name = p_name;
+    if not found then
+        return;
+    end if;
+    leases := 0;
+    rejected := 0;
+    tasks := 0;
+    -- tasks before leases and submissions, in order of their number: as every function locks
+    perform from mill.task x
+      where x.task_id in (
+            select l.task_id from mill.lease l join mill.instance i using (instance_id) where l.ended_at is null and i.worker_id = w.worker_id
+            union
+            select y.task_id from mill.submission y
+             where y.worker_id = w.worker_id and y.state in ('received', 'accepted') and y.received_at >= coalesce(p_since, '-infinity'))
+      order by x.task_id for update;
+    for t in
+        select x.* from mill.task x
+         where exists (select from mill.lease l join mill.instance i using (instance_id)
+                        where l.task_id = x.task_id and l.ended_at is null and i.worker_id = w.worker_id)
+         order by x.task_id for update
+    loop
+        perform mill.end_lease(l.lease_id, 'expired')
+           from mill.lease l join mill.instance i using (instance_id)
+          where l.task_id = t.task_id and l.ended_at is null and i.worker_id = w.worker_id;
+        if found then
+            update mill.task set state = 'ready', ready_at = now(), changed_at = now() where task_id = t.task_id;
+            leases := leases + 1;
+        end if;
+    end loop;
+    for s in
+        select x.* from mill.submission x
+         where x.worker_id = w.worker_id and x.state = 'received' and x.received_at >= coalesce(p_since, '-infinity')
+         order by x.submission_id
+    loop
+        perform from mill.task where task_id = s.task_id for update;
+        select * into s from mill.submission where submission_id = s.submission_id for update;
+        if s.state = 'received' then
+            perform mill.reject(s, why);
+            rejected := rejected + 1;
+        end if;
+    end loop;
+    select count(*), coalesce(sum(x.row_count), 0) into withdrawn, rows
+      from mill.submission x
+     where x.worker_id = w.worker_id and x.state = 'accepted' and x.received_at >= coalesce(p_since, '-infinity')
+       and not exists (select from mill.withdrawn y where y.submission_id = x.submission_id);
+    tasks := mill.withdraw_downloads(array(
+        select x.submission_id from mill.submission x join mill.task y using (task_id)
+         where x.worker_id = w.worker_id and x.state = 'accepted' and y.kind = 'download'
+           and x.received_at >= coalesce(p_since, '-infinity')), why);
+    for s in
+        select x.* from mill.submission x join mill.task y using (task_id)
+         where x.worker_id = w.worker_id and x.state = 'accepted' and y.kind <> 'download'
+           and x.received_at >= coalesce(p_since, '-infinity')
+           and not exists (select from mill.withdrawn z where z.submission_id = x.submission_id)
+         order by x.submission_id
+    loop
+        perform mill.withdraw(s.submission_id, why);
+        tasks := tasks + 1;
+    end loop;
+    perform mill.check_again(w.worker_id);
+end
+$$;
+
+comment on function mill.quarantine_worker is
+    'Takes back all that a worker contributed since then (null: ever): ends its leases, rejects what awaits acceptance, withdraws what was '
+    'accepted, and queues it again; what it had found right in checks is checked again. All null where there is no such worker. The worker itself is ended by disable_worker.';
+
 -- A parked task whose thumbnails are gone cannot go on where it stopped: what it lacks is fetched anew.
 create or replace function mill.retry_task(p_task_id bigint) returns text
 language plpgsql
@@ -866,7 +1315,7 @@ begin
     if t.kind = 'extract' or d.slot is not null
        or t.kind = 'score' and (select m.kind from mill.model m where m.model_id = t.model_id) in ('head', 'zero-shot')
        or t.kind = 'download' and not exists (select from mill.download x where x.batch_id = t.batch_id and x.attempt = t.attempt) then
-        update mill.task set state = 'ready', tries = 0, ready_at = now(), changed_at = now() where task_id = p_task_id;
+        update mill.task set state = 'ready', tries = 0, excused = 0, ready_at = now(), changed_at = now() where task_id = p_task_id;
         return t.kind;
     end if;
     select array_agg(n order by n) into anew
@@ -878,6 +1327,83 @@ begin
     insert into mill.task (kind, batch_id, attempt, positions)
     select 'download', t.batch_id, mill.next_attempt(t.batch_id), anew where anew is not null;
     return 'download';
+end
+$$;
+
+-- Later, and not in a loop: the same minute's second try meets the same trouble.
+create or replace function mill.retry_outcomes(
+    p_outcomes text[], p_first_batch bigint, p_last_batch bigint, p_at_once boolean,
+    out batches bigint, out urls bigint, out busy bigint
+)
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+    with found as (
+        select d.batch_id, array_agg(d.n order by d.n) as positions
+          from mill.current_download d
+          join mill.outcome o on o.code = d.outcome
+          join mill.pair p on p.batch_id = d.batch_id and p.n = d.n
+         where d.batch_id between p_first_batch and p_last_batch
+           and case when p_outcomes is null then o.retry else o.name = any (p_outcomes) end
+           -- what a check tried, or was taken back, was not tried
+           and (select count(*) from mill.download x where x.batch_id = d.batch_id and x.n = d.n
+                   and not exists (select from mill.withdrawn w where w.submission_id = x.submission_id))
+               < (select url_attempts from mill.setting)
+           and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+           and not exists (select from mill.removal r where r.md5 = p.url_key)
+         group by d.batch_id
+    ), planned as (
+        select f.batch_id, f.positions, t.attempt, t.busy,
+               t.ended_at + make_interval(secs => s.url_retry_seconds * 2 ^ least(t.attempts - 1, 20)) as ready_at
+          from found f, mill.setting s, lateral (
+              select max(x.attempt) as attempt, count(*) filter (where not x.is_check) as attempts,
+                     max(x.changed_at) filter (where not x.is_check) as ended_at, bool_or(x.state <> 'done' and not x.is_check) as busy
+                from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id) t
+    ), queued as (
+        insert into mill.task (kind, batch_id, attempt, positions, ready_at)
+        select 'download', batch_id, attempt + 1, positions, case when p_at_once then now() else greatest(now(), ready_at) end
+          from (select p.*, mill.next_attempt(p.batch_id) as next from planned p where not p.busy order by p.batch_id) q
+         where next = attempt + 1  -- else another's retry came first, or a check
+        returning positions
+    )
+    select count(*), coalesce(sum(cardinality(positions)), 0), (select count(*) from planned where planned.busy)
+      into batches, urls, busy
+      from queued;
+end
+$$;
+
+-- Not by whoever found it dead, nor from their network.
+create or replace function mill.retry_doubted(p_first_batch bigint, p_last_batch bigint, out batches bigint, out urls bigint, out busy bigint)
+language plpgsql
+as $$
+begin
+    with found as (
+        select l.batch_id, array_agg(l.n order by l.n) as positions,
+               (select array_agg(distinct s.worker_id)
+                  from mill.download x join mill.submission s using (submission_id)
+                 where x.batch_id = l.batch_id and x.n = any (array_agg(l.n))) as finders
+          from report.dead_link l
+         where l.batch_id between p_first_batch and p_last_batch and not l.believed
+           and (select count(*) from mill.download x where x.batch_id = l.batch_id and x.n = l.n
+                   and not exists (select from mill.withdrawn w where w.submission_id = x.submission_id))
+               < (select url_attempts from mill.setting)
+           and not exists (select from mill.removal r join mill.pair p on p.url_key = r.md5 where p.batch_id = l.batch_id and p.n = l.n)
+         group by l.batch_id
+    ), planned as (
+        select f.*, exists (select from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id
+                               and x.state <> 'done' and not x.is_check) as is_busy
+          from found f
+    ), queued as (
+        insert into mill.task (kind, batch_id, attempt, positions, avoid_workers)
+        select 'download', batch_id, mill.next_attempt(batch_id), positions, finders
+          from planned where not is_busy
+         order by batch_id
+        returning positions
+    )
+    select count(*), coalesce(sum(cardinality(positions)), 0), (select count(*) from planned where is_busy)
+      into batches, urls, busy
+      from queued;
 end
 $$;
 
@@ -972,6 +1498,283 @@ comment on column report.model.licence is 'Of the weights; empty where nobody sa
 
 comment on column report.model.metrics is 'What was measured of it on held-out data';
 
+create or replace function mill.take_canaries(
+    p_lease_id bigint, p_places integer[], p_outcome smallint[], p_sha256 bytea[], p_dhash bigint[]
+) returns integer[]
+language plpgsql
+as $$
+declare
+    a mill.assignment;
+    n integer[];
+begin
+    select * into a from mill.assignment where lease_id = p_lease_id;
+    if exists (
+        select from unnest(p_places) p (place)
+          left join unnest(a.positions) with ordinality as h (n, number) on h.number = p.place + 1
+         where h.n is null and not p.place = any (a.canary_places)
+    ) then
+        perform mill.refuse('PM003', 'a position is not of this task, is given twice, or was submitted already');
+    end if;
+    n := array(select h.n from unnest(p_places) with ordinality as p (place, number)
+                 left join unnest(a.positions) with ordinality as h (n, number) on h.number = p.place + 1
+                order by p.number);
+    if array_position(n, null) is null then
+        return n;
+    end if;
+    with answer as (
+        select k.canary_id, mill.is_right(c, r.outcome, r.sha256, r.dhash) as is_right
+          from unnest(p_places, p_outcome, p_sha256, p_dhash) as r (place, outcome, sha256, dhash)
+          join unnest(a.canary_places, a.canary_ids) as k (place, canary_id) using (place)
+          join mill.canary c using (canary_id)
+    ), counted as (
+        -- a canary is in many leases at once, and who does not commit must not hold the others up: then it is not counted
+        update mill.canary set answers = answers + 1
+         where canary_id in (select c.canary_id from mill.canary c where c.canary_id in (select canary_id from answer)
+                                for no key update skip locked)
+    ), told as (
+        select count(is_right) as compared, count(*) filter (where is_right) as agreed from answer
+    )
+    update mill.assignment x
+       set (canary_places, canary_ids) = (
+               select coalesce(array_agg(k.place), '{}'), coalesce(array_agg(k.canary_id), '{}')
+                 from unnest(a.canary_places, a.canary_ids) as k (place, canary_id)
+                where not k.place = any (p_places)),
+           compared = x.compared + told.compared, agreed = x.agreed + told.agreed
+      from told
+     where x.lease_id = p_lease_id;
+    return n;
+end
+$$;
+
+-- Not random(): complete_v1 may be what ends a task, and a worker could roll it back and draw again until nothing was
+-- drawn (pg_stat_xact_all_tables shows it). The microsecond of the acceptance is the steward's, and it cannot read it.
+create function mill.is_drawn(p_streak integer, p_accepted_at timestamptz, p_task_id bigint, p_worker_id integer) returns boolean
+language sql stable
+return hashint8extended((extract(epoch from p_accepted_at) * 1000000)::bigint, hashint8extended(p_task_id, p_worker_id)) & 9223372036854775807
+       < 9223372036854775807 / greatest(p_streak, 1);
+
+comment on function mill.is_drawn is 'Whether a worker is checked for a task: once in p_streak tasks, and the same whenever it is asked.';
+
+create or replace function mill.draw_checks(t mill.task) returns void
+language plpgsql
+as $$
+declare
+    s mill.setting;
+    w record;
+    sample integer[];
+begin
+    select * into s from mill.setting;
+    if t.is_check or s.check_urls = 0 then
+        return;
+    end if;
+    for w in
+        select x.worker_id, x.streak, array_agg(y.submission_id) as submissions, max(max(y.decided_at)) over () as accepted_at
+          from mill.submission y join mill.worker x using (worker_id)
+         where y.task_id = t.task_id and y.state = 'accepted' and x.disabled_at is null
+           and not exists (select from mill.withdrawn z where z.submission_id = y.submission_id)
+         group by x.worker_id order by x.worker_id
+    loop
+        if w.streak is null then
+            insert into mill.canary (url, sha256, dhash, by_admin)
+            select p.url, d.sha256, d.dhash, false
+              from (select * from mill.download x
+                     where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id = any (w.submissions) and x.outcome = 0
+                       and (select count(*) from mill.canary where not by_admin) < 1000
+                     order by random() limit 5) d
+              join mill.pair p using (batch_id, n)
+            on conflict do nothing;
+        elsif (w.streak < 10 or mill.is_drawn(w.streak, w.accepted_at, t.task_id, w.worker_id))
+              -- with so many undecided another one tells nothing new, and somebody has to do them
+              and (select count(*) from mill.recheck r where r.worker_id = w.worker_id and r.state in ('open', 'disputed')) < 20 then
+            sample := array(
+                select d.n
+                  from (select x.n from mill.download x
+                         where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id = any (w.submissions)
+                         order by random() limit s.check_urls) d
+                 where not exists (select from mill.pair p join mill.removal r on r.md5 = p.url_key
+                                    where p.batch_id = t.batch_id and p.n = d.n));
+            if cardinality(sample) >= 5 then  -- fewer tell nothing
+                insert into mill.recheck (worker_id, task_id, repeat_task_id)
+                values (w.worker_id, t.task_id, mill.queue_check(t, sample, array[w.worker_id]));
+            end if;
+        end if;
+    end loop;
+end
+$$;
+
+-- A checker's own trouble is not held against the checked one: his success against another's failure counts only
+-- where that failure is final. That both found nothing tells nothing: two who do no work say so of everything (it
+-- left 0.6 % of lies in the simulation). Whether a link is dead is report.dead_link's business.
+create or replace function mill.compare(p_task_id bigint, p_repeat_id bigint, p_worker_id integer, out compared integer, out agreed integer)
+language sql stable
+as $$
+    with who as materialized (
+        select coalesce(p_worker_id, mill.repeated_by(p_task_id)) as checked, mill.repeated_by(p_repeat_id) as checker
+    )
+    select count(alike), count(*) filter (where alike)
+      from who
+      join mill.task t on t.task_id = p_task_id
+      join mill.task r on r.task_id = p_repeat_id
+      join mill.download a on a.batch_id = t.batch_id and a.attempt = t.attempt
+      join mill.submission s on s.submission_id = a.submission_id and s.worker_id = who.checked
+      join mill.download b on b.batch_id = r.batch_id and b.attempt = r.attempt and b.n = a.n
+      join mill.submission v on v.submission_id = b.submission_id and v.worker_id = who.checker
+      join mill.outcome ob on ob.code = b.outcome
+     cross join lateral (select case
+           when a.outcome = 0 and b.outcome = 0 then a.sha256 = b.sha256 or mill.look_alike(a.dhash, b.dhash)
+           when b.outcome = 0 then false
+           when a.outcome = 0 and not ob.retry and b.outcome <> 50 then false
+       end as alike) x
+$$;
+
+comment on function mill.compare is
+    'How the downloads of a task (of one worker; null: of who did most of it) compare with those of a task that repeats some of its '
+    'positions: with what the one who did most of that says, since a repeat that was given back may hold a part of somebody else''s.';
+
+create or replace function api.judge_checks_v1() returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    r mill.recheck;
+    judged integer := 0;
+    late integer := 0;
+begin
+    begin
+        lock table mill.recheck in share update exclusive mode nowait;  -- two who judge would lock in two orders
+    exception when lock_not_available then
+        return 0;
+    end;
+    for r in
+        select x.* from mill.recheck x
+         where x.state in ('open', 'disputed')
+           and (x.repeat_task_id is null
+                or exists (select from mill.task t
+                            where t.task_id = coalesce(x.second_task_id, x.repeat_task_id) and t.state in ('done', 'parked')))
+         order by x.recheck_id limit 20
+    loop
+        begin
+            judged := judged + 1;
+            exit when mill.judge(r);  -- a batch is locked after tasks: with the next check's tasks it would be the other way round
+        exception when lock_not_available or deadlock_detected then
+            judged := judged - 1;
+            late := late + 1;
+            perform mill.end_idle(array[r.worker_id, mill.repeated_by(r.repeat_task_id)]);
+            exit when late = 3;
+        end;
+    end loop;
+    return judged;
+end
+$$;
+
+comment on function api.judge_checks_v1 is
+    'Decides checks whose repeats are done; one at most that has tasks queued or taken back. Returns how many. Waits for nobody: a check '
+    'whose rows an open transaction holds is left to the next round.';
+
+create function mill.end_idle(p_workers integer[]) returns void
+language sql
+as $$
+    select pg_terminate_backend(a.pid)
+      from pg_stat_activity a join mill.worker x on x.login = a.usename
+     where x.worker_id = any (p_workers) and a.state like 'idle in transaction%'
+       and pg_has_role(current_user, 'pg_signal_backend', 'usage')
+$$;
+
+comment on function mill.end_idle is
+    'Ends the sessions of workers that keep a transaction open: nobody holds its own judgement up. Does nothing without the right of `pairmill db secure`.';
+
+create or replace function api.sweep_canaries_v1() returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    swept bigint;
+begin
+    delete from mill.canary c
+     where c.canary_id in (select x.canary_id from mill.canary x where not x.by_admin for update skip locked)
+       and (c.answers >= 3 or c.added_at < now() - interval '7 days'  -- known by then, or stale
+            or exists (select from mill.removal r where r.md5 = md5(c.url)::uuid or r.sha256 = c.sha256));
+    get diagnostics swept = row_count;
+    return swept;
+end
+$$;
+
+create function mill.judge(r mill.recheck) returns boolean
+language plpgsql
+as $$
+declare
+    least_share constant real := (select agreement_min from mill.setting);
+    last mill.task;
+    found record;
+    verdict text := 'void';
+begin
+    select r.compared, r.agreed into found;
+    if r.repeat_task_id is not null then
+        select * into last from mill.task where task_id = coalesce(r.second_task_id, r.repeat_task_id);
+        found := mill.compare(r.task_id, last.task_id, r.worker_id);
+    end if;
+    if last.state = 'parked' or found.compared < 5 then
+        null;  -- too little to tell
+    elsif found.agreed >= least_share * found.compared then
+        verdict := 'agreed';
+    elsif r.repeat_task_id is null or mill.is_vouched(mill.repeated_by(last.task_id)) then
+        verdict := 'failed';
+    elsif r.state = 'open' then
+        perform mill.dispute(r, last);
+        return true;
+    elsif (select agreed >= least_share * compared and compared >= 5 from mill.compare(r.repeat_task_id, r.second_task_id, null)) then
+        found := mill.compare(r.task_id, r.repeat_task_id, r.worker_id);
+        verdict := 'failed';
+    end if;
+    update mill.recheck set state = verdict, compared = found.compared, agreed = found.agreed, decided_at = now()
+     where recheck_id = r.recheck_id;
+    if verdict = 'agreed' and r.state = 'disputed' then
+        perform mill.blame_repeat(r);
+    end if;
+    -- to have answered canaries well proves little: whoever remembers URLs knows them
+    if verdict = 'failed' or verdict = 'agreed' and r.repeat_task_id is not null then
+        perform mill.count_check(r.worker_id, r.task_id, found.compared, found.agreed, r.repeat_task_id is null);
+    end if;
+    if verdict = 'void' and (last.state = 'parked' or found.compared < 5 and mill.told_little(last)) then
+        return mill.ask_again(r, last);
+    end if;
+    return verdict = 'failed' or verdict = 'agreed' and r.state = 'disputed';
+end
+$$;
+
+comment on function mill.judge is
+    'Decides a check. Where two do not agree, a third worker''s repeat decides which of them was wrong; that of an admin''s own worker decides '
+    'at once. Returns whether tasks were queued or taken back.';
+
+create function mill.told_little(t mill.task) returns boolean
+language sql stable
+as $$
+    select count(*) filter (where o.retry or d.outcome = 50) * 5 > count(*)
+      from mill.download d join mill.outcome o on o.code = d.outcome
+     where d.batch_id = t.batch_id and d.attempt = t.attempt
+$$;
+
+comment on function mill.told_little is 'Whether a fifth of a repeat, or more, was the repeater''s own trouble.';
+
+create function mill.ask_again(r mill.recheck, t mill.task) returns boolean
+language plpgsql
+as $$
+begin
+    if (select count(*) from mill.recheck x where x.worker_id = r.worker_id and x.task_id = r.task_id and x.state = 'void') >= 3 then
+        return false;
+    end if;
+    insert into mill.recheck (worker_id, task_id, repeat_task_id)
+    values (r.worker_id, r.task_id, mill.queue_check(t, t.positions, t.avoid_workers));
+    return true;
+end
+$$;
+
+comment on function mill.ask_again is
+    'Has a sample repeated anew whose repeat told nothing, three times at most: a friend who says that all timed out must not end a check.';
+
 create or replace function mill.dispute(r mill.recheck, t mill.task) returns void
 language sql
 as $$
@@ -986,6 +1789,81 @@ as $$
                                where l.claimed_at > now() - interval '1 hour' and v.kind = 'download' and v.streak is null)))
      where recheck_id = r.recheck_id
 $$;
+
+create or replace function mill.count_check(p_worker_id integer, p_task_id bigint, p_compared integer, p_agreed integer, p_by_canaries boolean)
+returns void
+language plpgsql
+as $$
+declare
+    least_share constant real := (select agreement_min from mill.setting);
+    share constant real := p_agreed / greatest(p_compared, 1)::real;
+    w mill.worker;
+begin
+    -- a moving average over some five checks: who is wrong in everything is stopped by the first one, who lets a tenth slip never
+    update mill.worker
+       set agreement = 0.7 * agreement + 0.3 * share,
+           streak = case when share >= least_share then streak + 1 else 0 end,
+           proven_at = case when share < least_share then null when streak >= 9 then coalesce(proven_at, now()) else proven_at end
+     where worker_id = p_worker_id and streak is not null
+    returning * into w;
+    if not found or share >= least_share then
+        return;
+    end if;
+    if w.agreement >= least_share then
+        perform mill.take_back(p_worker_id, p_task_id, 'a check of it failed');
+        return;
+    end if;
+    update mill.worker
+       set disabled_at = now(), stopped_because = format('others found only %s %% of its downloads alike', round(w.agreement * 100))
+     where worker_id = p_worker_id and disabled_at is null;
+    -- what came in up to the last task that others found right stays, of those before this one; but who answers canaries wrong may have friends
+    perform mill.quarantine_worker(
+        w.name,
+        (select max(s.received_at) + interval '1 microsecond'
+           from mill.recheck r join mill.submission s on s.task_id = r.task_id and s.worker_id = r.worker_id
+          where r.worker_id = p_worker_id and r.state = 'agreed' and r.repeat_task_id is not null and not p_by_canaries
+            and s.received_at < (select min(y.received_at) from mill.submission y
+                                  where y.task_id = p_task_id and y.worker_id = p_worker_id and y.state = 'accepted')
+            and (select stopped_because is null from mill.worker c
+                  where c.worker_id = mill.repeated_by(coalesce(r.second_task_id, r.repeat_task_id)))),
+        'its worker was stopped: others did not find the same');
+end
+$$;
+
+comment on function mill.count_check is
+    'Counts a check''s share of agreement for or against a worker: a failed one takes the task''s downloads back; a bad average stops the worker '
+    'and takes back all since the last task before that was found right, and all there is where canaries told it. Of one that was disabled, too.';
+
+create or replace function mill.check_again(p_stopped_id integer) returns void
+language plpgsql
+as $$
+declare
+    r record;
+begin
+    for r in
+        select x.worker_id, x.task_id, t as repeat
+          from mill.submission s
+          join mill.recheck x on s.task_id = coalesce(x.second_task_id, x.repeat_task_id)
+          join mill.task t on t.task_id = s.task_id
+          join mill.worker w on w.worker_id = x.worker_id
+         where s.worker_id = p_stopped_id and t.is_check and x.state = 'agreed' and w.disabled_at is null
+           and not exists (select from mill.recheck y where y.worker_id = x.worker_id and y.task_id = x.task_id and y.recheck_id > x.recheck_id)
+         order by x.recheck_id desc limit 20
+    loop
+        insert into mill.recheck (worker_id, task_id, repeat_task_id)
+        values (r.worker_id, r.task_id, mill.queue_check(r.repeat, (r.repeat).positions, array[r.worker_id, p_stopped_id]));
+    end loop;
+end
+$$;
+
+comment on function mill.check_again is 'Has others check what a worker that was stopped or quarantined had found right: liars have friends.';
+
+create trigger take_in after insert on inbox.pair
+    referencing new table as copied for each statement execute function mill.take_in();
+create trigger take_in after insert on inbox.score
+    referencing new table as copied for each statement execute function mill.take_in();
+create trigger take_in after insert on inbox.tag
+    referencing new table as copied for each statement execute function mill.take_in();
 
 revoke all on all functions in schema mill, api from public;
 
