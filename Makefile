@@ -46,7 +46,7 @@ $(BIN)/python:
 
 .venv/.for-demo: pyproject.toml | $(BIN)/python
 	@echo '== installing pairmill and what it needs (torch and torchvision among it: minutes, the first time)'
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[extract,download,score,ops]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[extract,download,score,ops,index]'
 	@touch $@
 
 .venv/.for-test: .venv/.for-demo

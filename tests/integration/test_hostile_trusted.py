@@ -375,19 +375,42 @@ def _(s: Stage) -> None:
     queue, lease = scoring(s)
     vector = b"\x00\x3c" * DIMS
     ill: list[list[tuple[Any, ...]]] = [
-        [(lease, 0, 0, 0, similarity, vector, vector)] for similarity in (math.nan, math.inf, -math.inf, 1.1, -1.1, None)
+        [(lease, 0, 0, 0, similarity, vector, vector, 5)] for similarity in (math.nan, math.inf, -math.inf, 1.1, -1.1, None)
     ]  # fmt: skip
-    ill += [[(lease, 0, 0, outcome, 0.5, vector, vector)] for outcome in (-1, 99, 1)]
-    ill += [[(lease, 0, 0, 0, 0.5, v, vector)] for v in (None, b"", vector[:-2], vector * 2)]
+    ill += [[(lease, 0, 0, outcome, 0.5, vector, vector, 5)] for outcome in (-1, 99, 1)]
+    ill += [[(lease, 0, 0, 0, 0.5, v, vector, 5)] for v in (None, b"", vector[:-2], vector * 2)]
     ill += [score_rows(lease, 0, n) for n in ([-1], [8], [2**31 - 1], [0, 0])]
     for part, rows in enumerate(ill):
         queue.copy_scores([(lease, part, *row[2:]) for row in rows])
         with pytest.raises(Malformed):
             queue.submit_score(lease, part, len(rows))
     with pytest.raises(Malformed):
-        queue.copy_scores([(lease, 99, 0, 0, 0.5, b"x" * 65_537, vector)])
+        queue.copy_scores([(lease, 99, 0, 0, 0.5, b"x" * 65_537, vector, 5)])
     for part, count in (("null", 1), (500, 1), (500, 0), (500, -1), (500, "null"), (0, 2)):
         assert state_of(s.eve, f"select api.submit_score_v1({lease}, {part}, {count})") == "PM003"
+    assert s.db.value("select count(*) from mill.submission where lease_id = %s", lease) == 0
+
+
+@score(
+    "tags that are none: of another model's tagger, of positions not scored, twice, not finite",
+    REFUSED,
+    "PM003",
+)
+def _(s: Stage) -> None:
+    queue, lease = scoring(s)
+    own = s.db.add_tagger()
+    s.db.add_model("d2")
+    strange = s.db.add_tagger(base="d2", digest="t2")
+    ill: list[list[tuple[int, int, int | None, float]]] = [
+        [(strange, 0, None, 0.5)], [(99, 0, None, 0.5)], [(own, 1, None, 0.5)],
+        [(own, 0, None, 0.5), (own, 0, None, 0.25)], [(own, 0, 0, 0.5)],
+        [(own, 0, None, math.nan)], [(own, 0, None, -math.inf)],
+    ]  # fmt: skip
+    for part, rows in enumerate(ill):
+        queue.copy_scores(score_rows(lease, part, [0]))
+        queue.copy_tags([(lease, part, *row) for row in rows])
+        with pytest.raises(Malformed):
+            queue.submit_score(lease, part, 1, len(rows))
     assert s.db.value("select count(*) from mill.submission where lease_id = %s", lease) == 0
 
 
@@ -427,7 +450,7 @@ def _(s: Stage) -> None:
 def _(s: Stage) -> None:
     queue, lease = scoring(s)
     s.admin.execute("update mill.setting set inbox_mb_per_lease = 1")
-    large = [(lease, 0, n, 0, 0.5, b"x" * 10_000, b"x" * 10_000) for n in range(40)]
+    large = [(lease, 0, n, 0, 0.5, b"x" * 10_000, b"x" * 10_000, 5) for n in range(40)]
     queue.copy_scores(large)
     with pytest.raises(Malformed, match="more than 1 MB were copied under lease"):
         queue.copy_scores(large)
@@ -445,7 +468,7 @@ def _(s: Stage) -> None:
 def _(s: Stage) -> None:
     queue, lease = scoring(s)
     nan = b"\x00\x7e" * DIMS
-    queue.copy_scores([(lease, 0, n, 0, 1.0, nan, nan) for n in range(8)])
+    queue.copy_scores([(lease, 0, n, 0, 1.0, nan, nan, 5) for n in range(8)])
     queue.submit_score(lease, 0, 8)
     queue.complete(lease)
     s.db.accept_all()

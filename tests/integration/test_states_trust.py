@@ -39,7 +39,7 @@ select 'a check has a thumbnail, a slot or a score task', t.task_id
         or exists (select from mill.task s where s.kind = 'score' and s.batch_id = t.batch_id and s.attempt = t.attempt))
 union all
 select 'a lease of who is stopped is live', l.lease_id
-  from mill.lease l join mill.instance i using (instance_id) join mill.worker w using (worker_id)
+  from mill.lease l join mill.instance i using (instance_id) join mill.worker w on w.worker_id = i.worker_id
  where l.ended_at is null and w.stopped_because is not null
 union all
 select 'an assignment outlives its lease', a.lease_id
@@ -51,7 +51,7 @@ select 'a row has no pair', d.batch_id
   from mill.download d where not exists (select from mill.pair p where p.batch_id = d.batch_id and p.n = d.n)
 union all
 select 'a login does two checks at a time', i.worker_id
-  from mill.lease l join mill.instance i using (instance_id) join mill.task t using (task_id) join mill.worker w using (worker_id)
+  from mill.lease l join mill.instance i using (instance_id) join mill.task t using (task_id) join mill.worker w on w.worker_id = i.worker_id
  where l.ended_at is null and t.is_check and w.streak is not null
  group by i.worker_id having count(*) > 1
 union all
