@@ -1,6 +1,7 @@
 """The index: what it finds is what exact search finds, and what is removed is gone."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,9 +83,16 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported(tmp_path_factory.mktemp("export") / "export", IMAGES, TEXTS)
 
 
+@pytest.fixture(scope="module")
+def built(export: Path) -> Path:
+    neighbours.build(export, export.parent / "index", queries=0)
+    return export.parent / "index"
+
+
 @pytest.fixture
-def index(export: Path, tmp_path: Path) -> Path:
-    neighbours.build(export, tmp_path / "index", queries=0)
+def index(built: Path, tmp_path: Path) -> Path:
+    """An index that a test may change."""
+    shutil.copytree(built, tmp_path / "index")
     return tmp_path / "index"
 
 
@@ -281,7 +289,7 @@ def test_interrupted_build_leaves_nothing(export: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_the_command_and_leaves_nothing(tmp_path: Path) -> None:
-    many = vectors(20_000, 5, 256)
+    many = vectors(8_000, 5, 256)
     export = exported(tmp_path / "export", many, many)
     command = ["index", "build", str(export), "--out", str(tmp_path / "index")]
     child = subprocess.Popen(
