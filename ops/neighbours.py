@@ -31,7 +31,7 @@ from pairmill.ops.folders import folder_to_be
 from pairmill.ops.problem import Problem
 from pairmill.ops.recall import Floats, K, Keys, Progress
 
-ADD = 10_000  # vectors at once; between two of these an interruption is heard
+ADD = 2_000  # vectors at once; between two of these an interruption is heard
 QUERIES = 200  # by images, and by texts, to measure recall
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 128
 GRAPH_FILE, PAIRS_FILE = "images.usearch", "pairs.parquet"
@@ -117,7 +117,8 @@ def _add(index: Index, finder: Finder, shard: Shard, rows: slice) -> None:
     keys, images = shard.keys[rows], np.asarray(shard.images[rows])
     first = [finder.is_first(int(key), image) for key, image in zip(keys, images, strict=True)]
     if any(first):
-        index.add(keys[first], images[first])
+        with recall.usearch_errors():
+            index.add(keys[first], images[first])
 
 
 def _new(dims: int) -> Index:
@@ -226,7 +227,8 @@ def _rebuilt(old: Index, progress: Progress) -> Index:
     for start in range(0, len(keys), ADD):
         progress("indexing", start, len(keys))
         some = keys[start : start + ADD]
-        index.add(some, np.asarray(old.get(some)).reshape(len(some), -1))
+        with recall.usearch_errors():
+            index.add(some, np.asarray(old.get(some)).reshape(len(some), -1))
     return index
 
 

@@ -1,6 +1,7 @@
 """How many of the true nearest neighbours an index finds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from usearch.index import Index
 
 from pairmill.ops.exported import Exported
+from pairmill.ops.problem import Problem
 
 K = 10
 BLOCK = 10_000  # vectors compared at once
@@ -17,6 +19,17 @@ NOTHING = np.iinfo(np.uint64).max  # no sample's key
 Floats = npt.NDArray[np.float32]
 Keys = npt.NDArray[np.uint64]
 Progress = Callable[[str, int, int], None]
+
+
+@contextmanager
+def usearch_errors() -> Iterator[None]:
+    """usearch hears Ctrl-C itself, and says so in its own way; what else fails is a Problem."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "terminated" in str(error):
+            raise KeyboardInterrupt from None
+        raise Problem(f"the index cannot go on: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,8 @@ def found(index: Index, asked: Floats, left_out: Keys, tenth: Floats) -> Floats:
     images that are nearly the same may swap places. tenth: as ``exact`` gives it. Returns
     float32[n].
     """
-    answers: Any = index.search(asked, K + 1)
+    with usearch_errors():
+        answers: Any = index.search(asked, K + 1)
     shares = np.zeros(len(asked), np.float32)
     for i in range(len(asked)):
         keys = answers[i].keys

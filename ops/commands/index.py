@@ -1,6 +1,8 @@
 """pairmill index: nearest neighbours among the images of a release."""
 
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -33,11 +35,28 @@ def _needs(extra: str) -> Iterator[None]:
 
 @contextmanager
 def _bar() -> Iterator["Report"]:
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total
-        )
+    """A progress bar that hears Ctrl-C between two pieces of work: within one, usearch may hear it
+    and lose it. A second Ctrl-C does not wait."""
+    heard = threading.Event()
+
+    def hear(number: int, frame: object) -> None:
+        if heard.is_set():
+            raise KeyboardInterrupt
+        heard.set()
+
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("reading", total=None)
+
+            def report(what: str, done: int, total: int) -> None:
+                if heard.is_set():
+                    raise KeyboardInterrupt
+                bar.update(task, description=what, completed=done, total=total)
+
+            yield report
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @app.command("build")

@@ -1,6 +1,10 @@
 """The index: what it finds is what exact search finds, and what is removed is gone."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from database import Database
+from line import wait_until
 from PIL import Image
 from usearch.index import Index
 
@@ -78,9 +83,16 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported(tmp_path_factory.mktemp("export") / "export", IMAGES, TEXTS)
 
 
+@pytest.fixture(scope="module")
+def built(export: Path) -> Path:
+    neighbours.build(export, export.parent / "index", queries=0)
+    return export.parent / "index"
+
+
 @pytest.fixture
-def index(export: Path, tmp_path: Path) -> Path:
-    neighbours.build(export, tmp_path / "index", queries=0)
+def index(built: Path, tmp_path: Path) -> Path:
+    """An index that a test may change."""
+    shutil.copytree(built, tmp_path / "index")
     return tmp_path / "index"
 
 
@@ -274,6 +286,21 @@ def test_interrupted_build_leaves_nothing(export: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         neighbours.build(export, tmp_path / "index", progress=interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_the_command_and_leaves_nothing(tmp_path: Path) -> None:
+    many = vectors(8_000, 5, 256)
+    export = exported(tmp_path / "export", many, many)
+    command = ["index", "build", str(export), "--out", str(tmp_path / "index")]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pairmill.ops.cli", *command], stderr=subprocess.PIPE, text=True
+    )
+    wait_until((tmp_path / ".index.unfinished" / "pairs.parquet").exists, "the build's beginning")
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert [p.name for p in tmp_path.iterdir()] == ["export"]
 
 
 def test_what_is_no_export_is_refused(export: Path, tmp_path: Path) -> None:
