@@ -937,6 +937,96 @@ def _(s: Stage) -> None:
     assert s.db.value("select count(*) from mill.current_download") == 0
 
 
+@case(
+    "sitting on checks, failing them, or saying that all timed out, so that others stay unchecked",
+    BOUNDED,
+    "one check at a time, for half an hour at the most, and none for an hour after one that came to nothing",
+)
+def _(s: Stage) -> None:
+    s.batches(3)
+    for _ in range(3):
+        s.db.download()
+    s.admin.execute("update mill.worker set streak = 0 where name like '%volunteer'")
+    s.admin.execute(
+        "update mill.task set is_check = true, state = 'ready', positions = '{0,1,2,3,4}', attempt = 2, avoid_workers = '{}'"
+        " where kind = 'download'"
+    )
+    held = s.claim(s.eve, s.eve_instance)
+    claim = f"select count(*) from api.claim_v1({s.eve_instance})"
+    assert value(s.eve, claim) == 0
+    assert s.db.value(
+        "select max(deadline - claimed_at) < interval '31 minutes' from mill.lease where ended_at is null"
+    )
+    s.eve.execute("select api.fail_v1(%s, 'x', false)", (held,))
+    assert value(s.eve, claim) == 0
+    assert s.db.value("select count(*) from mill.task where is_check and state = 'ready'") == 3
+    assert s.claim(s.bob, s.bob_instance)
+
+
+@case(
+    "rolling back what it completed until it is drawn for no check",
+    BOUNDED,
+    "the draw: it comes out the same every time",
+)
+def _(s: Stage) -> None:
+    s.admin.execute("update mill.worker set streak = 11 where name = 'eve-volunteer'")
+    queue, lease = s.lease()
+    queue.submit_download(lease, 0, outcomes(range(8)))
+    s.db.accept_all()
+    drawn = set()
+    for _ in range(100):
+        s.eve.execute("begin")
+        queue.complete(lease)
+        drawn.add(
+            value(s.eve, "select n_tup_ins from pg_stat_xact_all_tables where relname = 'recheck'")
+        )
+        s.eve.execute("rollback")
+    assert len(drawn) == 1
+
+
+@case(
+    "an open transaction over its own tasks, while it is judged",
+    BOUNDED,
+    "its own check: the steward goes on after a second, and its session is ended",
+)
+def _(s: Stage) -> None:
+    s.admin.execute("update mill.worker set streak = 0 where name = 'eve-volunteer'")
+    s.batches(1)
+    queue, lease = s.lease()
+    queue.submit_download(
+        lease, 0, outcomes_of(range(8), [hashlib.sha256(bytes([n])).digest() for n in range(8)])
+    )
+    queue.complete(lease)
+    s.db.accept_all()
+    other = s.claim(s.eve, s.eve_instance)
+    s.db.download()
+    s.eve.execute("begin")
+    s.eve.execute("select api.release_v1(%s)", (other,))
+    steward = s.db.queue("steward")[0]
+    assert steward.steward("judge_checks") == 0
+    assert steward.steward("judge_checks") == 1
+    assert s.db.value("select stopped_because from mill.worker where name = 'eve-volunteer'")
+
+
+@case("telling canaries from URLs by rolling back a submission of each", OPEN)
+def _(s: Stage) -> None:
+    s.admin.execute("update mill.worker set streak = 0 where name = 'eve-volunteer'")
+    s.admin.execute("update mill.setting set batch_size = 20, canaries_per_lease = 1")
+    s.admin.execute("insert into mill.canary (url, by_admin) values ('http://c.example/', true)")
+    s.db.extract([f"http://d.example/{n}.jpg" for n in range(20)], "canary.wat")
+    s.db.close_batches()
+    lease = s.claim(s.eve, s.eve_instance)
+    queue = OnSession(s.eve)
+    found = []
+    for n, url in queue.urls(lease):
+        s.eve.execute("begin")
+        queue.submit_download(lease, n, outcomes([n], Outcome.TIMEOUT))
+        if value(s.eve, "select rows_waiting from api.me_v1()") == 0:
+            found.append(url)
+        s.eve.execute("rollback")
+    assert found == ["http://c.example/"]
+
+
 @case("a false thumbnail with a true hash", OPEN)
 def _(s: Stage) -> None:
     queue, lease = s.lease()

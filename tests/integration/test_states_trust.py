@@ -91,6 +91,7 @@ class Suspects(RuleBasedStateMachine):
 
     template: ClassVar[tuple[str, str]]
     page: ClassVar[set[Arrow]]
+    seen: ClassVar[set[tuple[Any, ...]]] = set()
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,6 +101,7 @@ class Suspects(RuleBasedStateMachine):
         self.files = 0
         self.held: list[tuple[str, int, bool]] = []  # worker, lease, whether it is of a check
         self.part = 0
+        self.knows = False  # eve, which URLs are canaries
         self.db.admin.execute(
             "update mill.setting set check_urls = %s, canaries_per_lease = %s, max_tries = 3, retry_seconds = 0,"
             " url_retry_seconds = 0, lease_seconds = 3600, lease_max_seconds = 36000, open_batches_max = 1",
@@ -120,10 +122,16 @@ class Suspects(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if sys.exc_info()[0] is None:
+                self.note_checks()
                 self.drive_to_the_end()
+                self.note_checks()
                 walked(self.db, self.page)
         finally:
             self.context.__exit__(None, None, None)
+
+    def note_checks(self) -> None:
+        query = "select distinct state, repeat_task_id is null from mill.recheck"
+        Suspects.seen |= set(self.db.rows(query))
 
     # -- who, and how --
 
@@ -132,7 +140,8 @@ class Suspects(RuleBasedStateMachine):
 
     def manner(self, name: str, is_check: bool) -> Manner:
         if name == "eve":
-            return liar("!")
+            lie, knows = liar("!"), self.knows
+            return lambda url: honest(url) if knows and "//canary" in url else lie(url)
         return lazy if name == "mia" and is_check else honest
 
     def stopped(self, name: str) -> bool:
@@ -161,10 +170,12 @@ class Suspects(RuleBasedStateMachine):
 
     # -- the work --
 
-    @initialize()
-    def begin(self) -> None:
-        for _ in range(2):
+    @initialize(knows=st.booleans())
+    def begin(self, knows: bool) -> None:
+        self.knows = knows
+        for name in ("ada", "eve"):
             self.add_batch()
+            self.work(name, False)
 
     @precondition(lambda self: self.files < 4)
     @rule()
@@ -185,6 +196,17 @@ class Suspects(RuleBasedStateMachine):
                 "select is_check from mill.task where task_id = %s", claim.task_id
             )
             self.held.append((name, claim.lease_id, is_check))
+
+    @rule(name=st.sampled_from(WORKERS), judged=st.booleans())
+    def work(self, name: str, judged: bool) -> None:
+        """All of it at once; step by step, few ever come to an end."""
+        before = len(self.held)
+        self.claim(name)
+        if len(self.held) > before:
+            self.complete(before)
+            self.accept(True)
+            if judged:
+                self.judge()
 
     @rule(which=SOME, start=st.integers(0, SIZE), count=st.integers(1, SIZE))
     def submit(self, which: int, start: int, count: int) -> None:
@@ -334,7 +356,12 @@ def test_whatever_is_done_each_url_counts_once_and_no_lie(template: tuple[str, s
     run_state_machine_as_test(
         Suspects,
         settings=settings(
-            max_examples=int(examples or 5), stateful_step_count=40, derandomize=examples is None,
+            max_examples=int(examples or 5), stateful_step_count=30, derandomize=examples is None,
             deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False,
         ),
     )  # fmt: skip
+    # it did come to all of this, and not only to work that nobody checks
+    assert Suspects.seen >= {
+        ("open", False), ("agreed", False), ("failed", False), ("void", False), ("disputed", False),
+        ("agreed", True),
+    }  # fmt: skip
