@@ -327,7 +327,8 @@ lease = mill(
     Index("lease_holder_idx", "instance_id", postgresql_where=text("ended_at is null")),
     Index(None, "instance_id"),
     Index("lease_unfinished_idx", "ended_at", postgresql_where=text("ended_as <> 'completed'")),
-    postgresql_with={"fillfactor": "70"},
+    # room for the first heartbeats of a page's leases; afterwards the dead make room
+    postgresql_with={"fillfactor": "90"},
 )
 
 assignment = mill(
