@@ -204,6 +204,9 @@ def partition(server: str, rows: int, options: str, *, checkpoints: bool) -> dic
     """A partition that is filled in three steps, with a vacuum after each; and the last vacuum."""
     with new_database(server) as db:
         name = "mill.download_b000000"
+        db.admin.execute(
+            cast(LiteralString, f"alter table {name} reset (autovacuum_freeze_min_age)")
+        )
         if options:
             db.admin.execute(cast(LiteralString, f"alter table {name} set ({options})"))
         freeze_at = db.value("select coalesce((select option_value from pg_options_to_table((select reloptions from pg_class where oid = %s::regclass)) where option_name = 'autovacuum_freeze_min_age'), current_setting('vacuum_freeze_min_age'))", name)  # fmt: skip

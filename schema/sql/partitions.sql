@@ -16,7 +16,8 @@ begin
             child := format('%s_b%s', parent, lpad((low / width)::text, 6, '0'));
             continue when to_regclass('mill.' || child) is not null;
             -- CREATE … PARTITION OF locks the parent against readers; LIKE and ATTACH do not
-            execute format('create table mill.%I (like mill.%I including all)', child, parent);
+            -- its rows never change: frozen at the first vacuum, or the last one writes all of its pages once more
+            execute format('create table mill.%I (like mill.%I including all) with (autovacuum_freeze_min_age = 0)', child, parent);
             execute format('alter table mill.%I attach partition mill.%I for values from (%s) to (%s)',
                            parent, child, low, low + width);
             execute format('comment on table mill.%I is %L', child,
@@ -40,6 +41,8 @@ begin
         execute format('create table mill.%I partition of mill.thumbnail for values in (%s)', child, i);
         -- JPEG does not compress: EXTERNAL saves the attempt
         execute format('alter table mill.%I alter column image set storage external', child);
+        -- it is truncated before long: to mark its pages as all-visible took as much WAL as to write them
+        execute format('alter table mill.%I set (autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1)', child);
         execute format('comment on table mill.%I is %L', child, format('Slot %s of the thumbnail ring', i));
         insert into mill.thumbnail_slot (slot) values (i);
     end loop;

@@ -375,7 +375,8 @@ lease = mill(
         "ended_at",
         postgresql_where=text("ended_as <> 'completed'"),
     ),
-    postgresql_with={"fillfactor": "70"},
+    # room for the first heartbeats of a page's leases; afterwards the dead make room
+    postgresql_with={"fillfactor": "90"},
 )
 
 assignment = mill(
