@@ -23,14 +23,12 @@ texts (text_tokens). SigLIP's tokenizer is a download: its ids are made from CLI
 
 import json
 import os
-import random
 import resource
 import statistics
 import sys
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,9 +43,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from database import Database
 from images import images
 from own_server import database, machine, note, own_server
-from score_sides import Flops, clip_retrieval, matmul_ceiling, synchronise, timed, write_files
+from score_sides import (
+    Flops,
+    Options,
+    Side,
+    clip_retrieval,
+    matmul_ceiling,
+    side,
+    synchronise,
+    timed,
+    write_files,
+)  # fmt: skip
 from scoring import add_model, to_score
-from wat import LANGUAGES
 
 from pairmill.workers.daemon import Job
 from pairmill.workers.download.decode import decode
@@ -56,25 +63,12 @@ from pairmill.workers.progress import Progress
 from pairmill.workers.queue import Queue
 from pairmill.workers.score.loading import device_of, dtype_of
 from pairmill.workers.score.model import BATCH_SIZES, Model
-from pairmill.workers.score.model import open_clip as clip
 from pairmill.workers.score.pipeline import Pipeline, Thumbnails
 from pairmill.workers.score.worker import POSITIONS_PER_PART, Score
 
 MODELS = "ViT-B-32,ViT-L-14,ViT-B-16-SigLIP"
 PLAIN = 32  # pairs that are scored by a plain loop too
 STAGE_ROWS = 2_000  # of reading and writing
-WORDS = dict(LANGUAGES)["en"]
-
-
-@dataclass(frozen=True)
-class Options:
-    device: torch.device
-    dtype: torch.dtype
-    compiled: bool
-    pairs: int | None
-    threads: int
-    seconds: float  # to aim at, of each of the longer measurements
-    rounds: int
 
 
 class Busy:
@@ -97,67 +91,10 @@ class Busy:
         return sum(end - begun for begun, end in self.spans)
 
 
-@dataclass
-class Side:
-    """A model, what feeds it, and its plain parts, for the other loop."""
-
-    name: str
-    model: Model
-    clip: Any
-    preprocess: Any
-    tokenize: Any
-    thumbnails: list[bytes]
-    texts: list[str] = field(default_factory=list)
-
-    def pair(self, row: int) -> tuple[bytes, str]:
-        return self.thumbnails[row % len(self.thumbnails)], self.texts[row % len(self.texts)]
-
-    def pairs(self, count: int) -> tuple[list[bytes], list[str]]:
-        found = [self.pair(row) for row in range(count)]
-        return [image for image, _ in found], [text for _, text in found]
-
-
-class FoldedTokens:
-    """CLIP's tokens, folded into another model's vocabulary."""
-
-    def __init__(self, context_length: int, vocabulary: int) -> None:
-        self.context_length = context_length
-        self._vocabulary = vocabulary
-        self._plain = clip.SimpleTokenizer(context_length=context_length)
-
-    def __call__(self, texts: list[str]) -> torch.Tensor:
-        ids: torch.Tensor = self._plain(texts)
-        return ids % self._vocabulary
-
-
 def cpu_seconds() -> float:
     """Of this process, its threads, and its children that have ended."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
-
-
-def alt_text(rng: random.Random) -> str:
-    """Median 10 words, a twentieth more than 30."""
-    return " ".join(rng.choices(WORDS, k=max(1, round(rng.lognormvariate(2.3, 0.7)))))
-
-
-def side(name: str, o: Options, thumbnails: list[bytes]) -> Side:
-    """A model with random weights."""
-    torch.manual_seed(1)
-    made, _, preprocess = clip.create_model_and_transforms(name, device=o.device)
-    configuration = clip.get_model_config(name)["text_cfg"]
-    if "hf_tokenizer_name" in configuration:
-        tokenize: Any = FoldedTokens(configuration["context_length"], configuration["vocab_size"])
-    else:
-        tokenize = clip.get_tokenizer(name)
-    torch.manual_seed(1)
-    plain = clip.create_model(name, device=o.device).eval()
-    rng = random.Random(name)
-    texts = [alt_text(rng) for _ in range(2_000)]
-    model = Model(
-        name, None, made.eval(), preprocess, tokenize, o.device, o.dtype, compiled=o.compiled
-    )
-    return Side(name, model, plain, preprocess, tokenize, thumbnails, texts)
 
 
 # ---- measurements ------------------------------------------------------------------------------
