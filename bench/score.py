@@ -159,7 +159,11 @@ def end_to_end(db: Database, s: Side, o: Options, count: int) -> dict[str, Any]:
     """All tasks that wait, by the worker's own code."""
     before = db.value("select max(batch_id) from mill.batch")
     # at least two tasks, for what there is between them
-    db.admin.execute("update mill.setting set batch_size = %s", (min(10_000, -(-count // 2)),))
+    db.admin.execute(
+        # and no heartbeat is needed
+        "update mill.setting set batch_size = %s, lease_seconds = 86400",
+        (min(10_000, -(-count // 2)),),
+    )
     to_score(db, *s.pairs(count))
     busy = Busy(s.model)
     score = Score(s.model, threads=o.threads)

@@ -62,11 +62,12 @@ class Decoder:
         rows = [start + i for i, _ in found]
         if not found:
             return Pixels([], torch.empty(0))
-        first = found[0][1]
-        pinned = self._device.type == "cuda"
-        data = torch.empty((len(found), *first.shape), dtype=first.dtype, pin_memory=pinned)
-        for target, (_, pixels) in zip(data, found, strict=True):
-            target.copy_(pixels)
+        shape = (len(found), *np.asarray(found[0][1]).shape)
+        dtype = torch.float32 if self._pil is None else torch.uint8
+        data = torch.empty(shape, dtype=dtype, pin_memory=self._device.type == "cuda")
+        # by numpy: torch would give each of these copies to a team of threads
+        for target, (_, pixels) in zip(data.numpy(), found, strict=True):
+            target[...] = np.asarray(pixels)
         return Pixels(rows, data)
 
     def normalised(self, data: torch.Tensor) -> torch.Tensor:
@@ -78,16 +79,15 @@ class Decoder:
         scaled = data.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
         return scaled.sub_(self._mean).div_(self._std)
 
-    def _pixels(self, data: bytes) -> torch.Tensor | None:
+    def _pixels(self, data: bytes) -> Any:
+        """An image after the transform's steps in PIL, or a tensor after all; None for what is no
+        thumbnail."""
         image = decoded(data)
-        if image is None:
-            return None
-        if self._pil is None:
-            whole: torch.Tensor = self._transform(image)
-            return whole
+        if image is None or self._pil is None:
+            return None if image is None else self._transform(image)
         for step in self._pil:
             image = step(image)
-        return torch.from_numpy(np.array(image))
+        return image
 
 
 def decoded(data: bytes) -> Image.Image | None:
