@@ -9,11 +9,13 @@ the steward does with a submission is not in it. Weights are random: the same ar
 
 stages: each alone. read: COPY of thumbnails and texts. decode: with the model's transform, and
 tokens. compute: the towers, on decoded images and tokens that are there. write: COPY and submit.
-device_busy: the share of the time in which the model had work. share_of_matmul_ceiling: FLOPs
-executed (padding too) a second, beside the best product of two square matrices in the same run,
-bf16 on a GPU, float32 on a CPU. ratio_over_clip_retrieval: beside clip-retrieval's loop over
-the same images as files, in bench/score_sides.py, in turn. difference: of similarities in the
-database, from a plain float32 loop over the first pairs.
+device_busy: the share of the time in which the model had work. between_tasks_ms: from a task's
+last computation to the next one's first: its last part is written, a task claimed, a part read.
+share_of_matmul_ceiling: FLOPs executed (padding too) a second, beside the best product of two
+square matrices in the same run, bf16 on a GPU, float32 on a CPU. ratio_over_clip_retrieval: beside
+clip-retrieval's loop over the same images as files, in bench/score_sides.py, in turn. cpu_ms: of
+a pair, of either side's processes without the database's: what a machine that is shared does not
+change. difference: of similarities in the database, from a plain float32 loop over the first pairs.
 
 Images are those of bench/images.py as the downloader's thumbnails; texts have the lengths of alt
 texts (text_tokens). SigLIP's tokenizer is a download: its ids are made from CLIP's.
@@ -21,13 +23,12 @@ texts (text_tokens). SigLIP's tokenizer is a download: its ids are made from CLI
 
 import json
 import os
-import random
+import resource
 import statistics
 import sys
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,7 +43,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from database import Database
 from images import images
 from own_server import database, machine, note, own_server
-from score_sides import Flops, clip_retrieval, matmul_ceiling, synchronise, timed, write_files
+from score_sides import (
+    Flops,
+    Options,
+    Side,
+    clip_retrieval,
+    matmul_ceiling,
+    side,
+    synchronise,
+    timed,
+    write_files,
+)  # fmt: skip
 from scoring import add_model, to_score
 
 from pairmill.workers.daemon import Job
@@ -52,76 +63,12 @@ from pairmill.workers.progress import Progress
 from pairmill.workers.queue import Queue
 from pairmill.workers.score.loading import device_of, dtype_of
 from pairmill.workers.score.model import BATCH_SIZES, Model
-from pairmill.workers.score.model import open_clip as clip
 from pairmill.workers.score.pipeline import Pipeline, Thumbnails
 from pairmill.workers.score.worker import POSITIONS_PER_PART, Score
 
 MODELS = "ViT-B-32,ViT-L-14,ViT-B-16-SigLIP"
 PLAIN = 32  # pairs that are scored by a plain loop too
 STAGE_ROWS = 2_000  # of reading and writing
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "photo",
-    "image",
-    "red",
-    "blue",
-    "house",
-    "car",
-    "woman",
-    "man",
-    "street",
-    "night",
-    "new",
-    "vintage",
-    "poster",
-    "black",
-    "white",
-    "shoes",
-    "dress",
-    "kitchen",
-    "table",
-    "garden",
-    "wedding",
-    "logo",
-    "map",
-    "flower",
-    "dog",
-    "cat",
-    "beach",
-    "mountain",
-    "city",
-    "2019",
-    "set",
-    "with",
-    "for",
-    "in",
-    "by",
-    "on",
-    "from",
-    "wall",
-    "art",
-    "print",
-    "hand",
-    "made",
-    "leather",
-    "bag",
-    "model",
-    "free",
-    "stock",
-]
-
-
-@dataclass(frozen=True)
-class Options:
-    device: torch.device
-    dtype: torch.dtype
-    compiled: bool
-    pairs: int | None
-    threads: int
-    seconds: float  # to aim at, of each of the longer measurements
-    rounds: int
 
 
 class Busy:
@@ -144,61 +91,10 @@ class Busy:
         return sum(end - begun for begun, end in self.spans)
 
 
-@dataclass
-class Side:
-    """A model, what feeds it, and its plain parts, for the other loop."""
-
-    name: str
-    model: Model
-    clip: Any
-    preprocess: Any
-    tokenize: Any
-    thumbnails: list[bytes]
-    texts: list[str] = field(default_factory=list)
-
-    def pair(self, row: int) -> tuple[bytes, str]:
-        return self.thumbnails[row % len(self.thumbnails)], self.texts[row % len(self.texts)]
-
-    def pairs(self, count: int) -> tuple[list[bytes], list[str]]:
-        found = [self.pair(row) for row in range(count)]
-        return [image for image, _ in found], [text for _, text in found]
-
-
-class FoldedTokens:
-    """CLIP's tokens, folded into another model's vocabulary."""
-
-    def __init__(self, context_length: int, vocabulary: int) -> None:
-        self.context_length = context_length
-        self._vocabulary = vocabulary
-        self._plain = clip.SimpleTokenizer(context_length=context_length)
-
-    def __call__(self, texts: list[str]) -> torch.Tensor:
-        ids: torch.Tensor = self._plain(texts)
-        return ids % self._vocabulary
-
-
-def alt_text(rng: random.Random) -> str:
-    """Median 10 words, a twentieth more than 30."""
-    return " ".join(rng.choices(WORDS, k=max(1, round(rng.lognormvariate(2.3, 0.7)))))
-
-
-def side(name: str, o: Options, thumbnails: list[bytes]) -> Side:
-    """A model with random weights."""
-    torch.manual_seed(1)
-    made, _, preprocess = clip.create_model_and_transforms(name, device=o.device)
-    configuration = clip.get_model_config(name)["text_cfg"]
-    if "hf_tokenizer_name" in configuration:
-        tokenize: Any = FoldedTokens(configuration["context_length"], configuration["vocab_size"])
-    else:
-        tokenize = clip.get_tokenizer(name)
-    torch.manual_seed(1)
-    plain = clip.create_model(name, device=o.device).eval()
-    rng = random.Random(name)
-    texts = [alt_text(rng) for _ in range(2_000)]
-    model = Model(
-        name, None, made.eval(), preprocess, tokenize, o.device, o.dtype, compiled=o.compiled
-    )
-    return Side(name, model, plain, preprocess, tokenize, thumbnails, texts)
+def cpu_seconds() -> float:
+    """Of this process, its threads, and its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 # ---- measurements ------------------------------------------------------------------------------
@@ -262,44 +158,57 @@ def database_alone(db: Database, s: Side) -> tuple[float, float]:
 def end_to_end(db: Database, s: Side, o: Options, count: int) -> dict[str, Any]:
     """All tasks that wait, by the worker's own code."""
     before = db.value("select max(batch_id) from mill.batch")
+    # at least two tasks, for what there is between them
+    db.admin.execute(
+        # and no heartbeat is needed
+        "update mill.setting set batch_size = %s, lease_seconds = 86400",
+        (min(10_000, -(-count // 2)),),
+    )
     to_score(db, *s.pairs(count))
     busy = Busy(s.model)
     score = Score(s.model, threads=o.threads)
 
-    async def main() -> int:
-        tasks = 0
+    async def main() -> list[int]:
+        """How many parts had been computed after each task."""
+        tasks = []
         with closing(Queue(db.login("score"))) as queue:
             instance = queue.hello().instance_id
             line = Progress("bench", Metrics("score"))
             async with score.running():
                 while (claim := queue.claim(instance, s.model.digest)) is not None:
                     await score.work(Job(claim, queue, line))
-                    tasks += 1
+                    tasks.append(len(busy.spans))
         return tasks
 
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), cpu_seconds()
     tasks = trio.run(main)
     synchronise(o.device)
     seconds = time.perf_counter() - begun
+    cpu = cpu_seconds() - cpu
     del s.model.embed  # type: ignore[method-assign]
     db.accept_all()
     scored = db.value("select count(*) from mill.score where batch_id > %s", before)
     assert scored == count, f"{scored} of {count} pairs were scored"
     return {
         "pairs": count,
-        "tasks": tasks,
+        "tasks": len(tasks),
+        "between_tasks_ms": 1000
+        * statistics.median(busy.spans[part][0] - busy.spans[part - 1][1] for part in tasks[:-1]),
+        "after": before,
         "seconds": seconds,
+        "cpu": cpu,
         "pairs_per_s": count / seconds,
         "device_busy": busy.seconds() / seconds,
     }
 
 
-def difference(db: Database, s: Side) -> dict[str, float]:
-    """Of similarities in the database from a plain float32 loop."""
+def difference(db: Database, s: Side, after: int) -> dict[str, float]:
+    """Of similarities in the batches after this one, from a plain float32 loop."""
     rows = db.rows(
         "select p.url, x.similarity from mill.score x join mill.pair p using (batch_id, n)"
         " where x.similarity is not null and p.url ~ '/[0-9]{1,2}.jpg$'"
-        " and batch_id = (select max(batch_id) from mill.score)"
+        " and batch_id > %s",
+        after,
     )
     found = {int(url.rpartition("/")[2][:-4]): value for url, value in rows}
     rows_of = [row for row in sorted(found) if row < PLAIN]
@@ -341,24 +250,33 @@ def measured(
             note("clip-retrieval's loop")
             files = folder / f"{name}-{number}"
             write_files(files, *s.pairs(count))
+            cpu = cpu_seconds()
             took, pairs = clip_retrieval(s.clip, s.preprocess, s.tokenize, files, batch, o.device)
-            theirs.append(pairs / took)
+            theirs.append({"pairs_per_s": pairs / took, "cpu": cpu_seconds() - cpu})
         note("a plain loop")
-        differ = difference(db, s)
+        differ = difference(db, s, ours[-1]["after"])
     ceiling = matmul_ceiling(o.device, o.dtype)
-    rate = statistics.median(run["pairs_per_s"] for run in ours)
+    rate, their_rate = (
+        statistics.median(run["pairs_per_s"] for run in runs) for runs in (ours, theirs)
+    )
+    our_cpu, their_cpu = (
+        1000 * statistics.median(run["cpu"] for run in runs) / count for runs in (ours, theirs)
+    )
     per_pair = ours[0]["flops"] / count
     return {
         "model": name,
         "pairs": count,
         "rounds": o.rounds,
         "pairs_per_s": round(rate, 1),
-        "clip_retrieval_pairs_per_s": round(statistics.median(theirs), 1),
-        "ratio_over_clip_retrieval": round(rate / statistics.median(theirs), 2),
+        "clip_retrieval_pairs_per_s": round(their_rate, 1),
+        "ratio_over_clip_retrieval": round(rate / their_rate, 2),
+        "cpu_ms": {"ours": round(our_cpu, 1), "clip_retrieval": round(their_cpu, 1)},
         "share_of_matmul_ceiling": round(rate * per_pair / ceiling, 3),
         "matmul_ceiling_tflops": round(ceiling / 1e12, 3),
         "gflop_a_pair": round(per_pair / 1e9, 2),
         "device_busy": round(statistics.median(run["device_busy"] for run in ours), 3),
+        "between_tasks_ms": round(statistics.median(r["between_tasks_ms"] for r in ours)),
+        "tasks": ours[0]["tasks"],
         "stages": {
             "read": round(read), "decode": round(decoding), "compute": round(computing, 1),
             "write": round(write), "decoders": decoders,

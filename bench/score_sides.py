@@ -1,9 +1,12 @@
-"""What bench/score.py holds the scorer against: clip-retrieval's loop, and the matrix product."""
+"""What bench/score.py scores, and what it holds the scorer against: clip-retrieval's loop, and the
+matrix product."""
 
 import copy
+import random
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,86 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import default_collate
 from torch.utils.flop_counter import FlopCounterMode
+from wat import LANGUAGES
 
 from pairmill.workers.score import text_tower
+from pairmill.workers.score.model import Model
+from pairmill.workers.score.model import open_clip as clip
 
+WORDS = dict(LANGUAGES)["en"]
 WORKERS = 4  # clip-retrieval's own default, num_prepro_workers
 SIZES = {"cpu": 2048, "cuda": 8192}  # of the square matrices
+
+
+# ---- models and pairs -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options:
+    device: torch.device
+    dtype: torch.dtype
+    compiled: bool
+    pairs: int | None
+    threads: int
+    seconds: float  # to aim at, of each of the longer measurements
+    rounds: int
+
+
+@dataclass
+class Side:
+    """A model, what feeds it, and its plain parts, for the other loop."""
+
+    name: str
+    model: Model
+    clip: Any
+    preprocess: Any
+    tokenize: Any
+    thumbnails: list[bytes]
+    texts: list[str] = field(default_factory=list)
+
+    def pair(self, row: int) -> tuple[bytes, str]:
+        return self.thumbnails[row % len(self.thumbnails)], self.texts[row % len(self.texts)]
+
+    def pairs(self, count: int) -> tuple[list[bytes], list[str]]:
+        found = [self.pair(row) for row in range(count)]
+        return [image for image, _ in found], [text for _, text in found]
+
+
+class FoldedTokens:
+    """CLIP's tokens, folded into another model's vocabulary."""
+
+    def __init__(self, context_length: int, vocabulary: int) -> None:
+        self.context_length = context_length
+        self._vocabulary = vocabulary
+        self._plain = clip.SimpleTokenizer(context_length=context_length)
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        ids: torch.Tensor = self._plain(texts)
+        return ids % self._vocabulary
+
+
+def alt_text(rng: random.Random) -> str:
+    """Median 10 words, a twentieth more than 30."""
+    return " ".join(rng.choices(WORDS, k=max(1, round(rng.lognormvariate(2.3, 0.7)))))
+
+
+def side(name: str, o: Options, thumbnails: list[bytes]) -> Side:
+    """A model with random weights."""
+    torch.manual_seed(1)
+    made, _, preprocess = clip.create_model_and_transforms(name, device=o.device)
+    configuration = clip.get_model_config(name)["text_cfg"]
+    if "hf_tokenizer_name" in configuration:
+        tokenize: Any = FoldedTokens(configuration["context_length"], configuration["vocab_size"])
+    else:
+        tokenize = clip.get_tokenizer(name)
+    torch.manual_seed(1)
+    plain = clip.create_model(name, device=o.device).eval()
+    rng = random.Random(name)
+    texts = [alt_text(rng) for _ in range(2_000)]
+    model = Model(
+        name, None, made.eval(), preprocess, tokenize, o.device, o.dtype, compiled=o.compiled
+    )
+    return Side(name, model, plain, preprocess, tokenize, thumbnails, texts)
 
 
 # ---- clip-retrieval ----------------------------------------------------------------------------
@@ -48,7 +126,7 @@ class Files(Dataset[dict[str, Any]]):
 
 @torch.no_grad()
 def clip_retrieval(
-    clip: Any, preprocess: Any, tokenize: Any, folder: Path, batch: int, device: torch.device
+    model: Any, preprocess: Any, tokenize: Any, folder: Path, batch: int, device: torch.device
 ) -> tuple[float, int]:
     """Seconds, and pairs, of ``clip-retrieval inference`` 2.45 over a folder of files (reader.py,
     mapper.py, writer.py, load_clip.py of its clip_inference), as it runs it: on a GPU in autocast
@@ -62,8 +140,8 @@ def clip_retrieval(
     begun = time.perf_counter()
     for item in data:
         with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
-            image = clip.encode_image(item["image_tensor"].to(device))
-            text = clip.encode_text(item["text_tokens"].to(device))
+            image = model.encode_image(item["image_tensor"].to(device))
+            text = model.encode_text(item["text_tokens"].to(device))
         image /= image.norm(dim=-1, keepdim=True)
         text /= text.norm(dim=-1, keepdim=True)
         images.append(image.cpu().to(torch.float16).numpy())
@@ -117,9 +195,9 @@ class Flops:
     """Counts what a model's towers execute: the shapes they are given, and from those the FLOPs,
     by torch's counter on a copy without data. A multiplication and an addition are two."""
 
-    def __init__(self, clip: Any, model: Any) -> None:
-        self._meta = copy.deepcopy(clip).to("meta")
-        self._cuttable = text_tower.cuttable(clip)
+    def __init__(self, towers: Any, model: Any) -> None:
+        self._meta = copy.deepcopy(towers).to("meta")
+        self._cuttable = text_tower.cuttable(towers)
         self._known: dict[tuple[str, tuple[int, ...]], int] = {}
         self.total = 0
         for name in ("_encode_image", "_encode_text"):

@@ -6,8 +6,8 @@ Real images: those of shared/data/warc/web-2008.warc.gz, where it is; PAIRMILL_S
 folder. Beside them photographs of bench/images.py, and drawings of the demo at 1024 x 768. The
 thumbnail is the downloader's (256 pixels on the short side, JPEG), the full image is decoded by
 Pillow as the downloader would: first frame, transparency over white, turned as EXIF says. Both go
-through the model's own transform and towers in float32. enlarged: images that were smaller than a
-thumbnail already; they are only encoded again.
+through the model's own transform and towers in float32. not_reduced: images that were no larger
+than a thumbnail already; they are only encoded again.
 
 A model of open_clip's gets random weights, since trained ones are downloads: of it take the cosine
 of both embeddings, and of the similarity only the order of magnitude.
@@ -100,7 +100,7 @@ def cost(model: Model, preprocess: Any, bodies: list[bytes]) -> dict[str, Any]:
     change = np.abs(before - embedded.similarity)
     return {
         "images": len(bodies),
-        "enlarged": sum(min(image.size) <= 256 for image in originals),
+        "not_reduced": sum(min(image.size) <= 256 for image in originals),
         "mean": float(change.mean()),
         "max": float(change.max()),
         "spread_of_similarity": float(before.std()),

@@ -65,6 +65,21 @@ alter table mill.setting drop column inbox_mb_per_lease;
 alter table mill.lease drop column copied_bytes;
 alter table mill.task drop column excused;
 drop index mill.recheck_void_idx;
+alter table mill.lease set (fillfactor = 70);
+do $$
+declare
+    child text;
+begin
+    for child in select inhrelid::regclass::text from pg_inherits
+                  where inhparent in ('mill.pair'::regclass, 'mill.download'::regclass, 'mill.score'::regclass,
+                                      'mill.embedding'::regclass, 'mill.opt_out'::regclass) loop
+        execute format('alter table %s reset (autovacuum_freeze_min_age)', child);
+    end loop;
+    for child in select inhrelid::regclass::text from pg_inherits where inhparent = 'mill.thumbnail'::regclass loop
+        execute format('alter table %s reset (autovacuum_vacuum_insert_threshold, toast.autovacuum_vacuum_insert_threshold)', child);
+    end loop;
+end
+$$;
 
 -- Partitions of the result tables.
 
@@ -96,6 +111,24 @@ $$;
 
 comment on function mill.ensure_partitions is
     'Makes the partitions of pair, download, score, embedding and opt_out that hold batches up to this one.';
+
+create or replace function mill.ensure_slots(ring smallint) returns void
+language plpgsql
+as $$
+declare
+    child text;
+begin
+    for i in 0 .. ring - 1 loop
+        child := format('thumbnail_s%s', i);
+        continue when to_regclass('mill.' || child) is not null;
+        execute format('create table mill.%I partition of mill.thumbnail for values in (%s)', child, i);
+        -- JPEG does not compress: EXTERNAL saves the attempt
+        execute format('alter table mill.%I alter column image set storage external', child);
+        execute format('comment on table mill.%I is %L', child, format('Slot %s of the thumbnail ring', i));
+        insert into mill.thumbnail_slot (slot) values (i);
+    end loop;
+end
+$$;
 
 create or replace function mill.unfinished(p_worker_id integer) returns bigint
 language sql stable

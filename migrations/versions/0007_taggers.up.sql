@@ -47,7 +47,7 @@ declare
 begin
     for low in select right(inhrelid::regclass::text, 6)::bigint * 1000 from pg_inherits where inhparent = 'mill.pair'::regclass order by 1 loop
         child := format('tag_b%s', lpad((low / 1000)::text, 6, '0'));
-        execute format('create table mill.%I (like mill.tag including all)', child);
+        execute format('create table mill.%I (like mill.tag including all) with (autovacuum_freeze_min_age = 0)', child);
         execute format('alter table mill.tag attach partition mill.%I for values from (%s) to (%s)', child, low, low + 1000);
         execute format('comment on table mill.%I is %L', child, format('Batches %s to %s of mill.tag', low, low + 999));
     end loop;
@@ -117,6 +117,22 @@ alter table inbox.score add CONSTRAINT score_size_check CHECK (octet_length(imag
 
 CREATE INDEX recheck_void_idx ON mill.recheck (decided_at) WHERE state = 'void';
 
+alter table mill.lease set (fillfactor = 90);
+do $$
+declare
+    child text;
+begin
+    for child in select inhrelid::regclass::text from pg_inherits
+                  where inhparent in ('mill.pair'::regclass, 'mill.download'::regclass, 'mill.score'::regclass,
+                                      'mill.embedding'::regclass, 'mill.opt_out'::regclass) loop
+        execute format('alter table %s set (autovacuum_freeze_min_age = 0)', child);
+    end loop;
+    for child in select inhrelid::regclass::text from pg_inherits where inhparent = 'mill.thumbnail'::regclass loop
+        execute format('alter table %s set (autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1)', child);
+    end loop;
+end
+$$;
+
 drop function mill.add_model(text, text, text, integer);
 drop function mill.judge(mill.recheck);
 
@@ -138,7 +154,8 @@ begin
             child := format('%s_b%s', parent, lpad((low / width)::text, 6, '0'));
             continue when to_regclass('mill.' || child) is not null;
             -- CREATE … PARTITION OF locks the parent against readers; LIKE and ATTACH do not
-            execute format('create table mill.%I (like mill.%I including all)', child, parent);
+            -- its rows never change: frozen at the first vacuum, or the last one writes all of its pages once more
+            execute format('create table mill.%I (like mill.%I including all) with (autovacuum_freeze_min_age = 0)', child, parent);
             execute format('alter table mill.%I attach partition mill.%I for values from (%s) to (%s)',
                            parent, child, low, low + width);
             execute format('comment on table mill.%I is %L', child,
@@ -150,6 +167,26 @@ $$;
 
 comment on function mill.ensure_partitions is
     'Makes the partitions of pair, download, score, embedding, opt_out and tag that hold batches up to this one.';
+
+create or replace function mill.ensure_slots(ring smallint) returns void
+language plpgsql
+as $$
+declare
+    child text;
+begin
+    for i in 0 .. ring - 1 loop
+        child := format('thumbnail_s%s', i);
+        continue when to_regclass('mill.' || child) is not null;
+        execute format('create table mill.%I partition of mill.thumbnail for values in (%s)', child, i);
+        -- JPEG does not compress: EXTERNAL saves the attempt
+        execute format('alter table mill.%I alter column image set storage external', child);
+        -- it is truncated before long: to mark its pages as all-visible took as much WAL as to write them
+        execute format('alter table mill.%I set (autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1)', child);
+        execute format('comment on table mill.%I is %L', child, format('Slot %s of the thumbnail ring', i));
+        insert into mill.thumbnail_slot (slot) values (i);
+    end loop;
+end
+$$;
 
 create or replace function mill.repeated_by(p_task_id bigint) returns integer
 language sql stable

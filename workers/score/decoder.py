@@ -66,7 +66,7 @@ class Decoder:
     ) -> Pixels:
         """Those that are thumbnails; the others' rows are left out. start: row of the first.
         hashes: their dHashes, from before they were encoded."""
-        found: list[tuple[int, torch.Tensor]] = []
+        found: list[tuple[int, Any]] = []
         wrong: list[int] = []
         for i, image in enumerate(map(decoded, images)):
             if image is None:
@@ -78,11 +78,12 @@ class Decoder:
         rows = [start + i for i, _ in found]
         if not found:
             return Pixels([], torch.empty(0), wrong)
-        first = found[0][1]
-        pinned = self._device.type == "cuda"
-        data = torch.empty((len(found), *first.shape), dtype=first.dtype, pin_memory=pinned)
-        for target, (_, pixels) in zip(data, found, strict=True):
-            target.copy_(pixels)
+        shape = (len(found), *np.asarray(found[0][1]).shape)
+        dtype = torch.float32 if self._pil is None else torch.uint8
+        data = torch.empty(shape, dtype=dtype, pin_memory=self._device.type == "cuda")
+        # by numpy: torch would give each of these copies to a team of threads
+        for target, (_, pixels) in zip(data.numpy(), found, strict=True):
+            target[...] = np.asarray(pixels)
         return Pixels(rows, data, wrong)
 
     def normalised(self, data: torch.Tensor) -> torch.Tensor:
@@ -94,13 +95,13 @@ class Decoder:
         scaled = data.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
         return scaled.sub_(self._mean).div_(self._std)
 
-    def _pixels(self, image: Image.Image) -> torch.Tensor:
+    def _pixels(self, image: Image.Image) -> Any:
+        """An image after the transform's steps in PIL, or a tensor after all."""
         if self._pil is None:
-            whole: torch.Tensor = self._transform(image)
-            return whole
+            return self._transform(image)
         for step in self._pil:
             image = step(image)
-        return torch.from_numpy(np.array(image))
+        return image
 
 
 def decoded(data: bytes) -> Image.Image | None:
