@@ -154,7 +154,7 @@ class Neighbours:
             raise Problem(f"the query is no vector of {self.about.dims} finite numbers")
         # HNSW keeps no more candidates than this
         candidates = max(EXPANSION_SEARCH, 2 * k)
-        self._index.expansion_search = candidates
+        self._index.expansion_search = candidates  # type: ignore[misc]
         keys = np.asarray(self._index.search(vector, k + 1).keys, np.uint64)
         own = recall.NOTHING if but is None else self._copies.key(but)
         keys = keys[keys != own][:k]
