@@ -23,6 +23,7 @@ from states import (
 )
 
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.queue import Claim, Queue
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(60)]
 
@@ -132,6 +133,50 @@ def scores_of_a_parked_task_are_withdrawn(db: Database) -> None:
     db.accept_all()
     db.admin.execute("select mill.park_task(%s, 'why')", (claim.task_id,))
     withdraw(db, "score")
+
+
+def tag(db: Database) -> None:
+    """A tagger's task, as far as there are embeddings."""
+    queue, claim = leased_tagger(db)
+    found = [n for n, _ in queue.embeddings(claim.lease_id, 0, 100)]
+    if found:
+        queue.copy_tags([(claim.lease_id, 0, 2, n, None, 0.5) for n in found])
+        queue.submit_score(claim.lease_id, 0, 0, len(found))
+    queue.complete(claim.lease_id)
+    db.accept_all()
+
+
+def leased_tagger(db: Database) -> tuple[Queue, Claim]:
+    claim = db.claim("score", digest="t1")
+    assert claim
+    return db.queue("score")[0], claim
+
+
+def embeddings_are_tagged_later(db: Database) -> None:
+    the_line(db)
+    db.add_tagger()  # its task is made by it
+    tag(db)
+    withdraw(db, "score")  # the tags
+    tag(db)
+
+
+def embeddings_of_tags_are_withdrawn(db: Database) -> None:
+    db.add_model()
+    db.add_tagger()
+    batches(db, 1)
+    db.download()
+    db.score()  # without tags: a task is made for them
+    tag(db)
+    scores = db.value("select min(submission_id) from mill.score")
+    db.admin.execute("select mill.withdraw(%s, 'why')", (scores,))
+    tag(db)  # there is nothing to tag
+    db.score()
+    queue, claim = leased_tagger(db)
+    queue.fail(claim.lease_id, "why", retry=False)
+    scores = db.value("select max(submission_id) from mill.score")
+    db.admin.execute("select mill.withdraw(%s, 'why')", (scores,))
+    db.score()
+    tag(db)
 
 
 def tried_again(db: Database) -> None:
@@ -250,7 +295,8 @@ def dead_links_are_doubted(db: Database) -> None:
 STORIES: list[Callable[[Database], None]] = [
     the_line, a_batch_fills_up, a_model_comes_later, handed_back, late_and_late_again, parked_by_an_admin,
     the_ring_is_full, extractions_are_rejected, downloads_are_rejected, withdrawn,
-    scores_of_a_parked_task_are_withdrawn, tried_again, parked_until_its_thumbnails_were_gone,
+    scores_of_a_parked_task_are_withdrawn, embeddings_are_tagged_later,
+    embeddings_of_tags_are_withdrawn, tried_again, parked_until_its_thumbnails_were_gone,
     parked_with_nothing_submitted, quarantined,
     restored, a_check_agrees, a_check_fails_by_two, a_checker_is_wrong, three_say_three_things,
     a_check_tells_nothing, a_friend_is_checked_again, canaries_fail, dead_links_are_doubted,
