@@ -196,7 +196,7 @@ class Flops:
     by torch's counter on a copy without data. A multiplication and an addition are two."""
 
     def __init__(self, towers: Any, model: Any) -> None:
-        self._meta = copy.deepcopy(towers).to("meta")
+        self._meta = copy.deepcopy(towers).to("meta").requires_grad_(False)
         self._cuttable = text_tower.cuttable(towers)
         self._known: dict[tuple[str, tuple[int, ...]], int] = {}
         self.total = 0

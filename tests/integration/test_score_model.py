@@ -171,11 +171,12 @@ def test_what_no_downloader_makes_is_no_thumbnail(model: Model) -> None:
         encoded(picture, "EPS"),  # its reader starts a program
         encoded(picture, "TIFF"),
         encoded(Image.new("RGB", (1001, 1000)), "WEBP"),  # few bytes, many pixels
+        encoded(Image.new("RGB", (1, 60_000)), "JPEG"),  # resized it would fill the memory
         encoded(picture.convert("L"), "JPEG"),
     ]
     broken = ScoreOutcome.BROKEN_THUMBNAIL
-    outcomes = model.score(images, TEXTS[:5]).outcomes.tolist()
-    assert outcomes == [0, broken, broken, broken, 0]
+    outcomes = model.score(images, TEXTS[:6]).outcomes.tolist()
+    assert outcomes == [0, broken, broken, broken, broken, 0]
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:

@@ -25,6 +25,8 @@ from torchvision import transforms
 # them (the one for EPS starts a program), and only up to what a thumbnail is at most: 256 x 2,560.
 FORMATS = ("JPEG", "WEBP")
 MAX_PIXELS = 1_000_000
+# a downloader's thumbnail has at most 10; a strip of one pixel would be resized to gigabytes
+MAX_ASPECT = 12
 # of 64 bits. Encoding moved the hash of 53 real images by 0 to 3, and of faint noise by 16 at most;
 # another picture's is 32 away on average
 MAX_DISTANCE = 20
@@ -108,7 +110,10 @@ def decoded(data: bytes) -> Image.Image | None:
     """RGB; None for what is no thumbnail."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.convert("RGB") if image.width * image.height <= MAX_PIXELS else None
+            short, long = sorted(image.size)
+            if short * long > MAX_PIXELS or long > MAX_ASPECT * short:
+                return None
+            return image.convert("RGB")
     except Exception:
         # Pillow's readers raise nearly anything on hostile bytes (struct.error, IndexError …)
         return None

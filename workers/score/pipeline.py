@@ -143,8 +143,9 @@ class Pipeline:
         source: "trio.MemoryReceiveChannel[Thumbnails]",
         target: "trio.MemorySendChannel[_Decoding]",
     ) -> None:
-        # not `async with`: at its checkpoint the next stage would end before an error is out
-        with source, target:
+        # not `async with`: at its checkpoint the next stage would end before an error is out; and
+        # where the next stage has failed, its error is the one that counts
+        with source, target, suppress(trio.BrokenResourceError):
             async for read in source:
                 decoding = self.decoding(read)
                 try:
@@ -175,7 +176,7 @@ class Pipeline:
         target: "trio.MemorySendChannel[ScoredPart]",
         watch: Watch,
     ) -> None:
-        with source, target:
+        with source, target, suppress(trio.BrokenResourceError):
             async for decoding in source:
                 done = self._compute.submit(self.compute, decoding, watch)
                 try:
@@ -215,7 +216,6 @@ class Pipeline:
 
 
 async def _sending(read: Read, target: "trio.MemorySendChannel[Thumbnails]") -> None:
-    # where the next stage has failed, its error is the one that counts
     with target, suppress(trio.BrokenResourceError):
         await read(target)
 
