@@ -80,6 +80,7 @@ begin
     end loop;
 end
 $$;
+alter table mill.embedding alter column image set storage extended, alter column text set storage extended;
 
 -- Partitions of the result tables.
 

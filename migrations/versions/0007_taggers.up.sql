@@ -133,6 +133,8 @@ begin
 end
 $$;
 
+alter table mill.embedding alter column image set storage external, alter column text set storage external;
+
 drop function mill.add_model(text, text, text, integer);
 drop function mill.judge(mill.recheck);
 

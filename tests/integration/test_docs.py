@@ -25,7 +25,7 @@ def commands() -> set[str]:
     """The commands that the pages name, without their arguments."""
     found = set()
     for page in PAGES:
-        for line in re.findall(r"pairmill ([a-z]+(?: [a-z]+)?)", page.read_text()):
+        for line in re.findall(r"pairmill ([a-z]+(?: [a-z]+(?:-[a-z]+)?)?)", page.read_text()):
             words = line.split()
             group = next((g for g in app.registered_groups if g.name == words[0]), None)
             if group or any(c.name == words[0] for c in app.registered_commands):

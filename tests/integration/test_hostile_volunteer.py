@@ -34,7 +34,7 @@ from hostile_login import (
 from line import wait_until
 from psycopg.conninfo import make_conninfo
 
-from pairmill.schema.outcomes import Outcome
+from pairmill.schema.outcomes import Outcome, ScoreOutcome
 from pairmill.workers.errors import Malformed
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
@@ -1027,14 +1027,31 @@ def _(s: Stage) -> None:
     assert found == ["http://c.example/"]
 
 
-@case("a false thumbnail with a true hash", OPEN)
+@case(
+    "a false thumbnail with a true hash",
+    BOUNDED,
+    "its scoring",
+)
 def _(s: Stage) -> None:
     queue, lease = s.lease()
-    queue.submit_download(lease, 0, outcomes(range(8), Outcome.SUCCESS, b"no image at all"))
+    queue.submit_download(lease, 0, outcomes(range(8), Outcome.SUCCESS, b"another image"))
     queue.complete(lease)
     s.db.accept_all()
     assert s.db.value("select count(*) from mill.current_download where outcome = 0") == 8
-    # what helps afterwards
+    # what a scorer says then; tests/integration/test_score_pipeline.py has that it does
+    s.db.add_model()
+    s.db.admin.execute("select mill.queue_scoring(0, 1::smallint, 1)")
+    claim = s.db.claim("score", digest="d1")
+    assert claim
+    scorer, _ = s.db.queue("score")
+    wrong = int(ScoreOutcome.WRONG_THUMBNAIL)
+    scorer.copy_scores([(claim.lease_id, 0, n, wrong, None, None, None, 5) for n in range(8)])
+    scorer.submit_score(claim.lease_id, 0, 8)
+    s.db.accept_all()
+    assert s.db.rows("select worker, thumbnails, wrong from report.wrong_thumbnail") == [
+        ("eve-volunteer", 8, 8)
+    ]
+    # what an admin does then
     s.admin.execute("select mill.quarantine_worker('eve-volunteer', null, 'it lied')")
     assert s.db.value("select count(*) from mill.current_download") == 0
     assert (

@@ -55,6 +55,13 @@ def test_file_with_overrides(tmp_path: Path) -> None:
             GOOD + "[min_similarity_by_language]\nde = 2",
             "min_similarity_by_language.de must be between",
         ),
+        (GOOD + "model_languages = [1]", "model_languages must be a list of codes"),
+        (GOOD + "[tags]\nurl = 'x'", "tags.url cannot be a column of a release"),
+        (GOOD + "[tags]\n'a b' = 'x'", "cannot be a column of a release"),
+        (GOOD + "[tags]\naesthetic = 1", "tags.aesthetic must be a tagger's name"),
+        (GOOD + "[min_tag]\naesthetic = 5", "min_tag.aesthetic needs tags.aesthetic"),
+        (GOOD + "[tags]\nNSFW = 'x'\n[max_tag]\nNSFW = 1", "max_tag.NSFW needs tags.NSFW"),
+        (GOOD + "[tags]\na = 'x'\n[max_tag]\na = nan", "max_tag.a must be a number"),
     ],
 )
 def test_bad_recipes(tmp_path: Path, text: str, says: str) -> None:
@@ -66,8 +73,8 @@ def test_bad_recipes(tmp_path: Path, text: str, says: str) -> None:
 
 def test_unknown_recipe_names_those_there_are() -> None:
     with pytest.raises(
-        Problem, match="there is no recipe 'laion-5b': a file, or one of demo, laion-400m"
+        Problem, match="there is no recipe 'laion-6b': a file, or one of demo, laion-400m"
     ):
-        recipe.load("laion-5b")
+        recipe.load("laion-6b")
     with pytest.raises(Problem, match="write key=value"):
         recipe.parse_overrides(["min_similarity"])
