@@ -67,8 +67,8 @@ def score(db: Database, images: np.ndarray = IMAGES) -> None:
     of_batch = "select batch_id from mill.lease join mill.task using (task_id) where lease_id = %s"
     first = 4 * db.value(of_batch, claim.lease_id)
     rows = [
-        (claim.lease_id, 0, n, 0, 0.5, images[first + n].tobytes(), TEXTS[first + n].tobytes())
-        for n, _, _ in queue.thumbnails(claim.lease_id, 0, 20_000)
+        (claim.lease_id, 0, n, 0, 0.5, images[first + n].tobytes(), TEXTS[first + n].tobytes(), 5)
+        for n, *_ in queue.thumbnails(claim.lease_id, 0, 20_000)
     ]
     queue.copy_scores(rows)
     queue.submit_score(claim.lease_id, 0, len(rows))

@@ -44,8 +44,8 @@ def searched(db: Database) -> Database:
     assert claim
     queue, _ = db.queue("score")
     rows = [
-        (claim.lease_id, 0, n, 0, 0.5, IMAGES[n].tobytes(), TEXTS[n].tobytes())
-        for n, _, _ in queue.thumbnails(claim.lease_id, 0, 20_000)
+        (claim.lease_id, 0, n, 0, 0.5, IMAGES[n].tobytes(), TEXTS[n].tobytes(), 5)
+        for n, *_ in queue.thumbnails(claim.lease_id, 0, 20_000)
     ]
     queue.copy_scores(rows)
     queue.submit_score(claim.lease_id, 0, len(rows))
