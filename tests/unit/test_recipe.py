@@ -56,6 +56,16 @@ def test_file_with_overrides(tmp_path: Path) -> None:
             "min_similarity_by_language.de must be between",
         ),
         (GOOD + "model_languages = [1]", "model_languages must be a list of codes"),
+        (
+            GOOD + "[tags]\nx = 'x'\n[min_tag]\nx = 1" + 400 * "0",
+            "min_tag.x must be a number that a tag can be",
+        ),
+        (
+            GOOD + "[tags]\nx = 'x'\n[max_tag]\nx = 1e39",
+            "max_tag.x must be a number that a tag can be",
+        ),
+        (GOOD + "[tags]\nnsfw = 'x'", "tags.nsfw cannot be a column of a release"),
+        (GOOD + "[tags]\nx = 'x'\nX = 'x'", "tags.X cannot be a column of a release"),
         (GOOD + "[tags]\nurl = 'x'", "tags.url cannot be a column of a release"),
         (GOOD + "[tags]\n'a b' = 'x'", "cannot be a column of a release"),
         (GOOD + "[tags]\naesthetic = 1", "tags.aesthetic must be a tagger's name"),
