@@ -677,8 +677,10 @@ begin
     if p_scores = 0 then
         return;
     end if;
-    if p_scores <> (select count(distinct i.n) from inbox.score i join mill.to_score(t) s on s.n = i.n
-                     where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user) then
+    -- an array, and not a join: it was planned as loops, 57 to 375 ms for 500 rows, and 5 so
+    if p_scores <> (select count(distinct i.n) from inbox.score i
+                     where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user
+                       and i.n = any (array(select s.n from mill.to_score(t) s))) then
         perform mill.refuse('PM003', 'a position is not of this task, is given twice, or was submitted already');
     end if;
     if exists (
@@ -807,9 +809,9 @@ declare
 begin
     return query
     select e.n, e.image
-      from mill.to_tag(t) s
-      join mill.embedding e on e.batch_id = t.batch_id and e.n = s.n and e.attempt = t.attempt and e.model_id = base
-     where e.n >= p_from and e.n < p_to
+      from mill.embedding e
+     where e.batch_id = t.batch_id and e.attempt = t.attempt and e.model_id = base
+       and e.n = any (array(select s.n from mill.to_tag(t) s where s.n >= p_from and s.n < p_to))
        and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)
      order by e.n;
 end

@@ -70,9 +70,9 @@ declare
 begin
     return query
     select e.n, e.image
-      from mill.to_tag(t) s
-      join mill.embedding e on e.batch_id = t.batch_id and e.n = s.n and e.attempt = t.attempt and e.model_id = base
-     where e.n >= p_from and e.n < p_to
+      from mill.embedding e
+     where e.batch_id = t.batch_id and e.attempt = t.attempt and e.model_id = base
+       and e.n = any (array(select s.n from mill.to_tag(t) s where s.n >= p_from and s.n < p_to))
        and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)
      order by e.n;
 end

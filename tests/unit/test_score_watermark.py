@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pairmill.workers.errors import Refused
-from pairmill.workers.score import model as clip_model
 from pairmill.workers.score import watermark
+from pairmill.workers.score.digest import weights_digest
 from pairmill.workers.score.watermark import architecture, load
 
 # isort: split
@@ -90,10 +90,10 @@ def test_digest_is_made_as_a_clip_models(tmp_path: Path, weights: dict[str, torc
     torch.save(weights, tmp_path / "w.pt")
     network = architecture()
     network.load_state_dict(weights, assign=True)
-    assert load(tmp_path / "w.pt").digest == clip_model._digest(network)
+    assert load(tmp_path / "w.pt").digest == weights_digest(network)
     other = weights | {"classifier.5.bias": weights["classifier.5.bias"] + 1}
     torch.save(other, tmp_path / "w.pt")
-    assert load(tmp_path / "w.pt").digest != clip_model._digest(network)
+    assert load(tmp_path / "w.pt").digest != weights_digest(network)
 
 
 def test_network_that_overflows_gives_nan(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
