@@ -67,8 +67,8 @@ def score(db: Database, images: np.ndarray = IMAGES) -> None:
     of_batch = "select batch_id from mill.lease join mill.task using (task_id) where lease_id = %s"
     first = 4 * db.value(of_batch, claim.lease_id)
     rows = [
-        (claim.lease_id, 0, n, 0, 0.5, images[first + n].tobytes(), TEXTS[first + n].tobytes())
-        for n, _, _ in queue.thumbnails(claim.lease_id, 0, 20_000)
+        (claim.lease_id, 0, n, 0, 0.5, images[first + n].tobytes(), TEXTS[first + n].tobytes(), 5)
+        for n, *_ in queue.thumbnails(claim.lease_id, 0, 20_000)
     ]
     queue.copy_scores(rows)
     queue.submit_score(claim.lease_id, 0, len(rows))
@@ -341,11 +341,10 @@ def test_embeddings_that_are_not_finite_are_named_and_left_out(
 ) -> None:
     """Of a scorer that lies: similarity is a number, its embeddings are none."""
     db = scored
-    bad = {"image": "00".join(["7e"] * 8) + "00", "text": "007c" * DIMS}
-    for n, (column, vector) in enumerate(bad.items()):
+    for n, (column, number) in enumerate((("image", np.nan), ("text", -np.inf))):
+        vector = np.full(DIMS, number, np.float16).tobytes()
         db.admin.execute(
-            f"update mill.embedding set {column} = decode(%s, 'hex') where batch_id = 1 and n = %s",
-            (vector[: 4 * DIMS], n),
+            f"update mill.embedding set {column} = %s where batch_id = 1 and n = %s", (vector, n)
         )
     source = released(db, tmp_path / "release")
     done = embeddings.export(db.admin, source, tmp_path / "out")
