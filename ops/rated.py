@@ -17,7 +17,8 @@ def rated_embeddings(
     connection: psycopg.Connection, base: dict[str, Any], ratings: Ratings
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], int]:
     """The image embeddings of rated samples that have one: float32[n, dims] and their ratings, in
-    the order of their ids; and how many samples have none."""
+    the order of their ids; and how many samples have none, or none that is finite: one scorer's
+    nonsense must not stop the training."""
     order = np.argsort(ratings.sample_ids)  # the same split, however the file is sorted
     ids, wanted = ratings.sample_ids[order], ratings.ratings[order]
     query = (files("pairmill.ops") / "sql" / "rated_embeddings.sql").read_text("utf-8")
@@ -28,8 +29,10 @@ def rated_embeddings(
         for place, image in connection.execute(
             query, {"sample_ids": some, "model_id": base["model_id"]}
         ):
-            images.append(np.frombuffer(image, "<f2"))
-            kept.append(start + place - 1)
+            vector = np.frombuffer(image, "<f2")
+            if np.isfinite(vector).all():
+                images.append(vector)
+                kept.append(start + place - 1)
     missing = len(ids) - len(kept)
     if not kept:
         raise Problem(f"none of the rated samples has an embedding of {base['name']}")

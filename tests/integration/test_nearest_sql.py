@@ -122,3 +122,12 @@ def test_what_is_removed_is_no_answer_at_once(searched: Database) -> None:
 def test_an_unknown_model_is_said(searched: Database) -> None:
     with pytest.raises(psycopg.errors.RaiseException, match="no model with the weights d2"):
         searched.value("select nearest.build('d2')")
+
+
+def test_what_is_not_finite_is_left_out(searched: Database) -> None:
+    """Of a scorer that lies; pgvector takes no such number."""
+    for n, half in enumerate(("007e", "00fc")):
+        nonsense = bytes.fromhex(half) + IMAGES[n].tobytes()[2:]
+        searched.admin.execute("update mill.embedding set image = %s where n = %s", (nonsense, n))
+    assert searched.value("select nearest.build('d1')") == ROWS - 2
+    assert searched.value("select nearest.image_of(0)") is None
