@@ -12,6 +12,9 @@ ours          claim_v1, urls_v1, submit_download_v2, complete_v1, and one stewar
               meanwhile, until mill.download has the rows. One submission a batch, no thumbnails:
               every row has all its columns and the outcome too_thin.
 ours_parts    The same in submissions of 1,000 rows, as the download worker sends them.
+ours_canaries As ours_parts, of workers who are not vouched for: 20 canaries among the URLs of each
+              batch, which they answer rightly (there is no image). Without samples that others
+              repeat, 50 URLs of 10,000.
 ours_images   Every row a success with 8,192 random bytes of thumbnail, 250 rows a submission
               (2 MB, as the worker sends them).
 tablesample   LAION's way (their dbdl.py): one table with a status column; UPDATE … WHERE sampleid
@@ -68,6 +71,7 @@ if __name__ != "queue":
 
 BATCH = 10_000
 THUMBNAIL = 8_192
+CANARIES = 20  # of a batch: mill.setting.canaries_per_lease
 PER_LOGIN = 8  # connections: add_worker's limit
 OTHERS = ("tablesample", "per_row")
 LIBRARIES = ("procrastinate", "pgqueuer")
@@ -99,6 +103,14 @@ def add_batches(db: Database, count: int) -> None:
         " 'a picture of a thing', 'en', 0.9, null"
         " from mill.task t, generate_series(0, %s - 1) n where t.state = 'ready'",
         (BATCH,),
+    )
+
+
+def add_canaries(db: Database) -> None:
+    """URLs that are known to have no image: what these workers answer is right."""
+    db.admin.execute(
+        "insert into mill.canary (url, by_admin) select 'https://c' || n || '.example/x.jpg', true"
+        " from generate_series(1, 1000) n"
     )
 
 
@@ -320,11 +332,19 @@ def run_ours(
     server: str, postmaster: int, plan: Plan, *, history: int = 0, snapshot: bool = False
 ) -> dict[str, Any]:
     with new_database(server) as db:
-        db.admin.execute("update mill.setting set lease_seconds = 3600, batches_per_slot = 1000")
+        db.admin.execute(
+            "update mill.setting set lease_seconds = 3600, batches_per_slot = 1000, check_urls = 0,"
+            " unfinished_per_hour = 1000000, canaries_per_lease = %s",
+            (CANARIES,),
+        )
         if history:
             know_history(db, history)
         add_batches(db, plan.batches)
-        logins = [db.login("download") for _ in range(-(-plan.connections // PER_LOGIN))]
+        checked = "canaries" in plan.options
+        if checked:
+            add_canaries(db)
+        count = -(-plan.connections // PER_LOGIN)
+        logins = [db.login("download", checked=checked) for _ in range(count)]
         dsns = list(itertools.islice(itertools.cycle(logins), plan.connections))
         db.queue("steward")
         clients = Clients(sys.executable, plan.program, plan.shares(dsns))
@@ -416,12 +436,16 @@ def plans(connections: int, *, quick: bool) -> list[Plan]:
     """The runs of a round at so many connections: every connection has at least a batch."""
     batches = max(4 if quick else 24, connections)
     images = min(4, connections) if quick else max(4, connections)
-    parts = [] if quick else [Plan("ours_parts", connections, batches, {"part": 1000})]
+    canaries = {"part": 1002, "canaries": CANARIES}
+    parts = [
+        Plan("ours_parts", connections, batches, {"part": 1000}),
+        Plan("ours_canaries", connections, batches, canaries),
+    ]
     return [
         Plan("ours", connections, batches),
         Plan("tablesample", connections, batches),
         Plan("per_row", connections, batches),
-        *parts,
+        *([] if quick else parts),
         Plan("ours_images", connections, images, {"part": 250, "thumbnail": THUMBNAIL}),
     ]
 

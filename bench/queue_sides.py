@@ -41,6 +41,7 @@ class Work:
     batch: int
     part: int = 10_000  # ours: rows a submission
     thumbnail: int = 0  # ours: bytes of each; 0: no row is a success
+    canaries: int = 0  # ours: of each batch, beside its URLs
     percent: float = 100.0  # of the table, for TABLESAMPLE
     concurrency: int = 1  # of the job libraries: jobs at once in this process
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -87,10 +88,11 @@ def ours(work: Work) -> Iterator[Callable[[int], int]]:
     """claim, urls, submit (in parts), complete: what a download worker calls."""
     from pairmill.workers.queue import Outcomes, Queue
 
-    full = columns(work.batch, SUCCESS if work.thumbnail else TOO_THIN)
+    rows = work.batch + work.canaries
+    full = columns(rows, SUCCESS if work.thumbnail else TOO_THIN)
     parts = []
-    for first in range(0, work.batch, work.part):
-        positions = list(range(first, min(first + work.part, work.batch)))
+    for first in range(0, rows, work.part):
+        positions = list(range(first, min(first + work.part, rows)))
         images = [os.urandom(work.thumbnail)] * len(positions) if work.thumbnail else []
         rest = [column[first : first + work.part] for column in full]
         parts.append(Outcomes(positions, *rest, positions if images else [], images))  # type: ignore[arg-type]
@@ -108,13 +110,13 @@ def one_of_ours(work: Work, queue: Any, instance: int, parts: list[Any]) -> Call
         with work.timed("urls"):
             urls = queue.urls(claim.lease_id)
         work.seconds["take"].append(time.perf_counter() - taken)
-        assert len(urls) == wanted
+        assert len(urls) == wanted + work.canaries
         for number, part in enumerate(parts):
             with work.timed("submit"):
                 queue.submit_download(claim.lease_id, number, part)
         with work.timed("complete"):
             queue.complete(claim.lease_id)
-        return len(urls)
+        return wanted
 
     return batch
 

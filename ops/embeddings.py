@@ -45,7 +45,8 @@ class Export:
 
     rows: embeddings written, of release["rows"] = rows + sum(left_out). left_out: removed (a
     removal names it now), missing (the database has no embedding of it that counts), other_image
-    (the image that counts now has another md5 than the release's); left_out.csv names each.
+    (the image that counts now has another md5 than the release's), not_finite (an embedding has a
+    NaN or an infinity: its scorer lied); left_out.csv names each.
     files: name, rows, bytes and sha256 of each.
     """
 
@@ -238,8 +239,10 @@ def _chunk(connection: psycopg.Connection, table: pa.Table, model_id: int) -> _C
                 reason: str | None = "removed"
             elif image is None:
                 reason = "missing"
+            elif md5.hex != md5s[i]:
+                reason = "other_image"
             else:
-                reason = None if md5.hex == md5s[i] else "other_image"
+                reason = None if _finite(image) and _finite(text) else "not_finite"
             chunk.images.append(image)
             chunk.texts.append(text)
             chunk.reasons.append(reason)
@@ -278,6 +281,10 @@ def removed_of(connection: psycopg.Connection, ids: Iterable[int]) -> list[int]:
             cursor.execute(query, {"batch_id": batch_id, "positions": positions})
             found += [batch_id << BATCH_BITS | n for (n,) in cursor]
     return found
+
+
+def _finite(vector: bytes) -> bool:
+    return bool(np.isfinite(np.frombuffer(vector, "<f2")).all())
 
 
 def _array(vectors: list[bytes | None], kept: list[bool], dims: int) -> npt.NDArray[np.float16]:

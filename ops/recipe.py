@@ -1,7 +1,6 @@
 """Recipes: what a release keeps, as a named, versioned TOML file."""
 
 import difflib
-import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -64,6 +63,9 @@ COLUMNS = (
     "SAMPLE_ID", "URL", "TEXT", "HEIGHT", "WIDTH", "LICENSE", "LANGUAGE", "SIMILARITY", "HASH",
     "MD5",
 )  # fmt: skip
+# of every release, filled by taggers where the recipe names any
+TAG_COLUMNS = ("NSFW", "punsafe", "pwatermark", "aesthetic")
+MAX_TAG = 3.4e38  # a tag is a float32
 
 
 def builtin() -> list[str]:
@@ -144,7 +146,10 @@ def _check_ranges(name: str, values: dict[str, Any]) -> None:
 def _check_tags(name: str, values: dict[str, Any]) -> None:
     tags = values.get("tags", {})
     for column, tagger in tags.items():
-        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,59}", column) or column.upper() in COLUMNS:
+        others = [*COLUMNS, *TAG_COLUMNS, *tags]
+        # a reader that does not tell cases apart must not find two
+        twice = sum(column.lower() == other.lower() for other in {*others} - {column})
+        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,59}", column) or twice or column in COLUMNS:
             raise Problem(f"recipe {name}: tags.{column} cannot be a column of a release")
         if not isinstance(tagger, str) or not tagger:
             raise Problem(
@@ -154,5 +159,8 @@ def _check_tags(name: str, values: dict[str, Any]) -> None:
         for column, value in values.get(key, {}).items():
             if column not in tags or column == "NSFW":
                 raise Problem(f"recipe {name}: {key}.{column} needs tags.{column}, with numbers")
-            if type(value) not in (int, float) or not math.isfinite(value):
-                raise Problem(f"recipe {name}: {key}.{column} must be a number, and is {value!r}")
+            if type(value) not in (int, float) or not -MAX_TAG <= value <= MAX_TAG:
+                raise Problem(
+                    f"recipe {name}: {key}.{column} must be a number that a tag can be, and is"
+                    f" {str(value)[:40]}"
+                )

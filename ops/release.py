@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import mmh3
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -152,12 +153,13 @@ def _query(recipe: Recipe) -> str:
 
 def _tag_values(recipe: Recipe, i: int, column: str, tagger: dict[str, Any]) -> dict[str, Any]:
     low, high = recipe.min_tag.get(column), recipe.max_tag.get(column)
+    # inclusive is meant of the number as it is written, and 0.45 as a tag, a float32, is 0.4499…
     return {
         f"tagger_{i}": tagger["model_id"],
         f"column_{i}": column,
         f"has_threshold_{i}": low is not None or high is not None,
-        f"min_{i}": -math.inf if low is None else low,
-        f"max_{i}": math.inf if high is None else high,
+        f"min_{i}": -math.inf if low is None else float(np.float32(low)),
+        f"max_{i}": math.inf if high is None else float(np.float32(high)),
     }
 
 

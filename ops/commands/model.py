@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from pairmill.ops import models
 from pairmill.ops.connection import admin, rows
@@ -18,7 +20,10 @@ app = typer.Typer(no_args_is_help=True, help="Models that score, and taggers.")
 
 MODEL = typer.Option(..., "--model", help="open_clip's model name, or the folder of a model.")
 ANY_MODEL = typer.Option(None, "--model", help="open_clip's model name, or the folder of a model.")
-PRETRAINED = typer.Option("", "--pretrained", help="open_clip's tag, or a checkpoint's path.")
+PRETRAINED = typer.Option(
+    "", "--pretrained", help="open_clip's tag, or a checkpoint's path or URL (with --sha256)."
+)
+SHA256 = typer.Option(None, "--sha256", help="Of the file of weights; needed for a URL.")
 BASE = typer.Option(
     None, "--base", help="The CLIP model (by its --name) whose embeddings it reads; not needed"
     " where there is one."
@@ -31,28 +36,46 @@ LICENCE = typer.Option("", "--licence", help="Of the weights.")
 JSON = typer.Option(False, "--json", help="JSON.")
 
 
-def load(name: str, pretrained: str, device: str, **options: Any) -> "Model":
+def load(
+    name: str, pretrained: str, device: str, *, sha256: str | None = None, **options: Any
+) -> "Model":
+    """A loaded model; its weights are downloaded first where ``pretrained`` is a URL."""
     with extra("score"):
         from pairmill.workers.score.model import load as loaded
-    return loaded(name, pretrained or None, device=device, **options)
+    path = fetched(pretrained, sha256) if pretrained else None
+    model = loaded(name, path, device=device, **options)
+    model.pretrained = pretrained or None
+    return model
+
+
+def fetched(source: str, sha256: str | None) -> str:
+    """The path of weights given by path or URL, with a progress bar while they are downloaded."""
+    from pairmill.workers.score import weights
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("downloading weights", total=None, visible=weights.is_url(source))
+        return weights.local(
+            source, sha256, lambda done, total: bar.update(task, completed=done, total=total)
+        )
 
 
 @app.command("add")
 def add(
     name: str = ANY_MODEL,
     pretrained: str = PRETRAINED,
-    head: Path = typer.Option(
+    sha256: str = SHA256,
+    head: str = typer.Option(
         None,
         "--head",
         help="A head on image embeddings: .safetensors of ours, LAION's aesthetic predictors"
-        " (.pth) or NSFW detectors (.zip).",
+        " (.pth) or NSFW detectors (.zip); or a URL with --sha256.",
     ),
     zero_shot: Path = typer.Option(
         None,
         "--zero-shot",
         help="Categories with their prompts (TOML); --model encodes them once.",
     ),
-    watermark: Path = typer.Option(
+    watermark: str = typer.Option(
         None, "--watermark", help="Weights of LAION's watermark detector; they stay a file."
     ),
     base: str = BASE,
@@ -62,7 +85,7 @@ def add(
     as_json: bool = JSON,
 ) -> None:
     """Make a model or a tagger known: from now on every batch is scored by it too."""
-    taggers = [path for path in (head, zero_shot, watermark) if path]
+    taggers = [Path(path) for path in (head, zero_shot, watermark) if path]
     if len(taggers) > 1 or not (taggers or name) or (name and (head or watermark)):
         raise Problem(
             "give --model for a CLIP model, or one of --head FILE, --watermark FILE, or --zero-shot"
@@ -71,13 +94,14 @@ def add(
     called = known_as or (models.name_of(taggers[0]) if taggers else name)
     about = models.About(called, revision, licence)
     if zero_shot:
-        added = _add_zero_shot(about, zero_shot, name, pretrained, base)
+        model = _encoder(name, pretrained, sha256)
+        added = _add_zero_shot(about, zero_shot, model, base)
     elif head:
-        added = _add_head(about, head, base)
+        added = _add_head(about, Path(fetched(head, sha256)), base)
     elif watermark:
-        added = _add_watermark(about, watermark, base)
+        added = _add_watermark(about, Path(fetched(watermark, sha256)), base)
     else:
-        loaded = load(name, pretrained, "cpu")
+        loaded = load(name, pretrained, "cpu", sha256=sha256)
         with admin() as connection:
             added = models.add_clip(connection, about, loaded)
     print_added(added, as_json=as_json)
@@ -100,16 +124,18 @@ def _add_watermark(about: models.About, path: Path, base: str | None) -> models.
         return models.add_pixels(connection, about, tagger.digest, row)
 
 
-def _add_zero_shot(
-    about: models.About, path: Path, name: str | None, pretrained: str, base: str | None
-) -> models.Added:
+def _encoder(name: str | None, pretrained: str, sha256: str | None) -> "Model":
     if not name:
         raise Problem("--zero-shot needs --model, which encodes the prompts")
-    with extra("score"):
-        from pairmill.workers.score import zero_shot
-    tagger = zero_shot.read(path)
-    model = load(name, pretrained, "auto")
-    made = zero_shot.head(tagger, model.encode_texts, scale=model.logit_scale)
+    return load(name, pretrained, "auto", sha256=sha256)
+
+
+def _add_zero_shot(
+    about: models.About, path: Path, model: "Model", base: str | None
+) -> models.Added:
+    from pairmill.workers.score import zero_shot
+
+    made = zero_shot.head(zero_shot.read(path), model.encode_texts, scale=model.logit_scale)
     with admin() as connection:
         row = models.clip(connection, base, digest=model.digest)
         return models.add_head(connection, about, made, row)
@@ -174,7 +200,8 @@ def check(
     known_as: str = typer.Argument(help="As `pairmill model list` names it."),
     name: str = ANY_MODEL,
     pretrained: str = PRETRAINED,
-    watermark: Path = typer.Option(None, "--watermark", help="Weights of a watermark detector."),
+    sha256: str = SHA256,
+    watermark: str = typer.Option(None, "--watermark", help="Weights of a watermark detector."),
 ) -> None:
     """Whether weights are those that the database knows by this name: the given ones, or of a head
     those in the database."""
@@ -189,13 +216,13 @@ def check(
             raise Problem(f"the weights of {known_as} are a file: give --watermark FILE")
         with extra("score"):
             from pairmill.workers.score import watermark as detector
-        digest = detector.load(watermark).digest
+        digest = detector.load(Path(fetched(watermark, sha256))).digest
     else:
         if not name:
             raise Problem(
                 f"{known_as} is a CLIP model: give --model, and --pretrained if it has one"
             )
-        digest = load(name, pretrained, "cpu").digest
+        digest = load(name, pretrained, "cpu", sha256=sha256).digest
     if digest != known["digest"]:
         raise Problem(f"these weights have sha256 {digest}, those of {known_as} {known['digest']}")
     print(f"{known_as}: the same weights, sha256 {digest}")
@@ -219,12 +246,13 @@ def train_head(
 ) -> None:
     """Train a head on the stored embeddings of rated samples, and make it known."""
     with extra("score"):
+        from pairmill.ops.rated import rated_embeddings
         from pairmill.workers.score import ratings as files
         from pairmill.workers.score import training
     given = files.read(ratings, column)
     with admin() as connection:
         row = models.clip(connection, base)
-        embeddings, values, missing = models.rated_embeddings(connection, row, given)
+        embeddings, values, missing = rated_embeddings(connection, row, given)
         trained = training.train(embeddings, values, method=method, held_out=held_out, seed=seed)
         metrics = trained.metrics() | {"without_embedding": missing}
         added = None

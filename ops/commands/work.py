@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from pairmill.ops.commands.model import MODEL, PRETRAINED, load
+from pairmill.ops.commands.model import MODEL, PRETRAINED, SHA256, load
 from pairmill.ops.connection import admin
 from pairmill.ops.logins import local_worker
 from pairmill.ops.problem import Problem, extra
@@ -97,6 +97,7 @@ def download(
 def score(
     name: str = MODEL,
     pretrained: str = PRETRAINED,
+    sha256: str = SHA256,
     device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, or auto."),
     precision: str = typer.Option(
         "auto", "--precision", help="fp32, bf16, fp16, or auto: bf16 on a GPU, fp32 elsewhere."
@@ -115,7 +116,8 @@ def score(
     metrics: str = METRICS,
 ) -> None:
     """Thumbnails and texts into similarities, embeddings and tags."""
-    loaded = load(name, pretrained, device, precision=precision, compiled=compiled, threads=threads)
+    options = {"precision": precision, "compiled": compiled, "threads": threads}
+    loaded = load(name, pretrained, device, sha256=sha256, **options)
     from pairmill.workers.score import watermark as detector
     from pairmill.workers.score.worker import Score
 

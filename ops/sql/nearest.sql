@@ -25,14 +25,14 @@ create function nearest.to_halfvec(p_embedding bytea) returns public.halfvec
 language sql immutable strict parallel safe
 as $$
     -- IEEE 754 binary16, little-endian: a sign, five bits of exponent, ten of mantissa
-    select array_agg((case when h >= 32768 then -1 else 1 end)
+    select case when bool_and((h >> 10) & 31 < 31) then array_agg((case when h >= 32768 then -1 else 1 end)
                      * (case when (h >> 10) & 31 = 0 then (h & 1023) * 2.0::double precision ^ -24
                              else (1024 + (h & 1023)) * 2.0::double precision ^ (((h >> 10) & 31) - 25) end)
-                     order by i)::real[]::public.halfvec
+                     order by i)::real[]::public.halfvec end
       from (select i, get_byte(p_embedding, 2 * i) + 256 * get_byte(p_embedding, 2 * i + 1) as h
               from generate_series(0, octet_length(p_embedding) / 2 - 1) i) half
 $$;
-comment on function nearest.to_halfvec is 'mill.embedding.image or .text as pgvector has it; the same numbers, bit by bit.';
+comment on function nearest.to_halfvec is 'mill.embedding.image or .text as pgvector has it; the same numbers, bit by bit. Null for one that is not finite.';
 
 create function nearest.build(p_digest text) returns bigint
 language plpgsql
@@ -52,13 +52,16 @@ begin
     comment on column nearest.embedding.sample_id is 'SAMPLE_ID of the release';
     comment on column nearest.embedding.image is 'L2-normalised';
     insert into nearest.embedding
-    select x.sample_id, nearest.to_halfvec(e.image)
-      from nearest.sample x
-      join mill.current_score s
-        on s.batch_id = x.sample_id >> 14 and s.n = x.sample_id & 16383 and s.model_id = m.model_id and s.outcome = 0
-      join mill.embedding e
-        on e.batch_id = s.batch_id and e.n = s.n and e.attempt = s.attempt and e.model_id = s.model_id
-       and e.submission_id = s.submission_id;
+    select h.sample_id, h.image
+      from (select x.sample_id, nearest.to_halfvec(e.image) as image
+              from nearest.sample x
+              join mill.current_score s
+                on s.batch_id = x.sample_id >> 14 and s.n = x.sample_id & 16383 and s.model_id = m.model_id and s.outcome = 0
+              join mill.embedding e
+                on e.batch_id = s.batch_id and e.n = s.n and e.attempt = s.attempt and e.model_id = s.model_id
+               and e.submission_id = s.submission_id
+            offset 0) h  -- converted once
+     where h.image is not null;
     get diagnostics found = row_count;
     perform nearest.remove();
     create index embedding_image_idx on nearest.embedding using hnsw (image public.halfvec_cosine_ops);
@@ -67,7 +70,7 @@ begin
 end
 $$;
 comment on function nearest.build is
-    'Makes nearest.embedding and its index for the samples in nearest.sample; returns how many of them have an embedding. '
+    'Makes nearest.embedding and its index for the samples in nearest.sample; returns how many of them have one that is finite. '
     'maintenance_work_mem that holds the index makes it much faster.';
 
 create function nearest.remove() returns bigint

@@ -33,12 +33,15 @@ as $$
 #variable_conflict use_column
 begin
     -- a task that is being finished looks for taggers: before this transaction, or after it
-    perform from mill.model m where m.model_id = p_base_id for update;
+    perform from mill.model m where m.model_id = p_base_id for no key update;
     insert into mill.model (name, pretrained, digest, dims, kind, base_model_id, labels, revision, licence, metrics, weights)
     values (p_name, p_pretrained, p_digest, p_dims, p_kind, p_base_id, p_labels, p_revision, p_licence, p_metrics, p_weights)
     on conflict (digest) do update
-       set name = excluded.name, pretrained = excluded.pretrained, revision = excluded.revision, licence = excluded.licence,
-           metrics = excluded.metrics
+       set name = excluded.name, pretrained = excluded.pretrained,
+           -- who adds it again to queue what is left says less of it
+           revision = coalesce(nullif(excluded.revision, ''), model.revision),
+           licence = coalesce(nullif(excluded.licence, ''), model.licence),
+           metrics = coalesce(nullif(excluded.metrics, '{}'), model.metrics)
     returning model.model_id into model_id;
     perform mill.queue_scoring(t.batch_id, t.attempt, add_model.model_id)
        from mill.task t where t.kind = 'download' and t.state = 'done' and t.slot is not null and p_kind = 'clip';
@@ -299,6 +302,9 @@ begin
             select p.n from mill.pair p
              where t.kind = 'download' and p.batch_id = t.batch_id and (t.positions is null or p.n = any (t.positions))) x;
     update mill.task set state = 'done', reason = 'its thumbnails are gone: downloaded again', changed_at = now() where task_id = p_task_id;
+    if t.kind = 'score' then
+        perform mill.queue_tagging(t);  -- of what was scored of it
+    end if;
     insert into mill.task (kind, batch_id, attempt, positions)
     select 'download', t.batch_id, mill.next_attempt(t.batch_id), anew where anew is not null;
     return 'download';

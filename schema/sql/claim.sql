@@ -263,7 +263,9 @@ begin
         when 'download' then not mill.pending('{extract,download}') and not open_batches
         when 'score' then not mill.pending('{extract,download}') and not open_batches and not exists (
             select from mill.task t join mill.model m using (model_id)
-             where t.kind = 'score' and t.state in ('ready', 'leased', 'submitted') and m.digest = p_model_digest)
+             where t.kind = 'score' and t.state in ('ready', 'leased', 'submitted')
+               -- upstream of a tagger's tasks are those of its clip model
+               and m.model_id in (select x from mill.model g, unnest(array[g.model_id, g.base_model_id]) x where g.digest = p_model_digest))
         when 'steward' then not mill.pending('{extract,download,score}') and not open_batches and not exists (
             select from mill.thumbnail_slot where state <> 'empty' and mill.slot_is_done(slot))
     end;

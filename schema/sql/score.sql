@@ -135,8 +135,10 @@ begin
     if p_scores = 0 then
         return;
     end if;
-    if p_scores <> (select count(distinct i.n) from inbox.score i join mill.to_score(t) s on s.n = i.n
-                     where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user) then
+    -- an array, and not a join: it was planned as loops, 57 to 375 ms for 500 rows, and 5 so
+    if p_scores <> (select count(distinct i.n) from inbox.score i
+                     where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user
+                       and i.n = any (array(select s.n from mill.to_score(t) s))) then
         perform mill.refuse('PM003', 'a position is not of this task, is given twice, or was submitted already');
     end if;
     if exists (

@@ -70,9 +70,9 @@ declare
 begin
     return query
     select e.n, e.image
-      from mill.to_tag(t) s
-      join mill.embedding e on e.batch_id = t.batch_id and e.n = s.n and e.attempt = t.attempt and e.model_id = base
-     where e.n >= p_from and e.n < p_to
+      from mill.embedding e
+     where e.batch_id = t.batch_id and e.attempt = t.attempt and e.model_id = base
+       and e.n = any (array(select s.n from mill.to_tag(t) s where s.n >= p_from and s.n < p_to))
        and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)
      order by e.n;
 end
@@ -144,15 +144,16 @@ begin
         insert into mill.tag (batch_id, model_id, attempt, n, label, value, submission_id)
         select t.batch_id, i.model_id, t.attempt, i.n, i.label, i.value, s.submission_id
           from sent i
-         -- meanwhile the embedding may have been withdrawn, and the next one tagged in its pass
-         where m.kind = 'clip'
-            or not exists (select from mill.tag g
+         -- one tag that counts: meanwhile the next embedding may have been tagged in its pass; and scores that are made
+         -- again may come with tags of pixels that are there, since those did not go with the scores
+         where not exists (select from mill.tag g
                             where g.batch_id = t.batch_id and g.model_id = i.model_id and g.attempt = t.attempt and g.n = i.n
                               and not exists (select from mill.withdrawn w where w.submission_id = g.submission_id))
-               and (m.kind = 'pixels'
-                    or exists (select from mill.embedding e
-                                where e.batch_id = t.batch_id and e.n = i.n and e.attempt = t.attempt and e.model_id = m.base_model_id
-                                  and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)))
+           -- meanwhile the embedding may have been withdrawn
+           and (m.kind in ('clip', 'pixels')
+                or exists (select from mill.embedding e
+                            where e.batch_id = t.batch_id and e.n = i.n and e.attempt = t.attempt and e.model_id = m.base_model_id
+                              and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)))
     )
     select count(*) into accepted from sent;
     if accepted <> s.tag_count then
@@ -160,7 +161,8 @@ begin
     end if;
 end
 $$;
-comment on function mill.accept_tags is 'Moves the tags of a score submission from inbox.tag into tag.';
+comment on function mill.accept_tags is
+    'Moves the tags of a score submission from inbox.tag into tag; leaves out those that are there.';
 
 -- The model is locked, as add_model locks it: a tagger that is added meanwhile is seen either here or there.
 create function mill.queue_tagging(t mill.task) returns void
@@ -192,15 +194,26 @@ create function mill.withdraw_tags(t mill.task, why text) returns void
 language plpgsql
 as $$
 declare
+    x mill.task;
     s mill.submission;
 begin
-    for s in
-        select x.* from mill.submission x join mill.task y using (task_id) join mill.model g using (model_id)
+    -- who holds one has read the embeddings: what comes of them must not pass for tags of the next
+    for x in
+        select y.* from mill.task y join mill.model g using (model_id)
          where y.kind = 'score' and y.batch_id = t.batch_id and y.attempt = t.attempt
-           and g.base_model_id = t.model_id and g.kind <> 'pixels' and x.state in ('received', 'accepted')
-         order by y.task_id, x.submission_id
+           and g.base_model_id = t.model_id and g.kind <> 'pixels'
+         order by y.task_id for update of y
     loop
-        perform from mill.task where task_id = s.task_id for update;
+        continue when x.state <> 'leased';
+        perform mill.end_lease(l.lease_id, 'expired') from mill.lease l where l.task_id = x.task_id and l.ended_at is null;
+        update mill.task set state = 'ready', ready_at = now(), reason = why, changed_at = now() where task_id = x.task_id;
+    end loop;
+    for s in
+        select z.* from mill.submission z join mill.task y using (task_id) join mill.model g using (model_id)
+         where y.kind = 'score' and y.batch_id = t.batch_id and y.attempt = t.attempt
+           and g.base_model_id = t.model_id and g.kind <> 'pixels' and z.state in ('received', 'accepted')
+         order by y.task_id, z.submission_id
+    loop
         select * into s from mill.submission where submission_id = s.submission_id for update;
         if s.state = 'received' then
             perform mill.reject(s, why);
@@ -210,4 +223,5 @@ begin
     end loop;
 end
 $$;
-comment on function mill.withdraw_tags is 'Takes back what tasks of taggers made of embeddings that are being withdrawn.';
+comment on function mill.withdraw_tags is
+    'Takes back what tasks of taggers made of embeddings that are being withdrawn, and those tasks from who holds them.';

@@ -67,8 +67,8 @@ def score(db: Database, images: np.ndarray = IMAGES) -> None:
     of_batch = "select batch_id from mill.lease join mill.task using (task_id) where lease_id = %s"
     first = 4 * db.value(of_batch, claim.lease_id)
     rows = [
-        (claim.lease_id, 0, n, 0, 0.5, images[first + n].tobytes(), TEXTS[first + n].tobytes())
-        for n, _, _ in queue.thumbnails(claim.lease_id, 0, 20_000)
+        (claim.lease_id, 0, n, 0, 0.5, images[first + n].tobytes(), TEXTS[first + n].tobytes(), 5)
+        for n, *_ in queue.thumbnails(claim.lease_id, 0, 20_000)
     ]
     queue.copy_scores(rows)
     queue.submit_score(claim.lease_id, 0, len(rows))
@@ -334,3 +334,25 @@ def test_one_state_of_the_database_is_exported(scored: Database, tmp_path: Path)
     done = embeddings.export(scored.admin, source, tmp_path / "a", progress=meanwhile)
     assert (done.rows, done.removals["count"]) == (N, 0)
     assert embeddings.export(scored.admin, source, tmp_path / "b").left_out == {"removed": N}
+
+
+def test_embeddings_that_are_not_finite_are_named_and_left_out(
+    scored: Database, tmp_path: Path
+) -> None:
+    """Of a scorer that lies: similarity is a number, its embeddings are none."""
+    db = scored
+    for n, (column, number) in enumerate((("image", np.nan), ("text", -np.inf))):
+        vector = np.full(DIMS, number, np.float16).tobytes()
+        db.admin.execute(
+            f"update mill.embedding set {column} = %s where batch_id = 1 and n = %s", (vector, n)
+        )
+    source = released(db, tmp_path / "release")
+    done = embeddings.export(db.admin, source, tmp_path / "out")
+    images, texts, _ = arrays(tmp_path / "out")
+    assert np.isfinite(images).all()
+    assert np.isfinite(texts).all()
+    assert (done.rows, done.left_out) == (N - 2, {"not_finite": 2})
+    with (tmp_path / "out" / "left_out.csv").open() as file:
+        assert list(csv.reader(file))[1:] == [
+            [str(16384), "not_finite"], [str(16385), "not_finite"],
+        ]  # fmt: skip

@@ -44,8 +44,8 @@ def searched(db: Database) -> Database:
     assert claim
     queue, _ = db.queue("score")
     rows = [
-        (claim.lease_id, 0, n, 0, 0.5, IMAGES[n].tobytes(), TEXTS[n].tobytes())
-        for n, _, _ in queue.thumbnails(claim.lease_id, 0, 20_000)
+        (claim.lease_id, 0, n, 0, 0.5, IMAGES[n].tobytes(), TEXTS[n].tobytes(), 5)
+        for n, *_ in queue.thumbnails(claim.lease_id, 0, 20_000)
     ]
     queue.copy_scores(rows)
     queue.submit_score(claim.lease_id, 0, len(rows))
@@ -122,3 +122,12 @@ def test_what_is_removed_is_no_answer_at_once(searched: Database) -> None:
 def test_an_unknown_model_is_said(searched: Database) -> None:
     with pytest.raises(psycopg.errors.RaiseException, match="no model with the weights d2"):
         searched.value("select nearest.build('d2')")
+
+
+def test_what_is_not_finite_is_left_out(searched: Database) -> None:
+    """Of a scorer that lies; pgvector takes no such number."""
+    for n, half in enumerate(("007e", "00fc")):
+        nonsense = bytes.fromhex(half) + IMAGES[n].tobytes()[2:]
+        searched.admin.execute("update mill.embedding set image = %s where n = %s", (nonsense, n))
+    assert searched.value("select nearest.build('d1')") == ROWS - 2
+    assert searched.value("select nearest.image_of(0)") is None

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from database import Database, new_database, outcomes, pair_rows, score_rows
+from database import DIMS, Database, new_database, outcomes, pair_rows, score_rows
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.queue import Queue
@@ -21,7 +21,7 @@ ROWS = 400  # of a batch
 REAL, READY, DONE = 60, 60, 20_000  # batches: with rows, to be done, done and without rows
 BUSY = 200  # leases that are live, and submissions that wait, when the statistics are made
 CALLS = 8  # from the sixth on, a session may use a plan that is made for any argument
-BIG = re.compile(r"task|lease|submission|batch|(pair|download|score)_b\d+")
+BIG = re.compile(r"task|lease|submission|batch|(pair|download|score|embedding|tag)_b\d+")
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,19 @@ def fill(db: Database) -> None:
         "insert into mill.score"
         " select batch_id, n, attempt, 1, 0, 0.3, submission_id from mill.download"
     )
+    db.admin.execute(
+        "insert into mill.embedding"
+        " select batch_id, n, attempt, 1, %(vector)s, %(vector)s, submission_id from mill.download",
+        {"vector": b"\x00\x3c" * DIMS},
+    )
+    for digest in ("own", "pass"):
+        tagger = db.add_tagger(digest=digest)
+        db.admin.execute("update mill.task set state = 'done' where model_id = %s", (tagger,))
+        db.admin.execute(
+            "insert into mill.tag (batch_id, model_id, attempt, n, value, submission_id)"
+            " select batch_id, %s, attempt, n, 0.5, submission_id from mill.download",
+            (tagger,),
+        )
     # the statistics are of a busy hour; then those who were at work go
     db.admin.execute(
         "update mill.lease set ended_at = null where lease_id in"
@@ -288,6 +301,48 @@ def test_a_score_is_handed_back_by_indexes(history: Database) -> None:
         assert "download_b000000_pkey" in indexes(score.scans())
         assert steward.queue.accept_next()
         assert "submission_received_idx" in indexes(steward.scans())
+
+
+def test_tags_are_handed_back_by_indexes(history: Database) -> None:
+    """In the pass of their model, and as a task of a tagger's own."""
+    download, score = Watched(history, "download"), Watched(history, "score")
+    steward = Watched(history, "steward")
+    own, tagger = (
+        history.value("select model_id from mill.model where digest = %s", digest)
+        for digest in ("own", "pass")
+    )
+    for _ in range(CALLS):
+        claim = download.queue.claim(download.instance)
+        assert claim
+        good = outcomes([n for n, _ in download.queue.urls(claim.lease_id)])
+        download.queue.submit_download(claim.lease_id, 0, good)
+        download.queue.complete(claim.lease_id)
+        assert steward.queue.accept_next()
+        claim = score.queue.claim(score.instance, "d1")
+        assert claim
+        score.queue.copy_scores(score_rows(claim.lease_id, 0, range(ROWS)))
+        score.queue.copy_tags([(claim.lease_id, 0, tagger, n, None, 0.5) for n in range(ROWS)])
+        score.forget()
+        score.queue.submit_score(claim.lease_id, 0, ROWS, ROWS)
+        score.queue.complete(claim.lease_id)
+        assert "tag_lease_id_part_idx" in indexes(score.scans())
+        steward.forget()
+        assert steward.queue.accept_next()
+        used = indexes(steward.scans())
+        assert {"tag_b000000_pkey", "embedding_b000000_pkey", "tag_lease_id_part_idx"} <= used
+        claim = score.queue.claim(score.instance, "own")
+        assert claim
+        assert {"embedding_b000000_pkey", "tag_b000000_pkey"} <= indexes(score.scans())
+        found = score.queue.embeddings(claim.lease_id, 0, ROWS)
+        assert len(found) == claim.payload["count"] == ROWS
+        assert "embedding_b000000_pkey" in indexes(score.scans())
+        score.queue.copy_tags([(claim.lease_id, 0, own, n, None, 0.5) for n, _ in found])
+        score.queue.submit_score(claim.lease_id, 0, 0, ROWS)
+        score.queue.complete(claim.lease_id)
+        indexes(score.scans())
+        steward.forget()
+        assert steward.queue.accept_next()
+        assert {"tag_b000000_pkey", "embedding_b000000_pkey"} <= indexes(steward.scans())
 
 
 def test_an_extraction_is_handed_back_by_indexes(history: Database) -> None:

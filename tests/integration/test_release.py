@@ -306,3 +306,17 @@ def test_what_a_recipe_names_and_the_database_lacks(
     scored.add_tagger()
     with pytest.raises(Problem, match=says):
         built(scored, tmp_path / "out", **values)
+
+
+@pytest.mark.parametrize("bound", [0.45, 0.1, 1e-50, -3])
+def test_thresholds_of_tags_are_inclusive_as_they_are_written(
+    scored: Database, tmp_path: Path, bound: float
+) -> None:
+    """A tag is a float32, and 0.45 as such is less than 0.45."""
+    db = scored
+    db.add_tagger(digest="a1")
+    tag(db, "a1", dict.fromkeys(URLS, (bound, None)))
+    values = {"tags": {"punsafe": "tagger-a1"}, "min_similarity": 0.0}
+    _, low = built(db, tmp_path / "low", **values, min_tag={"punsafe": bound})
+    _, high = built(db, tmp_path / "high", **values, max_tag={"punsafe": bound})
+    assert urls(low) == urls(high) == set(URLS[:3])

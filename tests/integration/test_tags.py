@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from database import DIMS, Database, score_rows
+from psycopg.types.json import Jsonb
 
-from pairmill.workers.errors import Malformed
+from pairmill.workers.errors import LeaseLost, Malformed
 from pairmill.workers.queue import Claim, Queue
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(6)]
@@ -257,3 +258,86 @@ def test_what_a_scorer_is_told_of_taggers(downloaded: Database) -> None:
     assert queue.weights("t1") == b"weights"
     assert queue.weights("d1") is None
     assert queue.taggers("d2") == []
+
+
+def test_tags_of_pixels_that_are_there_are_not_given_twice(downloaded: Database) -> None:
+    """Its scores are withdrawn and made again, by a scorer that has the weights; a release would
+    have each pair twice."""
+    db = downloaded
+    pixels = db.add_tagger(kind="pixels", digest="w1")
+    score_with_tags(db)
+    tag_pixels(db, pixels)
+    db.admin.execute("select mill.withdraw(%s, 'it lied')", (submission(db, "d1"),))
+    score_with_tags(db, pixels)
+    assert tags(db) == [("tagger-w1", 0.25, 6)]
+    assert score_tasks(db) == [("d1", "done"), ("w1", "done")]
+
+
+def tag_pixels(db: Database, tagger: int, digest: str = "w1") -> None:
+    """A tagger's own task, from thumbnails."""
+    queue, claim = claimed(db, digest)
+    positions = [row[0] for row in queue.thumbnails(claim.lease_id, 0, 100)]
+    queue.copy_tags(tag_rows(claim.lease_id, 0, tagger, positions, 0.25))
+    queue.submit_score(claim.lease_id, 0, 0, len(positions))
+    queue.complete(claim.lease_id)
+    db.accept_all()
+
+
+def test_tags_of_withdrawn_embeddings_do_not_pass_for_tags_of_the_next(
+    downloaded: Database,
+) -> None:
+    """Read before they were withdrawn, and submitted after the next were accepted."""
+    db = downloaded
+    db.score()
+    head = db.add_tagger()
+    queue, claim = claimed(db, "t1")
+    assert len(queue.embeddings(claim.lease_id, 0, 100)) == 6
+    db.admin.execute("select mill.withdraw(%s, 'it lied')", (submission(db, "d1"),))
+    score_with_tags(db)
+    with pytest.raises(LeaseLost):
+        queue.heartbeat(claim.lease_id)
+    with pytest.raises(LeaseLost):
+        queue.copy_tags(tag_rows(claim.lease_id, 0, head, range(6), 0.75))
+    assert db.value("select tries from mill.task where task_id = %s", claim.task_id) == 0
+    tag(db, head)
+    assert tags(db) == [("tagger-t1", 0.25, 6)]
+
+
+def test_what_was_scored_of_a_task_whose_thumbnails_are_gone_is_tagged(
+    downloaded: Database,
+) -> None:
+    db = downloaded
+    head = db.add_tagger()
+    queue, claim = claimed(db, "d1")
+    queue.copy_scores(score_rows(claim.lease_id, 0, [0, 1]))
+    queue.submit_score(claim.lease_id, 0, 2)
+    db.accept_all()
+    queue.fail(claim.lease_id, "no", retry=False)
+    db.admin.execute("update mill.setting set parked_hold_seconds = 0")
+    assert db.queue("steward")[0].steward("empty_slots") == 1
+    assert db.value("select mill.retry_task(%s)", claim.task_id) == "download"
+    assert score_tasks(db) == [("d1", "done"), ("t1", "ready")]
+    assert tag(db, head).payload["count"] == 2
+
+
+def test_a_tagger_has_not_run_dry_while_its_models_tasks_are_open(downloaded: Database) -> None:
+    db = downloaded
+    db.add_tagger()
+    queue, claim = claimed(db, "d1")
+    assert not queue.drained("t1")
+    queue.copy_scores(score_rows(claim.lease_id, 0, range(6)))
+    queue.submit_score(claim.lease_id, 0, 6)
+    queue.complete(claim.lease_id)
+    assert not queue.drained("t1")
+    db.accept_all()
+    assert queue.drained("d1")
+    assert not queue.drained("t1")
+
+
+def test_a_tagger_that_is_added_again_keeps_what_was_said_of_it(downloaded: Database) -> None:
+    db = downloaded
+    add = "select model_id from mill.add_model(%s, '', 'h', 4, 'head', 1, null, %s, %s, %s, 'weights')"
+    first = db.value(add, "taste", "2", "MIT", Jsonb({"mae": 0.5}))
+    assert db.value(add, "new", "", "", Jsonb({})) == first
+    said = db.rows("select name, revision, licence, metrics from report.model where digest = 'h'")
+    assert said == [("new", "2", "MIT", {"mae": 0.5})]

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database import Database, empty_database, outcomes
+from database import DIMS, Database, empty_database, outcomes
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill.ops import logins, migrate
 from pairmill.ops.problem import Problem
+from pairmill.workers.queue import COPY_SCORES, SCORE_TYPES
 
 
 def dump(dsn: str) -> list[str]:
@@ -181,4 +182,62 @@ def test_worker_of_the_older_release_goes_on_through_a_migration(server: str) ->
             (n, 0) for n in range(20)
         ]
         assert database.rows("select state from mill.task where kind = 'score'") == [("ready",)]
+        database.close()
+
+
+def test_scorer_of_the_older_release_goes_on_and_a_newer_one_tags_after_it(server: str) -> None:
+    read = "select n from api.thumbnails_v1(%s, %s, %s) order by 1"
+    vector = b"\x00\x3c" * DIMS
+
+    def part(number: int, positions: range) -> int:
+        assert [n for (n,) in queue._rows(read, (claim.lease_id, positions[0], positions[-1] + 1))]
+        copy = COPY_SCORES.replace(", text_tokens", "")
+        rows = [(claim.lease_id, number, n, 0, 0.5, vector, vector) for n in positions]
+        queue._copy_in(copy, SCORE_TYPES[:-1], rows)
+        return submit(number, len(rows))
+
+    def submit(number: int, rows: int) -> int:
+        call = "select api.submit_score_v1(%s, %s, %s)"
+        return int(queue._one(call, (claim.lease_id, number, rows))[0])
+
+    with empty_database(server) as dsn:
+        migrate.upgrade(dsn, "0006")
+        database = Database(dsn)
+        database.add_model()
+        database.extract([f"http://h{i}.example/{i}.jpg" for i in range(20)])
+        database.close_batches()
+        database.download()
+        claim = database.claim("score", digest="d1")
+        assert claim
+        assert claim.payload["count"] == 20
+        queue, _ = database.queue("score")
+        part(0, range(5))  # accepted before
+        steward, _ = database.queue("steward")
+        assert steward.accept_next()
+        received = part(5, range(5, 10))  # received before, accepted after
+        migrate.upgrade(dsn)
+        queue.heartbeat(claim.lease_id)
+        assert submit(5, 5) == received  # its answer was lost in the migration
+        head = database.add_tagger()
+        part(10, range(10, 20))
+        assert not queue.drained("d1")
+        queue.complete(claim.lease_id)
+        while steward.accept_next():
+            pass
+        assert database.rows(
+            "select similarity, text_tokens, count(*) from report.score group by 1, 2"
+        ) == [(0.5, None, 20)]
+        # a newer one tags what the older could not
+        claim = database.claim("score", digest="t1")
+        assert claim
+        rows = [
+            (claim.lease_id, 0, head, n, None, 0.25)
+            for n, _ in queue.embeddings(claim.lease_id, 0, 20)
+        ]
+        queue.copy_tags(rows)
+        queue.submit_score(claim.lease_id, 0, 0, len(rows))
+        queue.complete(claim.lease_id)
+        assert steward.accept_next()
+        assert database.rows("select value, count(*) from report.tag group by 1") == [(0.25, 20)]
+        assert database.rows("select state from mill.task where kind = 'score'") == [("done",)] * 2
         database.close()

@@ -56,12 +56,25 @@ def test_file_with_overrides(tmp_path: Path) -> None:
             "min_similarity_by_language.de must be between",
         ),
         (GOOD + "model_languages = [1]", "model_languages must be a list of codes"),
+        (
+            GOOD + "[tags]\nx = 'x'\n[min_tag]\nx = 1" + 400 * "0",
+            "min_tag.x must be a number that a tag can be",
+        ),
+        (
+            GOOD + "[tags]\nx = 'x'\n[max_tag]\nx = 1e39",
+            "max_tag.x must be a number that a tag can be",
+        ),
+        (GOOD + "[tags]\nnsfw = 'x'", "tags.nsfw cannot be a column of a release"),
+        (GOOD + "[tags]\nx = 'x'\nX = 'x'", "tags.x cannot be a column of a release"),
         (GOOD + "[tags]\nurl = 'x'", "tags.url cannot be a column of a release"),
         (GOOD + "[tags]\n'a b' = 'x'", "cannot be a column of a release"),
         (GOOD + "[tags]\naesthetic = 1", "tags.aesthetic must be a tagger's name"),
         (GOOD + "[min_tag]\naesthetic = 5", "min_tag.aesthetic needs tags.aesthetic"),
         (GOOD + "[tags]\nNSFW = 'x'\n[max_tag]\nNSFW = 1", "max_tag.NSFW needs tags.NSFW"),
-        (GOOD + "[tags]\na = 'x'\n[max_tag]\na = nan", "max_tag.a must be a number"),
+        (
+            GOOD + "[tags]\na = 'x'\n[max_tag]\na = nan",
+            "max_tag.a must be a number that a tag can be",
+        ),
     ],
 )
 def test_bad_recipes(tmp_path: Path, text: str, says: str) -> None:

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from pairmill.workers.errors import Refused
-from pairmill.workers.score import model as clip_model
+from pairmill.workers.errors import Refused, TaskFailed
 from pairmill.workers.score import watermark
+from pairmill.workers.score.digest import weights_digest
 from pairmill.workers.score.watermark import architecture, load
 
 # isort: split
@@ -90,10 +90,10 @@ def test_digest_is_made_as_a_clip_models(tmp_path: Path, weights: dict[str, torc
     torch.save(weights, tmp_path / "w.pt")
     network = architecture()
     network.load_state_dict(weights, assign=True)
-    assert load(tmp_path / "w.pt").digest == clip_model._digest(network)
+    assert load(tmp_path / "w.pt").digest == weights_digest(network)
     other = weights | {"classifier.5.bias": weights["classifier.5.bias"] + 1}
     torch.save(other, tmp_path / "w.pt")
-    assert load(tmp_path / "w.pt").digest != clip_model._digest(network)
+    assert load(tmp_path / "w.pt").digest != weights_digest(network)
 
 
 def test_network_that_overflows_gives_nan(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -151,3 +151,39 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
 def test_pixels_of_another_shape_are_an_error(pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="pixels are uint8"):
         watermark.squeezed(pixels)
+
+
+def test_memory_that_is_short_halves_the_batches(
+    tmp_path: Path, weights: dict[str, torch.Tensor]
+) -> None:
+    torch.save(weights, tmp_path / "w.pt")
+    tagger = load(tmp_path / "w.pt")
+    expected, plain, room = tagger.tag(PICTURES).values, tagger._network, 2
+
+    def short(batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) > room:
+            raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB. More words.")
+        found: torch.Tensor = plain(batch)
+        return found
+
+    tagger._network = short  # type: ignore[assignment]
+    assert tagger.tag(PICTURES).values == pytest.approx(expected, abs=1e-5)
+    assert tagger.batch_size == 2
+    room = 0
+    with pytest.raises(TaskFailed, match=r"one image alone .*: Tried to allocate 20$"):
+        tagger.tag(PICTURES)
+
+
+def test_a_device_that_vanishes_ends_the_worker(
+    tmp_path: Path, weights: dict[str, torch.Tensor]
+) -> None:
+    """Failed, its tasks would be parked one after another."""
+    torch.save(weights, tmp_path / "w.pt")
+    tagger = load(tmp_path / "w.pt")
+
+    def gone(_: torch.Tensor) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    tagger._network = gone  # type: ignore[assignment]
+    with pytest.raises(Refused, match=r"the device cpu stopped working; .*unspecified launch"):
+        tagger.tag(PICTURES)

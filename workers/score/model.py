@@ -17,7 +17,7 @@ import torch
 
 from pairmill.schema.outcomes import ScoreOutcome
 from pairmill.workers.errors import Refused, TaskFailed
-from pairmill.workers.score import text_tower
+from pairmill.workers.score import device_lost, text_tower
 from pairmill.workers.score import torchvision_import as _before_open_clip  # noqa: F401
 from pairmill.workers.score.batcher import by_length, gathered
 from pairmill.workers.score.decoder import Decoder, Pixels
@@ -157,16 +157,8 @@ class Model:
         does not answer any more.
         """
         watch = watch or Watch()
-        try:
+        with device_lost.noticed(self.device):
             return self._embed(pixels, tokens, heads, watch)
-        except RuntimeError as error:
-            if isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error):
-                said = " ".join(str(error).split())[:200]
-                raise Refused(
-                    f"the device {self.device} stopped working; the task is handed back, and this"
-                    f" worker ends ({said})"
-                ) from None
-            raise
 
     def _embed(
         self,

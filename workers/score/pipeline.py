@@ -4,7 +4,7 @@
 
 Nothing is buffered between the stages but what each has in its hands. At most two parts are decoded
 or being decoded, one of them being computed, and at most four have their thumbnails in memory: with
-500 rows of 224 x 224 pixels that is 150 MB and 16 MB.
+500 rows of 224 x 224 pixels that is 150 MB and 16 MB; a tagger of pixels adds 200 MB of its own.
 """
 
 import threading
@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import trio
@@ -64,10 +65,10 @@ class _Decoding:
     read: Thumbnails
     pixels: list[Future[Pixels]]
     tokens: Future[Tokens]
-    squeezed: list[Future[list[Any]]]
+    squeezed: list[list[Future[list[Any]]]]  # of each tagger of pixels
 
     def cancel(self) -> None:
-        futures: list[Future[Any]] = [self.tokens, *self.pixels, *self.squeezed]
+        futures: list[Future[Any]] = [self.tokens, *self.pixels, *chain(*self.squeezed)]
         for future in futures:
             future.cancel()
 
@@ -166,7 +167,11 @@ class Pipeline:
             for i in starts
         ]
         squeezed = [
-            self._decoders.submit(tagging.squeezed, named.tagger, images) for named in self.pixels
+            [
+                self._decoders.submit(tagging.squeezed, named.tagger, images[i : i + CHUNK])
+                for i in starts
+            ]
+            for named in self.pixels
         ]
         return _Decoding(read, pixels, tokens, squeezed)
 
@@ -208,10 +213,10 @@ class Pipeline:
             Tagged(
                 named.model_id,
                 rows,
-                tagging.of_thumbnails(named.tagger, images.result()),
+                tagging.of_thumbnails(named.tagger, [x for f in futures for x in f.result()]),
                 of_embeddings=False,
             )
-            for named, images in zip(self.pixels, decoding.squeezed, strict=True)
+            for named, futures in zip(self.pixels, decoding.squeezed, strict=True)
         ]
 
 

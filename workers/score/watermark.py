@@ -16,7 +16,8 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pairmill.workers.errors import Refused
+from pairmill.workers.errors import Refused, TaskFailed
+from pairmill.workers.score import device_lost
 from pairmill.workers.score import torchvision_import as _before_timm  # noqa: F401
 from pairmill.workers.score.digest import weights_digest
 from pairmill.workers.score.head_files import load_tensors
@@ -35,7 +36,8 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class WatermarkTagger:
-    """digest: of its weights, as a CLIP model's. kind: ``pixels``."""
+    """digest: of its weights, as a CLIP model's. kind: ``pixels``. batch_size: images that go
+    through the network at once; halved where memory is short."""
 
     kind = "pixels"
 
@@ -43,6 +45,7 @@ class WatermarkTagger:
         self.digest = weights_digest(network)
         self._network = network.eval().to(device)
         self._device = device
+        self.batch_size = BATCH_SIZE
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(MEAN, device=device).view(shape)
         self._deviation = torch.tensor(DEVIATION, device=device).view(shape)
@@ -56,16 +59,34 @@ class WatermarkTagger:
     def tag(self, images: Sequence[Image.Image | Pixels]) -> Tags:
         """The probability of a watermark of each image: RGB, of Pillow or uint8[height, width, 3].
 
-        In float32. Raises ValueError for an array of another shape or type.
+        In float32. Where memory is short, in smaller batches from then on. Raises TaskFailed where
+        one image alone does not fit into it, Refused where the device does not answer any more,
+        ValueError for an array of another shape or type.
         """
         values = np.empty(len(images), np.float32)
-        for start in range(0, len(images), BATCH_SIZE):
-            batch = np.stack([squeezed(image) for image in images[start : start + BATCH_SIZE]])
-            pixels = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2).float() / 255
-            logits = self._network((pixels - self._mean) / self._deviation)
-            found = logits.float().softmax(dim=1)[:, WATERMARK].cpu().numpy()
+        start = 0
+        while start < len(images):
+            some = images[start : start + self.batch_size]
+            try:
+                with device_lost.noticed(self._device):
+                    found = self._probabilities(np.stack([squeezed(image) for image in some]))
+            except torch.OutOfMemoryError as error:
+                if len(some) == 1:
+                    raise TaskFailed(
+                        f"one image alone does not fit into memory of {self._device}, for the"
+                        f" watermark tagger: {str(error).partition('.')[0]}"
+                    ) from None
+                self.batch_size = len(some) // 2
+                continue
             values[start : start + len(found)] = np.where(np.isfinite(found), found, np.nan)
+            start += len(found)
         return Tags(values)
+
+    def _probabilities(self, batch: Pixels) -> npt.NDArray[np.float32]:
+        pixels = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2).float() / 255
+        logits = self._network((pixels - self._mean) / self._deviation)
+        found: npt.NDArray[np.float32] = logits.float().softmax(dim=1)[:, WATERMARK].cpu().numpy()
+        return found
 
 
 def squeezed(image: Image.Image | Pixels) -> Pixels:
