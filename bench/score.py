@@ -54,7 +54,7 @@ from score_sides import (
     timed,
     write_files,
 )  # fmt: skip
-from scoring import add_model, to_score
+from scoring import add_model, hash_of, to_score
 
 from pairmill.workers.daemon import Job
 from pairmill.workers.download.decode import decode
@@ -120,7 +120,7 @@ def decode_alone(s: Side, threads: int, seconds: float) -> float:
     """Images a second, with their texts, of so many threads."""
     pipeline = Pipeline(s.model, decoders=threads)
     images, texts = s.pairs(POSITIONS_PER_PART)
-    part = Thumbnails(0, list(range(len(images))), texts, images)
+    part = Thumbnails(0, list(range(len(images))), texts, images, [*map(hash_of, images)])
     done, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:
         decoding = pipeline.decoding(part)
@@ -146,7 +146,9 @@ def database_alone(db: Database, s: Side) -> tuple[float, float]:
     unit = (np.ones(dims) / dims**0.5).astype(np.float16).tobytes()
     begun = time.perf_counter()
     for start in starts:
-        rows = [(claim.lease_id, start, n, 0, 0.3, unit, unit) for n in range(start, start + 500)]
+        rows = [
+            (claim.lease_id, start, n, 0, 0.3, unit, unit, 9) for n in range(start, start + 500)
+        ]
         queue.copy_scores(rows)
         queue.submit_score(claim.lease_id, start, len(rows))
     writing = STAGE_ROWS / (time.perf_counter() - begun)

@@ -119,7 +119,7 @@ def cycle(db: Database, number: int, seconds: list[float]) -> None:
     queue.complete(lease)
     db.accept_all()
     queue, lease = claim("score", "d1")
-    queue.copy_scores(score_rows(lease, 0, [n for n, _, _ in queue.thumbnails(lease, 0, LINKS)]))
+    queue.copy_scores(score_rows(lease, 0, [n for n, *_ in queue.thumbnails(lease, 0, LINKS)]))
     queue.submit_score(lease, 0, LINKS)
     queue.complete(lease)
     db.accept_all()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -31,6 +32,7 @@ from pairmill.ops.folders import folder_to_be
 from pairmill.ops.problem import Problem
 from pairmill.ops.recall import Floats, K, Keys, Progress
 
+ALONE = 10_000  # vectors that one thread inserts, before all do
 ADD = 2_000  # vectors at once; between two of these an interruption is heard
 QUERIES = 200  # by images, and by texts, to measure recall
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 128
@@ -118,7 +120,13 @@ def _add(index: Index, finder: Finder, shard: Shard, rows: slice) -> None:
     first = [finder.is_first(int(key), image) for key, image in zip(keys, images, strict=True)]
     if any(first):
         with recall.usearch_errors():
-            index.add(keys[first], images[first])
+            _insert(index, keys[first], images[first])
+
+
+def _insert(index: Index, keys: Keys, vectors: npt.NDArray[np.float16]) -> None:
+    # threads that insert into a small graph do not see each other: of 200 vectors one or two could
+    # not be found in 3 of 100 builds, and in none by one thread
+    index.add(keys, vectors, threads=1 if len(index) < ALONE else 0)
 
 
 def _new(dims: int) -> Index:
@@ -228,7 +236,7 @@ def _rebuilt(old: Index, progress: Progress) -> Index:
         progress("indexing", start, len(keys))
         some = keys[start : start + ADD]
         with recall.usearch_errors():
-            index.add(some, np.asarray(old.get(some)).reshape(len(some), -1))
+            _insert(index, some, np.asarray(old.get(some)).reshape(len(some), -1))
     return index
 
 

@@ -46,7 +46,7 @@ def of_text(model: models.Model, text: str) -> Vector:
     """float32[dims]. Raises Problem for an empty text."""
     if not text.strip():
         raise Problem("--text is empty")
-    return _one(model, Image.new("RGB", (64, 64)), text).text
+    return _finite(model.encode_texts([text])[0])
 
 
 def of_image(model: models.Model, path: Path) -> Vector:
@@ -61,21 +61,15 @@ def of_image(model: models.Model, path: Path) -> Vector:
         raise Problem(f"{path} is no image that can be read: {error}") from None
     scale = min(1.0, SHORT_SIDE / min(upright.size), LONG_SIDE / max(upright.size))
     size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
-    return _one(model, upright.resize(size, Image.Resampling.LANCZOS), "an image").image
-
-
-class _Embeddings:
-    def __init__(self, image: Any, text: Any) -> None:
-        self.image: Vector = np.asarray(image, np.float32)
-        self.text: Vector = np.asarray(text, np.float32)
-
-
-def _one(model: models.Model, image: Image.Image, text: str) -> _Embeddings:
     file = io.BytesIO()
-    image.save(file, "WEBP", lossless=True)  # what a model reads as a thumbnail
-    scores = model.score([file.getvalue()], [text])
-    if scores.outcomes[0] != ScoreOutcome.SCORED:
-        raise Problem(
-            f"the model gave no embedding: {ScoreOutcome(scores.outcomes[0]).name.lower()}"
-        )
-    return _Embeddings(scores.image_embedding[0], scores.text_embedding[0])
+    upright.resize(size, Image.Resampling.LANCZOS).save(file, "WEBP", lossless=True)
+    scores = model.score([file.getvalue()], ["an image"])
+    if scores.outcomes[0] == ScoreOutcome.BROKEN_THUMBNAIL:
+        raise Problem(f"{path} makes no thumbnail that the model reads: it is too long and thin")
+    return _finite(scores.image_embedding[0].astype(np.float32))
+
+
+def _finite(vector: Vector) -> Vector:
+    if not np.isfinite(vector).all() or not vector.any():
+        raise Problem("the model gave no embedding: NaN or an infinity")
+    return vector

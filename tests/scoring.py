@@ -23,9 +23,15 @@ def add_model(db: Database, model: Model) -> None:
     )
 
 
-def to_score(db: Database, images: Sequence[bytes], texts: Sequence[str]) -> None:
+def to_score(
+    db: Database,
+    images: Sequence[bytes],
+    texts: Sequence[str],
+    languages: Sequence[str | None] | None = None,
+) -> None:
     """As many batches as they fill, downloaded by real calls. The number in a URL, …/7.jpg, says
-    which image and text of those given the row has."""
+    which image and text of those given the row has. languages: of the texts; English by default."""
+    languages = languages or ["en"] * len(texts)
     crawl = uuid.uuid4().hex[:8]  # a URL that is known already would be dropped
     db.add_wat(f"{crawl}.wat.gz")
     extract, _ = db.queue("extract")
@@ -33,8 +39,8 @@ def to_score(db: Database, images: Sequence[bytes], texts: Sequence[str]) -> Non
     assert claim is not None
     urls = [f"http://{crawl}.example/{i}.jpg" for i in range(len(images))]
     rows = [
-        (claim.lease_id, i, key(url).bytes, url, text, "en", 0.9, None, "image")
-        for i, (url, text) in enumerate(zip(urls, texts, strict=True))
+        (claim.lease_id, i, key(url).bytes, url, text, language, 0.9, None, "image")
+        for i, (url, text, language) in enumerate(zip(urls, texts, languages, strict=True))
     ]
     extract.copy_pairs(rows)
     counts = [("image", "links", "", len(rows)), ("", "records", "", 1)]

@@ -351,7 +351,9 @@ begin
         when 'download' then not mill.pending('{extract,download}') and not open_batches
         when 'score' then not mill.pending('{extract,download}') and not open_batches and not exists (
             select from mill.task t join mill.model m using (model_id)
-             where t.kind = 'score' and t.state in ('ready', 'leased', 'submitted') and m.digest = p_model_digest)
+             where t.kind = 'score' and t.state in ('ready', 'leased', 'submitted')
+               -- upstream of a tagger's tasks are those of its clip model
+               and m.model_id in (select x from mill.model g, unnest(array[g.model_id, g.base_model_id]) x where g.digest = p_model_digest))
         when 'steward' then not mill.pending('{extract,download,score}') and not open_batches and not exists (
             select from mill.thumbnail_slot where state <> 'empty' and mill.slot_is_done(slot))
     end;
@@ -885,15 +887,16 @@ begin
         insert into mill.tag (batch_id, model_id, attempt, n, label, value, submission_id)
         select t.batch_id, i.model_id, t.attempt, i.n, i.label, i.value, s.submission_id
           from sent i
-         -- meanwhile the embedding may have been withdrawn, and the next one tagged in its pass
-         where m.kind = 'clip'
-            or not exists (select from mill.tag g
+         -- one tag that counts: meanwhile the next embedding may have been tagged in its pass; and scores that are made
+         -- again may come with tags of pixels that are there, since those did not go with the scores
+         where not exists (select from mill.tag g
                             where g.batch_id = t.batch_id and g.model_id = i.model_id and g.attempt = t.attempt and g.n = i.n
                               and not exists (select from mill.withdrawn w where w.submission_id = g.submission_id))
-               and (m.kind = 'pixels'
-                    or exists (select from mill.embedding e
-                                where e.batch_id = t.batch_id and e.n = i.n and e.attempt = t.attempt and e.model_id = m.base_model_id
-                                  and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)))
+           -- meanwhile the embedding may have been withdrawn
+           and (m.kind in ('clip', 'pixels')
+                or exists (select from mill.embedding e
+                            where e.batch_id = t.batch_id and e.n = i.n and e.attempt = t.attempt and e.model_id = m.base_model_id
+                              and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)))
     )
     select count(*) into accepted from sent;
     if accepted <> s.tag_count then
@@ -902,7 +905,8 @@ begin
 end
 $$;
 
-comment on function mill.accept_tags is 'Moves the tags of a score submission from inbox.tag into tag.';
+comment on function mill.accept_tags is
+    'Moves the tags of a score submission from inbox.tag into tag; leaves out those that are there.';
 
 -- The model is locked, as add_model locks it: a tagger that is added meanwhile is seen either here or there.
 create function mill.queue_tagging(t mill.task) returns void
@@ -935,15 +939,26 @@ create function mill.withdraw_tags(t mill.task, why text) returns void
 language plpgsql
 as $$
 declare
+    x mill.task;
     s mill.submission;
 begin
-    for s in
-        select x.* from mill.submission x join mill.task y using (task_id) join mill.model g using (model_id)
+    -- who holds one has read the embeddings: what comes of them must not pass for tags of the next
+    for x in
+        select y.* from mill.task y join mill.model g using (model_id)
          where y.kind = 'score' and y.batch_id = t.batch_id and y.attempt = t.attempt
-           and g.base_model_id = t.model_id and g.kind <> 'pixels' and x.state in ('received', 'accepted')
-         order by y.task_id, x.submission_id
+           and g.base_model_id = t.model_id and g.kind <> 'pixels'
+         order by y.task_id for update of y
     loop
-        perform from mill.task where task_id = s.task_id for update;
+        continue when x.state <> 'leased';
+        perform mill.end_lease(l.lease_id, 'expired') from mill.lease l where l.task_id = x.task_id and l.ended_at is null;
+        update mill.task set state = 'ready', ready_at = now(), reason = why, changed_at = now() where task_id = x.task_id;
+    end loop;
+    for s in
+        select z.* from mill.submission z join mill.task y using (task_id) join mill.model g using (model_id)
+         where y.kind = 'score' and y.batch_id = t.batch_id and y.attempt = t.attempt
+           and g.base_model_id = t.model_id and g.kind <> 'pixels' and z.state in ('received', 'accepted')
+         order by y.task_id, z.submission_id
+    loop
         select * into s from mill.submission where submission_id = s.submission_id for update;
         if s.state = 'received' then
             perform mill.reject(s, why);
@@ -954,7 +969,8 @@ begin
 end
 $$;
 
-comment on function mill.withdraw_tags is 'Takes back what tasks of taggers made of embeddings that are being withdrawn.';
+comment on function mill.withdraw_tags is
+    'Takes back what tasks of taggers made of embeddings that are being withdrawn, and those tasks from who holds them.';
 
 -- A submitted task is done once nothing of it awaits acceptance; if a part was rejected it goes back.
 create or replace function mill.settle(p_task_id bigint) returns void
@@ -1192,12 +1208,15 @@ as $$
 #variable_conflict use_column
 begin
     -- a task that is being finished looks for taggers: before this transaction, or after it
-    perform from mill.model m where m.model_id = p_base_id for update;
+    perform from mill.model m where m.model_id = p_base_id for no key update;
     insert into mill.model (name, pretrained, digest, dims, kind, base_model_id, labels, revision, licence, metrics, weights)
     values (p_name, p_pretrained, p_digest, p_dims, p_kind, p_base_id, p_labels, p_revision, p_licence, p_metrics, p_weights)
     on conflict (digest) do update
-       set name = excluded.name, pretrained = excluded.pretrained, revision = excluded.revision, licence = excluded.licence,
-           metrics = excluded.metrics
+       set name = excluded.name, pretrained = excluded.pretrained,
+           -- who adds it again to queue what is left says less of it
+           revision = coalesce(nullif(excluded.revision, ''), model.revision),
+           licence = coalesce(nullif(excluded.licence, ''), model.licence),
+           metrics = coalesce(nullif(excluded.metrics, '{}'), model.metrics)
     returning model.model_id into model_id;
     perform mill.queue_scoring(t.batch_id, t.attempt, add_model.model_id)
        from mill.task t where t.kind = 'download' and t.state = 'done' and t.slot is not null and p_kind = 'clip';
@@ -1365,6 +1384,9 @@ begin
             select p.n from mill.pair p
              where t.kind = 'download' and p.batch_id = t.batch_id and (t.positions is null or p.n = any (t.positions))) x;
     update mill.task set state = 'done', reason = 'its thumbnails are gone: downloaded again', changed_at = now() where task_id = p_task_id;
+    if t.kind = 'score' then
+        perform mill.queue_tagging(t);  -- of what was scored of it
+    end if;
     insert into mill.task (kind, batch_id, attempt, positions)
     select 'download', t.batch_id, mill.next_attempt(t.batch_id), anew where anew is not null;
     return 'download';

@@ -246,12 +246,13 @@ def train_head(
 ) -> None:
     """Train a head on the stored embeddings of rated samples, and make it known."""
     with extra("score"):
+        from pairmill.ops.rated import rated_embeddings
         from pairmill.workers.score import ratings as files
         from pairmill.workers.score import training
     given = files.read(ratings, column)
     with admin() as connection:
         row = models.clip(connection, base)
-        embeddings, values, missing = models.rated_embeddings(connection, row, given)
+        embeddings, values, missing = rated_embeddings(connection, row, given)
         trained = training.train(embeddings, values, method=method, held_out=held_out, seed=seed)
         metrics = trained.metrics() | {"without_embedding": missing}
         added = None

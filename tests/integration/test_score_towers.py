@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,39 +88,6 @@ def test_tokens_are_open_clips_and_their_number_is_that_before_the_cut() -> None
     assert Tokenizer(plain)(["a " * 40_000]).lengths.tolist() == [MOST]
 
 
-class Inner:
-    """A tokenizer as transformers has them, which are not installed here: one token a word."""
-
-    def __call__(
-        self, texts: list[str], *, truncation: bool, padding: bool
-    ) -> dict[str, list[list[int]]]:
-        assert not truncation
-        assert not padding
-        return {"input_ids": [[5] * len(text.split()) + [1] for text in texts]}
-
-
-class Outer:
-    """As open_clip wraps those."""
-
-    context_length = 4
-
-    def __init__(self, clean: Callable[[str], str]) -> None:
-        self.tokenizer = Inner()
-        self.clean_fn = clean
-
-    def __call__(self, texts: list[str]) -> torch.Tensor:
-        cut = [[5] * min(3, len(self.clean_fn(text).split())) + [1] for text in texts]
-        return torch.tensor([(row + [0] * 4)[:4] for row in cut])
-
-
-def test_tokens_of_a_hugging_face_tokenizer_are_counted_before_the_cut() -> None:
-    tokenizer = Tokenizer(Outer(lambda text: text.replace("-", " ")))
-    tokens = tokenizer(["a b", "", "a-b-c-d-e"])
-    assert tokens.ids.tolist() == [[5, 5, 1, 0], [1, 0, 0, 0], [5, 5, 5, 1]]
-    assert tokens.lengths.tolist() == [3, 1, 6]
-    assert tokenizer.context_length == 4
-
-
 # ---- the text tower ----------------------------------------------------------------------------
 
 
@@ -180,10 +146,6 @@ def test_tower_that_is_left_whole_scores_as_a_plain_loop(tmp_path: Path) -> None
     model = Model("small", None, plain, preprocess, tokenize, CPU)
     ours = model.score(IMAGES, TEXTS).similarity
     assert np.abs(ours - expected).max() < 1e-5
-
-
-def test_a_hugging_face_tower_is_left_whole() -> None:
-    assert not text_tower.cuttable(torch.nn.Module())
 
 
 def plain_loop(model: Any, preprocess: Any, tokenize: Any) -> Any:

@@ -198,8 +198,8 @@ def test_image_without_gpu_has_no_torch(name: str) -> None:
 def test_images_install_extras_that_exist() -> None:
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     given = {OURS[n]["build"]["args"]["EXTRA"] for n in OURS if "args" in OURS[n]["build"]}
-    assert {"${EXTRA}", "score,ops"} == EXTRAS
-    assert given | {"score", "ops"} <= known.keys()
+    assert {"${EXTRA}", "score,multilingual,ops"} == EXTRAS
+    assert given | {"score", "multilingual", "ops"} <= known.keys()
 
 
 def commands() -> list[list[str]]:

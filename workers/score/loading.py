@@ -1,6 +1,7 @@
 """What a model is asked for by, into what open_clip calls it; and what cannot be is refused."""
 
 import difflib
+import importlib
 import json
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,6 +15,7 @@ from pairmill.workers.score import torchvision_import as _before_open_clip  # no
 import open_clip
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+HUGGING_FACE = ("hf_tokenizer_name", "hf_model_name")  # keys of a configuration's text_cfg
 
 
 def known_name(name: str, pretrained: str | None) -> str:
@@ -86,12 +88,38 @@ def _named(name: str, pretrained: str | None) -> str:
     return name
 
 
+def check_hugging_face(name: str, known: str) -> None:
+    """Refuse a model whose tokenizer or text tower is Hugging Face's where that cannot be had.
+
+    known: open_clip's name of it, as ``known_name`` gives it.
+    """
+    configuration = open_clip.get_model_config(known) or {}
+    text = configuration.get("text_cfg")
+    if not isinstance(text, dict) or not any(text.get(key) for key in HUGGING_FACE):
+        return
+    if (text.get("tokenizer_kwargs") or {}).get("trust_remote_code"):
+        raise Refused(f"the tokenizer of {name} would run code of its own, and none is run")
+    try:
+        importlib.import_module("transformers")
+    except ImportError:
+        raise Refused(
+            f"the texts of {name} are read by Hugging Face's transformers, which is not"
+            " installed: pip install 'pairmill[multilingual]'"
+        ) from None
+
+
 def reason(name: str, pretrained: str | None, error: Exception) -> str:
     said = " ".join(str(error).split())[:300]
     if said.startswith("Failed to download weights"):
         return (
             f"cannot download the weights {pretrained} of {name}: connect this machine to the"
             f" network, or give --pretrained the path of a checkpoint ({said})"
+        )
+    if isinstance(error, OSError) and any(part in said for part in ("connect to", "local folder")):
+        return (
+            f"cannot get the tokenizer or text model that the configuration of {name} names:"
+            " connect this machine to the network once, or name folders that hold them"
+            f" ({' and '.join(HUGGING_FACE)}; {said})"
         )
     if isinstance(error, UnpicklingError):
         # torch's own text advises to load it unsafely

@@ -23,7 +23,13 @@ from pairmill.workers.score.batcher import by_length, gathered
 from pairmill.workers.score.decoder import Decoder, Pixels
 from pairmill.workers.score.digest import weights_digest
 from pairmill.workers.score.heads import Head, Tags
-from pairmill.workers.score.loading import device_of, dtype_of, known_name, reason
+from pairmill.workers.score.loading import (
+    check_hugging_face,
+    device_of,
+    dtype_of,
+    known_name,
+    reason,
+)
 from pairmill.workers.score.tokenizer import Tokenizer, Tokens
 
 # isort: split
@@ -107,12 +113,12 @@ class Model:
         self.decoder = Decoder(preprocess, device)
         self.tokenizer = Tokenizer(tokenize)
         towers: Any = clip.to(dtype)
-        self._cuttable = text_tower.cuttable(clip)
+        self._needed = text_tower.needed(clip)
         self._compiled = compiled
         self._step = COMPILED_COLUMN_STEP if compiled else COLUMN_STEP
         self._encode_image: Any = towers.encode_image
         self._encode_text: Any = (
-            partial(text_tower.encode, clip) if self._cuttable else towers.encode_text
+            partial(text_tower.encode, clip) if text_tower.cuttable(clip) else towers.encode_text
         )
         with torch.inference_mode():
             ids = self.tokenizer(["a"]).ids.to(device)
@@ -192,7 +198,7 @@ class Model:
     def _texts(self, ids: torch.Tensor, watch: Watch) -> torch.Tensor:
         """float32[n, dims] in the order of ids; computed the shortest first."""
         context = ids.shape[1]
-        needed = text_tower.columns(ids).tolist() if self._cuttable else [context] * len(ids)
+        needed = self._needed(ids).tolist()
         result = torch.empty((len(ids), self.dims), device=self.device)
         for batch in by_length(needed, self.batch_size, self._step, context):
             rows = torch.from_numpy(batch.rows)
@@ -288,10 +294,13 @@ def load(
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     known = known_name(name, pretrained)
     try:
+        check_hugging_face(name, known)
         clip, _, preprocess = open_clip.create_model_and_transforms(
             known, pretrained=pretrained or None, device=where, weights_only=True
         )
         tokenize = open_clip.get_tokenizer(known)
+    except Refused:
+        raise
     except Exception as error:
         # for a file that is another model's, or none, open_clip and torch raise nearly anything
         # (AssertionError for other widths, TypeError for an unknown option)

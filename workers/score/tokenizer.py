@@ -1,5 +1,6 @@
 """Texts into tokens, and how long they were before they were cut."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,18 +29,25 @@ class Tokens:
 
 class Tokenizer:
     """open_clip's tokenizer of a model; its lengths too. context_length: tokens that the model
-    reads. Threads may share one, one call at a time."""
+    reads. Threads may share one."""
 
     def __init__(self, tokenize: Callable[[list[str]], torch.Tensor]) -> None:
         self._tokenize = tokenize
         self.context_length = int(getattr(tokenize, "context_length", 0) or 0)
+        # a tokenizer of Hugging Face's holds as its state whether it cuts: two calls at once
+        # would change it under each other
+        self._one_at_a_time = threading.Lock()
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         tokenize: Any = self._tokenize
         if isinstance(tokenize, open_clip.SimpleTokenizer) and tokenize.reduction_fn is None:
             return self._simple(texts)
-        ids = tokenize(list(texts))
-        return Tokens(ids, _lengths(self._counts(texts, ids)))
+        if not len(texts):  # Hugging Face's refuse an empty list
+            empty = torch.empty((0, self.context_length), dtype=torch.int64)
+            return Tokens(empty, np.empty(0, np.int16))
+        with self._one_at_a_time:
+            ids = tokenize(list(texts))
+            return Tokens(ids, _lengths(self._counts(texts, ids)))
 
     def _simple(self, texts: Sequence[str]) -> Tokens:
         """What SimpleTokenizer does, with each text encoded once for both answers."""
@@ -55,18 +63,46 @@ class Tokenizer:
             row[: len(tokens)] = tokens
         return Tokens(torch.from_numpy(ids), _lengths(counts))
 
-    def _counts(self, texts: Sequence[str], ids: torch.Tensor) -> list[int]:
-        """Of a Hugging Face tokenizer behind open_clip's; of another kind what can be told from
+    def _counts(self, texts: Sequence[str], ids: torch.Tensor) -> npt.NDArray[np.int64]:
+        """int64[n]. Of another tokenizer than open_clip's or Hugging Face's what can be told from
         the tokens: those up to the last that is no padding."""
         tokenize: Any = self._tokenize
         inner = getattr(tokenize, "tokenizer", None)
         if inner is None:
-            used = ids != 0
-            return [int(row.nonzero().max()) + 1 if row.any() else 0 for row in used]
-        clean = getattr(tokenize, "clean_fn", str)
-        found = inner([clean(text) for text in texts], truncation=False, padding=False)
-        return [len(tokens) for tokens in found["input_ids"]]
+            return _between_padding(ids, 0)
+        if getattr(tokenize, "tokenizer_mode", "") == "clips":
+            # open_clip's own frame: start, end, and a class token in the last column
+            return self._uncut(texts, add_special_tokens=False) + 3
+        if getattr(tokenize, "strip_sep_token", False) or inner.pad_token_id is None:
+            return self._uncut(texts)
+        counts = _between_padding(ids, inner.pad_token_id)
+        # what reaches from edge to edge may have been longer
+        ends = ids[:, [0, -1]] != inner.pad_token_id
+        full = ends.all(dim=1).nonzero().flatten().tolist()
+        if full:
+            counts[full] = self._uncut([texts[row] for row in full])
+        return counts
+
+    def _uncut(self, texts: Sequence[str], **options: Any) -> npt.NDArray[np.int64]:
+        """int64[n]: tokens that Hugging Face's tokenizer makes of the texts. verbose: or it warns
+        of texts that are too long for its own model."""
+        tokenize: Any = self._tokenize
+        cleaned = [tokenize.clean_fn(text) for text in texts]
+        found = tokenize.tokenizer(
+            cleaned, truncation=False, padding=False, verbose=False, **options
+        )
+        return np.array([len(tokens) for tokens in found["input_ids"]], np.int64)
 
 
-def _lengths(counts: Sequence[int]) -> npt.NDArray[np.int16]:
+def _between_padding(ids: torch.Tensor, padding: int) -> npt.NDArray[np.int64]:
+    """int64[n]: columns from the first to the last that is no padding, whichever side it is on."""
+    used = ids != padding
+    columns = torch.arange(1, ids.shape[1] + 1)
+    last = (used * columns).amax(dim=1)
+    first = (used * columns.flip(0)).amax(dim=1)
+    found: npt.NDArray[np.int64] = (last + first - ids.shape[1]).clamp(min=0).numpy()
+    return found
+
+
+def _lengths(counts: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
     return np.minimum(np.asarray(counts, np.int64), MOST).astype(np.int16)
