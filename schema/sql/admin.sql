@@ -202,7 +202,14 @@ begin
             select l.task_id from mill.lease l join mill.instance i using (instance_id) where l.ended_at is null and i.worker_id = w.worker_id
             union
             select y.task_id from mill.submission y
-             where y.worker_id = w.worker_id and y.state in ('received', 'accepted') and y.received_at >= coalesce(p_since, '-infinity'))
+             where y.worker_id = w.worker_id and y.state in ('received', 'accepted') and y.received_at >= coalesce(p_since, '-infinity')
+            union  -- with scores go the tags that others made of them
+            select g.task_id
+              from mill.submission y
+              join mill.task b using (task_id)
+              join mill.model m on m.base_model_id = b.model_id
+              join mill.task g on g.kind = 'score' and g.batch_id = b.batch_id and g.attempt = b.attempt and g.model_id = m.model_id
+             where y.worker_id = w.worker_id and y.state = 'accepted' and y.received_at >= coalesce(p_since, '-infinity') and b.kind = 'score')
       order by x.task_id for update;
     for t in
         select x.* from mill.task x

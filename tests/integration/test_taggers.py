@@ -154,7 +154,11 @@ def test_zero_shot_tagger_finds_what_is_drawn(
 
 
 def test_watermark_weights_stay_with_the_scorer(
-    db: Database, clip: Model, pairmill: Commands, tmp_path: Path
+    db: Database,
+    clip: Model,
+    pairmill: Commands,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     torch.manual_seed(0)
     network = watermark.architecture().to_empty(device="cpu")
@@ -167,6 +171,14 @@ def test_watermark_weights_stay_with_the_scorer(
     pairmill("model", "add", *DEMO, "--name", "clip")
     pairmill("model", "add", "--watermark", str(file))
     to_score(db, [b"none", *IMAGES[1:6]], TEXTS[:6])
+    # who has others brings them in vain, and is told
+    network.classifier[-1].bias.data += 1
+    torch.save(network.state_dict(), tmp_path / "other.pt")
+    other = watermark.load(tmp_path / "other.pt")
+    Score(clip, [other]).digests(db.queue("score")[0])
+    assert f"no tagger of this model with the given weights, sha256 {other.digest}" in (
+        capsys.readouterr().err
+    )
     # who has no weights leaves them to others
     score(db, Score(clip))
     tasks = "select m.name, t.state from mill.task t join mill.model m using (model_id) order by 1"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
 import pytest
 from database import DIMS, Database, score_rows
 from psycopg.types.json import Jsonb
@@ -341,3 +342,78 @@ def test_a_tagger_that_is_added_again_keeps_what_was_said_of_it(downloaded: Data
     assert db.value(add, "new", "", "", Jsonb({})) == first
     said = db.rows("select name, revision, licence, metrics from report.model where digest = 'h'")
     assert said == [("new", "2", "MIT", {"mae": 0.5})]
+
+
+def test_a_quarantined_scorer_takes_with_it_what_others_made_of_its_embeddings(
+    downloaded: Database,
+) -> None:
+    db = downloaded
+    ada, _ = db.queue("score", "ada")
+    claim = db.claim("score", "ada", "d1")
+    assert claim
+    ada.copy_scores(score_rows(claim.lease_id, 0, range(6)))
+    ada.submit_score(claim.lease_id, 0, 6)
+    ada.complete(claim.lease_id)
+    db.accept_all()
+    head, other = db.add_tagger(), db.add_tagger(digest="t2")
+    tag(db, head)
+    queue, held = claimed(db, "t2")
+    queue.copy_tags(tag_rows(held.lease_id, 0, other, range(3)))
+    queue.submit_score(held.lease_id, 0, 0, 3)
+    (found,) = db.rows(
+        "select leases, rejected, withdrawn from mill.quarantine_worker('ada', null, 'it lied')"
+    )
+    assert found == (0, 0, 1)
+    assert tags(db) == []
+    assert score_tasks(db) == [("d1", "ready"), ("t1", "ready"), ("t2", "ready")]
+    assert db.accept_all() == []
+    with pytest.raises(LeaseLost):
+        queue.submit_score(held.lease_id, 1, 0, 3)
+    score_with_tags(db, head)
+    assert tag(db, other, "t2").payload["count"] == 6
+    assert tags(db) == [("tagger-t1", 0.5, 6), ("tagger-t2", 0.25, 6)]
+
+
+def test_quarantines_of_two_scorers_wait_for_each_other(downloaded: Database) -> None:
+    """Each tagged what the other had scored."""
+    db = downloaded
+    db.extract([f"http://more.example/{i}.jpg" for i in range(6)], location="b.wat.gz")
+    db.close_batches()
+    db.download()
+    for name in ("ada", "bob"):
+        score_by(db, name)
+    db.add_tagger()
+    for name in ("bob", "ada"):  # the batch that the other scored
+        claim = db.claim("score", name, "t1")
+        assert claim
+        queue, _ = db.queue("score", name)
+        positions = [n for n, _ in queue.embeddings(claim.lease_id, 0, 100)]
+        queue.copy_tags(
+            tag_rows(claim.lease_id, 0, db.value("select max(model_id) from mill.model"), positions)
+        )
+        queue.submit_score(claim.lease_id, 0, 0, len(positions))
+        queue.complete(claim.lease_id)
+    db.accept_all()
+    quarantine = "select mill.quarantine_worker(%s, null, 'it lied')"
+    with psycopg.connect(db.dsn) as first, psycopg.connect(db.dsn) as second:
+        first.execute(quarantine, ("ada",))
+        # waits before it holds anything that the first may want
+        second.execute("set lock_timeout = '100ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            second.execute(quarantine, ("bob",))
+        second.rollback()
+        first.commit()
+        second.execute(quarantine, ("bob",))
+    assert tags(db) == []
+    assert db.value("select count(*) from mill.current_score") == 0
+
+
+def score_by(db: Database, name: str) -> None:
+    claim = db.claim("score", name, "d1")
+    assert claim
+    queue, _ = db.queue("score", name)
+    positions = [row[0] for row in queue.thumbnails(claim.lease_id, 0, 100)]
+    queue.copy_scores(score_rows(claim.lease_id, 0, positions))
+    queue.submit_score(claim.lease_id, 0, len(positions))
+    queue.complete(claim.lease_id)
+    db.accept_all()

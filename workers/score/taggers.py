@@ -53,6 +53,7 @@ class Taggers:
         self._model_digest = model_digest
         self._own = {tagger.digest: tagger for tagger in pixels}
         self._unusable: set[str] = set()
+        self._unknown: set[str] = set()
         self.heads: dict[str, NamedHead] = {}
         self.pixels: dict[str, NamedPixels] = {}
 
@@ -67,6 +68,14 @@ class Taggers:
             elif tagger.kind != "pixels" and (head := self._head(queue, tagger)):
                 heads[tagger.digest] = NamedHead(tagger.model_id, head)
         self.heads = heads
+        for digest in self._own.keys() - self.pixels.keys() - self._unknown:
+            # an admin may add it any time
+            print(
+                f"the database has no tagger of this model with the given weights, sha256 {digest}:"
+                " they are not used until an admin adds them with pairmill model add",
+                file=sys.stderr,
+            )
+            self._unknown.add(digest)
 
     @property
     def digests(self) -> list[str]:

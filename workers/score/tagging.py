@@ -15,7 +15,7 @@ from pairmill.workers.score.taggers import NamedHead, NamedPixels, PixelTagger
 
 EMBEDDINGS_PER_PART = 2_500  # 4 MB of 768 dims
 THUMBNAILS_PER_PART = 500
-MAX_POSITIONS = 16_384
+MAX_POSITIONS = 16_384  # a batch has at most so many: 14 bits of the sample id
 Row = tuple[Any, ...]
 
 

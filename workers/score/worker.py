@@ -18,7 +18,6 @@ from pairmill.workers.score.pipeline import Pipeline, ScoredPart, Thumbnails
 from pairmill.workers.score.taggers import PixelTagger, Taggers
 
 POSITIONS_PER_PART = 500  # about 4 MB of thumbnails
-MAX_POSITIONS = 16_384  # a batch has at most so many: 14 bits of the sample id
 Row = tuple[Any, ...]
 
 
@@ -73,7 +72,7 @@ class Score:
 
         async def read(parts: "trio.MemorySendChannel[Thumbnails]") -> None:
             nonlocal found
-            for start in range(0, MAX_POSITIONS, POSITIONS_PER_PART):
+            for start in range(0, tagging.MAX_POSITIONS, POSITIONS_PER_PART):
                 if found == total:
                     break
                 stop = start + POSITIONS_PER_PART
