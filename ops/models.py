@@ -138,6 +138,23 @@ def one(connection: psycopg.Connection, name: str) -> dict[str, Any]:
     return found[0]
 
 
+def retire(connection: psycopg.Connection, model: dict[str, Any], *, dry_run: bool) -> int:
+    """Nothing is scored by it any more. Gives how many tasks that wait are parked by that. Raises
+    Problem while tasks of it are at work."""
+    with connection.transaction(force_rollback=dry_run):
+        (row,) = rows(
+            connection,
+            "select r.* from mill.model m, mill.retire_model(m.model_id) r where m.digest = %s",
+            model["digest"],
+        )
+    if row["busy"]:
+        raise Problem(
+            f"{row['busy']} tasks of {model['name']} are at work or await acceptance: stop its"
+            " workers, let the steward accept, and try again"
+        )
+    return int(row["parked"])
+
+
 def check_weights(model: dict[str, Any]) -> str:
     """Read the weights that the database keeps of a head again, and compare all that its row says.
 

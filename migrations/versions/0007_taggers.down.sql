@@ -24,6 +24,7 @@ drop function mill.ask_again(mill.recheck, mill.task);
 drop function mill.told_little(mill.task);
 drop function mill.end_idle(integer[]);
 drop function mill.is_drawn(integer, timestamptz, bigint, integer);
+drop function mill.retire_model(integer);
 drop function mill.cut_off(timestamptz);
 drop function mill.withdraw_tags(mill.task, text);
 drop function mill.queue_tagging(mill.task);
@@ -51,7 +52,7 @@ create index lease_unfinished_idx on mill.lease (ended_at) where ended_as <> 'co
 alter table mill.lease drop column worker_id;
 drop index mill.model_tagger_name_key;
 alter table mill.model drop constraint model_base_check, drop constraint model_weights_check, drop constraint model_labels_check;
-alter table mill.model drop column weights, drop column metrics, drop column licence, drop column revision, drop column labels,
+alter table mill.model drop column retired_at, drop column weights, drop column metrics, drop column licence, drop column revision, drop column labels,
     drop column base_model_id, drop column kind;
 comment on table mill.model is 'A CLIP model that scores pairs.';
 comment on column mill.model.name is 'open_clip''s model name, or the folder of a model';

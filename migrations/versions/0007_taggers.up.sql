@@ -68,6 +68,8 @@ alter table mill.model add column metrics JSONB DEFAULT '{}' NOT NULL;
 COMMENT ON COLUMN mill.model.metrics IS 'What was measured of it on held-out data';
 alter table mill.model add column weights BYTEA;
 COMMENT ON COLUMN mill.model.weights IS 'head, zero-shot: the safetensors file, so that whoever scores has it; null: the worker brings them';
+alter table mill.model add column retired_at TIMESTAMP WITH TIME ZONE;
+COMMENT ON COLUMN mill.model.retired_at IS 'When it was retired: nothing is scored by it any more, what was stays; null while it is active';
 alter table mill.model add CONSTRAINT model_base_check CHECK ((kind = 'clip') = (base_model_id is null));
 alter table mill.model add CONSTRAINT model_weights_check CHECK ((kind in ('head', 'zero-shot')) = (weights is not null));
 alter table mill.model add CONSTRAINT model_labels_check CHECK ((kind = 'zero-shot') = (labels is not null));
@@ -281,9 +283,9 @@ begin
                                             'find out why, and start again later', s.unfinished_per_hour));
     end if;
     if w.kind = 'score' then
-        select model_id into m from mill.model where digest = p_model_digest;
+        select model_id into m from mill.model where digest = p_model_digest and retired_at is null;
         if not found then
-            perform mill.refuse('PM006', 'the database does not know a model with these weights; an admin adds it with: pairmill model add');
+            perform mill.refuse('PM006', 'the database does not know a model with these weights, or it was retired; an admin adds it with: pairmill model add');
         end if;
     end if;
     t := mill.pick(w.kind, m, w.worker_id);
@@ -780,7 +782,7 @@ begin
     return query
     select g.model_id, g.name, g.kind, g.digest
       from mill.model m join mill.model g on g.base_model_id = m.model_id
-     where m.digest = p_model_digest
+     where m.digest = p_model_digest and g.retired_at is null
      order by g.model_id;
 end
 $$;
@@ -924,7 +926,7 @@ declare
     x mill.task := t;
 begin
     perform from mill.model where model_id = t.model_id for share;
-    for g in select * from mill.model where base_model_id = t.model_id order by model_id loop
+    for g in select * from mill.model where base_model_id = t.model_id and retired_at is null order by model_id loop
         x.task_id := null;
         x.model_id := g.model_id;
         insert into mill.task (kind, batch_id, attempt, model_id)
@@ -998,7 +1000,8 @@ begin
     end if;
     update mill.task set state = 'done', reason = null, changed_at = now() where task_id = p_task_id;
     if t.kind = 'download' then
-        perform mill.queue_scoring(t.batch_id, t.attempt, model_id) from mill.model where kind = 'clip' order by model_id;
+        perform mill.queue_scoring(t.batch_id, t.attempt, model_id) from mill.model
+          where kind = 'clip' and retired_at is null order by model_id;
         perform mill.draw_checks(t);
     elsif t.kind = 'score' then
         perform mill.queue_tagging(t);
@@ -1188,7 +1191,7 @@ $$;
 create or replace function mill.slot_is_done(p_slot smallint) returns boolean
 language sql stable
 as $$
-    select exists (select from mill.model where kind = 'clip')
+    select exists (select from mill.model where kind = 'clip' and retired_at is null)
        and not exists (
         select
           from mill.task d
@@ -1223,8 +1226,11 @@ begin
            -- who adds it again to queue what is left says less of it
            revision = coalesce(nullif(excluded.revision, ''), model.revision),
            licence = coalesce(nullif(excluded.licence, ''), model.licence),
-           metrics = coalesce(nullif(excluded.metrics, '{}'), model.metrics)
+           metrics = coalesce(nullif(excluded.metrics, '{}'), model.metrics),
+           retired_at = null
     returning model.model_id into model_id;
+    update mill.task t set state = 'ready', tries = 0, ready_at = now(), changed_at = now()
+     where t.model_id = add_model.model_id and t.state = 'parked' and t.reason = 'its model was retired';
     perform mill.queue_scoring(t.batch_id, t.attempt, add_model.model_id)
        from mill.task t where t.kind = 'download' and t.state = 'done' and t.slot is not null and p_kind = 'clip';
     insert into mill.task (kind, batch_id, attempt, model_id)
@@ -1247,6 +1253,26 @@ $$;
 comment on function mill.add_model is
     'Makes a model or a tagger known, and queues the batches that it can be computed for: those whose thumbnails are still there, '
     'or for a head those that have embeddings of its clip model. unreachable: downloads that only a new download could give it.';
+
+create function mill.retire_model(p_model_id integer, out busy bigint, out parked bigint)
+language plpgsql
+as $$
+begin
+    perform from mill.model where model_id = p_model_id for no key update;
+    perform from mill.task where model_id = p_model_id and state in ('ready', 'leased', 'submitted') order by task_id for update;
+    select count(*) filter (where state <> 'ready'), count(*) filter (where state = 'ready') into busy, parked
+      from mill.task where model_id = p_model_id and state in ('ready', 'leased', 'submitted');
+    if busy = 0 then
+        update mill.model set retired_at = coalesce(retired_at, now()) where model_id = p_model_id;
+        update mill.task set state = 'parked', reason = 'its model was retired', changed_at = now()
+         where model_id = p_model_id and state = 'ready';
+    end if;
+end
+$$;
+
+comment on function mill.retire_model is
+    'Nothing is scored by a model or tagger any more, and its ready tasks are parked; what was scored stays. Nothing is done while tasks of '
+    'it are leased or await acceptance (busy). add_model makes it active again.';
 
 create or replace function mill.withdraw_downloads(p_submissions bigint[], why text) returns integer
 language plpgsql
@@ -1555,7 +1581,7 @@ select m.name as model, coalesce(p.language, 'nolang') as language, coalesce(o.n
  group by 1, 2, 3;
 
 create or replace view report.model as
-select m.name, m.pretrained, m.digest, m.dims, m.active_since, m.kind, b.name as base, m.labels, m.revision, m.licence, m.metrics
+select m.name, m.pretrained, m.digest, m.dims, m.active_since, m.kind, b.name as base, m.labels, m.revision, m.licence, m.metrics, m.retired_at
   from mill.model m
   left join mill.model b on b.model_id = m.base_model_id;
 
@@ -1574,6 +1600,8 @@ comment on column report.model.revision is 'Which version of the weights';
 comment on column report.model.licence is 'Of the weights; empty where nobody said';
 
 comment on column report.model.metrics is 'What was measured of it on held-out data';
+
+comment on column report.model.retired_at is 'Since when nothing is scored by it any more; null while it is active';
 
 create or replace function mill.take_canaries(
     p_lease_id bigint, p_places integer[], p_outcome smallint[], p_sha256 bytea[], p_dhash bigint[]

@@ -164,7 +164,7 @@ def listed(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) 
         )
     print_rows(
         found,
-        ("name", "pretrained", "kind", "base", "dims", "digest"),
+        ("name", "pretrained", "kind", "base", "dims", "digest", "retired_at"),
         as_json=as_json,
         empty="no models: add one with `pairmill model add --model NAME`",
     )
@@ -193,6 +193,22 @@ def show(name: str, as_json: bool = JSON) -> None:
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         if value not in (None, "", []):
             print(f"{key.replace('_', ' '):14} {value}")
+
+
+@app.command("retire")
+def retire(
+    name: str,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be done."),
+    as_json: bool = JSON,
+) -> None:
+    """Score nothing by a model or tagger any more. What was scored stays; `model add` undoes it."""
+    with admin() as connection:
+        parked = models.retire(connection, models.one(connection, name), dry_run=dry_run)
+    if as_json:
+        print_json({"name": name, "parked": parked, "dry_run": dry_run})
+        return
+    done = "would be retired" if dry_run else "is retired"
+    print(f"{name} {done}; {parked} of its tasks {'would be' if dry_run else 'are'} parked")
 
 
 @app.command("check")

@@ -32,7 +32,8 @@ begin
     end if;
     update mill.task set state = 'done', reason = null, changed_at = now() where task_id = p_task_id;
     if t.kind = 'download' then
-        perform mill.queue_scoring(t.batch_id, t.attempt, model_id) from mill.model where kind = 'clip' order by model_id;
+        perform mill.queue_scoring(t.batch_id, t.attempt, model_id) from mill.model
+          where kind = 'clip' and retired_at is null order by model_id;
         perform mill.draw_checks(t);
     elsif t.kind = 'score' then
         perform mill.queue_tagging(t);

@@ -128,9 +128,9 @@ begin
                                             'find out why, and start again later', s.unfinished_per_hour));
     end if;
     if w.kind = 'score' then
-        select model_id into m from mill.model where digest = p_model_digest;
+        select model_id into m from mill.model where digest = p_model_digest and retired_at is null;
         if not found then
-            perform mill.refuse('PM006', 'the database does not know a model with these weights; an admin adds it with: pairmill model add');
+            perform mill.refuse('PM006', 'the database does not know a model with these weights, or it was retired; an admin adds it with: pairmill model add');
         end if;
     end if;
     t := mill.pick(w.kind, m, w.worker_id);

@@ -316,7 +316,7 @@ comment on column report.dead_link.networks is 'Networks of workers, as admins n
 comment on column report.dead_link.believed is 'Whether two networks found none: one network''s trouble is shared by all in it';
 
 create view report.model as
-select m.name, m.pretrained, m.digest, m.dims, m.active_since, m.kind, b.name as base, m.labels, m.revision, m.licence, m.metrics
+select m.name, m.pretrained, m.digest, m.dims, m.active_since, m.kind, b.name as base, m.labels, m.revision, m.licence, m.metrics, m.retired_at
   from mill.model m
   left join mill.model b on b.model_id = m.base_model_id;
 comment on view report.model is 'The models that score, and the taggers.';
@@ -331,6 +331,7 @@ comment on column report.model.labels is 'zero-shot: names of the categories';
 comment on column report.model.revision is 'Which version of the weights';
 comment on column report.model.licence is 'Of the weights; empty where nobody said';
 comment on column report.model.metrics is 'What was measured of it on held-out data';
+comment on column report.model.retired_at is 'Since when nothing is scored by it any more; null while it is active';
 
 create view report.queue as
 select k.kind,

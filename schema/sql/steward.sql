@@ -133,7 +133,7 @@ comment on function api.sweep_host_files_v1 is 'Deletes what hosts'' files said 
 create function mill.slot_is_done(p_slot smallint) returns boolean
 language sql stable
 as $$
-    select exists (select from mill.model where kind = 'clip')
+    select exists (select from mill.model where kind = 'clip' and retired_at is null)
        and not exists (
         select
           from mill.task d

@@ -41,7 +41,7 @@ begin
     return query
     select g.model_id, g.name, g.kind, g.digest
       from mill.model m join mill.model g on g.base_model_id = m.model_id
-     where m.digest = p_model_digest
+     where m.digest = p_model_digest and g.retired_at is null
      order by g.model_id;
 end
 $$;
@@ -180,7 +180,7 @@ declare
     x mill.task := t;
 begin
     perform from mill.model where model_id = t.model_id for share;
-    for g in select * from mill.model where base_model_id = t.model_id order by model_id loop
+    for g in select * from mill.model where base_model_id = t.model_id and retired_at is null order by model_id loop
         x.task_id := null;
         x.model_id := g.model_id;
         insert into mill.task (kind, batch_id, attempt, model_id)

@@ -189,6 +189,12 @@ model = mill(
         "head, zero-shot: the safetensors file, so that whoever scores has it; null: the worker brings them",
         nullable=True,
     ),
+    col(
+        "retired_at",
+        TIMESTAMP,
+        "When it was retired: nothing is scored by it any more, what was stays; null while it is active",
+        nullable=True,
+    ),
     CheckConstraint("(kind = 'clip') = (base_model_id is null)", name="base"),
     CheckConstraint("(kind in ('head', 'zero-shot')) = (weights is not null)", name="weights"),
     CheckConstraint("(kind = 'zero-shot') = (labels is not null)", name="labels"),

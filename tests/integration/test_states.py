@@ -180,6 +180,15 @@ def embeddings_of_tags_are_withdrawn(db: Database) -> None:
         leased_tagger(db)
 
 
+def a_model_is_retired_and_added_again(db: Database) -> None:
+    model = db.add_model()
+    batches(db, 1)
+    db.download()
+    assert db.rows("select * from mill.retire_model(%s)", model) == [(0, 1)]
+    db.add_model()
+    db.score()
+
+
 def tried_again(db: Database) -> None:
     batches(db, 1)
     db.download(Outcome.TIMEOUT)
@@ -297,7 +306,7 @@ STORIES: list[Callable[[Database], None]] = [
     the_line, a_batch_fills_up, a_model_comes_later, handed_back, late_and_late_again, parked_by_an_admin,
     the_ring_is_full, extractions_are_rejected, downloads_are_rejected, withdrawn,
     scores_of_a_parked_task_are_withdrawn, embeddings_are_tagged_later,
-    embeddings_of_tags_are_withdrawn, tried_again, parked_until_its_thumbnails_were_gone,
+    embeddings_of_tags_are_withdrawn, a_model_is_retired_and_added_again, tried_again, parked_until_its_thumbnails_were_gone,
     parked_with_nothing_submitted, quarantined,
     restored, a_check_agrees, a_check_fails_by_two, a_checker_is_wrong, three_say_three_things,
     a_check_tells_nothing, a_friend_is_checked_again, canaries_fail, dead_links_are_doubted,

@@ -125,6 +125,10 @@ def test_heads_in_the_pass_and_later_agree_with_the_stored_embeddings(
     assert (shown["kind"], shown["base"], shown["licence"]) == ("head", "clip", "MIT")
     assert shown["weights_bytes"] == len(head.to_bytes())
     assert "as their row says" in pairmill("model", "check", "one")
+    assert "would be retired; 0 of its tasks" in pairmill("model", "retire", "later", "--dry-run")
+    assert json.loads(pairmill("model", "show", "later", "--json"))["retired_at"] is None
+    assert "is retired" in pairmill("model", "retire", "later")
+    assert json.loads(pairmill("model", "show", "later", "--json"))["retired_at"] is not None
     listed = json.loads(pairmill("model", "list", "--json"))
     assert [m["name"] for m in listed] == ["clip", "later", "one"]
 

@@ -8,7 +8,7 @@ import pytest
 from database import DIMS, Database, score_rows
 from psycopg.types.json import Jsonb
 
-from pairmill.workers.errors import LeaseLost, Malformed
+from pairmill.workers.errors import LeaseLost, Malformed, Refused
 from pairmill.workers.queue import Claim, Queue
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(6)]
@@ -417,3 +417,36 @@ def score_by(db: Database, name: str) -> None:
     queue.submit_score(claim.lease_id, 0, len(positions))
     queue.complete(claim.lease_id)
     db.accept_all()
+
+
+def test_a_retired_tagger_is_computed_no_more_and_holds_nothing_back(downloaded: Database) -> None:
+    db = downloaded
+    pixels = db.add_tagger(kind="pixels", digest="w1")
+    db.score()
+    assert score_tasks(db) == [("d1", "done"), ("w1", "ready")]
+    queue, claim = claimed(db, "w1")
+    assert db.rows("select * from mill.retire_model(%s)", pixels) == [(1, 0)]  # it is at work
+    queue.release(claim.lease_id)
+    assert db.rows("select * from mill.retire_model(%s)", pixels) == [(0, 1)]
+    assert score_tasks(db) == [("d1", "done"), ("w1", "parked")]
+    with pytest.raises(Refused, match="or it was retired"):
+        db.claim("score", digest="w1")
+    assert queue.taggers("d1") == []
+    db.admin.execute("update mill.setting set parked_hold_seconds = 0")
+    assert db.queue("steward")[0].steward("empty_slots") == 1
+    # of the next batch it is not asked for
+    db.extract(["http://new.example/1.jpg"], location="b.wat.gz")
+    db.close_batches()
+    db.download()
+    db.score()
+    assert score_tasks(db) == [("d1", "done"), ("d1", "done"), ("w1", "parked")]
+
+
+def test_a_retired_model_scores_nothing_until_it_is_added_again(downloaded: Database) -> None:
+    db = downloaded
+    model = db.value("select model_id from mill.model")
+    assert db.rows("select * from mill.retire_model(%s)", model) == [(0, 1)]
+    assert db.rows("select retired_at is null from report.model") == [(False,)]
+    db.add_model()
+    db.score()
+    assert db.rows("select outcome, pairs from report.score_count") == [("scored", 6)]
