@@ -141,6 +141,14 @@ def test_secrets_are_their_owners(home: Path) -> None:
             psycopg.connect(wrong)
 
 
+def open_to_others(folder: Path) -> None:
+    """pytest's own folders are its user's alone; there are more of them with several processes."""
+    for each in (folder, *folder.parents):
+        mode = each.stat().st_mode & 0o7777
+        if mode & 0o005 != 0o005:
+            each.chmod(mode | 0o055)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs its own programs")
 def test_programs_in_a_folder_that_is_closed_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -155,8 +163,8 @@ def test_programs_in_a_folder_that_is_closed_to_others(
     reachable = tmp_path / "reachable"
     reachable.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(reachable))
-    for folder in (reachable, tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    reachable.chmod(0o755)
+    open_to_others(tmp_path)
     for home in (tmp_path / "home", closed / "home"):  # the second time there is a copy
         with embedded(home) as url:
             assert answers(url)
@@ -179,9 +187,8 @@ def test_below_a_folder_that_is_closed_to_others(tmp_path: Path) -> None:
 def test_as_an_ordinary_user(tmp_path: Path) -> None:
     if not all(folder.stat().st_mode & 0o001 for folder in Path(sys.prefix).parents):
         pytest.skip("the virtual environment lies in a folder that is closed to an ordinary user")
+    open_to_others(tmp_path)
     tmp_path.chmod(0o777)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)
     script = (
         "import sys; from pathlib import Path; from pairmill.schema.embedded import embedded; import psycopg\n"
         "with embedded(Path(sys.argv[1])) as url: print(psycopg.connect(url).execute('select 1').fetchone())"
