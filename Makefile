@@ -1,5 +1,5 @@
 # make demo   the whole line on a small web site of its own, with an embedded PostgreSQL
-# make test   lint, type check and every test; JOBS=2: in two processes, each with a server of its own; TESTS=tests/unit …
+# make test   lint, type check and every test: JOBS=2 processes, each with a server of its own; TESTS=tests/unit …
 # make chaos   faults on a line at work, then its books: FAULTS=1000 of them, about 6 minutes; SEED=1 URLS=20000
 # make asks-env   the second HTTP backend in .venv-asks, since asks pins what others may not have
 # make pooler-test   what workers do, through a real PgBouncer (apt-get install pgbouncer)
@@ -10,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_ARGS = $(if $(WAT),--wat '$(WAT)') $(if $(SERVE),--serve '$(SERVE)') $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)')
 TESTS ?=
-JOBS ?= 0
+JOBS ?= 2
 FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
