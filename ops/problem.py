@@ -10,7 +10,7 @@ class Problem(Exception):
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Around imports of what comes with an extra: says how to install it."""
+    """Around imports of what comes with an extra, or with several: says how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:

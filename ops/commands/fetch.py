@@ -3,8 +3,6 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pairmill.ops.output import print_json
-from pairmill.ops.problem import Problem
+from pairmill.ops.problem import extra
 
 if TYPE_CHECKING:
     from pairmill.ops.fetching import Fetching
@@ -63,7 +61,7 @@ def fetch(
 
     The shards are laid out as img2dataset's. A run that was stopped goes on where it was.
     """
-    with _extras():
+    with extra("download,ops"):
         from pairmill.ops.fetching import Fetching, Parameters
         from pairmill.ops.shards import Folder
         from pairmill.ops.sources import Columns, open_source
@@ -81,15 +79,6 @@ def fetch(
     _summarise(folder, as_json=as_json)
     if not whole:
         raise typer.Exit(INTERRUPTED)
-
-
-@contextmanager
-def _extras() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        need = "pip install 'pairmill[download,ops]'"
-        raise Problem(f"{error.name} is not installed: {need}") from None
 
 
 def _run(

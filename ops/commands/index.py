@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from pairmill.ops.connection import admin
 from pairmill.ops.output import print_json, print_rows
-from pairmill.ops.problem import Problem
+from pairmill.ops.problem import Problem, extra
 
 if TYPE_CHECKING:
     from pairmill.ops.recall import Progress as Report
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Nearest neighbours among a release's images.")
 FOLDER = typer.Argument(help="The index's folder.")
 AS_JSON = typer.Option(False, "--json", help="JSON.")
-
-
-@contextmanager
-def _needs(extra: str) -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise Problem(f"{error.name} is not installed: pip install 'pairmill[{extra}]'") from None
 
 
 @contextmanager
@@ -71,7 +63,7 @@ def build(
     """Index a release's image embeddings, and measure recall@10 against exact search."""
     from pairmill.ops import embeddings
 
-    with _needs("index"):
+    with extra("index"):
         from pairmill.ops import neighbours
 
     with _bar() as report:
@@ -120,13 +112,13 @@ def query(
     """Find images: by a text, by an image, or like one of the index."""
     if [text, image, sample_id].count(None) != 2:
         raise Problem("name one of --text, --image and --sample-id")
-    with _needs("index"):
+    with extra("index"):
         from pairmill.ops import neighbours
     opened = neighbours.Neighbours(index)
     if sample_id is not None:
         vector = opened.vector(sample_id)
     else:
-        with _needs("score"):
+        with extra("score"):
             from pairmill.ops import query_vector
         loaded = query_vector.load(opened.about.model, model, pretrained, device)
         if image is not None:
@@ -158,7 +150,7 @@ def remove(
     as_json: bool = AS_JSON,
 ) -> None:
     """Delete from an index what the database's removals name, or these samples."""
-    with _needs("index"):
+    with extra("index"):
         from pairmill.ops import neighbours
     from pairmill.ops import embeddings
 
