@@ -8,7 +8,6 @@ which.
 import hashlib
 import json
 import math
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -25,6 +24,7 @@ from psycopg.types.json import Jsonb
 
 from pairmill import __version__
 from pairmill.ops.connection import rows
+from pairmill.ops.folders import folder_to_be
 from pairmill.ops.manifest import Manifest
 from pairmill.ops.problem import Problem
 from pairmill.ops.recipe import Recipe
@@ -59,23 +59,9 @@ def build(
     ``out`` and renamed at the end, so that an interruption leaves nothing half done.
     Raises Problem if ``out`` holds something, or the database lacks the recipe's model.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise Problem(f"{out} is not empty: name a folder that does not exist yet")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    half = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir()
-    try:
-        with connection.transaction():
-            connection.execute("set transaction isolation level repeatable read, read only")
-            manifest = _write(connection, recipe, half, progress, shard_rows)
-        if out.exists():
-            out.rmdir()
-        half.rename(out)
-    except BaseException:
-        shutil.rmtree(half, ignore_errors=True)
-        raise
-    return manifest
+    with folder_to_be(out) as half, connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        return _write(connection, recipe, half, progress, shard_rows)
 
 
 def _write(
