@@ -9,7 +9,6 @@ embedding-reader read (https://github.com/rom1504/clip-retrieval): ``img_emb/img
 The same release, model and state of the database give the same bytes.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +30,7 @@ from pairmill.ops import release
 from pairmill.ops.arrays import ClipRetrieval, Npz, Shards, npz_prefix
 from pairmill.ops.connection import rows
 from pairmill.ops.folders import folder_to_be
+from pairmill.ops.manifest import described, sha256
 from pairmill.ops.problem import Problem
 
 FORMATS = ("clip-retrieval", "npz")
@@ -191,7 +191,7 @@ def _write(
             "name": recipe["name"],
             "version": recipe["version"],
             "rows": done,
-            "manifest_sha256": _sha256(found.folder / "manifest.json"),
+            "manifest_sha256": sha256(found.folder / "manifest.json"),
         },
         model=found.manifest["model"],
         format=shards.name,
@@ -199,11 +199,7 @@ def _write(
         rows=written,
         left_out=dict(sorted(left_out.items())),
         removals=release.removals_version(connection),
-        files=[
-            {"name": str(path.relative_to(folder)), "rows": count, "bytes": path.stat().st_size,
-             "sha256": _sha256(path)}
-            for path, count in shards.files
-        ],
+        files=described(folder, shards.files),
         written_by={
             "pairmill": __version__, "pyarrow": pa.__version__, "numpy": np.__version__
         },
@@ -290,8 +286,3 @@ def _finite(vector: bytes) -> bool:
 def _array(vectors: list[bytes | None], kept: list[bool], dims: int) -> npt.NDArray[np.float16]:
     joined = b"".join(v for v, keep in zip(vectors, kept, strict=True) if keep and v is not None)
     return np.frombuffer(joined, "<f2").reshape(-1, dims)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,7 +25,7 @@ from psycopg.types.json import Jsonb
 from pairmill import __version__
 from pairmill.ops.connection import rows
 from pairmill.ops.folders import folder_to_be
-from pairmill.ops.manifest import Manifest
+from pairmill.ops.manifest import Manifest, described
 from pairmill.ops.problem import Problem
 from pairmill.ops.recipe import Recipe
 
@@ -117,7 +117,7 @@ def _write(
         kept_by_language=dict(sorted(kept_by_language.items())),
         removals=removals_version(connection),
         columns={f.name: str(f.type) for f in table.schema},
-        files=[_described(shard) for shard in shards],
+        files=described(folder, shards),
         written_by={"pairmill": __version__, "pyarrow": pa.__version__},
     )
     text = json.dumps(manifest.as_dict(), indent=2, ensure_ascii=False)
@@ -242,13 +242,6 @@ def _shards(
                 progress(done + written, kept)
         done += written
         yield path, written
-
-
-def _described(shard: tuple[Path, int]) -> dict[str, Any]:
-    path, count = shard
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": path.name, "rows": count, "bytes": path.stat().st_size, "sha256": digest}
 
 
 def removals_version(connection: psycopg.Connection) -> dict[str, Any]:
