@@ -18,6 +18,7 @@ drop view report.model;
 drop view report.score_count;
 drop view report.score;
 drop view mill.current_score;
+drop function mill.to_score(mill.task);
 drop function mill.add_model(text, text, text, integer, text, integer, text[], text, text, jsonb, bytea);
 drop function mill.judge(mill.recheck);
 drop function mill.ask_again(mill.recheck, mill.task);
@@ -37,7 +38,6 @@ drop function mill.to_tag(mill.task);
 drop function mill.check_scores(mill.task, mill.model, bigint, integer, integer);
 drop function api.submit_score_v2(bigint, integer, integer, integer);
 drop function api.thumbnails_v2(bigint, integer, integer);
-drop function mill.thumbnails_of(mill.task);
 drop function mill.left_to_score(mill.task);
 drop function mill.take_in();
 drop function mill.may_check(integer);
@@ -407,7 +407,7 @@ $$;
 
 -- The score worker's part: thumbnails and texts out, similarities and embeddings in.
 
-create or replace function mill.to_score(t mill.task) returns table (n integer, submission_id bigint)
+create function mill.to_score(t mill.task) returns table (n integer, submission_id bigint)
 language sql stable
 as $$
     select d.n, d.submission_id
@@ -424,6 +424,9 @@ as $$
              join inbox.score i on i.lease_id = s.lease_id and i.part = s.part
             where s.task_id = t.task_id and s.state = 'received')
 $$;
+
+comment on function mill.to_score is
+    'Positions of a score task that no received or accepted submission covers yet, with the submission of their thumbnail.';
 
 create or replace function api.thumbnails_v1(p_lease_id bigint, p_from integer, p_to integer)
 returns table (n integer, text text, image bytea)

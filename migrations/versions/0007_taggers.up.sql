@@ -137,6 +137,7 @@ $$;
 
 alter table mill.embedding alter column image set storage external, alter column text set storage external;
 
+drop function mill.to_score(mill.task);
 drop function mill.add_model(text, text, text, integer);
 drop function mill.judge(mill.recheck);
 
@@ -542,10 +543,10 @@ $$;
 
 -- The score worker's part: thumbnails and texts out, similarities, embeddings and tags in.
 
-create or replace function mill.to_score(t mill.task) returns table (n integer, submission_id bigint)
+create function mill.to_score(t mill.task) returns table (n integer)
 language sql stable
 as $$
-    select d.n, d.submission_id
+    select d.n
       from mill.download d
      where d.batch_id = t.batch_id and d.attempt = t.attempt and d.outcome = 0
        and not exists (select from mill.withdrawn w where w.submission_id = d.submission_id)
@@ -560,6 +561,9 @@ as $$
             where s.task_id = t.task_id and s.state = 'received')
 $$;
 
+comment on function mill.to_score is
+    'Positions of a clip model''s score task that no received or accepted submission covers yet.';
+
 create function mill.left_to_score(t mill.task) returns setof integer
 language plpgsql stable
 as $$
@@ -573,22 +577,6 @@ end
 $$;
 
 comment on function mill.left_to_score is 'Positions of a score task, of a model''s or a tagger''s, that no received or accepted submission covers yet.';
-
-create function mill.thumbnails_of(t mill.task) returns table (n integer, submission_id bigint)
-language plpgsql stable
-as $$
-begin
-    if (select kind from mill.model where model_id = t.model_id) = 'clip' then
-        return query select s.n, s.submission_id from mill.to_score(t) s;
-    else
-        return query
-        select d.n, d.submission_id
-          from mill.to_tag(t) s join mill.download d on d.batch_id = t.batch_id and d.n = s.n and d.attempt = t.attempt;
-    end if;
-end
-$$;
-
-comment on function mill.thumbnails_of is 'left_to_score, with the submission of each thumbnail.';
 
 create function api.thumbnails_v2(p_lease_id bigint, p_from integer, p_to integer)
 returns table (n integer, text text, image bytea, dhash bigint)
@@ -605,14 +593,14 @@ begin
     end if;
     -- the slot as a literal: the plan opens one partition of the ring, not all
     return query execute format(
-        'select s.n, p.text, h.image, d.dhash'
-        '  from mill.thumbnails_of($1) s'
-        '  join mill.pair p on p.batch_id = $2 and p.n = s.n'
-        '  join mill.download d on d.batch_id = $2 and d.n = s.n and d.attempt = $3'
+        'select d.n, p.text, h.image, d.dhash'
+        '  from mill.left_to_score($1) s'
+        '  join mill.pair p on p.batch_id = $2 and p.n = s'
+        '  join mill.download d on d.batch_id = $2 and d.n = s and d.attempt = $3'
         '  join mill.thumbnail h on h.slot = %s and h.batch_id = $2 and h.attempt = $3'
-        '   and h.n = s.n and h.submission_id = s.submission_id'
-        ' where s.n >= $4 and s.n < $5'
-        ' order by s.n', in_slot)
+        '   and h.n = s and h.submission_id = d.submission_id'
+        ' where s >= $4 and s < $5'
+        ' order by d.n', in_slot)
         using t, t.batch_id, t.attempt, p_from, p_to;
 end
 $$;
