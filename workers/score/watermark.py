@@ -94,6 +94,8 @@ def squeezed(image: Image.Image | Pixels) -> Pixels:
     if not isinstance(image, Image.Image):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError(f"pixels are uint8[height, width, 3], not {image.dtype}{image.shape}")
+        if image.shape[:2] == (SIDE, SIDE):  # squeezed ahead
+            return image
         image = Image.fromarray(image)
     if image.mode != "RGB":
         image = image.convert("RGB")
