@@ -7,6 +7,7 @@
 # Each makes the environment that it needs, and says what it is doing.
 
 PYTHON ?= python3
+, := ,
 BIN := .venv/bin
 DEMO_ARGS = $(if $(WAT),--wat '$(WAT)') $(if $(SERVE),--serve '$(SERVE)') $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)')
 TESTS ?=
@@ -15,7 +16,7 @@ FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
 
-.PHONY: help demo test chaos asks-env pooler-test tls-test check format clean
+.PHONY: help demo test chaos asks-env pooler-test tls-test check format clean .mypy_path
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -30,30 +31,38 @@ test: check
 chaos: .venv/.for-test
 	@$(BIN)/python tests/chaos.py --faults $(FAULTS) --urls $(URLS) --seed $(SEED)
 
-check: .venv/.for-test
+check: .venv/.for-test .mypy_path
 	@echo '== lint, format, types'
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
+# the packages where a type checker or an editor finds them: an editable install is an import hook, which neither sees
+.mypy_path:
+	@mkdir -p $@/pairmill
+	@for each in schema migrations workers ops src/pairmill/__init__.py src/pairmill/py.typed; do ln -sfn ../../$$each $@/pairmill/; done
+
 format: .venv/.for-test
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-$(BIN)/python:
+# Of an install that was cut off .venv-unfinished stays: pip takes half a package for a whole one, so .venv is made anew.
+define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pairmill needs Python 3.11 or newer: make PYTHON=python3.11 …")'
-	@echo '== a virtual environment in .venv'
-	@$(PYTHON) -m venv .venv
-
-.venv/.for-demo: pyproject.toml | $(BIN)/python
-	@echo '== installing pairmill and what it needs (torch and torchvision among it: minutes, the first time)'
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[extract,download,score,ops,index]'
+	@if [ ! -e .venv/bin/pip ] || [ -e .venv-unfinished ]; then \
+		echo '== a virtual environment in .venv'; touch .venv-unfinished; $(PYTHON) -m venv --clear .venv; fi
+	@touch .venv-unfinished
+	@echo '== installing $(1)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(2)]'
+	@rm .venv-unfinished
 	@touch $@
+endef
+
+.venv/.for-demo: pyproject.toml setup.py
+	$(call install,pairmill and what it needs (torch and torchvision among it: minutes the first time),extract$(,)download$(,)score$(,)ops$(,)index)
 
 .venv/.for-test: .venv/.for-demo
-	@echo '== installing what the tests need'
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[extract,download,score,ops,index,dev]'
-	@touch $@
+	$(call install,what the tests need,extract$(,)download$(,)score$(,)ops$(,)index$(,)dev)
 
 pooler-test: .venv/.for-test
 	@$(BIN)/pytest tests/pooler
@@ -77,4 +86,4 @@ asks-env: .venv-asks/.ready
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-* build out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* .mypy_path build out .mypy_cache .ruff_cache .pytest_cache
