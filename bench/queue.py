@@ -8,7 +8,7 @@ clock starts. It stops when the last URL is handed back and, with ours, accepted
 turn; the median counts. Batches are of 10,000 URLs, results are full rows: status, bytes, width,
 height, md5, sha256, dHash; none compresses.
 
-ours          claim_v1, urls_v1, submit_download_v2, complete_v1, and one steward's accept_next_v1
+ours          claim_v1, urls_v1, submit_download_v1, complete_v1, and one steward's accept_next_v1
               meanwhile, until mill.download has the rows. One submission a batch, no thumbnails:
               every row has all its columns and the outcome too_thin.
 ours_parts    The same in submissions of 1,000 rows, as the download worker sends them.

@@ -1,16 +1,11 @@
-"""How Alembic runs our migrations: on a connection that the caller gives, as the owner."""
+"""How Alembic runs our migrations: on a connection and in a transaction that the caller gives."""
 
 from alembic import context
 
-from pairmill.schema.create import prepare
-
-connection = context.config.attributes["connection"]
-prepare(connection)
 context.configure(
-    connection=connection,
+    connection=context.config.attributes["connection"],
     version_table="migration",
     version_table_schema="mill",
-    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()

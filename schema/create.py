@@ -1,16 +1,29 @@
-"""Make the schema in an empty database, directly: what the migrations must arrive at."""
+"""Make the schema: all of it in an empty database, and its routines in one that has the tables.
+
+Tables change by migrations, and only there. Routines (functions, views, triggers and what may be
+called by whom) are code: they are made anew as a whole, from the files in ``sql/``, at every
+migration. So a revision holds nothing but the change of tables and rows.
+"""
+
+import hashlib
+import json
+from functools import cache
 
 from sqlalchemy import Connection, text
 
+from pairmill.schema import kinds
 from pairmill.schema.outcomes import DropReason, Outcome, ScoreOutcome
-from pairmill.schema.scripts import sql
+from pairmill.schema.scripts import script, sql
 from pairmill.schema.tables import metadata
-from pairmill.schema.tables.reference import drop_reason, outcome, score_outcome
 
-# in the order in which they refer to each other
-PARTS = (
-    "partitions", "guards", "claim", "inbox", "download", "extract", "score",
-    "tag", "accept", "steward", "admin", "report", "trust", "grants",
+# In the order in which they refer to each other: an SQL function's body is read when it is made.
+BEFORE_KINDS = (
+    "core/guards", "core/lists", "core/partitions", "core/submit", "core/claim", "core/inbox",
+    "core/accept", "core/item", "tag",
+)  # fmt: skip
+AFTER_KINDS = (
+    "core/hooks", "core/steward", "thumbnail", "model", "retry", "admin", "report", "trust",
+    "core/grants",
 )  # fmt: skip
 
 
@@ -21,6 +34,7 @@ def run(connection: Connection, script: str) -> None:
 
 def prepare(connection: Connection) -> None:
     """Make roles and namespaces, and act as the owner until the end of the session."""
+    _set(connection, "pairmill.worker_kinds", ",".join(kinds.worker_kinds()))
     run(connection, sql("roles"))
     connection.execute(
         text("select set_config('role', left(current_database(), 40) || '_owner', false)")
@@ -31,8 +45,47 @@ def create(connection: Connection) -> None:
     """Create every object of the schema, in one transaction of the caller's."""
     prepare(connection)
     metadata.create_all(connection, checkfirst=False)
-    connection.execute(drop_reason.insert(), [{"name": reason.value} for reason in DropReason])
-    connection.execute(outcome.insert(), [o.row | {"retry": o.retry_can_help} for o in Outcome])
-    connection.execute(score_outcome.insert(), [o.row for o in ScoreOutcome])
-    for part in PARTS:
-        run(connection, sql(part))
+    run(connection, script("tables/initial.sql"))
+    run(connection, routines())
+    run(connection, "select mill.ensure_partitions(0); select mill.ensure_slots(8::smallint);")
+
+
+def routines() -> str:
+    """One script: the closed lists' rows, functions, views, triggers and rights of this version."""
+    body = _routines()
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    return f"{body}\nselect mill.say_version('{digest}');\n"
+
+
+def version() -> str:
+    """sha256 of the routines of this code: mill.version() gives that of a database's."""
+    return hashlib.sha256(_routines().encode()).hexdigest()
+
+
+@cache
+def _routines() -> str:
+    lists = {
+        "task_kind": [kind.row for kind in kinds.KINDS],
+        "drop_reason": [{"name": reason.value} for reason in DropReason],
+        "outcome": [o.row | {"retry": o.retry_can_help} for o in Outcome],
+        "score_outcome": [o.row for o in ScoreOutcome],
+    }
+    settings = {
+        "pairmill.kinds": ",".join(kind.name for kind in kinds.KINDS),
+        "pairmill.worker_kinds": ",".join(kinds.worker_kinds()),
+        "pairmill.lists": json.dumps(lists),
+    }
+    parts = (*BEFORE_KINDS, *(f"kinds/{kind.name}" for kind in kinds.KINDS), *AFTER_KINDS)
+    quoted = {name: value.replace("'", "''") for name, value in settings.items()}
+    return "\n".join(
+        [
+            *(f"select set_config('{name}', '{value}', true);" for name, value in quoted.items()),
+            *(sql(part) for part in parts),
+        ]
+    )
+
+
+def _set(connection: Connection, name: str, value: str) -> None:
+    connection.execute(
+        text("select set_config(:name, :value, true)"), {"name": name, "value": value}
+    )

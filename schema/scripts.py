@@ -3,6 +3,11 @@
 from importlib.resources import files
 
 
+def script(path: str) -> str:
+    """The text of schema/<path>."""
+    return (files("pairmill.schema") / path).read_text("utf-8")
+
+
 def sql(name: str) -> str:
     """The text of schema/sql/<name>.sql."""
-    return (files("pairmill.schema") / "sql" / f"{name}.sql").read_text("utf-8")
+    return script(f"sql/{name}.sql")

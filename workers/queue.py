@@ -185,7 +185,7 @@ class Queue:
         """counts: (link kind, stage, name, count), as mill.wat_count keeps them."""
         kinds, stages, names, numbers = map(list, zip(*counts, strict=True))
         call = (
-            "select api.submit_extract_v2(%s, %s, %s::text[], %s::text[], %s::text[], %s::bigint[])"
+            "select api.submit_extract_v1(%s, %s, %s::text[], %s::text[], %s::text[], %s::bigint[])"
         )
         return int(self._one(call, (lease_id, rows, kinds, stages, names, numbers))[0])
 
@@ -226,7 +226,7 @@ class Queue:
             f"p_{name} => {'%b' if any(v is not None for v in values or ()) else '%s'}::{kind}[]"
             for name, kind, values in columns
         )
-        call = f"select api.submit_download_v2(%s, %s, {given})"
+        call = f"select api.submit_download_v1(%s, %s, {given})"
         return int(self._one(call, (lease_id, part, *(c[2] for c in columns)))[0])
 
     # ---- score -------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class Queue:
         """(n, text, image, dHash of the image's original) of the positions from start up to, not
         including, stop."""
         types = ("int4", "text", "bytea", "int8")
-        found = self._copy_out("thumbnails_v2", (lease_id, start, stop), types)
+        found = self._copy_out("thumbnails_v1", (lease_id, start, stop), types)
         return [(n, text, bytes(image), dhash) for n, text, image, dhash in found]
 
     def embeddings(self, lease_id: int, start: int, stop: int) -> list[tuple[int, bytes]]:
@@ -262,7 +262,7 @@ class Queue:
         self._copy_in(COPY_TAGS, TAG_TYPES, rows)
 
     def submit_score(self, lease_id: int, part: int, scores: int, tags: int = 0) -> int:
-        call = "select api.submit_score_v2(%s, %s, %s, %s)"
+        call = "select api.submit_score_v1(%s, %s, %s, %s)"
         return int(self._one(call, (lease_id, part, scores, tags))[0])
 
     # ---- steward -----------------------------------------------------------------------------
@@ -279,7 +279,7 @@ class Queue:
         unknown: keys that are certainly new, 16 bytes each. Gives what was accepted, None
         where the filter was wrong; and whether it was gone by.
         """
-        call = "select * from api.accept_next_v2(%s, %s, %b, %s)"
+        call = "select * from api.accept_filtered_v1(%s, %s, %b, %s)"
         row = self._row(call, (submission_id, merge_number, unknown, trusted))
         if row is None or row[4] is None:
             return None, False

@@ -75,7 +75,7 @@ comment on column report.score.similarity is 'Cosine similarity of image and tex
 comment on column report.score.text_tokens is 'Tokens of the text before the model cut it to its length, start and end among them; null: not told';
 
 create view report.tag as
-select mill.sample_id(g.batch_id, g.n) as sample_id, g.batch_id, g.n, m.name as model, g.value, m.labels[g.label + 1] as label
+select mill.sample_id(g.batch_id, g.n) as sample_id, g.batch_id, g.n, m.name as model, g.value, m.labels[g.label + 1] as label, g.text
   from mill.current_tag g
   join mill.model m using (model_id);
 comment on view report.tag is 'What taggers say of images: every tag that counts. Name a range of batch_id.';
@@ -85,6 +85,7 @@ comment on column report.tag.n is 'As report.pair.n';
 comment on column report.tag.model is 'Name of the tagger';
 comment on column report.tag.value is 'What it gives; null where that was no finite number';
 comment on column report.tag.label is 'The category that it finds; null for taggers without categories';
+comment on column report.tag.text is 'What it says in words; null for taggers that give numbers';
 
 create view report.wrong_thumbnail as
 select w.name as worker, count(*) as thumbnails, count(*) filter (where s.outcome = 3) as wrong
@@ -127,7 +128,7 @@ select f.wat_id, f.location, c.name as crawl,
        n.records, n.links, n.dropped, n.duplicates, n.pairs, n.bad_records, n.ended_early, f.link_kinds, n.languages
   from mill.wat_file f
   left join mill.crawl c using (crawl_id)
-  join mill.task t on t.wat_id = f.wat_id
+  join mill.task t on t.wat_id = f.wat_id and t.kind = 'extract'
   left join lateral (
       select sum(count) filter (where stage = 'records')::bigint as records,
              sum(count) filter (where stage = 'links')::bigint as links,
@@ -162,7 +163,7 @@ create view report.crawl as
 select coalesce(c.name, '') as crawl, f.wat_files, n.records, n.links, n.dropped, n.duplicates, n.pairs, n.languages, n.bad_records
   from (select crawl_id, jsonb_object_agg(state, files) as wat_files
           from (select coalesce(f.crawl_id, 0) as crawl_id, t.state, count(*) as files
-                  from mill.wat_file f join mill.task t using (wat_id) group by 1, 2) s
+                  from mill.wat_file f join mill.task t on t.wat_id = f.wat_id and t.kind = 'extract' group by 1, 2) s
          group by crawl_id) f
   left join mill.crawl c using (crawl_id)
   left join lateral (
@@ -226,7 +227,7 @@ comment on column report.score_count.pairs is 'How many pairs';
 
 create view report.task as
 select t.task_id, t.kind, t.state, t.wat_id, t.batch_id, t.attempt, m.name as model, t.tries, t.ready_at, t.reason, t.changed_at,
-       w.name as worker, l.expires_at as lease_expires_at
+       w.name as worker, l.expires_at as lease_expires_at, t.item_id
   from mill.task t
   left join mill.model m using (model_id)
   left join mill.lease l on l.task_id = t.task_id and l.ended_at is null
@@ -234,18 +235,35 @@ select t.task_id, t.kind, t.state, t.wat_id, t.batch_id, t.attempt, m.name as mo
   left join mill.worker w on w.worker_id = i.worker_id;
 comment on view report.task is 'Every task, with who holds it.';
 comment on column report.task.task_id is 'Key';
-comment on column report.task.kind is 'extract, download or score';
+comment on column report.task.kind is 'The kind of work: extract, download, score and so on';
 comment on column report.task.state is 'ready, leased, submitted, done or parked';
-comment on column report.task.wat_id is 'extract: the WAT file';
-comment on column report.task.batch_id is 'download, score: the batch';
-comment on column report.task.attempt is 'download, score: which attempt at the batch';
-comment on column report.task.model is 'score: the model';
+comment on column report.task.wat_id is 'The WAT file that it is about';
+comment on column report.task.batch_id is 'The batch that it is about';
+comment on column report.task.attempt is 'Of a batch: which attempt at its download';
+comment on column report.task.model is 'The model, of a kind that needs one';
 comment on column report.task.tries is 'How often it failed or was lost';
 comment on column report.task.ready_at is 'Not claimed before then';
 comment on column report.task.reason is 'Why it failed last';
 comment on column report.task.changed_at is 'When its state changed last';
 comment on column report.task.worker is 'Who holds its lease';
 comment on column report.task.lease_expires_at is 'When that lease is late';
+comment on column report.task.item_id is 'The item that it is about; see report.item';
+
+create view report.item as
+select i.item_id, i.kind, i.spec, t.state, t.tries, t.reason, r.result, i.added_at
+  from mill.item i
+  join mill.task t on t.item_id = i.item_id and t.kind = i.kind
+  left join mill.item_result r on r.item_id = i.item_id
+        and not exists (select from mill.withdrawn w where w.submission_id = r.submission_id);
+comment on view report.item is 'Items, the work that is about neither a WAT file nor a batch, with the result that counts.';
+comment on column report.item.item_id is 'Key';
+comment on column report.item.kind is 'The kind of work';
+comment on column report.item.spec is 'What is to be done, in the words of its kind';
+comment on column report.item.state is 'ready, leased, submitted, done or parked';
+comment on column report.item.tries is 'How often it failed or was lost';
+comment on column report.item.reason is 'Why it failed last';
+comment on column report.item.result is 'What was found; null while there is nothing that counts';
+comment on column report.item.added_at is 'When it was added';
 
 create view report.worker as
 select w.name, w.kind, w.added_at, w.disabled_at,
@@ -260,7 +278,7 @@ select w.name, w.kind, w.added_at, w.disabled_at,
  group by w.worker_id;
 comment on view report.worker is 'Workers and what was accepted of them.';
 comment on column report.worker.name is 'What people call it';
-comment on column report.worker.kind is 'extract, download, score or steward';
+comment on column report.worker.kind is 'What it may claim: extract, download, score and so on; a steward claims nothing';
 comment on column report.worker.added_at is 'When it was added';
 comment on column report.worker.disabled_at is 'When it was disabled; null while it may work';
 comment on column report.worker.started_at is 'When its newest process started';
@@ -345,11 +363,11 @@ select k.kind,
          where x.kind = k.kind and l.ended_at is null and l.expires_at <= now()) as late_leases,
        (select count(*) from mill.submission s join mill.task x using (task_id)
          where x.kind = k.kind and s.state = 'received') as waiting_submissions
-  from (values ('extract'), ('download'), ('score')) k (kind)
+  from (select name as kind from mill.task_kind) k
   left join mill.task t on t.kind = k.kind
  group by k.kind;
 comment on view report.queue is 'The depth of the queue, by kind of work. Reads every task.';
-comment on column report.queue.kind is 'extract, download or score';
+comment on column report.queue.kind is 'The kind of work: extract, download, score and so on';
 comment on column report.queue.ready is 'Tasks that may be claimed, now or after a back-off';
 comment on column report.queue.leased is 'Tasks that a worker holds';
 comment on column report.queue.submitted is 'Tasks that await the acceptance of what was submitted';
@@ -368,7 +386,7 @@ select date_trunc('hour', s.decided_at) as hour, t.kind, count(*) as submissions
  group by 1, 2;
 comment on view report.rate is 'What was accepted in each hour of the last two days.';
 comment on column report.rate.hour is 'The hour''s beginning';
-comment on column report.rate.kind is 'extract, download or score';
+comment on column report.rate.kind is 'The kind of work: extract, download, score and so on';
 comment on column report.rate.submissions is 'Submissions accepted and not withdrawn';
 comment on column report.rate.rows is 'Their rows: links, outcomes or scores';
 

@@ -2,7 +2,8 @@
 -- to the database. Their names carry the database's name, so that two databases can share a server.
 --
 --   <db>_owner       owns every object; nobody logs in as it
---   <db>_extract …   group roles of the worker kinds; a worker's login is a member of one
+--   <db>_extract …   group roles of the worker kinds, as schema/kinds.py declares them; a worker's login is a member of one
+--   <db>_worker      has them all as members: whom the watchdog watches
 --   <db>_researcher  reads the views in report
 
 do $$
@@ -10,11 +11,14 @@ declare
     kind text;
     role text;
 begin
-    foreach kind in array array['owner', 'extract', 'download', 'score', 'steward', 'researcher'] loop
+    foreach kind in array array['owner', 'worker', 'researcher'] || string_to_array(current_setting('pairmill.worker_kinds'), ',') loop
         role := left(current_database(), 40) || '_' || kind;
         if not exists (select from pg_catalog.pg_roles where rolname = role) then
             execute format('create role %I nologin', role);
         end if;
+    end loop;
+    foreach kind in array string_to_array(current_setting('pairmill.worker_kinds'), ',') loop
+        execute format('grant %I to %I', left(current_database(), 40) || '_worker', left(current_database(), 40) || '_' || kind);
     end loop;
     role := left(current_database(), 40) || '_owner';
     -- a superuser needs no membership; a CREATEROLE user must be a member to act as the owner.

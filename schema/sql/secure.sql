@@ -8,7 +8,7 @@ declare
     role text;
 begin
     execute format('revoke all on database %I from public', current_database());
-    foreach role in array array['extract', 'download', 'score', 'steward', 'researcher'] loop
+    for role in select name from mill.worker_kind union all select 'researcher' loop
         execute format('grant connect on database %I to %I', current_database(), prefix || role);
     end loop;
     -- the watchdog's: it sees how long sessions are at it, and ends them (never a superuser's)

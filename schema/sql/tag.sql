@@ -65,7 +65,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t mill.task := mill.held(p_lease_id, 'score');
+    t mill.task := mill.require_lease(p_lease_id, 'score');
     base constant integer := (select base_model_id from mill.model where model_id = t.model_id);
 begin
     return query
@@ -127,9 +127,10 @@ begin
            -- NaN is above every number, and equals itself
            and (i.value in ('NaN', 'Infinity', '-Infinity')
                 or (i.label is not null) <> (g.labels is not null and i.value is not null)
+                or i.text is not null and g.kind <> 'pixels'
                 or i.label not between 0 and cardinality(g.labels) - 1)
     ) then
-        perform mill.refuse('PM003', 'a tag is malformed: a value that is not finite must be null, a label must be one of its tagger''s');
+        perform mill.refuse('PM003', 'a tag is malformed: a value that is not finite must be null, a label must be one of its tagger''s, and only a tagger of pixels gives a text');
     end if;
 end
 $$;
@@ -145,8 +146,8 @@ begin
     with sent as materialized (
         select i.* from inbox.tag i where i.lease_id = s.lease_id and i.part = s.part and i.worker = sender
     ), tagged as (
-        insert into mill.tag (batch_id, model_id, attempt, n, label, value, submission_id)
-        select t.batch_id, i.model_id, t.attempt, i.n, i.label, i.value, s.submission_id
+        insert into mill.tag (batch_id, model_id, attempt, n, label, value, submission_id, text)
+        select t.batch_id, i.model_id, t.attempt, i.n, i.label, i.value, s.submission_id, i.text
           from sent i
          -- what is new as its embedding is new; below or, a query of each row and not a join: without statistics,
          -- as in each new partition, that took 3 s for 2,500 rows
@@ -188,7 +189,7 @@ begin
          where exists (select from mill.to_tag(x))
            and (g.kind <> 'pixels' or exists (select from mill.task d where d.kind = 'download' and d.batch_id = t.batch_id
                                                  and d.attempt = t.attempt and d.slot is not null))
-        on conflict (batch_id, attempt, model_id) where kind = 'score'
+        on conflict (batch_id, attempt, kind, model_id) where batch_id is not null
         do update set state = 'ready', tries = 0, ready_at = now(), changed_at = now()
                 where mill.task.state in ('done', 'parked');
     end loop;

@@ -23,7 +23,6 @@ metadata = MetaData(
         "ix": "%(table_name)s_%(column_0_N_name)s_idx",
     }
 )
-KINDS = ("extract", "download", "score")
 TIMESTAMP = DateTime(timezone=True)
 NOW = text("now()")
 

@@ -80,6 +80,8 @@ inbox_tag = inbox(
     col("n", Integer, "As tag.n"),
     col("label", SmallInteger, "As tag.label", nullable=True),
     col("value", REAL, "As tag.value", nullable=True),
+    col("text", Text, "As tag.text", nullable=True),
+    CheckConstraint("char_length(text) <= 2000", name="text"),
     Index(None, "lease_id", "part"),
 )
 

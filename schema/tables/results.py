@@ -126,6 +126,7 @@ tag = mill(
     col("label", SmallInteger, "zero-shot: which of model.labels, from 0", nullable=True),
     col("value", REAL, "What it gives; null: NaN or an infinity", nullable=True),
     col("submission_id", BigInteger, "The submission that it came with"),
+    col("text", Text, "pixels: what it gives in words, at most 2,000 characters", nullable=True),
     # the model before n: one tagger's rows of a batch lie together. submission_id: as in score
     PrimaryKeyConstraint("batch_id", "model_id", "attempt", "n", "submission_id"),
     **BY_BATCH,

@@ -6,7 +6,9 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
+    Computed,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -19,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from pairmill.schema.tables.base import KINDS, NOW, TIMESTAMP, Name, col, identity, mill, one_of
+from pairmill.schema.tables.base import NOW, TIMESTAMP, Name, col, identity, mill, one_of
 
 LINK_KIND = "The kind of links: image, audio, video, document; empty for counts of records"
 
@@ -87,13 +89,60 @@ crawl_count = mill(
     postgresql_with={"fillfactor": "50"},
 )
 
+worker_kind = mill(
+    "worker_kind",
+    "The kinds of logins that workers have; the members of a group role each.",
+    col("name", Text, "Key; the group role is <database>_<name>", primary_key=True),
+)
+
+task_kind = mill(
+    "task_kind",
+    "The kinds of work, as schema/kinds.py declares them.",
+    col("name", Text, "Key; its own functions are mill.<name>_payload and so on", primary_key=True),
+    col(
+        "subject",
+        Text,
+        "What a task is about: wat, batch or item",
+        one_of("subject", ("wat", "batch", "item")),
+    ),
+    col("needs_model", Boolean, "Whether a task names a model, and is claimed by its digest"),
+    col("upstream", ARRAY(Text), "Kinds whose unfinished tasks may yet lead to tasks of this one"),
+    col(
+        "is_checked",
+        Boolean,
+        "Whether samples of what unproven workers submit are repeated by others",
+    ),
+    col(
+        "writes_thumbnails",
+        Boolean,
+        "Whether a task is given a slot of the ring of thumbnails when it is claimed",
+    ),
+    col("reads_thumbnails", Boolean, "Whether a slot is kept until its tasks are done"),
+    col("lease_seconds", Integer, "As setting.lease_seconds; null: as there", nullable=True),
+    col(
+        "lease_max_seconds", Integer, "As setting.lease_max_seconds; null: as there", nullable=True
+    ),
+    col(
+        "worker_kind",
+        Text,
+        "The kind of login that may claim it",
+        ForeignKey("mill.worker_kind.name"),
+    ),
+    UniqueConstraint("name", "subject", "needs_model"),
+)
+
 worker = mill(
     "worker",
     "A worker's login. The login name is random, because pg_roles is public; the name is here.",
     identity("worker_id", "Key", Integer),
     col("login", Name(), "The PostgreSQL role that it logs in as", unique=True),
     col("name", Text, "What people call it", unique=True),
-    col("kind", Text, "What it may claim", one_of("kind", (*KINDS, "steward"))),
+    col(
+        "kind",
+        Text,
+        "What it may claim: tasks whose task_kind.worker_kind this is",
+        ForeignKey("mill.worker_kind.name"),
+    ),
     col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
     col("disabled_at", TIMESTAMP, "When it was disabled; null while it may work", nullable=True),
     col(
@@ -201,6 +250,26 @@ model = mill(
     Index("model_tagger_name_key", "name", unique=True, postgresql_where=text("kind <> 'clip'")),
 )
 
+item = mill(
+    "item",
+    "What a task is about that is neither a WAT file nor a batch: whatever its kind's spec says.",
+    identity("item_id", "Key"),
+    col("kind", Text, "The kind of work that it is for", ForeignKey("mill.task_kind.name")),
+    col("spec", JSONB(), "What is to be done, in the words of its kind"),
+    col("digest", LargeBinary, "sha256 of the spec's text: the same item is not added twice"),
+    col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
+    UniqueConstraint("kind", "digest"),
+)
+
+item_result = mill(
+    "item_result",
+    "What an item's task gave. Only inserted into; counts unless its submission is withdrawn.",
+    col("item_id", BigInteger, "The item", ForeignKey("mill.item.item_id")),
+    col("submission_id", BigInteger, "The submission that it came with"),
+    col("result", JSONB(), "What was found, in the words of its kind"),
+    PrimaryKeyConstraint("item_id", "submission_id"),
+)
+
 batch = mill(
     "batch",
     "Up to batch_size pairs: the unit of download and scoring.",
@@ -233,9 +302,9 @@ batch = mill(
 
 task = mill(
     "task",
-    "The one queue, of every kind of work. A task is coarse: a WAT file, or a batch.",
+    "The one queue, of every kind of work. A task is coarse: a WAT file, a batch, or an item.",
     identity("task_id", "Key"),
-    col("kind", Text, "Which kind of worker does it", one_of("kind", KINDS)),
+    col("kind", Text, "The kind of work"),
     col(
         "state",
         Text,
@@ -246,24 +315,53 @@ task = mill(
     col(
         "wat_id",
         BigInteger,
-        "extract: the WAT file",
+        "The WAT file that it is about",
         ForeignKey("mill.wat_file.wat_id"),
         nullable=True,
     ),
     col(
         "batch_id",
         BigInteger,
-        "download, score: the batch",
+        "The batch that it is about",
         ForeignKey("mill.batch.batch_id"),
+        nullable=True,
+    ),
+    col(
+        "item_id",
+        BigInteger,
+        "The item that it is about",
+        ForeignKey("mill.item.item_id"),
         nullable=True,
     ),
     col(
         "attempt",
         SmallInteger,
-        "download, score: 1 for the first download of the batch, and so on",
+        "Of a batch: 1 for its first download, and so on",
         server_default="1",
     ),
-    col("model_id", Integer, "score: the model", ForeignKey("mill.model.model_id"), nullable=True),
+    col(
+        "model_id",
+        Integer,
+        "The model, of a kind that needs one",
+        ForeignKey("mill.model.model_id"),
+        nullable=True,
+    ),
+    # what the kind declares of its tasks is a foreign key, and no list of kinds in a CHECK
+    col(
+        "subject",
+        Text,
+        "As task_kind.subject",
+        Computed(
+            "case when wat_id is not null then 'wat' when batch_id is not null then 'batch' else 'item' end",
+            persisted=True,
+        ),
+    ),
+    col(
+        "has_model",
+        Boolean,
+        "As task_kind.needs_model",
+        Computed("model_id is not null", persisted=True),
+    ),
     col(
         "positions",
         ARRAY(Integer),
@@ -273,7 +371,7 @@ task = mill(
     col(
         "slot",
         SmallInteger,
-        "download: where its thumbnails lie; null before its first claim and once they are gone",
+        "Where the thumbnails lie that it writes; null before its first claim and once they are gone",
         nullable=True,
     ),
     col("tries", SmallInteger, "Leases that failed or were lost", server_default="0"),
@@ -298,9 +396,11 @@ task = mill(
         "Leases that were lost in an outage and counted no try",
         server_default="0",
     ),
-    CheckConstraint("(kind = 'extract') = (wat_id is not null)", name="wat"),
-    CheckConstraint("(kind <> 'extract') = (batch_id is not null)", name="batch"),
-    CheckConstraint("(kind = 'score') = (model_id is not null)", name="model"),
+    CheckConstraint("num_nonnulls(wat_id, batch_id, item_id) = 1", name="subject"),
+    ForeignKeyConstraint(
+        ["kind", "subject", "has_model"],
+        ["mill.task_kind.name", "mill.task_kind.subject", "mill.task_kind.needs_model"],
+    ),
     # checks go first: one at the end of a crawl's backlog would come weeks late
     Index(
         "task_ready_idx",
@@ -314,23 +414,22 @@ task = mill(
         "kind",
         postgresql_where=text("state in ('ready', 'leased', 'submitted')"),
     ),
+    # one task of a kind for each download of a batch, and of a kind that needs a model one for each model
     Index(
-        "task_download_key",
+        "task_batch_key",
         "batch_id",
         "attempt",
-        unique=True,
-        postgresql_where=text("kind = 'download'"),
-    ),
-    Index(
-        "task_score_key",
-        "batch_id",
-        "attempt",
+        "kind",
         "model_id",
         unique=True,
-        postgresql_where=text("kind = 'score'"),
+        postgresql_nulls_not_distinct=True,
+        postgresql_where=text("batch_id is not null"),
     ),
     Index("task_slot_idx", "slot", postgresql_where=text("slot is not null")),
-    UniqueConstraint("wat_id"),
+    Index(
+        "task_wat_key", "wat_id", "kind", unique=True, postgresql_where=text("wat_id is not null")
+    ),
+    Index("task_item_idx", "item_id", postgresql_where=text("item_id is not null")),
 )
 
 lease = mill(
@@ -550,6 +649,20 @@ submission_download = mill(
     col("value", ARRAY(Text), "As opt_out.value", nullable=True),
     col("source", ARRAY(Text), "As opt_out.source", nullable=True),
     col("read_at", ARRAY(TIMESTAMP), "As opt_out.read_at", nullable=True),
+)
+
+submission_item = mill(
+    "submission_item",
+    "The result of an item's task, until it is accepted.",
+    col(
+        "submission_id",
+        BigInteger,
+        "The submission",
+        ForeignKey("mill.submission.submission_id"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    col("result", JSONB(), "As item_result.result"),
 )
 
 withdrawn = mill(

@@ -100,10 +100,10 @@ def _(s: Stage) -> None:
         f"insert into inbox.pair ({columns}) values {values}) returning tableoid",
         "update inbox.pair set text = ''", "delete from inbox.pair", "truncate inbox.pair",
         "merge into inbox.pair t using (select 1) x on true when matched then delete",
-        "alter table inbox.pair disable trigger all", "drop trigger take_in on inbox.pair",
+        "alter table inbox.pair disable trigger all", "drop trigger enforce_quota on inbox.pair",
         "create rule r as on insert to inbox.pair do instead nothing", "drop table inbox.pair",
         "insert into inbox.score (lease_id, part, n, outcome) values (1, 0, 0, 0)",
-        "select * from inbox.score", "select mill.take_in()",
+        "select * from inbox.score", "select mill.enforce_quota()",
     )  # fmt: skip
     s.eve.execute("begin")
     refused_each(s.eve, "42501", "lock table inbox.pair in access exclusive mode")

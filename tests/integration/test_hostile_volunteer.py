@@ -373,7 +373,7 @@ def _(s: Stage) -> None:
     mine = {name for _, name, _, _, allowed in functions if allowed}
     assert mine == {f"api.{f}" for f in (
         "hello_v1", "me_v1", "drained_v1", "claim_v1", "heartbeat_v1", "release_v1", "fail_v1",
-        "urls_v1", "submit_download_v1", "submit_download_v2", "complete_v1", "opt_outs_v1",
+        "urls_v1", "submit_download_v1", "submit_download_v1", "complete_v1", "opt_outs_v1",
         "submit_opt_outs_v1",
     )}  # fmt: skip
     for _, name, types, of_mill, _ in functions:
@@ -391,7 +391,7 @@ LEASE_CALLS = (
     "select api.submit_opt_outs_v1({}, '{{http://a}}', '{{robots.txt}}', '{{200}}', '{{disallow: /}}', '{{1}}')",
     "select api.submit_download_v1({}, 0, '{{0}}', '{{1}}', '{{200}}', '{{1}}', '{{1}}', '{{1}}', '{{null}}', '{{null}}',"
     " '{{1}}', '{{}}', '{{}}')",
-    "select api.submit_download_v2({}, 0, '{{0}}', '{{1}}', '{{200}}', '{{1}}', '{{1}}', '{{1}}', '{{null}}', '{{null}}',"
+    "select api.submit_download_v1({}, 0, '{{0}}', '{{1}}', '{{200}}', '{{1}}', '{{1}}', '{{1}}', '{{null}}', '{{null}}',"
     " '{{1}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')",
 )  # fmt: skip
 

@@ -64,7 +64,7 @@ def test_a_claim_takes_one_task_under_every_plan(db: Database, plan: str) -> Non
         "select mill.add_wat(null, array(select 'f' || i from generate_series(1, 500) i))"
     )
     db.admin.execute(f"set {plan} = off")
-    db.admin.execute("select mill.pick('extract', null, 0)")
+    db.admin.execute("select mill.pick_task('extract', null, 0)")
     assert db.value("select count(*) from mill.task where state = 'leased'") == 1
 
 

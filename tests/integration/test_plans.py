@@ -364,7 +364,7 @@ PLANS = {
     "joined without loops": {"nestloop": "", "mergejoin": ""},
     "joined by loops": {"hashjoin": "", "mergejoin": "", "material": "", "memoize": ""},
     "merged": {"hashjoin": "", "nestloop": ""},
-    # the one that took all ready tasks where mill.pick was written with IN (subselect)
+    # the one that took all ready tasks where mill.pick_task was written with IN (subselect)
     "asked for every row": {"hashjoin": "", "material": "", "hashagg": "", "sort": ""},
 }
 

@@ -51,17 +51,17 @@ def test_worker_calls_its_own_functions_and_no_others(db: Database, kind: str) -
     common = {"hello_v1", "me_v1", "drained_v1"}
     claiming = common | {"claim_v1", "heartbeat_v1", "release_v1", "fail_v1"}
     assert allowed == {
-        "extract": claiming | {"submit_extract_v1", "submit_extract_v2"},
+        "extract": claiming | {"submit_extract_v1"},
         "download": claiming | {
-            "urls_v1", "submit_download_v1", "submit_download_v2", "complete_v1", "opt_outs_v1",
+            "urls_v1", "submit_download_v1", "complete_v1", "opt_outs_v1",
             "submit_opt_outs_v1",
         },
         "score": claiming | {
-            "thumbnails_v1", "thumbnails_v2", "submit_score_v1", "submit_score_v2", "complete_v1",
+            "thumbnails_v1", "submit_score_v1", "complete_v1",
             "taggers_v1", "weights_v1", "embeddings_v1",
         },
         "steward": common | {
-            "accept_next_v1", "accept_next_v2", "staged_keys_v1", "known_keys_v1",
+            "accept_next_v1", "staged_keys_v1", "known_keys_v1",
             "merge_number_v1", "close_batches_v1", "judge_checks_v1", "sweep_canaries_v1", "watchdog_v1", "expire_leases_v1", "sweep_inbox_v1",
             "sweep_host_files_v1",
             "empty_slots_v1", "ensure_partitions_v1", "metrics_v1",

@@ -1,6 +1,28 @@
 -- The extract worker's part, and the merge that decides which links are new.
 
-create function api.submit_extract_v2(
+create function mill.add_wat(p_crawl text, p_locations text[], p_link_kinds text[] default '{image}') returns integer
+language sql
+as $$
+    with the_crawl as (
+        insert into mill.crawl (name) select p_crawl where p_crawl is not null
+        on conflict (name) do update set name = excluded.name
+        returning crawl_id
+    ), added as (
+        insert into mill.wat_file (crawl_id, location, link_kinds)
+        select (select crawl_id from the_crawl), l.location, p_link_kinds
+          from (select location, min(ordinality) as place from unnest(p_locations) with ordinality u (location, ordinality)
+                 group by location) l
+         order by l.place
+        on conflict (location) do nothing
+        returning wat_id
+    ), queued as (
+        insert into mill.task (kind, wat_id) select 'extract', wat_id from added order by wat_id returning 1
+    )
+    select count(*)::integer from queued
+$$;
+comment on function mill.add_wat is 'Adds WAT files, and their extract tasks; those known already are left alone. Returns how many were new.';
+
+create function api.submit_extract_v1(
     p_lease_id bigint,
     p_rows integer,
     p_link_kind text[],
@@ -13,7 +35,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     t mill.task;
-    id bigint := mill.submitted_before(p_lease_id, 0);
+    id bigint := mill.earlier_submission(p_lease_id, 0);
     rows_of jsonb;
     wrong record;
 begin
@@ -22,7 +44,7 @@ begin
         select from mill.submission s where s.submission_id = id and s.worker_id = (mill.me('extract')).worker_id) then
         return id;
     end if;
-    t := mill.held(p_lease_id, 'extract');
+    t := mill.require_lease(p_lease_id, 'extract');
     if cardinality(p_stage) > 1000 or exists (
         select from unnest(p_link_kind, p_stage, p_name, p_count) as x (k, s, n, c)
          where k is null or s is null or n is null or c is null or length(n) > 200
@@ -51,7 +73,7 @@ begin
         perform mill.refuse('PM003', format('the counts do not add up: %s %s links are not %s kept and %s dropped or duplicates',
                                             coalesce(wrong.links, 0), wrong.kind, wrong.kept, coalesce(wrong.gone, 0)));
     end if;
-    id := mill.receive(t, p_lease_id, 0, p_rows);
+    id := mill.record_submission(t, p_lease_id, 0, p_rows);
     insert into mill.submission_extract (submission_id, link_kind, stage, name, count)
     values (id, p_link_kind, p_stage, p_name, p_count);
     perform mill.end_lease(p_lease_id, 'completed');
@@ -59,35 +81,9 @@ begin
     return id;
 end
 $$;
-comment on function api.submit_extract_v2 is
+comment on function api.submit_extract_v1 is
     'Hands over what was copied into inbox.pair under this lease, with its counts, and ends the lease. Idempotent. '
     'Refused unless of every kind links = rows + dropped + duplicates.';
-
-create function api.submit_extract_v1(
-    p_lease_id bigint,
-    p_rows integer,
-    p_stage text[],
-    p_name text[],
-    p_count bigint[]
-) returns bigint
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    w mill.worker := mill.me('extract');
-begin
-    if exists (select from mill.lease l join mill.task t using (task_id) join mill.wat_file f using (wat_id)
-                where l.lease_id = p_lease_id and f.link_kinds <> '{image}') then
-        perform mill.refuse('PM004', 'this worker takes images only, and its WAT file is to give more: upgrade Pairmill');
-    end if;
-    return api.submit_extract_v2(
-        p_lease_id, p_rows,
-        array(select case when s in ('links', 'dropped') then 'image' else '' end
-                from unnest(p_stage) with ordinality u (s, place) order by place),
-        p_stage, p_name, p_count);
-end
-$$;
-comment on function api.submit_extract_v1 is 'submit_extract_v2 for workers that extract images only.';
 
 -- How many batches new pairs are dealt over: expected pairs / batch_size, rounded up, at most open_batches_max.
 create function mill.open_batches(p_link_kind text, new_pairs bigint) returns integer
@@ -177,7 +173,7 @@ $$;
 comment on function mill.close_batch is 'Closes a batch and, for images, makes its download task.';
 
 -- Turns mill.merge_row into pairs: dealt by hash, so that every batch mixes hosts and WAT files.
-create function mill.deal(s mill.submission, t mill.task) returns void
+create function mill.assign_to_batches(s mill.submission, t mill.task) returns void
 language plpgsql
 as $$
 declare
@@ -226,7 +222,7 @@ begin
     insert into mill.seen_url (url_key, batch_id, n) select url_key, batch_id, n from dealt order by url_key;
 end
 $$;
-comment on function mill.deal is 'Turns the staged new URLs into pairs of the open batches; full batches are closed.';
+comment on function mill.assign_to_batches is 'Turns the staged new URLs into pairs of the open batches; full batches are closed.';
 
 -- crawl_count is kept here and in mill.withdraw, under the lock that merges hold.
 create function mill.count_crawl(p_submission_id bigint, sign integer) returns void
@@ -245,7 +241,7 @@ as $$
 $$;
 comment on function mill.count_crawl is 'Adds (sign 1) or takes away (-1) what an extraction counted.';
 
-create function mill.accept_extract(s mill.submission, t mill.task, unknown uuid[], trusted boolean) returns void
+create function mill.merge_extraction(s mill.submission, t mill.task, unknown uuid[], trusted boolean) returns void
 language plpgsql
 as $$
 declare
@@ -254,7 +250,7 @@ begin
     lock table mill.seen_url in share row exclusive mode;  -- one merge at a time
     perform nextval('mill.merge_number');
     select * into m from mill.stage_merge(s, unknown, trusted);
-    perform mill.deal(s, t);
+    perform mill.assign_to_batches(s, t);
     insert into mill.wat_count (submission_id, wat_id, link_kind, stage, name, count)
     select s.submission_id, t.wat_id, c.link_kind, c.stage, c.name, sum(c.count)
       from (select x.link_kind, x.stage, x.name, x.count
@@ -279,11 +275,101 @@ begin
     delete from inbox.pair where lease_id = s.lease_id;
 end
 $$;
-comment on function mill.accept_extract is 'Merges an extraction: dedupes it against every known URL, deals what is new, counts the rest.';
+comment on function mill.merge_extraction is 'Merges an extraction: dedupes it against every known URL, deals what is new, counts the rest.';
 
-create sequence mill.merge_number as bigint;
-comment on sequence mill.merge_number is 'Rises with every merge and every withdrawal, before mill.seen_url changes.';
-select nextval('mill.merge_number');  -- or the first merge would not change last_value
+create function mill.extract_payload(t mill.task, p_lease_id bigint) returns jsonb
+language sql
+as $$
+    select jsonb_build_object('wat_id', f.wat_id, 'location', f.location, 'link_kinds', f.link_kinds,
+                              'last_try', t.tries + 1 >= (select max_tries from mill.setting))
+      from mill.wat_file f where f.wat_id = t.wat_id
+$$;
+comment on function mill.extract_payload is 'Tells a worker which file it is, what to take of it, and whether another try would follow.';
+
+create function mill.extract_left(t mill.task) returns bigint
+language sql stable
+as $$
+    select (not mill.is_handed_over(t))::integer::bigint
+$$;
+comment on function mill.extract_left is '1 where the file''s extraction was not submitted, else 0.';
+
+create function mill.extract_accept(s mill.submission, t mill.task) returns void
+language sql
+as $$
+    select mill.merge_extraction(s, t, null, false)
+$$;
+comment on function mill.extract_accept is 'Merges an extraction, every URL looked up.';
+
+create function mill.extract_reject(s mill.submission, t mill.task) returns void
+language sql
+as $$
+    delete from mill.submission_extract where submission_id = s.submission_id;
+    delete from inbox.pair where lease_id = s.lease_id;
+$$;
+comment on function mill.extract_reject is 'Deletes what a submission had in the inbox, and its counts.';
+
+create function mill.extract_withdraw(s mill.submission, t mill.task, why text) returns void
+language plpgsql
+as $$
+begin
+    -- its pairs stay, marked out; their URLs may come in again
+    lock table mill.seen_url in share row exclusive mode;  -- as a merge does
+    perform nextval('mill.merge_number');
+    delete from mill.seen_url k using mill.pair p
+     where p.submission_id = s.submission_id and k.url_key = p.url_key and k.batch_id = p.batch_id and k.n = p.n;
+    perform mill.count_crawl(s.submission_id, -1);
+    delete from mill.wat_count where submission_id = s.submission_id;
+    perform mill.redo_task(t, why);
+end
+$$;
+comment on function mill.extract_withdraw is 'Frees the URLs of an extraction, takes its counts away and has the file extracted again.';
+
+-- p_unknown: 16 bytes each, of the extraction p_submission_id, by a filter that was in step at p_merge_number. It is
+-- used only where that is the next submission and no merge came between: else every key is looked up.
+create function api.accept_filtered_v1(
+    p_submission_id bigint, p_merge_number bigint, p_unknown bytea, p_trusted boolean,
+    out submission_id bigint, out kind text, out row_count integer, out rejected_because text, out filtered boolean
+)
+returns setof record
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+    s constant mill.submission := mill.next_submission();
+    t mill.task;
+begin
+    if s.submission_id is null then
+        return;
+    end if;
+    select * into t from mill.task x where x.task_id = s.task_id;
+    submission_id := s.submission_id;
+    kind := t.kind;
+    row_count := s.row_count;
+    filtered := false;
+    if t.kind = 'extract' and s.state = 'received' and s.submission_id = p_submission_id then
+        lock table mill.seen_url in share row exclusive mode;  -- the number stands still from here on
+        if p_merge_number = (select last_value from mill.merge_number) then
+            begin
+                perform mill.merge_extraction(s, t, array(
+                    select encode(substr(p_unknown, 1 + 16 * i, 16), 'hex')::uuid from generate_series(0, length(p_unknown) / 16 - 1) i), p_trusted);
+                perform mill.record_acceptance(s, t);
+                filtered := true;
+            exception when data_exception or integrity_constraint_violation then
+                -- a filter that was wrong after all is no fault of the submission's: it is looked up in full next
+                filtered := null;
+            end;
+            return next;
+            return;
+        end if;
+    end if;
+    rejected_because := mill.accept(s);
+    return next;
+end
+$$;
+comment on function api.accept_filtered_v1 is
+    'accept_next_v1 with what a filter in front of mill.seen_url knows of the next extraction. '
+    'filtered: whether p_unknown was used; null where it was wrong, and nothing was accepted.';
 
 -- What a steward's filter is made of, and kept in step by: a filter that was made at merge_number n holds
 -- every key as long as the sequence still stands at n.
@@ -358,3 +444,7 @@ end
 $$;
 comment on function api.close_batches_v1 is
     'Closes batches that are open for too long, and all of them when no extraction is ready, leased or awaiting acceptance.';
+
+select mill.allow('extract', 'api.submit_extract_v1');
+select mill.allow_copy('extract', 'inbox.pair', 'lease_id, ordinal, url_key, url, text, language, language_probability, license, link_kind');
+select mill.allow('steward', 'api.accept_filtered_v1', 'api.merge_number_v1', 'api.known_keys_v1', 'api.staged_keys_v1', 'api.close_batches_v1');

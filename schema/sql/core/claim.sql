@@ -48,30 +48,11 @@ as $$
 $$;
 comment on function mill.unfinished is 'Leases of a worker that were failed, lost or given back within the hour.';
 
-create function mill.take_slot() returns smallint
-language plpgsql
-as $$
-declare
-    taken smallint;
-begin
-    update mill.thumbnail_slot t
-       set batches = t.batches + 1,
-           state = case when t.batches + 1 >= s.batches_per_slot then 'full' else 'filling' end
-      from mill.setting s
-     where t.slot = (select slot from mill.thumbnail_slot
-                      where state <> 'full' order by state desc, slot limit 1
-                        for update skip locked)  -- who claims and never commits keeps one slot, not the ring
-    returning t.slot into taken;
-    return taken;
-end
-$$;
-comment on function mill.take_slot is 'A slot for one more batch of thumbnails: the one that is filling, else an empty one, else null.';
-
 -- A claim never touches the result tables. MATERIALIZED, and not IN (subselect): under some plans
 -- the subselect is run again for every row, and LIMIT 2 took 1,000 tasks.
 -- p_model_id is null, and not IS NOT DISTINCT FROM: of that the planner expects one row, so it read and sorted
 -- every ready task: 16 ms with 90,000 WAT files, and 0.5 in the order of the index.
-create function mill.pick(p_kind text, p_model_id integer, p_worker_id integer, p_has_slot boolean default false) returns mill.task
+create function mill.pick_task(p_kind text, p_model_id integer, p_worker_id integer, p_has_slot boolean default false) returns mill.task
 language sql
 as $$
     with picked as materialized (
@@ -92,13 +73,29 @@ as $$
      where t.task_id = picked.task_id
     returning t.*
 $$;
-comment on function mill.pick is
+comment on function mill.pick_task is
     'Marks a ready task of a kind leased and returns it: a check before all others, then the oldest; none that this worker must not do. '
     'p_has_slot: of those that have a slot of the ring, or need none.';
+
+create function mill.claimable(w mill.worker, p_kind text) returns mill.task_kind
+language plpgsql stable
+as $$
+declare
+    k mill.task_kind;
+begin
+    select * into k from mill.task_kind where name = coalesce(p_kind, w.kind) and worker_kind = w.kind;
+    if not found then
+        perform mill.refuse('PM002', format('worker %s is of kind %s, which claims no tasks of kind %s', w.name, w.kind, coalesce(p_kind, w.kind)));
+    end if;
+    return k;
+end
+$$;
+comment on function mill.claimable is 'The kind of work of this name (null: the worker''s own), which the worker may claim; refused otherwise.';
 
 create function api.claim_v1(
     p_instance_id bigint,
     p_model_digest text default null,
+    p_kind text default null,
     out lease_id bigint,
     out task_id bigint,
     out payload jsonb
@@ -108,6 +105,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     w mill.worker := mill.me();
+    k constant mill.task_kind := mill.claimable(w, p_kind);
     s mill.setting;
     t mill.task;
     m integer;
@@ -127,21 +125,21 @@ begin
         perform mill.refuse('PM003', format('%s leases of this login were failed, lost or given back within an hour, the most that may be: '
                                             'find out why, and start again later', s.unfinished_per_hour));
     end if;
-    if w.kind = 'score' then
+    if k.needs_model then
         select model_id into m from mill.model where digest = p_model_digest and retired_at is null;
         if not found then
             perform mill.refuse('PM006', 'the database does not know a model with these weights, or it was retired; an admin adds it with: pairmill model add');
         end if;
     end if;
-    t := mill.pick(w.kind, m, w.worker_id);
+    t := mill.pick_task(k.name, m, w.worker_id);
     if t.task_id is null then
         return;
     end if;
-    if w.kind = 'download' and t.slot is null and not t.is_check then
+    if k.writes_thumbnails and t.slot is null and not t.is_check then
         t.slot := mill.take_slot();
         if t.slot is null then  -- the ring is full: scoring has to catch up
             update mill.task set state = 'ready' where mill.task.task_id = t.task_id;
-            t := mill.pick(w.kind, m, w.worker_id, true);  -- one that has its slot already: a retry, a lost lease
+            t := mill.pick_task(k.name, m, w.worker_id, true);  -- one that has its slot already: a retry, a lost lease
             if t.task_id is null then
                 return;
             end if;
@@ -153,24 +151,18 @@ begin
     lease_id := (s.epoch::bigint << 40) + nextval('mill.lease_number');
     insert into mill.lease (lease_id, task_id, instance_id, worker_id, expires_at, deadline)
     values (lease_id, t.task_id, p_instance_id, w.worker_id,
-            clock_timestamp() + make_interval(secs => s.lease_seconds),
-            clock_timestamp() + make_interval(secs => least(s.lease_max_seconds, case when t.is_check then 1800 end)));
-    if w.kind = 'download' and not t.is_check and w.streak is not null then
-        perform mill.hide_canaries(t, lease_id);
-    end if;
-    payload := case w.kind
-        when 'extract' then (select jsonb_build_object('wat_id', wat_id, 'location', location,
-                                                           'link_kinds', link_kinds, 'last_try', t.tries + 1 >= s.max_tries) from mill.wat_file where wat_id = t.wat_id)
-        when 'download' then jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt)
-        when 'score' then jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt,
-                                             'count', (select count(*) from mill.left_to_score(t)))
-    end;
+            clock_timestamp() + make_interval(secs => coalesce(k.lease_seconds, s.lease_seconds)),
+            clock_timestamp() + make_interval(secs => least(coalesce(k.lease_max_seconds, s.lease_max_seconds),
+                                                            case when t.is_check then 1800 end)));
+    payload := mill.hook_payload(t, lease_id);
     return next;
 end
 $$;
 comment on function api.claim_v1 is
-    'Leases the oldest ready task of the caller''s kind: no row where there is none. payload: extract {wat_id, location, link_kinds, last_try}; '
-    'download {batch_id, attempt}; score {batch_id, attempt, count}, count being the rows that thumbnails_v2, or of a head embeddings_v1, must give.';
+    'Leases the oldest ready task of a kind that the caller may claim (null: of its own name): no row where there is none. '
+    'payload: what the kind''s hook tells of it; extract {wat_id, location, link_kinds, last_try}; download {batch_id, attempt}; '
+    'score {batch_id, attempt, count}, count being the rows that thumbnails_v1, or of a head embeddings_v1, must give; '
+    'of an item {item_id, spec}.';
 
 create function api.heartbeat_v1(p_lease_id bigint) returns integer
 language plpgsql security definer
@@ -181,9 +173,11 @@ declare
     left_seconds integer;
 begin
     update mill.lease l
-       set expires_at = least(l.deadline, clock_timestamp() + make_interval(secs => s.lease_seconds))
-      from mill.setting s, mill.instance i
+       set expires_at = least(l.deadline, clock_timestamp() + make_interval(secs => coalesce(k.lease_seconds, s.lease_seconds)))
+      from mill.setting s, mill.instance i, mill.task t, mill.task_kind k
      where l.lease_id = p_lease_id
+       and t.task_id = l.task_id
+       and k.name = t.kind
        and i.instance_id = l.instance_id
        and i.worker_id = w.worker_id
        and l.ended_at is null
@@ -202,7 +196,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t mill.task := mill.held(p_lease_id, null);
+    t mill.task := mill.require_lease(p_lease_id, null);
 begin
     perform mill.end_lease(p_lease_id, 'released');
     update mill.task set state = 'ready', changed_at = now() where task_id = t.task_id;
@@ -215,10 +209,10 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t mill.task := mill.held(p_lease_id, null);
+    t mill.task := mill.require_lease(p_lease_id, null);
 begin
     perform mill.end_lease(p_lease_id, 'failed');
-    perform mill.put_back(t.task_id, p_reason, p_retry or t.is_check);  -- nobody ends a check by one call
+    perform mill.requeue(t.task_id, p_reason, p_retry or t.is_check);  -- nobody ends a check by one call
 end
 $$;
 comment on function api.fail_v1 is 'Hands a task back as failed: tried again later with back-off, or parked.';
@@ -242,38 +236,44 @@ as $$
 $$;
 comment on function api.me_v1 is 'What the calling worker has done.';
 
-create function mill.pending(kinds text[]) returns boolean
+-- Of a kind that needs a model only that model's tasks, and those of its clip model, are its own and upstream.
+create function mill.pending(p_kinds text[], p_models integer[] default null) returns boolean
 language sql stable
 as $$
-    select exists (select from mill.task where kind = any (kinds) and state in ('ready', 'leased', 'submitted')
+    select exists (select from mill.task where kind = any (p_kinds) and state in ('ready', 'leased', 'submitted')
+                      and (p_models is null or model_id = any (p_models))
                       and not (is_check and state = 'ready'))  -- there may be nobody to do it
 $$;
-comment on function mill.pending is 'Whether a task of these kinds is ready, leased or awaiting acceptance.';
+comment on function mill.pending is 'Whether a task of these kinds (and models) is ready, leased or awaiting acceptance.';
 
-create function api.drained_v1(p_model_digest text default null) returns boolean
+create function mill.pending_upstream(k mill.task_kind) returns boolean
+language sql stable
+as $$
+    select mill.pending(k.upstream)
+        or k.subject = 'batch' and exists (select from mill.batch where closed_at is null and pair_count > 0)
+$$;
+comment on function mill.pending_upstream is 'Whether something unfinished may yet lead to tasks of a kind.';
+
+create function api.drained_v1(p_model_digest text default null, p_kind text default null) returns boolean
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     w mill.worker := mill.me();
-    open_batches boolean := exists (select from mill.batch where closed_at is null and pair_count > 0);
+    k mill.task_kind;
+    models integer[];
 begin
-    return case w.kind
-        when 'extract' then not mill.pending('{extract}')
-        when 'download' then not mill.pending('{extract,download}') and not open_batches
-        when 'score' then not mill.pending('{extract,download}') and not open_batches and not exists (
-            select from mill.task t join mill.model m using (model_id)
-             where t.kind = 'score' and t.state in ('ready', 'leased', 'submitted')
-               -- upstream of a tagger's tasks are those of its clip model
-               and m.model_id in (select x from mill.model g, unnest(array[g.model_id, g.base_model_id]) x where g.digest = p_model_digest))
-        when 'steward' then not mill.pending('{extract,download,score}') and not open_batches and not exists (
-            select from mill.thumbnail_slot where state <> 'empty' and mill.slot_is_done(slot))
-    end;
+    if w.kind = 'steward' then
+        return not exists (select from mill.task_kind x where mill.pending(array[x.name]) or mill.pending_upstream(x))
+           and not exists (select from mill.thumbnail_slot where state <> 'empty' and mill.slot_is_done(slot));
+    end if;
+    k := mill.claimable(w, p_kind);
+    if k.needs_model then  -- upstream of a tagger's tasks are those of its clip model
+        models := array(select x from mill.model g, unnest(array[g.model_id, g.base_model_id]) x where g.digest = p_model_digest);
+    end if;
+    return not mill.pending_upstream(k) and not mill.pending(array[k.name], models);
 end
 $$;
 comment on function api.drained_v1 is
-    'Whether nothing is left to claim for the caller''s kind (and model), nor anything upstream that could become it. '
+    'Whether nothing is left to claim for a kind of the caller''s (and model), nor anything upstream that could become it. '
     'Parked tasks do not count.';
-
-create sequence mill.lease_number as bigint;
-comment on sequence mill.lease_number is 'Lower 40 bits of a lease number.';

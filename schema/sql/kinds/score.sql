@@ -33,13 +33,13 @@ end
 $$;
 comment on function mill.left_to_score is 'Positions of a score task, of a model''s or a tagger''s, that no received or accepted submission covers yet.';
 
-create function api.thumbnails_v2(p_lease_id bigint, p_from integer, p_to integer)
+create function api.thumbnails_v1(p_lease_id bigint, p_from integer, p_to integer)
 returns table (n integer, text text, image bytea, dhash bigint)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t mill.task := mill.held(p_lease_id, 'score');
+    t mill.task := mill.require_lease(p_lease_id, 'score');
     in_slot smallint := (select d.slot from mill.task d
                           where d.kind = 'download' and d.batch_id = t.batch_id and d.attempt = t.attempt);
 begin
@@ -59,28 +59,19 @@ begin
         using t, t.batch_id, t.attempt, p_from, p_to;
 end
 $$;
-comment on function api.thumbnails_v2 is
+comment on function api.thumbnails_v1 is
     'Text, thumbnail and the dHash of its image, of positions from p_from up to, not including, p_to. Meant for COPY (SELECT …) TO '
     'STDOUT. A scorer that gets fewer rows in all than its claim counted must fail the task: TRUNCATE is not MVCC-safe, an old '
     'snapshot reads none.';
 
-create function api.thumbnails_v1(p_lease_id bigint, p_from integer, p_to integer)
-returns table (n integer, text text, image bytea)
-language sql security definer
-set search_path = pg_catalog, pg_temp
-as $$
-    select t.n, t.text, t.image from api.thumbnails_v2(p_lease_id, p_from, p_to) t
-$$;
-comment on function api.thumbnails_v1 is 'thumbnails_v2 without the dHash.';
-
 -- Of a clip model's task: scores, and with them tags of any of its taggers. Of a tagger's own task: tags alone.
-create function api.submit_score_v2(p_lease_id bigint, p_part integer, p_scores integer, p_tags integer) returns bigint
+create function api.submit_score_v1(p_lease_id bigint, p_part integer, p_scores integer, p_tags integer) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t mill.task := mill.held(p_lease_id, 'score');
-    id bigint := mill.submitted_before(p_lease_id, p_part);
+    t mill.task := mill.require_lease(p_lease_id, 'score');
+    id bigint := mill.earlier_submission(p_lease_id, p_part);
     m mill.model;
 begin
     if id is not null then
@@ -97,21 +88,13 @@ begin
     end if;
     perform mill.check_scores(t, m, p_lease_id, p_part, p_scores);
     perform mill.check_tags(t, m, p_lease_id, p_part, p_tags);
-    id := mill.receive(t, p_lease_id, p_part, case when m.kind = 'clip' then p_scores else p_tags end);
+    id := mill.record_submission(t, p_lease_id, p_part, case when m.kind = 'clip' then p_scores else p_tags end);
     update mill.submission set tag_count = p_tags where submission_id = id and p_tags > 0;
     return id;
 end
 $$;
-comment on function api.submit_score_v2 is
+comment on function api.submit_score_v1 is
     'Hands over what was copied into inbox.score and inbox.tag under this lease and part. Idempotent by (lease, part).';
-
-create function api.submit_score_v1(p_lease_id bigint, p_part integer, p_rows integer) returns bigint
-language sql security definer
-set search_path = pg_catalog, pg_temp
-as $$
-    select api.submit_score_v2(p_lease_id, p_part, p_rows, 0)
-$$;
-comment on function api.submit_score_v1 is 'submit_score_v2 without tags.';
 
 create function mill.check_scores(t mill.task, m mill.model, p_lease_id bigint, p_part integer, p_scores integer) returns void
 language plpgsql
@@ -143,7 +126,7 @@ end
 $$;
 comment on function mill.check_scores is 'Refuses what a score worker must not submit as scores.';
 
-create function mill.accept_score(s mill.submission, t mill.task) returns void
+create function mill.score_accept(s mill.submission, t mill.task) returns void
 language plpgsql
 as $$
 declare
@@ -173,4 +156,61 @@ begin
     delete from inbox.tag where lease_id = s.lease_id and part = s.part;
 end
 $$;
-comment on function mill.accept_score is 'Moves a score submission from its inboxes into score, embedding and tag.';
+comment on function mill.score_accept is 'Moves a score submission from its inboxes into score, embedding and tag.';
+create function mill.queue_scoring(p_batch_id bigint, p_attempt smallint, p_model_id integer) returns void
+language sql
+as $$
+    insert into mill.task (kind, batch_id, attempt, model_id)
+    select 'score', p_batch_id, p_attempt, p_model_id
+     where exists (
+         select from mill.download d
+          where d.batch_id = p_batch_id and d.attempt = p_attempt and d.outcome = 0
+            and not exists (select from mill.withdrawn w where w.submission_id = d.submission_id))
+    on conflict do nothing
+$$;
+comment on function mill.queue_scoring is 'Makes the score task of a batch''s attempt for a model, if there is a thumbnail to score.';
+
+create function mill.score_left(t mill.task) returns bigint
+language sql stable
+as $$
+    select count(*) from mill.left_to_score(t)
+$$;
+comment on function mill.score_left is 'How many positions of a score task no received or accepted submission covers.';
+
+create function mill.score_payload(t mill.task, p_lease_id bigint) returns jsonb
+language sql
+as $$
+    select jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt, 'count', mill.score_left(t))
+$$;
+comment on function mill.score_payload is 'Tells a worker which batch it is, and how many rows it must get.';
+
+create function mill.score_reject(s mill.submission, t mill.task) returns void
+language sql
+as $$
+    delete from inbox.score where lease_id = s.lease_id and part = s.part;
+    delete from inbox.tag where lease_id = s.lease_id and part = s.part;
+$$;
+comment on function mill.score_reject is 'Deletes what a submission had in the inboxes.';
+
+create function mill.score_done(t mill.task) returns void
+language plpgsql
+as $$
+begin
+    perform mill.queue_tagging(t);
+end
+$$;
+comment on function mill.score_done is 'Has the taggers of a model do what was not done in its pass.';
+
+create function mill.score_withdraw(s mill.submission, t mill.task, why text) returns void
+language plpgsql
+as $$
+begin
+    perform mill.redo_task(t, why);
+    perform mill.withdraw_tags(t, why);
+end
+$$;
+comment on function mill.score_withdraw is 'Has what was withdrawn scored again; tags of its embeddings go with it.';
+
+select mill.allow('score', 'api.thumbnails_v1', 'api.embeddings_v1', 'api.taggers_v1', 'api.weights_v1', 'api.submit_score_v1', 'api.complete_v1');
+select mill.allow_copy('score', 'inbox.score', 'lease_id, part, n, outcome, similarity, image, text, text_tokens');
+select mill.allow_copy('score', 'inbox.tag', 'lease_id, part, model_id, n, label, value, text');

@@ -74,7 +74,7 @@ begin
                    set state = 'ready', changed_at = now(), excused = excused + 1, reason = format('lease %s was lost %s', t.lease_id, outage)
                  where task_id = t.task_id;
             else
-                perform mill.put_back(t.task_id, format('lease %s was lost: no heartbeat in time', t.lease_id), true);
+                perform mill.requeue(t.task_id, format('lease %s was lost: no heartbeat in time', t.lease_id), true);
             end if;
             update mill.task set ready_at = now() where task_id = t.task_id;  -- another may try at once
             expired := expired + 1;
@@ -93,24 +93,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     w mill.worker := mill.me('steward');
-    swept bigint;
+    inbox record;
+    swept bigint := 0;
     more bigint;
 begin
-    -- a lease number that does not exist was invented: nothing will ever submit it either
-    delete from inbox.pair i
-     where not exists (select from mill.lease l where l.lease_id = i.lease_id and l.ended_at is null)
-       and not exists (select from mill.submission s where s.lease_id = i.lease_id and s.state = 'received');
-    get diagnostics swept = row_count;
-    delete from inbox.score i
-     where not exists (select from mill.lease l where l.lease_id = i.lease_id and l.ended_at is null)
-       and not exists (select from mill.submission s where s.lease_id = i.lease_id and s.part = i.part and s.state = 'received');
-    get diagnostics more = row_count;
-    swept := swept + more;
-    delete from inbox.tag i
-     where not exists (select from mill.lease l where l.lease_id = i.lease_id and l.ended_at is null)
-       and not exists (select from mill.submission s where s.lease_id = i.lease_id and s.part = i.part and s.state = 'received');
-    get diagnostics more = row_count;
-    return swept + more;
+    for inbox in
+        select c.oid::regclass as "table", exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'part') as has_parts
+          from pg_class c where c.relnamespace = 'inbox'::regnamespace and c.relkind = 'r' order by c.relname
+    loop
+        -- a lease number that does not exist was invented: nothing will ever submit it either
+        execute format('delete from %s i'
+                       ' where not exists (select from mill.lease l where l.lease_id = i.lease_id and l.ended_at is null)'
+                       '   and not exists (select from mill.submission s where s.lease_id = i.lease_id and s.state = ''received''%s)',
+                       inbox."table", case when inbox.has_parts then ' and s.part = i.part' else '' end);
+        get diagnostics more = row_count;
+        swept := swept + more;
+    end loop;
+    return swept;
 end
 $$;
 comment on function api.sweep_inbox_v1 is 'Deletes what was copied into an inbox and never submitted before its lease ended.';
@@ -129,79 +128,6 @@ begin
 end
 $$;
 comment on function api.sweep_host_files_v1 is 'Deletes what hosts'' files said more than a day ago (RFC 9309, 2.4).';
-
-create function mill.slot_is_done(p_slot smallint) returns boolean
-language sql stable
-as $$
-    select exists (select from mill.model where kind = 'clip' and retired_at is null)
-       and not exists (
-        select
-          from mill.task d
-          left join mill.task s on s.kind = 'score' and s.batch_id = d.batch_id and s.attempt = d.attempt
-                and s.model_id in (select model_id from mill.model where kind in ('clip', 'pixels'))  -- the others read embeddings
-          cross join mill.setting
-         where d.kind = 'download' and d.slot = p_slot
-           and (exists (select from mill.submission r where r.task_id = d.task_id and r.state = 'received')
-                or 'ready' in (d.state, s.state) or 'leased' in (d.state, s.state) or 'submitted' in (d.state, s.state)
-                -- a download can be made again: not for it does everybody wait
-                or d.state = 'parked' and d.changed_at > now() - make_interval(secs => parked_hold_seconds)
-                   and exists (select from mill.thumbnail_slot where state <> 'full')
-                or s.state = 'parked' and s.changed_at > now() - make_interval(secs => parked_hold_seconds)))
-$$;
-comment on function mill.slot_is_done is
-    'Whether nobody needs a slot''s thumbnails any more: its downloads and their score tasks are done, or parked for long, or '
-    'downloads are parked and the ring is full. False while there is no model: they were fetched to be scored.';
-
--- Locks the slot, then its tasks. A claim and a submission lock their task first: but a claim never waits
--- for a slot, and nobody waits here for a task that is not at rest.
-create function mill.give_back_places(p_slot smallint) returns void
-language plpgsql
-as $$
-declare
-    parked bigint[];
-    places integer;
-begin
-    perform from mill.thumbnail_slot where slot = p_slot for update;
-    parked := array(select task_id from mill.task where slot = p_slot and state = 'parked' order by task_id for update skip locked);
-    -- a second statement, which sees what was submitted until the tasks were locked
-    update mill.task t set slot = null
-     where t.task_id = any (parked) and not exists (select from mill.submission s where s.task_id = t.task_id);
-    get diagnostics places = row_count;
-    if places > 0 then
-        update mill.thumbnail_slot set batches = batches - places, state = 'filling' where slot = p_slot;
-    end if;
-end
-$$;
-comment on function mill.give_back_places is 'Parked tasks under which nothing was submitted keep no place in a slot. Locks the slot.';
-
-create function api.empty_slots_v1() returns integer
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '1s'
-as $$
-declare
-    w mill.worker := mill.me('steward');
-    candidate smallint;
-    emptied integer := 0;
-begin
-    for candidate in select slot from mill.thumbnail_slot where state <> 'empty' order by slot loop
-        begin
-            perform mill.give_back_places(candidate);  -- and locks it: no claim adds a batch
-            continue when not mill.slot_is_done(candidate);
-            perform from mill.task where slot = candidate order by task_id for update;  -- none is queued again meanwhile
-            continue when not mill.slot_is_done(candidate);
-            execute format('truncate mill.thumbnail_s%s', candidate);
-            update mill.task set slot = null where slot = candidate;
-            update mill.thumbnail_slot set state = 'empty', batches = 0 where slot = candidate;
-            emptied := emptied + 1;
-        exception when lock_not_available then
-            null;  -- a reader is at work; the next round tries again
-        end;
-    end loop;
-    return emptied;
-end
-$$;
-comment on function api.empty_slots_v1 is 'Truncates the thumbnail slots that nobody needs any more.';
 
 create function api.ensure_partitions_v1() returns void
 language plpgsql security definer
@@ -233,8 +159,7 @@ begin
         select count(*) filter (where pg_terminate_backend(a.pid))
           from pg_stat_activity a
          where a.backend_type = 'client backend'
-           and exists (select from unnest('{extract,download,score}'::text[]) k
-                        where pg_has_role(a.usesysid, (prefix || k)::name, 'member'))
+           and pg_has_role(a.usesysid, (prefix || 'worker')::name, 'member')
            -- a superuser is a member of all, another admin of the owner
            and not pg_has_role(a.usesysid, (prefix || 'steward')::name, 'member')
            and not pg_has_role(a.usesysid, current_user, 'member')

@@ -24,24 +24,12 @@ as $$
 $$;
 comment on function mill.to_download is 'Positions of a download task that no received or accepted submission covers yet.';
 
--- The sum first: it reads a few rows, to_download 10,000.
-create function mill.is_covered(t mill.task) returns boolean
-language plpgsql stable
-as $$
-begin
-    return (select coalesce(sum(row_count), 0) from mill.submission where task_id = t.task_id and state in ('received', 'accepted'))
-           = coalesce(cardinality(t.positions), (select pair_count from mill.batch where batch_id = t.batch_id))
-        or not exists (select from mill.to_download(t));
-end
-$$;
-comment on function mill.is_covered is 'Whether received and accepted submissions cover all of a download task.';
-
 create function api.urls_v1(p_lease_id bigint) returns table (n integer, url text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t mill.task := mill.held(p_lease_id, 'download');
+    t mill.task := mill.require_lease(p_lease_id, 'download');
 begin
     if not exists (select from mill.assignment where lease_id = p_lease_id) then
         return query select d.n, d.url from mill.to_download(t) d order by d.n;
@@ -76,7 +64,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t mill.task := mill.held(p_lease_id, 'download');
+    t mill.task := mill.require_lease(p_lease_id, 'download');
     me mill.worker := mill.me('download');
 begin
     return query
@@ -110,7 +98,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t mill.task := mill.held(p_lease_id, 'download');
+    t mill.task := mill.require_lease(p_lease_id, 'download');
     me mill.worker := mill.me('download');
 begin
     if array[cardinality(p_file), cardinality(p_http_status), cardinality(p_rules), cardinality(p_age)]
@@ -143,25 +131,6 @@ $$;
 comment on function api.submit_opt_outs_v1 is
     'Keeps what files of the batch''s hosts said, for other batches; what is of no host of the batch is left out. Returns how many were given.';
 
--- The answer to a part that was submitted already: a repeat (the reply was lost) is no second submission.
-create function mill.submitted_before(p_lease_id bigint, p_part integer) returns bigint
-language sql stable
-as $$
-    select submission_id from mill.submission where lease_id = p_lease_id and part = p_part
-$$;
-comment on function mill.submitted_before is 'The submission of this lease and part, if there is one.';
-
-create function mill.receive(t mill.task, p_lease_id bigint, p_part integer, p_rows integer) returns bigint
-language sql
-as $$
-    insert into mill.submission (task_id, lease_id, part, worker_id, row_count)
-    select t.task_id, p_lease_id, p_part, i.worker_id, p_rows
-      from mill.lease l join mill.instance i using (instance_id)
-     where l.lease_id = p_lease_id
-    returning submission_id
-$$;
-comment on function mill.receive is 'Records a submission as received.';
-
 create function mill.are_open(t mill.task, p_positions integer[]) returns boolean
 language sql stable
 as $$
@@ -174,7 +143,7 @@ as $$
 $$;
 comment on function mill.are_open is 'Whether positions are all of a download task and covered by no submission yet.';
 
-create function api.submit_download_v2(
+create function api.submit_download_v1(
     p_lease_id bigint,
     p_part integer,
     p_positions integer[],
@@ -198,8 +167,8 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    t mill.task := mill.held(p_lease_id, 'download');
-    id bigint := mill.submitted_before(p_lease_id, p_part);
+    t mill.task := mill.require_lease(p_lease_id, 'download');
+    id bigint := mill.earlier_submission(p_lease_id, p_part);
     rows constant integer := cardinality(p_positions);
     limit_bytes constant integer := (select thumbnail_max_bytes from mill.setting);
     stranger constant text := 'a position is not of this task, is given twice, or was submitted already';
@@ -281,7 +250,7 @@ begin
     if not mill.are_open(t, p_positions) then
         perform mill.refuse('PM003', stranger);
     end if;
-    id := mill.receive(t, p_lease_id, p_part, cardinality(p_positions));
+    id := mill.record_submission(t, p_lease_id, p_part, cardinality(p_positions));
     insert into mill.submission_download
     values (id, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash,
             p_refused, p_signal, p_value, p_source,
@@ -293,58 +262,37 @@ begin
     return id;
 end
 $$;
-comment on function api.submit_download_v2 is
+comment on function api.submit_download_v1 is
     'Hands over the outcomes of some positions, as parallel arrays, with the thumbnails of the successes. Idempotent by '
     '(lease, part). Refused whole, changing nothing, if anything in it is wrong.';
 
-create function api.submit_download_v1(
-    p_lease_id bigint,
-    p_part integer,
-    p_positions integer[],
-    p_outcome smallint[],
-    p_http_status smallint[],
-    p_bytes integer[],
-    p_width integer[],
-    p_height integer[],
-    p_md5 uuid[],
-    p_sha256 bytea[],
-    p_dhash bigint[],
-    p_thumbnail_positions integer[],
-    p_thumbnails bytea[]
-) returns bigint
-language sql security definer
-set search_path = pg_catalog, pg_temp
+create function mill.download_payload(t mill.task, p_lease_id bigint) returns jsonb
+language plpgsql
 as $$
-    select api.submit_download_v2(p_lease_id, p_part, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height,
-                                  p_md5, p_sha256, p_dhash, p_thumbnail_positions, p_thumbnails, '{}', '{}', '{}', '{}', '{}')
-$$;
-comment on function api.submit_download_v1 is 'submit_download_v2 of a worker that knows no opt-outs.';
-
-create function api.complete_v1(p_lease_id bigint) returns void
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    t mill.task := mill.held(p_lease_id, null);
-    missing bigint := 0;
 begin
-    if t.kind = 'download' and not mill.is_covered(t) then
-        missing := (select count(*) from mill.to_download(t));
-    elsif t.kind = 'score' then
-        missing := (select count(*) from mill.left_to_score(t));
+    if not t.is_check and not mill.is_vouched((select worker_id from mill.lease where lease_id = p_lease_id)) then
+        perform mill.hide_canaries(t, p_lease_id);
     end if;
-    missing := missing + mill.canaries_left(p_lease_id);  -- or what is missing would tell which they are
-    if t.kind = 'extract' or missing > 0 then
-        perform mill.refuse('PM005', format('task %s is not complete: %s positions were not submitted', t.task_id, missing));
-    end if;
-    perform mill.end_lease(p_lease_id, 'completed');
-    update mill.task set state = 'submitted', changed_at = now() where task_id = t.task_id;
-    perform mill.settle(t.task_id);
+    return jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt);
 end
 $$;
-comment on function api.complete_v1 is 'Ends a download or score lease whose every position was submitted; refused otherwise.';
+comment on function mill.download_payload is 'Tells a worker which batch it is, and hides canaries among its URLs.';
 
-create function mill.accept_download(s mill.submission, t mill.task) returns void
+-- The sum first: it reads a few rows, to_download 10,000.
+create function mill.download_left(t mill.task) returns bigint
+language plpgsql stable
+as $$
+begin
+    if (select coalesce(sum(row_count), 0) from mill.submission where task_id = t.task_id and state in ('received', 'accepted'))
+           = coalesce(cardinality(t.positions), (select pair_count from mill.batch where batch_id = t.batch_id)) then
+        return 0;
+    end if;
+    return (select count(*) from mill.to_download(t));
+end
+$$;
+comment on function mill.download_left is 'How many positions of a download task no received or accepted submission covers.';
+
+create function mill.download_accept(s mill.submission, t mill.task) returns void
 language sql
 as $$
     insert into mill.download (batch_id, n, attempt, outcome, http_status, bytes, width, height, md5, sha256, dhash, submission_id)
@@ -359,4 +307,35 @@ as $$
      where sd.submission_id = s.submission_id;
     delete from mill.submission_download where submission_id = s.submission_id;
 $$;
-comment on function mill.accept_download is 'Expands a download submission into rows.';
+comment on function mill.download_accept is 'Expands a download submission into rows.';
+
+create function mill.download_reject(s mill.submission, t mill.task) returns void
+language sql
+as $$
+    delete from mill.submission_download where submission_id = s.submission_id
+$$;
+comment on function mill.download_reject is 'Forgets a submission''s outcomes.';
+
+create function mill.download_done(t mill.task) returns void
+language plpgsql
+as $$
+begin
+    perform mill.queue_scoring(t.batch_id, t.attempt, model_id) from mill.model
+      where kind = 'clip' and retired_at is null order by model_id;
+    perform mill.draw_checks(t);
+end
+$$;
+comment on function mill.download_done is 'Has a batch that is downloaded scored by each active model, and perhaps checked.';
+
+-- As a new attempt at its positions: outcomes are appended, never changed.
+create function mill.download_withdraw(s mill.submission, t mill.task, why text) returns void
+language sql
+as $$
+    insert into mill.task (kind, batch_id, attempt, positions)
+    select 'download', t.batch_id, mill.next_attempt(t.batch_id), array_agg(d.n order by d.n)
+      from mill.download d
+     where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = s.submission_id
+$$;
+comment on function mill.download_withdraw is 'Has the URLs of a withdrawn submission downloaded again, as a new attempt at their positions.';
+
+select mill.allow('download', 'api.urls_v1', 'api.opt_outs_v1', 'api.submit_opt_outs_v1', 'api.submit_download_v1', 'api.complete_v1');

@@ -94,7 +94,7 @@ $$;
 comment on function mill.next_attempt is 'The number of a batch''s next download attempt, kept from others until the end of the transaction.';
 
 -- Whoever changes a task locks its row first, then its lease: one order, no deadlock.
-create function mill.held(p_lease_id bigint, wanted_kind text) returns mill.task
+create function mill.require_lease(p_lease_id bigint, wanted_kind text) returns mill.task
 language plpgsql
 as $$
 declare
@@ -120,7 +120,7 @@ begin
     return t;
 end
 $$;
-comment on function mill.held is 'Locks and returns the task of a live lease of the caller''s; refused otherwise.';
+comment on function mill.require_lease is 'Locks and returns the task of a live lease of the caller''s; refused otherwise.';
 
 create function mill.end_lease(p_lease_id bigint, how text) returns void
 language sql
@@ -135,7 +135,7 @@ $$;
 comment on function mill.end_lease is 'Ends a lease, once; what its canaries told waits to be judged.';
 
 -- Back to the queue after a failure; parked when it failed too often or no retry can help.
-create function mill.put_back(p_task_id bigint, why text, retry boolean) returns void
+create function mill.requeue(p_task_id bigint, why text, retry boolean) returns void
 language sql
 as $$
     update mill.task t
@@ -147,9 +147,43 @@ as $$
       from mill.setting s
      where t.task_id = p_task_id
 $$;
-comment on function mill.put_back is 'Returns a task to the queue with back-off, or parks it.';
+comment on function mill.requeue is 'Returns a task to the queue with back-off, or parks it.';
+
+create function mill.redo_task(t mill.task, why text) returns void
+language sql
+as $$
+    update mill.task set state = 'ready', tries = 0, excused = 0, ready_at = now(), reason = why, changed_at = now()
+     where task_id = t.task_id and state in ('done', 'parked')
+$$;
+comment on function mill.redo_task is 'Queues a task again that had ended, as if it were new.';
 
 create function mill.sample_id(batch_id bigint, n integer) returns bigint
 language sql immutable parallel safe
 return (batch_id << 14) | n;
 comment on function mill.sample_id is 'A pair''s stable id: batch_id * 16,384 + n.';
+
+create function mill.allow(p_worker_kind text, variadic p_functions text[]) returns void
+language plpgsql
+as $$
+declare
+    f text;
+begin
+    foreach f in array p_functions loop
+        execute format('grant execute on function %s to %I', f::regproc, left(current_database(), 40) || '_' || p_worker_kind);
+    end loop;
+end
+$$;
+comment on function mill.allow is 'Lets the workers of a kind call functions.';
+
+-- Not on the column worker: the server fills it in, so nobody forges another's rows.
+create function mill.allow_copy(p_worker_kind text, p_inbox regclass, p_columns text) returns void
+language plpgsql
+as $$
+declare
+    role constant text := left(current_database(), 40) || '_' || p_worker_kind;
+begin
+    execute format('grant usage on schema inbox to %I', role);
+    execute format('grant insert (%s) on %s to %I', p_columns, p_inbox, role);
+end
+$$;
+comment on function mill.allow_copy is 'Lets the workers of a kind copy into columns of an inbox.';

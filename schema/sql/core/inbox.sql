@@ -2,7 +2,7 @@
 
 -- After the statement, and not a row: of 20,000 rows that takes 10 ms instead of 60. The rows lie in memory or in a
 -- temporary file until then, so that temp_file_limit ends a statement that does not end by itself.
-create function mill.take_in() returns trigger
+create function mill.enforce_quota() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -39,12 +39,12 @@ begin
     return null;
 end
 $$;
-comment on function mill.take_in is
+comment on function mill.enforce_quota is
     'Lets a worker copy into an inbox under its own live leases only, and so much under each. Of rows that an admin inserts it says nothing.';
 
-create trigger take_in after insert on inbox.pair
-    referencing new table as copied for each statement execute function mill.take_in();
-create trigger take_in after insert on inbox.score
-    referencing new table as copied for each statement execute function mill.take_in();
-create trigger take_in after insert on inbox.tag
-    referencing new table as copied for each statement execute function mill.take_in();
+create trigger enforce_quota after insert on inbox.pair
+    referencing new table as copied for each statement execute function mill.enforce_quota();
+create trigger enforce_quota after insert on inbox.score
+    referencing new table as copied for each statement execute function mill.enforce_quota();
+create trigger enforce_quota after insert on inbox.tag
+    referencing new table as copied for each statement execute function mill.enforce_quota();

@@ -1,0 +1,35 @@
+-- Partitions of the result tables.
+
+-- 1,000 batches, 10 million pairs, are one partition: LAION-5B's candidates would be about 5,000.
+create function mill.ensure_partitions(upto_batch bigint) returns void
+language plpgsql
+as $$
+declare
+    width constant bigint := 1000;
+    parents constant text[] := array(
+        select c.relname from pg_partitioned_table p join pg_class c on c.oid = p.partrelid
+          join pg_attribute a on a.attrelid = c.oid and a.attnum = p.partattrs[0]
+         where c.relnamespace = 'mill'::regnamespace and p.partstrat = 'r' and a.attname = 'batch_id'
+         order by 1);
+    parent text;
+    child text;
+    low bigint;
+begin
+    -- batches are numbered in order: only the last partitions can be missing
+    for low in select g * width from generate_series(greatest(0, upto_batch / width - 1), upto_batch / width) g loop
+        foreach parent in array parents loop
+            child := format('%s_b%s', parent, lpad((low / width)::text, 6, '0'));
+            continue when to_regclass('mill.' || child) is not null;
+            -- CREATE … PARTITION OF locks the parent against readers; LIKE and ATTACH do not
+            -- its rows never change: frozen at the first vacuum, or the last one writes all of its pages once more
+            execute format('create table mill.%I (like mill.%I including all) with (autovacuum_freeze_min_age = 0)', child, parent);
+            execute format('alter table mill.%I attach partition mill.%I for values from (%s) to (%s)',
+                           parent, child, low, low + width);
+            execute format('comment on table mill.%I is %L', child,
+                           format('Batches %s to %s of mill.%s', low, low + width - 1, parent));
+        end loop;
+    end loop;
+end
+$$;
+comment on function mill.ensure_partitions is
+    'Makes the partitions that hold batches up to this one, of every table that is partitioned by range of batch_id.';

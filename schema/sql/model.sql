@@ -1,0 +1,66 @@
+-- Models and taggers: made known, and retired.
+
+create function mill.add_model(
+    p_name text, p_pretrained text, p_digest text, p_dims integer, p_kind text default 'clip', p_base_id integer default null,
+    p_labels text[] default null, p_revision text default '', p_licence text default '', p_metrics jsonb default '{}',
+    p_weights bytea default null,
+    out model_id integer, out queued integer, out unreachable integer
+)
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+    -- a task that is being finished looks for taggers: before this transaction, or after it
+    perform from mill.model m where m.model_id = p_base_id for no key update;
+    insert into mill.model (name, pretrained, digest, dims, kind, base_model_id, labels, revision, licence, metrics, weights)
+    values (p_name, p_pretrained, p_digest, p_dims, p_kind, p_base_id, p_labels, p_revision, p_licence, p_metrics, p_weights)
+    on conflict (digest) do update
+       set name = excluded.name, pretrained = excluded.pretrained,
+           -- who adds it again to queue what is left says less of it
+           revision = coalesce(nullif(excluded.revision, ''), model.revision),
+           licence = coalesce(nullif(excluded.licence, ''), model.licence),
+           metrics = coalesce(nullif(excluded.metrics, '{}'), model.metrics),
+           retired_at = null
+    returning model.model_id into model_id;
+    update mill.task t set state = 'ready', tries = 0, ready_at = now(), changed_at = now()
+     where t.model_id = add_model.model_id and t.state = 'parked' and t.reason = 'its model was retired';
+    perform mill.queue_scoring(t.batch_id, t.attempt, add_model.model_id)
+       from mill.task t where t.kind = 'download' and t.state = 'done' and t.slot is not null and p_kind = 'clip';
+    insert into mill.task (kind, batch_id, attempt, model_id)
+    select 'score', t.batch_id, t.attempt, add_model.model_id
+      from mill.task t
+      join mill.task d on d.kind = 'download' and d.batch_id = t.batch_id and d.attempt = t.attempt
+     where t.kind = 'score' and t.model_id = p_base_id and t.state = 'done'
+       and (p_kind <> 'pixels' or d.slot is not null)
+     order by t.task_id
+    on conflict do nothing;
+    select count(*) into queued from mill.task t where t.model_id = add_model.model_id and t.state = 'ready';
+    select count(*) into unreachable
+      from mill.task d
+     where d.kind = 'download' and d.state = 'done' and d.slot is null and not d.is_check and p_kind in ('clip', 'pixels')
+       and not exists (select from mill.task s
+                        where s.kind = 'score' and s.batch_id = d.batch_id and s.attempt = d.attempt and s.model_id = add_model.model_id);
+end
+$$;
+comment on function mill.add_model is
+    'Makes a model or a tagger known, and queues the batches that it can be computed for: those whose thumbnails are still there, '
+    'or for a head those that have embeddings of its clip model. unreachable: downloads that only a new download could give it.';
+
+create function mill.retire_model(p_model_id integer, out busy bigint, out parked bigint)
+language plpgsql
+as $$
+begin
+    perform from mill.model where model_id = p_model_id for no key update;
+    perform from mill.task where model_id = p_model_id and state in ('ready', 'leased', 'submitted') order by task_id for update;
+    select count(*) filter (where state <> 'ready'), count(*) filter (where state = 'ready') into busy, parked
+      from mill.task where model_id = p_model_id and state in ('ready', 'leased', 'submitted');
+    if busy = 0 then
+        update mill.model set retired_at = coalesce(retired_at, now()) where model_id = p_model_id;
+        update mill.task set state = 'parked', reason = 'its model was retired', changed_at = now()
+         where model_id = p_model_id and state = 'ready';
+    end if;
+end
+$$;
+comment on function mill.retire_model is
+    'Nothing is scored by a model or tagger any more, and its ready tasks are parked; what was scored stays. Nothing is done while tasks of '
+    'it are leased or await acceptance (busy). add_model makes it active again.';
