@@ -1,9 +1,10 @@
-"""How the tables of a database change: Alembic revisions, and how functions and views are made anew around them.
+"""How the tables of a database change: Alembic revisions, with functions and views made anew.
 
-A revision holds what happens to tables and rows, and nothing else: ``upgrade()`` and ``downgrade()`` with the table's
-DDL, and, where rows need them, ``post(connection)``, which may call the functions of the new release. Between the two
-every routine is dropped and made again from ``schema/sql``; on the way down, from the snapshot that the older release
-left in ``routines/`` (``python -m pairmill.migrations.snapshot``).
+A revision holds what happens to tables and rows, and nothing else: ``upgrade()`` and
+``downgrade()`` with the DDL and, where rows need them, ``post(connection)``, which may call the
+functions of the new release. Between the two every routine is dropped and made again from
+``schema/sql``; on the way down, from the snapshot that the older release left in ``routines/``
+(``python -m pairmill.migrations.snapshot``).
 """
 
 import gzip

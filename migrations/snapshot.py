@@ -1,6 +1,7 @@
-"""python -m pairmill.migrations.snapshot: keep this release's routines, for those who will go back to it.
+"""python -m pairmill.migrations.snapshot: keep this release's routines for who goes back to it.
 
-Part of making a release: writes ``migrations/routines/<newest revision>.sql.gz``, the same bytes for the same routines.
+Part of making a release: writes ``migrations/routines/<newest revision>.sql.gz``, the same bytes
+for the same routines.
 """
 
 import gzip

@@ -121,7 +121,7 @@ def downgrade(dsn: str, revision: str) -> None:
     routines = migrations.released_routines(revision)
     if routines is None:
         raise Problem(
-            f"no release of pairmill had revision {revision!r}: its functions and views are not kept"
+            f"no release of pairmill had revision {revision!r}: there is nothing to go back to"
         )
     with _transaction(dsn) as connection, _routines_made_anew(connection, routines):
         command.downgrade(_config(connection), revision)

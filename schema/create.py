@@ -34,6 +34,7 @@ def run(connection: Connection, script: str) -> None:
 
 def prepare(connection: Connection) -> None:
     """Make roles and namespaces, and act as the owner until the end of the session."""
+    run(connection, "reset role")  # the owner itself may make no roles
     _set(connection, "pairmill.worker_kinds", ",".join(kinds.worker_kinds()))
     run(connection, sql("roles"))
     connection.execute(

@@ -1,4 +1,4 @@
-"""The kinds of work: each is declared here once, has one file in ``sql/kinds/`` and one folder in ``workers/``.
+"""The kinds of work: each is declared here, has a file in ``sql/kinds/``, a folder in ``workers/``.
 
 The database holds the declarations as rows of ``mill.task_kind``; the functions that all kinds
 share read those rows, and call the kind's own functions (its hooks, see ``sql/core/hooks.sql``).

@@ -1,4 +1,4 @@
-"""The tables of 0.1.0. A fresh database is made by ``create()`` and stamped with the newest revision."""
+"""The tables of 0.1.0: a fresh database is made at the newest revision, by ``create()``."""
 
 revision = "0001"
 down_revision = None

@@ -3,7 +3,7 @@
 import pytest
 from database import Database, key, pair_rows
 
-from pairmill.workers.errors import LeaseLost, Malformed, Refused
+from pairmill.workers.errors import LeaseLost, Malformed
 
 
 def urls(first: int, last: int, hosts: int = 10) -> list[str]:
@@ -209,10 +209,6 @@ def test_other_kinds_of_links_have_batches_of_their_own(db: Database) -> None:
         queue.submit_extract(claim.lease_id, 8, [*both, ("image", "dropped", "no_text", 1)])
     with pytest.raises(Malformed, match="0 audio links are not 3 kept"):
         queue.submit_extract(claim.lease_id, 8, both[:1])
-    with pytest.raises(Refused, match="upgrade Pairmill"):  # a worker that knows images only
-        queue._one(
-            "select api.submit_extract_v1(%s, 8, '{links}', array[''], '{8}')", (claim.lease_id,)
-        )
     queue.submit_extract(claim.lease_id, 8, both)
     db.accept_all()
     assert db.close_batches() == 2
@@ -229,15 +225,16 @@ def test_other_kinds_of_links_have_batches_of_their_own(db: Database) -> None:
     ) == [("duplicate", 1), ("links", 4), ("pair", 3)]
 
 
-def test_a_worker_of_before_link_kinds_may_go_on(db: Database) -> None:
+def test_counts_without_a_kind_of_links_are_kept_apart(db: Database) -> None:
     db.add_wat()
     claim = db.claim("extract")
     assert claim
     queue, _ = db.queue("extract")
     queue.copy_pairs(pair_rows(claim.lease_id, urls(0, 3)))
-    queue._one(
-        "select api.submit_extract_v1(%s, 3, '{records,links,dropped}', '{\"\",\"\",no_text}', '{7,5,2}')",
-        (claim.lease_id,),
+    queue.submit_extract(
+        claim.lease_id,
+        3,
+        [("", "records", "", 7), ("image", "links", "", 5), ("image", "dropped", "no_text", 2)],
     )
     db.accept_all()
     assert db.rows("select link_kind, stage, count from report.link_count order by stage") == [

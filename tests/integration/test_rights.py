@@ -61,7 +61,7 @@ def test_worker_calls_its_own_functions_and_no_others(db: Database, kind: str) -
             "taggers_v1", "weights_v1", "embeddings_v1",
         },
         "steward": common | {
-            "accept_next_v1", "staged_keys_v1", "known_keys_v1",
+            "accept_next_v1", "accept_filtered_v1", "staged_keys_v1", "known_keys_v1",
             "merge_number_v1", "close_batches_v1", "judge_checks_v1", "sweep_canaries_v1", "watchdog_v1", "expire_leases_v1", "sweep_inbox_v1",
             "sweep_host_files_v1",
             "empty_slots_v1", "ensure_partitions_v1", "metrics_v1",

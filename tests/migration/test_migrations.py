@@ -1,18 +1,29 @@
-"""Migrations arrive at the schema that is created directly, and go down and up with rows in it."""
+"""A migration up and down changes what its revision says and nothing else, with rows and workers at it."""
 
 import re
 import subprocess
+import threading
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 import pytest
-from database import DIMS, Database, empty_database, outcomes
+from database import Database, empty_database, outcomes
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pairmill import migrations
+from pairmill.migrations import snapshot
 from pairmill.ops import logins, migrate
 from pairmill.ops.problem import Problem
-from pairmill.workers.queue import COPY_SCORES, SCORE_TYPES
+from pairmill.schema import create
+from pairmill.workers.queue import Queue
+
+NEXT_RELEASE = Path(__file__).parent / "next_release"
+NEW_ROUTINES = """
+create function mill.noted(p_batch_id bigint) returns text language sql return 'batch ' || p_batch_id;
+create view report.note as select batch_id, note from mill.batch;
+"""
 
 
 def dump(dsn: str) -> list[str]:
@@ -26,6 +37,26 @@ def dump(dsn: str) -> list[str]:
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     text = text.replace(f"{conninfo_to_dict(dsn)['dbname']}_", "db_")
     return [line for line in text.splitlines() if not re.match(r"\\(un)?restrict ", line)]
+
+
+def changed(one: list[str], other: list[str]) -> set[str]:
+    """Kind and name of the objects that two dumps say something else of."""
+    found = []
+    for lines in (one, other):
+        objects: dict[str, list[str]] = {}
+        name = ""
+        for line in lines:
+            if head := re.match(
+                r"-- Name: (?:(COLUMN|FUNCTION|VIEW|TABLE) )?(.*?)(?:\(.*\))?; Type: ([A-Z]+)", line
+            ):
+                name = f"{head[1] or head[3]} {head[2]}"
+            objects.setdefault(name, []).append(line)
+        found.append(objects)
+    return {
+        name
+        for name in found[0].keys() | found[1].keys()
+        if found[0].get(name) != found[1].get(name)
+    }
 
 
 def fill(database: Database) -> None:
@@ -53,38 +84,206 @@ def test_migrated_and_created_databases_have_the_same_dump(db: Database, server:
 def test_created_and_migrated_closed_lists_and_settings_are_the_same(
     db: Database, server: str
 ) -> None:
+    lists = "worker_kind", "task_kind", "outcome", "score_outcome", "drop_reason"
     with empty_database(server) as dsn:
         migrate.upgrade(dsn)
         migrated = Database(dsn)
-        for table in ("outcome", "score_outcome", "drop_reason", "setting", "thumbnail_slot"):
+        for table in (*lists, "setting", "thumbnail_slot"):
             query = f"select to_jsonb(t) from mill.{table} t order by 1"
             assert migrated.rows(query) == db.rows(query)
+            assert migrated.rows(query)
         migrated.close()
 
 
-def test_newest_revision_goes_down_and_up_with_rows(server: str) -> None:
+@pytest.fixture
+def release_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
+    """A call of it makes the code that of the next release: a revision more, other routines."""
+    old = create._routines()
+    # what CREATE OR REPLACE refuses: a result of another type, a column that goes
+    new = old.replace("out rows_rejected bigint\n", "out rows_rejected bigint, out note text\n")
+    new = new.replace(
+        "(where s.state = 'rejected'), 0)\n      from mill.me()",
+        "(where s.state = 'rejected'), 0), 'hello'\n      from mill.me()",
+    )
+    new = new.replace(
+        "select code, name, retry from mill.outcome;", "select code, name from mill.outcome;"
+    )
+    new = new.replace(
+        "comment on column report.outcome.retry is", "comment on view report.outcome is"
+    )
+    assert len({old, new}) == 2
+    snapshot.write(tmp_path)
+
+    def released() -> None:
+        monkeypatch.setattr(create, "_routines", lambda: new + NEW_ROUTINES)
+        monkeypatch.setattr(migrations, "VERSIONS", [*migrations.VERSIONS, NEXT_RELEASE])
+        monkeypatch.setattr(migrations, "SNAPSHOTS", [tmp_path])
+
+    return released
+
+
+def test_up_and_down_change_what_the_revision_says_and_keep_every_row(
+    server: str, release_next: Callable[[], None]
+) -> None:
     with empty_database(server) as dsn:
         migrate.upgrade(dsn)
-        before_dump = dump(dsn)
         database = Database(dsn)
         fill(database)
         logins.add_researcher(database.admin, "Ada")
-        before = counts(database)
-        link_counts = database.rows("select * from report.link_count order by 1, 2")
-        assert before["score"] == 20
-        older = migrate.revisions()[-2]
+        at_first = dump(dsn)
+        rows = counts(database)
+        assert rows["score"] == 20
 
-        migrate.downgrade(dsn, older)
-        with pytest.raises(Problem, match=f"at revision {older} .* run `pairmill migrate`"):
+        release_next()
+        with pytest.raises(Problem, match=r"revision 0001 and the code needs 0002: run `pairmill"):
             migrate.require_current(database.admin)
         migrate.upgrade(dsn)
+        migrate.require_current(database.admin)
+        assert database.rows("select batch_id, note from report.note") == [(0, "batch 0")]
+        upgraded = dump(dsn)
+        assert changed(at_first, upgraded) == {
+            "TABLE batch", "COLUMN batch.note", "FUNCTION noted", "VIEW note",
+            "VIEW outcome", "COLUMN outcome.retry", "FUNCTION me_v1", "FUNCTION version",
+        }  # fmt: skip
+        assert counts(database) == rows
 
-        after = counts(database)
-        # a scratch is emptied; canaries are drawn anew
-        assert after | {"merge_row": 20, "canary": 5} == before
-        assert database.rows("select * from report.link_count order by 1, 2") == link_counts
-        assert dump(dsn) == before_dump
+        migrate.downgrade(dsn, "0001")
+        assert dump(dsn) == at_first
+        assert counts(database) == rows
+        migrate.upgrade(dsn)
+        assert dump(dsn) == upgraded
         database.extract(["http://new.example/1.jpg"], location="b.wat.gz")
+        database.close()
+
+
+def test_other_functions_at_the_same_revision_are_noticed_and_made_anew(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+        migrate.upgrade(dsn)
+        fixed = create._routines().replace("'The closed list of how a download ends.'", "'Mended.'")
+        monkeypatch.setattr(create, "_routines", lambda: fixed)
+        with pytest.raises(Problem, match="functions and views of another version"):
+            migrate.require_current(connection)
+        migrate.upgrade(dsn)
+        migrate.require_current(connection)
+        comment = "select obj_description('report.outcome'::regclass)"
+        assert connection.execute(comment).fetchone() == ("Mended.",)
+
+
+def test_a_view_of_somebody_elses_stops_the_migration_and_is_named(
+    server: str, release_next: Callable[[], None]
+) -> None:
+    """Would catch: a researcher's view that a CASCADE takes without a word."""
+    with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+        migrate.upgrade(dsn)
+        connection.execute("create schema ada create view mine as select url from report.pair")
+        before = dump(dsn)
+        release_next()
+        with pytest.raises(
+            Problem,
+            match=r"changed nothing: view ada.mine depends on view report.pair: drop what depends"
+            r" on it .keep its definition., migrate, and make it again",
+        ):
+            migrate.upgrade(dsn)
+        assert dump(dsn) == before
+        connection.execute("drop view ada.mine")
+        migrate.upgrade(dsn)
+        migrate.require_current(connection)
+
+
+def test_what_an_admin_granted_by_hand_outlives_the_view(
+    server: str, release_next: Callable[[], None]
+) -> None:
+    with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+        migrate.upgrade(dsn)
+        role = f"grafana_{connection.info.dbname}"
+        connection.execute(f"create role {role}")
+        try:
+            connection.execute(f"grant select on report.queue, report.outcome to {role}")
+            release_next()
+            migrate.upgrade(dsn)
+            for view in ("queue", "outcome"):
+                may = "select has_table_privilege(%s, %s, 'select')"
+                assert connection.execute(may, (role, f"report.{view}")).fetchone() == (True,)
+        finally:
+            connection.execute(f"drop owned by {role}")
+            connection.execute(f"drop role {role}")
+
+
+def test_a_table_that_stays_locked_stops_the_migration_in_a_sentence(
+    server: str, release_next: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_SECONDS", 1)
+    with empty_database(server) as dsn, psycopg.connect(dsn) as holder:
+        migrate.upgrade(dsn)
+        before = dump(dsn)
+        holder.execute("lock table mill.batch")
+        release_next()
+        with pytest.raises(Problem, match="changed nothing: a session kept a table locked for 1 s"):
+            migrate.upgrade(dsn)
+        holder.rollback()
+        assert dump(dsn) == before
+
+
+def test_workers_with_live_leases_go_on_through_migrations(
+    server: str, release_next: Callable[[], None]
+) -> None:
+    """Would catch: a call that fails while functions are dropped and made anew under load."""
+    with empty_database(server) as dsn:
+        migrate.upgrade(dsn)
+        database = Database(dsn)
+        database.add_model()
+        database.admin.execute("update mill.setting set batch_size = 20, open_batches_max = 1")
+        database.extract([f"http://h{i}.example/{i}.jpg" for i in range(60)])
+        database.close_batches()
+        claims = {name: database.claim("download", name) for name in ("ada", "bob", "eve")}
+        migrated = threading.Event()
+        faults: list[BaseException] = []
+        calls = dict.fromkeys(claims, 0)
+        first_part = range(10)
+
+        def work(name: str, queue: Queue, lease: int) -> None:
+            try:
+                queue.submit_download(lease, 0, outcomes(first_part))
+                while not migrated.is_set():
+                    queue.heartbeat(lease)
+                    assert len(queue.urls(lease)) == 10
+                    # its answer was lost, say: no second submission
+                    queue.submit_download(lease, 0, outcomes(first_part))
+                    calls[name] += 1
+            except BaseException as fault:
+                faults.append(fault)
+
+        threads = []
+        for name, claim in claims.items():
+            assert claim is not None
+            queue = database.queue("download", name)[0]
+            threads.append(threading.Thread(target=work, args=(name, queue, claim.lease_id)))
+        for thread in threads:
+            thread.start()
+        try:
+            release_next()
+            migrate.upgrade(dsn)
+            migrate.downgrade(dsn, "0001")
+            migrate.upgrade(dsn)
+        finally:
+            migrated.set()
+            for thread in threads:
+                thread.join()
+        assert faults == []
+        assert min(calls.values()) > 0
+        for name, claim in claims.items():
+            assert claim is not None
+            queue, _ = database.queue("download", name)
+            queue.submit_download(claim.lease_id, 1, outcomes(range(10, 20)))
+            queue.complete(claim.lease_id)
+        database.accept_all()
+        query = (
+            "select batch_id, count(*), count(distinct n) from mill.download group by 1 order by 1"
+        )
+        assert database.rows(query) == [(0, 20, 20), (1, 20, 20), (2, 20, 20)]
+        database.score()  # as does what follows
         database.close()
 
 
@@ -96,11 +295,18 @@ def test_migrating_twice_changes_nothing(server: str) -> None:
         assert dump(dsn) == once
 
 
-def test_going_below_the_first_revision_is_refused_and_changes_nothing(server: str) -> None:
+def test_going_to_what_no_release_had_is_refused_and_changes_nothing(
+    server: str, release_next: Callable[[], None]
+) -> None:
     with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+        with pytest.raises(Problem, match="an empty database is made at revision 0001"):
+            migrate.upgrade(dsn, "0000")
         migrate.upgrade(dsn)
-        with pytest.raises(RuntimeError, match="drop the database instead"):
-            migrate.downgrade(dsn, "base")
+        for unreleased in ("base", "0001"):  # nothing is released yet
+            with pytest.raises(
+                Problem, match=f"no release of pairmill had revision '{unreleased}'"
+            ):
+                migrate.downgrade(dsn, unreleased)
         migrate.require_current(connection)
 
 
@@ -114,7 +320,9 @@ def test_unmigrated_and_newer_databases_are_told_apart(server: str) -> None:
             migrate.require_current(connection)
 
 
-def test_owner_of_a_database_who_is_no_superuser_can_run_it(server: str, tmp_path: Path) -> None:
+def test_owner_of_a_database_who_is_no_superuser_can_run_it(
+    server: str, release_next: Callable[[], None]
+) -> None:
     """CREATEROLE and the ownership of the database are enough, but for `db secure`."""
     with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as superuser:
         name = superuser.info.dbname
@@ -122,7 +330,9 @@ def test_owner_of_a_database_who_is_no_superuser_can_run_it(server: str, tmp_pat
         superuser.execute(f"alter database {name} owner to {name}_admin")
         theirs = make_conninfo(dsn, user=f"{name}_admin", password="secret")
         migrate.upgrade(theirs)
-        migrate.downgrade(theirs, migrate.revisions()[-2])
+        release_next()
+        migrate.upgrade(theirs)
+        migrate.downgrade(theirs, "0001")
         migrate.upgrade(theirs)
         with psycopg.connect(theirs, autocommit=True) as admin:
             migrate.require_current(admin)
@@ -142,102 +352,3 @@ def test_failed_migration_is_said_in_a_sentence(server: str) -> None:
             Problem, match="the migration failed and changed nothing: permission denied"
         ):
             migrate.upgrade(make_conninfo(dsn, user=f"{name}_nobody", password="secret"))
-
-
-def test_worker_of_the_older_release_goes_on_through_a_migration(server: str) -> None:
-    """Expand, deploy, contract: who called the older functions before goes on calling them."""
-    submit = (
-        "select api.submit_download_v1(%s, %s, %s::int[], %s::smallint[], %s::smallint[], %s::int[], %s::int[],"
-        " %s::int[], %s::uuid[], %b::bytea[], %s::bigint[], %s::int[], %b::bytea[])"
-    )
-
-    def part(number: int, positions: range) -> None:
-        o = outcomes(positions)
-        queue._one(submit, (
-            claim.lease_id, number, o.positions, o.outcome, o.http_status, o.sizes, o.width, o.height, o.md5,
-            o.sha256, o.dhash, o.thumbnail_positions, o.thumbnails,
-        ))  # fmt: skip
-
-    with empty_database(server) as dsn:
-        migrate.upgrade(dsn, "0003")
-        database = Database(dsn)
-        database.add_model()
-        database.extract([f"http://h{i}.example/{i}.jpg" for i in range(20)])
-        database.close_batches()
-        claim = database.claim("download")
-        assert claim
-        queue, _ = database.queue("download")
-        part(0, range(5))  # accepted before
-        steward, _ = database.queue("steward")
-        assert steward.accept_next()
-        part(1, range(5, 10))  # received before, accepted after
-        migrate.upgrade(dsn)
-        queue.heartbeat(claim.lease_id)
-        part(1, range(5, 10))  # its answer was lost in the migration: no second submission
-        part(2, range(10, 20))
-        queue.complete(claim.lease_id)
-        while steward.accept_next():
-            pass
-        assert database.rows("select n, outcome from mill.download order by n") == [
-            (n, 0) for n in range(20)
-        ]
-        assert database.rows("select state from mill.task where kind = 'score'") == [("ready",)]
-        database.close()
-
-
-def test_scorer_of_the_older_release_goes_on_and_a_newer_one_tags_after_it(server: str) -> None:
-    read = "select n from api.thumbnails_v1(%s, %s, %s) order by 1"
-    vector = b"\x00\x3c" * DIMS
-
-    def part(number: int, positions: range) -> int:
-        assert [n for (n,) in queue._rows(read, (claim.lease_id, positions[0], positions[-1] + 1))]
-        copy = COPY_SCORES.replace(", text_tokens", "")
-        rows = [(claim.lease_id, number, n, 0, 0.5, vector, vector) for n in positions]
-        queue._copy_in(copy, SCORE_TYPES[:-1], rows)
-        return submit(number, len(rows))
-
-    def submit(number: int, rows: int) -> int:
-        call = "select api.submit_score_v1(%s, %s, %s)"
-        return int(queue._one(call, (claim.lease_id, number, rows))[0])
-
-    with empty_database(server) as dsn:
-        migrate.upgrade(dsn, "0006")
-        database = Database(dsn)
-        database.add_model()
-        database.extract([f"http://h{i}.example/{i}.jpg" for i in range(20)])
-        database.close_batches()
-        database.download()
-        claim = database.claim("score", digest="d1")
-        assert claim
-        assert claim.payload["count"] == 20
-        queue, _ = database.queue("score")
-        part(0, range(5))  # accepted before
-        steward, _ = database.queue("steward")
-        assert steward.accept_next()
-        received = part(5, range(5, 10))  # received before, accepted after
-        migrate.upgrade(dsn)
-        queue.heartbeat(claim.lease_id)
-        assert submit(5, 5) == received  # its answer was lost in the migration
-        head = database.add_tagger()
-        part(10, range(10, 20))
-        assert not queue.drained("d1")
-        queue.complete(claim.lease_id)
-        while steward.accept_next():
-            pass
-        assert database.rows(
-            "select similarity, text_tokens, count(*) from report.score group by 1, 2"
-        ) == [(0.5, None, 20)]
-        # a newer one tags what the older could not
-        claim = database.claim("score", digest="t1")
-        assert claim
-        rows = [
-            (claim.lease_id, 0, head, n, None, 0.25)
-            for n, _ in queue.embeddings(claim.lease_id, 0, 20)
-        ]
-        queue.copy_tags(rows)
-        queue.submit_score(claim.lease_id, 0, 0, len(rows))
-        queue.complete(claim.lease_id)
-        assert steward.accept_next()
-        assert database.rows("select value, count(*) from report.tag group by 1") == [(0.25, 20)]
-        assert database.rows("select state from mill.task where kind = 'score'") == [("done",)] * 2
-        database.close()
