@@ -1,10 +1,10 @@
 """Every table of Pairmill, as SQLAlchemy Core, with a comment on each table and column.
 
-``mill`` holds the tables, in which workers have no rights; ``inbox`` holds the two
+``mill`` holds the tables, in which workers have no rights; ``inbox`` holds the three
 tables that trusted workers COPY into.
 """
 
-from pairmill.schema.tables import inbox, reference, results, work
+from pairmill.schema.tables import inbox, reference, results, sources, work, workers
 from pairmill.schema.tables.base import metadata
 
-__all__ = ["inbox", "metadata", "reference", "results", "work"]
+__all__ = ["inbox", "metadata", "reference", "results", "sources", "work", "workers"]

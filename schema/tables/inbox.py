@@ -41,16 +41,9 @@ inbox_pair = inbox(
     col("link_kind", Text, "As batch.link_kind", server_default="image"),
     # a key that is not the URL's would pass by every removal, and hide the URL that it belongs to
     CheckConstraint("url_key = md5(url)::uuid", name="url_key"),
-    CheckConstraint(
-        "char_length(url) <= 2048 and (starts_with(url, 'http://') or starts_with(url, 'https://'))",
-        name="url",
-    ),
+    CheckConstraint("char_length(url) <= 2048 and (starts_with(url, 'http://') or starts_with(url, 'https://'))", name="url"),
     CheckConstraint("char_length(text) <= 2000", name="text"),
-    CheckConstraint(
-        "ordinal >= 0 and char_length(language) <= 35 and language_probability between 0 and 1.01"
-        " and char_length(license) <= 2048 and char_length(link_kind) <= 20",
-        name="rest",
-    ),
+    CheckConstraint("ordinal >= 0 and char_length(language) <= 35 and language_probability between 0 and 1.01" " and char_length(license) <= 2048 and char_length(link_kind) <= 20", name="rest"),
     Index(None, "lease_id"),
 )
 

@@ -30,16 +30,9 @@ pair = mill(
     col("url_key", UUID(), "md5 of the URL (UTF-8, without a fragment)"),
     col("url", Text, "Absolute, http or https, at most 2,048 characters, without a fragment"),
     col("text", Text, "The cleaned alt text, 5 to 2,000 characters"),
-    col(
-        "language", Text, "CLD3's language where it is reliable, else null (nolang)", nullable=True
-    ),
+    col("language", Text, "CLD3's language where it is reliable, else null (nolang)", nullable=True),
     col("language_probability", REAL, "CLD3's probability of its best guess, 0 to 1"),
-    col(
-        "license",
-        Text,
-        "A licence link of the page, before or after the image; null where there is none",
-        nullable=True,
-    ),
+    col("license", Text, "A licence link of the page, before or after the image; null where there is none", nullable=True),
     PrimaryKeyConstraint("batch_id", "n"),
     **BY_BATCH,
 )
@@ -61,30 +54,13 @@ download = mill(
     col("n", Integer, N),
     col("attempt", SmallInteger, ATTEMPT),
     col("outcome", SmallInteger, "As outcome.code; 0 is success"),
-    col(
-        "http_status",
-        SmallInteger,
-        "The last status that a server gave; null where none did",
-        nullable=True,
-    ),
-    col(
-        "bytes", Integer, "Length of the body as received; null where there was none", nullable=True
-    ),
-    col(
-        "width",
-        Integer,
-        "Pixels, of the original, as it is meant to be seen (EXIF orientation applied)",
-        nullable=True,
-    ),
+    col("http_status", SmallInteger, "The last status that a server gave; null where none did", nullable=True),
+    col("bytes", Integer, "Length of the body as received; null where there was none", nullable=True),
+    col("width", Integer, "Pixels, of the original, as it is meant to be seen (EXIF orientation applied)", nullable=True),
     col("height", Integer, "Pixels, of the original, as it is meant to be seen", nullable=True),
     col("md5", UUID(), "md5 of the body", nullable=True),
     col("sha256", LargeBinary, "sha256 of the body, 32 bytes", nullable=True),
-    col(
-        "dhash",
-        BigInteger,
-        "64-bit difference hash of the image, as a signed integer",
-        nullable=True,
-    ),
+    col("dhash", BigInteger, "64-bit difference hash of the image, as a signed integer", nullable=True),
     col("submission_id", BigInteger, "The submission that it came with"),
     PrimaryKeyConstraint("batch_id", "n", "attempt"),
     **BY_BATCH,
@@ -98,19 +74,9 @@ score = mill(
     col("attempt", SmallInteger, "The download attempt whose thumbnail was scored"),
     col("model_id", Integer, "The model"),
     col("outcome", SmallInteger, "As score_outcome.code; 0 is scored"),
-    col(
-        "similarity",
-        REAL,
-        "Cosine similarity of image and text, -1 to 1; null unless scored",
-        nullable=True,
-    ),
+    col("similarity", REAL, "Cosine similarity of image and text, -1 to 1; null unless scored", nullable=True),
     col("submission_id", BigInteger, "The submission that it came with"),
-    col(
-        "text_tokens",
-        SmallInteger,
-        "Tokens of the text, start and end among them, before the model cut them to its length; null: not told",
-        nullable=True,
-    ),
+    col("text_tokens", SmallInteger, "Tokens of the text, start and end among them, before the model cut them to its length; null: not told", nullable=True),
     # submission_id: a withdrawn score may be given again
     PrimaryKeyConstraint("batch_id", "n", "attempt", "model_id", "submission_id"),
     **BY_BATCH,
@@ -153,11 +119,7 @@ opt_out = mill(
     col("batch_id", BigInteger, BATCH_ID),
     col("n", Integer, N),
     col("attempt", SmallInteger, "The download attempt"),
-    col(
-        "signal",
-        Text,
-        "robots.txt, tdmrep.json, ai.txt, X-Robots-Tag, tdm-reservation or Content-Usage",
-    ),
+    col("signal", Text, "robots.txt, tdmrep.json, ai.txt, X-Robots-Tag, tdm-reservation or Content-Usage"),
     col("value", Text, "The rule that forbids, at most 500 characters"),
     col("source", Text, "The URL that it was read from"),
     col("read_at", TIMESTAMP, "When it was read"),
@@ -195,19 +157,7 @@ thumbnail = mill(
 thumbnail_slot = mill(
     "thumbnail_slot",
     "The ring of thumbnail partitions. With no slot empty or filling, no download is claimed.",
-    col(
-        "slot",
-        SmallInteger,
-        "Key; mill.thumbnail_s<slot> is its partition",
-        primary_key=True,
-        autoincrement=False,
-    ),
-    col(
-        "state",
-        Text,
-        "empty, filling, or full (takes no further batch)",
-        one_of("state", ("empty", "filling", "full")),
-        server_default="empty",
-    ),
+    col("slot", SmallInteger, "Key; mill.thumbnail_s<slot> is its partition", primary_key=True, autoincrement=False),
+    col("state", Text, "empty, filling, or full (takes no further batch)", one_of("state", ("empty", "filling", "full")), server_default="empty"),
     col("batches", Integer, "Batches assigned to it since it was emptied", server_default="0"),
 )
