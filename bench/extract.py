@@ -44,7 +44,7 @@ from ingest import know, ours
 from peak import extraction_peak
 from wat import IMAGES, LANGUAGES, wat
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import Embedded
 from pairmill.workers.extract import extract as extraction
 from pairmill.workers.extract.extract import Counts, extract
 from pairmill.workers.extract.language import LanguageDetector

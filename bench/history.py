@@ -50,7 +50,7 @@ from database import DIMS, Database
 from own_server import database, machine, note, own_server, percentiles, restart, show
 from queue_sides import TOO_THIN, columns
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import Embedded
 from pairmill.workers.queue import Outcomes, Queue
 
 BATCH = 10_000

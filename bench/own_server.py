@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from database import make_schema
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import Embedded
 
 SETTINGS = (
     "fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "full_page_writes",

@@ -32,8 +32,8 @@ from pairmill.ops.commands import (
     trust,
     work,
 )  # fmt: skip
-from pairmill.ops.problem import Problem
-from pairmill.schema.programs import EmbeddedError
+from pairmill.ops.errors import Problem
+from pairmill.ops.server.programs import EmbeddedError
 from pairmill.workers.errors import WorkerError
 
 app = typer.Typer(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pairmill.ops.problem import Problem
+from pairmill.ops.errors import Problem
 
 
 @contextmanager

@@ -32,7 +32,7 @@ import psycopg
 from database import Database, make_schema, outcomes, pair_rows, score_rows
 from line import Web
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import Embedded
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.errors import LeaseLost, Malformed, Refused, Unreachable, WorkerError
 from pairmill.workers.queue import Claim, Outcomes, Queue

@@ -7,7 +7,7 @@ import pytest
 from database import Database, new_database
 from states import recording
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import Embedded
 
 
 @pytest.fixture(scope="session")

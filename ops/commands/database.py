@@ -2,10 +2,10 @@
 
 import typer
 
-from pairmill.ops import migrate as migration
-from pairmill.ops.connection import admin, connect, home, server
-from pairmill.ops.problem import Problem
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.admin import migrate as migration
+from pairmill.ops.admin.connection import admin, connect, home, server
+from pairmill.ops.errors import Problem
+from pairmill.ops.server.embedded import Embedded
 
 app = typer.Typer(no_args_is_help=True, help="The database server.")
 

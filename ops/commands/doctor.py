@@ -3,8 +3,8 @@
 import typer
 from rich.console import Console
 
-from pairmill.ops import doctor as checks
-from pairmill.ops.connection import connect, server
+from pairmill.ops.admin import doctor as checks
+from pairmill.ops.admin.connection import connect, server
 from pairmill.ops.output import print_json
 
 MARKS = {True: "[green]ok[/]", False: "[red]mend[/]", None: "[dim]info[/]"}

@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pairmill.ops.errors import extra
 from pairmill.ops.output import print_json
-from pairmill.ops.problem import extra
 
 if TYPE_CHECKING:
-    from pairmill.ops.fetching import Fetching
-    from pairmill.ops.shards import Folder
-    from pairmill.ops.sources import Columns, Source
+    from pairmill.ops.fetch.run import Fetching
+    from pairmill.ops.fetch.shards import Folder
+    from pairmill.ops.fetch.sources import Columns, Source
 
 INTERRUPTED = 130
 PROCESSORS = os.cpu_count() or 1
@@ -62,9 +62,9 @@ def fetch(
     The shards are laid out as img2dataset's. A run that was stopped goes on where it was.
     """
     with extra("download,ops"):
-        from pairmill.ops.fetching import Fetching, Parameters
-        from pairmill.ops.shards import Folder
-        from pairmill.ops.sources import Columns, open_source
+        from pairmill.ops.fetch.run import Fetching, Parameters
+        from pairmill.ops.fetch.shards import Folder
+        from pairmill.ops.fetch.sources import Columns, open_source
         from pairmill.workers.download.worker import Options
     rows = open_source(source)
     columns = Columns.of(rows, url_col, caption_col)
@@ -85,7 +85,7 @@ def _run(
     fetching: "Fetching", source: "Source", columns: "Columns", folder: "Folder", *, retry: bool
 ) -> bool:
     """Fetch what is left; returns whether that came to its end."""
-    from pairmill.ops.fetching import failed_shards, new_shards
+    from pairmill.ops.fetch.run import failed_shards, new_shards
     from pairmill.workers.download.environment import backend
 
     client = backend()
@@ -98,7 +98,7 @@ def _run(
 
 def _left(source: "Source", folder: "Folder", *, retry: bool) -> int | None:
     """Rows to fetch, where that is known without reading the source."""
-    from pairmill.ops.fetching import retryable
+    from pairmill.ops.fetch.run import retryable
 
     if retry:
         return sum(retryable(folder.stats(number)) for number in folder.numbers())

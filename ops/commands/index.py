@@ -13,12 +13,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pairmill.ops.connection import admin
+from pairmill.ops.admin.connection import admin
+from pairmill.ops.errors import Problem, extra
 from pairmill.ops.output import print_json, print_rows
-from pairmill.ops.problem import Problem, extra
 
 if TYPE_CHECKING:
-    from pairmill.ops.recall import Progress as Report
+    from pairmill.ops.vectors.recall import Progress as Report
 
 app = typer.Typer(no_args_is_help=True, help="Nearest neighbours among a release's images.")
 FOLDER = typer.Argument(help="The index's folder.")
@@ -61,10 +61,10 @@ def build(
     as_json: bool = AS_JSON,
 ) -> None:
     """Index a release's image embeddings, and measure recall@10 against exact search."""
-    from pairmill.ops import embeddings
+    from pairmill.ops.vectors import embeddings
 
     with extra("index"):
-        from pairmill.ops import neighbours
+        from pairmill.ops.vectors import index as neighbours
 
     with _bar() as report:
         if embeddings.is_release(release):
@@ -113,13 +113,13 @@ def query(
     if [text, image, sample_id].count(None) != 2:
         raise Problem("name one of --text, --image and --sample-id")
     with extra("index"):
-        from pairmill.ops import neighbours
+        from pairmill.ops.vectors import index as neighbours
     opened = neighbours.Neighbours(index)
     if sample_id is not None:
         vector = opened.vector(sample_id)
     else:
         with extra("score"):
-            from pairmill.ops import query_vector
+            from pairmill.ops.vectors import query as query_vector
         loaded = query_vector.load(opened.about.model, model, pretrained, device)
         if image is not None:
             vector = query_vector.of_image(loaded, image)
@@ -151,8 +151,8 @@ def remove(
 ) -> None:
     """Delete from an index what the database's removals name, or these samples."""
     with extra("index"):
-        from pairmill.ops import neighbours
-    from pairmill.ops import embeddings
+        from pairmill.ops.vectors import index as neighbours
+    from pairmill.ops.vectors import embeddings
 
     wanted = list(ids)
     if not wanted:

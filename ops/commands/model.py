@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pairmill.ops import models
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin import models
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import Problem, extra
 from pairmill.ops.output import print_json, print_rows
-from pairmill.ops.problem import Problem, extra
 
 if TYPE_CHECKING:
     from pairmill.workers.score.model import Model
@@ -109,7 +109,7 @@ def add(
 
 def _add_head(about: models.About, path: Path, base: str | None) -> models.Added:
     with extra("score"):
-        from pairmill.workers.score import head_files
+        from pairmill.ops.taggers import head_files
     read = head_files.load(path)
     with admin() as connection:
         return models.add_head(connection, about, read, models.clip(connection, base))
@@ -133,7 +133,7 @@ def _encoder(name: str | None, pretrained: str, sha256: str | None) -> "Model":
 def _add_zero_shot(
     about: models.About, path: Path, model: "Model", base: str | None
 ) -> models.Added:
-    from pairmill.workers.score import zero_shot
+    from pairmill.ops.taggers import zero_shot
 
     made = zero_shot.head(zero_shot.read(path), model.encode_texts, scale=model.logit_scale)
     with admin() as connection:
@@ -262,9 +262,9 @@ def train_head(
 ) -> None:
     """Train a head on the stored embeddings of rated samples, and make it known."""
     with extra("score"):
-        from pairmill.ops.rated import rated_embeddings
-        from pairmill.workers.score import ratings as files
-        from pairmill.workers.score import training
+        from pairmill.ops.taggers import ratings as files
+        from pairmill.ops.taggers import training
+        from pairmill.ops.taggers.rated import rated_embeddings
     given = files.read(ratings, column)
     with admin() as connection:
         row = models.clip(connection, base)

@@ -8,10 +8,10 @@ from importlib.resources import files
 import psycopg
 import typer
 
-from pairmill.ops import logins
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin import logins
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import Problem
 from pairmill.ops.output import print_json, print_rows
-from pairmill.ops.problem import Problem
 from pairmill.workers.queue import Queue
 
 worker = typer.Typer(no_args_is_help=True, help="Workers' logins.")
@@ -188,7 +188,7 @@ def researcher_add(name: str = typer.Argument(help="What people will call them."
 def researcher_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
     """Researchers, and how many sessions each has open."""
     with admin() as connection:
-        query = files("pairmill.ops") / "sql" / "researchers.sql"
+        query = files("pairmill.ops.admin") / "sql" / "researchers.sql"
         found = rows(connection, query.read_text("utf-8"))
     print_rows(
         found,

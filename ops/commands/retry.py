@@ -2,9 +2,9 @@
 
 import typer
 
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import Problem
 from pairmill.ops.output import print_json
-from pairmill.ops.problem import Problem
 
 LAST = 2**62
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import typer
 
 from pairmill import __version__
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import Problem
 from pairmill.ops.output import print_rows
-from pairmill.ops.problem import Problem
 from pairmill.workers.extract.kinds import KINDS, Wanted
 
 wat = typer.Typer(no_args_is_help=True, help="WAT files.")

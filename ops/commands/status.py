@@ -6,10 +6,10 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-from pairmill.ops.connection import admin, server
+from pairmill.ops.admin.connection import admin, server
+from pairmill.ops.admin.status import gather
+from pairmill.ops.admin.watch import watch as watch_page
 from pairmill.ops.output import print_json
-from pairmill.ops.status import gather
-from pairmill.ops.watch import watch as watch_page
 
 
 def _line(table: Table, name: str, counts: dict[str, int]) -> None:

@@ -2,9 +2,9 @@
 
 import typer
 
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import Problem
 from pairmill.ops.output import print_rows
-from pairmill.ops.problem import Problem
 
 app = typer.Typer(no_args_is_help=True, help="Tasks of the queue.")
 SHOWN = ("task_id", "kind", "state", "wat_id", "batch_id", "tries", "worker", "reason")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import typer
 
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import Problem
 from pairmill.ops.output import print_rows
-from pairmill.ops.problem import Problem
 
 canary = typer.Typer(
     no_args_is_help=True, help="URLs with known answers, hidden among those of a download batch."

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import typer
 
+from pairmill.ops.admin.connection import admin
+from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.commands.model import MODEL, PRETRAINED, SHA256, load
-from pairmill.ops.connection import admin
-from pairmill.ops.logins import local_worker
-from pairmill.ops.problem import Problem, extra
+from pairmill.ops.errors import Problem, extra
 from pairmill.workers import daemon
 from pairmill.workers.metrics import Metrics, listen
 

@@ -20,14 +20,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pairmill.ops import migrate, recipe, release
+from pairmill.ops.admin import migrate
+from pairmill.ops.admin.connection import admin, home, rows, server
+from pairmill.ops.admin.logins import local_worker
+from pairmill.ops.admin.status import gather
 from pairmill.ops.cli import said
-from pairmill.ops.connection import admin, home, rows, server
 from pairmill.ops.demo import model as demo_model
-from pairmill.ops.logins import local_worker
-from pairmill.ops.manifest import Manifest
-from pairmill.ops.problem import Problem
-from pairmill.ops.status import gather
+from pairmill.ops.errors import Problem
+from pairmill.ops.release import recipe, release
+from pairmill.ops.release.manifest import Manifest
 
 OUT = Path("out/demo")
 STOP_SECONDS = 20.0

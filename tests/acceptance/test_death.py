@@ -11,7 +11,7 @@ from line import Line, Web, lose_leases, wait_until
 from pairmill.ops.demo.serve import folder_answers
 from pairmill.ops.demo.site import File, build
 from pairmill.ops.demo.wat import write_wat
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import Embedded
 from pairmill.workers.download.worker import ROWS_PER_PART
 
 URLS = ROWS_PER_PART + 200

@@ -18,7 +18,7 @@ import pytest
 from database import Database, make_schema, outcomes, say_migrated
 from line import PATIENCE, Line
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import Embedded
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(8)]
 WATCH = [sys.executable, "-m", "pairmill.ops.cli", "status", "--watch"]

@@ -14,8 +14,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pairmill.schema.embedded import Embedded, embedded
-from pairmill.schema.programs import EmbeddedError, Programs
+from pairmill.ops.server.embedded import Embedded, embedded
+from pairmill.ops.server.programs import EmbeddedError, Programs
 
 SYSTEM = next(
     (p for p in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if (p / "initdb").exists()), None
@@ -57,7 +57,7 @@ def test_lives_as_long_as_it_is_used_and_keeps_its_rows(home: Path) -> None:
 
 def test_last_of_several_users_stops_it(home: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from pairmill.schema.embedded import embedded\n"
+        "import sys; from pathlib import Path; from pairmill.ops.server.embedded import embedded\n"
         "with embedded(Path(sys.argv[1])) as url: print(url, flush=True); sys.stdin.readline()"
     )
     with embedded(home) as url:
@@ -86,7 +86,7 @@ def test_kept_server_stays_until_it_is_stopped(home: Path) -> None:
 
 def test_killed_user_leaves_a_server_that_the_next_one_takes_over(home: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from pairmill.schema.embedded import embedded\n"
+        "import os, signal, sys; from pathlib import Path; from pairmill.ops.server.embedded import embedded\n"
         "with embedded(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script, str(home)], check=False)
@@ -190,7 +190,7 @@ def test_as_an_ordinary_user(tmp_path: Path) -> None:
     open_to_others(tmp_path)
     tmp_path.chmod(0o777)
     script = (
-        "import sys; from pathlib import Path; from pairmill.schema.embedded import embedded; import psycopg\n"
+        "import sys; from pathlib import Path; from pairmill.ops.server.embedded import embedded; import psycopg\n"
         "with embedded(Path(sys.argv[1])) as url: print(psycopg.connect(url).execute('select 1').fetchone())"
     )
     done = subprocess.run(

@@ -13,9 +13,11 @@ import pytest
 from database import DIMS, Database, outcomes, pair_rows
 from embedding_reader import EmbeddingReader
 
-from pairmill.ops import embeddings, release, removal
-from pairmill.ops.problem import Problem
-from pairmill.ops.recipe import Recipe
+from pairmill.ops.admin import removal
+from pairmill.ops.errors import Problem
+from pairmill.ops.release import release
+from pairmill.ops.release.recipe import Recipe
+from pairmill.ops.vectors import embeddings
 
 N = 12
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(N)]

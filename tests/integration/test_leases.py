@@ -13,8 +13,8 @@ from line import wait_until
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from pairmill.ops.server.embedded import Embedded
 from pairmill.schema.create import create
-from pairmill.schema.embedded import Embedded
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers import daemon
 from pairmill.workers.errors import LeaseLost, Malformed, Refused

@@ -16,15 +16,18 @@ from line import wait_until
 from PIL import Image
 from usearch.index import Index
 
-from pairmill.ops import embeddings, neighbours, query_vector, removal
-from pairmill.ops.arrays import ClipRetrieval
+from pairmill.ops.admin import removal
 from pairmill.ops.demo import model as demo
 from pairmill.ops.demo.drawings import attributes, caption
 from pairmill.ops.demo.model.train import HELD_OUT, thumbnail
-from pairmill.ops.exported import Exported
-from pairmill.ops.neighbours import Neighbours
-from pairmill.ops.problem import Problem
-from pairmill.ops.recall import exact, found
+from pairmill.ops.errors import Problem
+from pairmill.ops.vectors import embeddings
+from pairmill.ops.vectors import index as neighbours
+from pairmill.ops.vectors import query as query_vector
+from pairmill.ops.vectors.arrays import ClipRetrieval
+from pairmill.ops.vectors.exported import Exported
+from pairmill.ops.vectors.index import Neighbours
+from pairmill.ops.vectors.recall import exact, found
 from pairmill.workers.errors import Refused
 from pairmill.workers.score.model import Model, load
 

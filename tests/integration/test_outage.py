@@ -14,8 +14,8 @@ from database import Database, make_schema
 from line import Wire, wait_until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pairmill.schema.embedded import Embedded
-from pairmill.schema.programs import Programs
+from pairmill.ops.server.embedded import Embedded
+from pairmill.ops.server.programs import Programs
 from pairmill.workers.errors import LeaseLost, Unreachable
 from pairmill.workers.queue import Claim, Queue
 

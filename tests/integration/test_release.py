@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from database import Database, key, outcomes, pair_rows, score_rows
 
-from pairmill.ops import release, removal
-from pairmill.ops.problem import Problem
-from pairmill.ops.recipe import Recipe
+from pairmill.ops.admin import removal
+from pairmill.ops.errors import Problem
+from pairmill.ops.release import release
+from pairmill.ops.release.recipe import Recipe
 from pairmill.schema.outcomes import Outcome
 
 LANGUAGES = ["en", "en", "en", "de", "de", None]

@@ -12,9 +12,9 @@ from database import Database, make_schema, outcomes, say_migrated
 from line import Line
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import Embedded
+from pairmill.ops.server.programs import Programs
 from pairmill.schema.outcomes import Outcome
-from pairmill.schema.programs import Programs
 from pairmill.workers.errors import LeaseLost
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(20)]

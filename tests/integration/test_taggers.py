@@ -19,7 +19,7 @@ from pairmill.ops import cli
 from pairmill.ops.demo import model as demo
 from pairmill.ops.demo.drawings import attributes, caption
 from pairmill.ops.demo.model.train import HELD_OUT, thumbnail
-from pairmill.ops.problem import Problem
+from pairmill.ops.errors import Problem
 from pairmill.workers import daemon
 from pairmill.workers.errors import Refused
 from pairmill.workers.score import watermark

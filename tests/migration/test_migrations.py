@@ -10,8 +10,8 @@ import pytest
 from database import DIMS, Database, empty_database, outcomes
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pairmill.ops import logins, migrate
-from pairmill.ops.problem import Problem
+from pairmill.ops.admin import logins, migrate
+from pairmill.ops.errors import Problem
 from pairmill.workers.queue import COPY_SCORES, SCORE_TYPES
 
 

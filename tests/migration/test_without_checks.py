@@ -4,8 +4,8 @@ import pytest
 from crowd import Crowd, honest, liar, new_crowd, reply
 from database import Database, empty_database
 
-from pairmill.ops import migrate
-from pairmill.ops.problem import Problem
+from pairmill.ops.admin import migrate
+from pairmill.ops.errors import Problem
 
 BEFORE = "0005"
 COUNTING = "select batch_id, n, attempt, sha256 from mill.current_download order by 1, 2"

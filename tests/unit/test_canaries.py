@@ -3,7 +3,7 @@
 import pytest
 
 from pairmill.ops.commands.trust import read_canaries
-from pairmill.ops.problem import Problem
+from pairmill.ops.errors import Problem
 
 SHA256 = "ab" * 32
 

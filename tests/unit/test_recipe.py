@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pairmill.ops import recipe
-from pairmill.ops.problem import Problem
+from pairmill.ops.errors import Problem
+from pairmill.ops.release import recipe
 
 GOOD = """
 name = "mine"

@@ -13,11 +13,11 @@ import pytest
 
 from pairmill.ops.demo.drawings import photo_like
 from pairmill.ops.demo.site import jpeg
-from pairmill.ops.fetching import ending_of, retryable
-from pairmill.ops.problem import Problem
-from pairmill.ops.samples import Ending, as_rows, expected_md5s
-from pairmill.ops.shards import Folder
-from pairmill.ops.sources import Columns, Source, fingerprint, open_source, shards
+from pairmill.ops.errors import Problem
+from pairmill.ops.fetch.run import ending_of, retryable
+from pairmill.ops.fetch.samples import Ending, as_rows, expected_md5s
+from pairmill.ops.fetch.shards import Folder
+from pairmill.ops.fetch.sources import Columns, Source, fingerprint, open_source, shards
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.crawl import Result
 

@@ -20,8 +20,8 @@ from pairmill.workers.errors import Refused, TaskFailed
 from pairmill.workers.score import device_lost
 from pairmill.workers.score import torchvision_import as _before_timm  # noqa: F401
 from pairmill.workers.score.digest import weights_digest
-from pairmill.workers.score.head_files import load_tensors
 from pairmill.workers.score.heads import Tags
+from pairmill.workers.score.state_dict import load_tensors
 
 # isort: split
 import timm

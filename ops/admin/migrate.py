@@ -1,0 +1,120 @@
+"""Bring a database to the schema of this code, and say how far it is from it."""
+
+from collections.abc import Callable
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from pairmill.ops.errors import Problem
+from pairmill.schema.scripts import sql
+
+# Alembic and SQLAlchemy are imported where they are needed: a volunteer's installation lacks them
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy import Connection
+
+# The schemas before this one know no checks: a check's rows would count, and numbers that a lease
+# with canaries was given would be taken for the batch's.
+CHECKS = "0006"
+TOO_NEW = "this database is at revision {}, which is newer than this code: upgrade pairmill"
+
+
+def _config(connection: "Connection | None" = None) -> "Config":
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(files("pairmill.migrations")))
+    config.attributes["connection"] = connection
+    return config
+
+
+def revisions() -> list[str]:
+    """The revisions that this code knows, oldest first."""
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(_config())
+    return [script.revision for script in reversed(list(scripts.walk_revisions()))]
+
+
+def current(connection: psycopg.Connection) -> str | None:
+    """The revision of a database; None where it has never been migrated."""
+    if connection.execute("select to_regclass('mill.migration')").fetchone() == (None,):
+        return None
+    row = connection.execute("select version_num from mill.migration").fetchone()
+    return row[0] if row else None
+
+
+def require_current(connection: psycopg.Connection) -> None:
+    """Raise Problem unless the database is exactly at this code's newest revision."""
+    at, known = current(connection), revisions()
+    if at is None:
+        raise Problem("this database has no Pairmill schema yet: run `pairmill migrate`")
+    if at not in known:
+        raise Problem(TOO_NEW.format(at))
+    if at != known[-1]:
+        raise Problem(
+            f"this database is at revision {at} and the code needs {known[-1]}:"
+            " run `pairmill migrate`"
+        )
+
+
+def _migrate(dsn: str, step: Callable[["Config"], None]) -> None:
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
+
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
+    )
+    try:
+        with engine.connect() as connection:
+            step(_config(connection))
+            connection.commit()
+    except DBAPIError as error:
+        said = " ".join(str(error.orig).split())
+        raise Problem(f"the migration failed and changed nothing: {said}") from None
+
+
+def upgrade(dsn: str, revision: str = "head") -> None:
+    from alembic import command
+
+    _migrate(dsn, lambda config: command.upgrade(config, revision))
+
+
+def downgrade(dsn: str, revision: str) -> None:
+    """Raises Problem, and changes nothing, where something under way would be misread there."""
+    from alembic import command
+
+    def step(config: "Config") -> None:
+        if revision < CHECKS:
+            _refuse_open_checks(config.attributes["connection"])
+        command.downgrade(config, revision)
+
+    _migrate(dsn, step)
+
+
+def _refuse_open_checks(connection: "Connection") -> None:
+    from sqlalchemy import text
+
+    if connection.execute(text("select to_regclass('mill.assignment')")).scalar() is None:
+        return
+    # until the migration has its own locks: nobody claims or submits meanwhile
+    connection.execute(text("lock table mill.lease, mill.submission in share row exclusive mode"))
+    query = (files("pairmill.ops.admin") / "sql" / "open_checks.sql").read_text("utf-8")
+    if connection.execute(text(query)).scalar():
+        raise Problem(
+            "workers hold leases with canaries, or a check awaits acceptance: stop the download"
+            " workers, leave a steward on for a few minutes, and migrate again"
+        )
+
+
+def secure(connection: psycopg.Connection) -> bool:
+    """Take from PUBLIC what no worker needs; False where this user is no superuser."""
+    (superuser,) = connection.execute("select current_setting('is_superuser')").fetchone() or (
+        "off",
+    )
+    if superuser != "on":
+        return False
+    connection.execute(sql("secure"))
+    return True
