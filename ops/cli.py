@@ -32,7 +32,7 @@ from pairmill.ops.commands import (
     trust,
     work,
 )  # fmt: skip
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 from pairmill.ops.server.programs import EmbeddedError
 from pairmill.workers.errors import WorkerError
 
@@ -83,7 +83,7 @@ def said(command: Callable[[], object]) -> NoReturn:
     """Run a command; every foreseen error becomes one sentence and an exit code."""
     try:
         command()
-    except (Problem, WorkerError, EmbeddedError) as problem:
+    except (UserError, WorkerError, EmbeddedError) as problem:
         print(f"pairmill: {' '.join(str(problem).split())}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:

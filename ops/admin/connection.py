@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from pairmill.ops.admin import migrate
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 from pairmill.ops.server.embedded import embedded
 
 
@@ -37,7 +37,7 @@ def connect(dsn: str) -> psycopg.Connection:
             dsn, autocommit=True, connect_timeout=10, application_name="pairmill"
         )
     except psycopg.Error as error:
-        raise Problem(f"cannot connect to the database: {' '.join(str(error).split())}") from None
+        raise UserError(f"cannot connect to the database: {' '.join(str(error).split())}") from None
 
 
 @contextmanager

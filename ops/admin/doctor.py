@@ -8,7 +8,7 @@ import psycopg
 
 from pairmill.ops.admin import migrate
 from pairmill.ops.admin.connection import rows
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 from pairmill.schema.scripts import sql
 
 EXTRAS = {"extract": "gcld3", "download": "httptools", "score": "open_clip", "ops": "pyarrow"}
@@ -47,7 +47,7 @@ def check_database(connection: psycopg.Connection) -> Iterator[Finding]:
     )
     try:
         migrate.require_current(connection)
-    except Problem as problem:
+    except UserError as problem:
         yield Finding(False, str(problem))
         return
     yield Finding(True, f"the schema is at the newest revision, {migrate.revisions()[-1]}")

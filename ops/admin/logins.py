@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
 from pairmill.ops.admin.connection import home
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 
 KINDS = ("extract", "download", "score", "steward")
 
@@ -31,7 +31,7 @@ def _new_login(connection: psycopg.Connection) -> tuple[str, str, str]:
 
 def _url(connection: psycopg.Connection, login: str, password: str, server: str = "") -> str:
     """The connection's own URL with another login. server: HOST or HOST:PORT, where others reach
-    the database by another name, or through a pooler. Raises Problem."""
+    the database by another name, or through a pooler. Raises UserError."""
     parts = conninfo_to_dict(connection.info.dsn)
     host, port, name = connection.info.host, connection.info.port, connection.info.dbname
     kept = {
@@ -53,14 +53,14 @@ def _host_and_port(server: str, port: int) -> tuple[str, int]:
     if server.startswith("[") and "]:" in server:
         host, colon, given = server.rpartition(":")
     if colon and not (given.isdecimal() and 0 < int(given) < 65536):
-        raise Problem(f"--host is HOST or HOST:PORT, not {server!r}")
+        raise UserError(f"--host is HOST or HOST:PORT, not {server!r}")
     return host.strip("[]"), int(given) if colon else port
 
 
 def add_worker(connection: psycopg.Connection, name: str, kind: str, server: str = "") -> str:
     """Make a worker's login; returns its DSN, which cannot be had a second time."""
     if kind not in KINDS:
-        raise Problem(f"unknown kind {kind!r}: it is one of {', '.join(KINDS)}")
+        raise UserError(f"unknown kind {kind!r}: it is one of {', '.join(KINDS)}")
     login, password, verifier = _new_login(connection)
     try:
         with connection.transaction():
@@ -68,7 +68,7 @@ def add_worker(connection: psycopg.Connection, name: str, kind: str, server: str
                 "select mill.add_worker(%s, %s, %s, %s)", (login, name, kind, verifier)
             )
     except psycopg.errors.UniqueViolation:
-        raise Problem(f"there is a worker {name!r} already: choose another name") from None
+        raise UserError(f"there is a worker {name!r} already: choose another name") from None
     return _url(connection, login, password, server)
 
 
@@ -76,7 +76,7 @@ def rotate_worker(connection: psycopg.Connection, name: str, server: str = "") -
     """Give a worker another password and end its sessions; returns its new DSN."""
     row = connection.execute("select mill.login_of(%s)", (name,)).fetchone()
     if not row or row[0] is None:
-        raise Problem(f"there is no worker {name!r} that may work: see `pairmill worker list`")
+        raise UserError(f"there is no worker {name!r} that may work: see `pairmill worker list`")
     password, verifier = _new_password(connection, row[0])
     connection.execute("select mill.rotate_worker(%s, %s)", (name, verifier))
     return _url(connection, row[0], password, server)
@@ -89,7 +89,7 @@ def add_researcher(connection: psycopg.Connection, name: str) -> str:
         with connection.transaction():
             connection.execute("select mill.add_researcher(%s, %s, %s)", (login, name, verifier))
     except psycopg.errors.UniqueViolation:
-        raise Problem(f"there is a researcher {name!r} already: choose another name") from None
+        raise UserError(f"there is a researcher {name!r} already: choose another name") from None
     return _url(connection, login, password)
 
 

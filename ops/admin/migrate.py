@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 from pairmill.schema.scripts import sql
 
 # Alembic and SQLAlchemy are imported where they are needed: a volunteer's installation lacks them
@@ -46,14 +46,14 @@ def current(connection: psycopg.Connection) -> str | None:
 
 
 def require_current(connection: psycopg.Connection) -> None:
-    """Raise Problem unless the database is exactly at this code's newest revision."""
+    """Raise UserError unless the database is exactly at this code's newest revision."""
     at, known = current(connection), revisions()
     if at is None:
-        raise Problem("this database has no Pairmill schema yet: run `pairmill migrate`")
+        raise UserError("this database has no Pairmill schema yet: run `pairmill migrate`")
     if at not in known:
-        raise Problem(TOO_NEW.format(at))
+        raise UserError(TOO_NEW.format(at))
     if at != known[-1]:
-        raise Problem(
+        raise UserError(
             f"this database is at revision {at} and the code needs {known[-1]}:"
             " run `pairmill migrate`"
         )
@@ -73,7 +73,7 @@ def _migrate(dsn: str, step: Callable[["Config"], None]) -> None:
             connection.commit()
     except DBAPIError as error:
         said = " ".join(str(error.orig).split())
-        raise Problem(f"the migration failed and changed nothing: {said}") from None
+        raise UserError(f"the migration failed and changed nothing: {said}") from None
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:
@@ -83,7 +83,7 @@ def upgrade(dsn: str, revision: str = "head") -> None:
 
 
 def downgrade(dsn: str, revision: str) -> None:
-    """Raises Problem, and changes nothing, where something under way would be misread there."""
+    """Raises UserError, and changes nothing, where something under way would be misread there."""
     from alembic import command
 
     def step(config: "Config") -> None:
@@ -103,7 +103,7 @@ def _refuse_open_checks(connection: "Connection") -> None:
     connection.execute(text("lock table mill.lease, mill.submission in share row exclusive mode"))
     query = (files("pairmill.ops.admin") / "sql" / "open_checks.sql").read_text("utf-8")
     if connection.execute(text(query)).scalar():
-        raise Problem(
+        raise UserError(
             "workers hold leases with canaries, or a check awaits acceptance: stop the download"
             " workers, leave a steward on for a few minutes, and migrate again"
         )

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from pairmill.ops.admin.connection import rows
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 
 if TYPE_CHECKING:
     from pairmill.workers.score.heads import Head
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class About:
+class ModelInfo:
     """What people say of a model. revision: which version of the weights. licence: of the weights;
     either may be empty."""
 
@@ -27,7 +27,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class Added:
+class AddedModel:
     """name, digest: of the model. dims: length of an embedding. queued: tasks that are ready.
     unreachable: downloads whose thumbnails are gone, so that only a new download could give it."""
 
@@ -39,7 +39,7 @@ class Added:
     unreachable: int
 
 
-def add_clip(connection: psycopg.Connection, about: About, model: "Model") -> Added:
+def add_clip(connection: psycopg.Connection, about: ModelInfo, model: "Model") -> AddedModel:
     """Make a loaded CLIP model known: from now on every batch is scored by it too."""
     return _add(
         connection, about, "clip", model.dims, model.digest, pretrained=model.pretrained or ""
@@ -48,15 +48,15 @@ def add_clip(connection: psycopg.Connection, about: About, model: "Model") -> Ad
 
 def add_head(
     connection: psycopg.Connection,
-    about: About,
+    about: ModelInfo,
     head: "Head",
     base: dict[str, Any],
     metrics: dict[str, Any] | None = None,
-) -> Added:
+) -> AddedModel:
     """Make a head or a zero-shot tagger on a model's image embeddings known; its weights are kept
-    in the database. Raises Problem where its dims are not the model's."""
+    in the database. Raises UserError where its dims are not the model's."""
     if head.dims != base["dims"]:
-        raise Problem(
+        raise UserError(
             f"{about.name} reads embeddings of {head.dims} dims, and {base['name']} gives"
             f" {base['dims']}: it was made for another model"
         )
@@ -68,15 +68,15 @@ def add_head(
 
 
 def add_pixels(
-    connection: psycopg.Connection, about: About, digest: str, base: dict[str, Any]
-) -> Added:
+    connection: psycopg.Connection, about: ModelInfo, digest: str, base: dict[str, Any]
+) -> AddedModel:
     """Make a tagger of thumbnails known; whoever scores brings its weights."""
     return _add(connection, about, "pixels", 0, digest, base=base)
 
 
 def _add(
     connection: psycopg.Connection,
-    about: About,
+    about: ModelInfo,
     kind: str,
     dims: int,
     digest: str,
@@ -86,10 +86,10 @@ def _add(
     labels: list[str] | None = None,
     metrics: dict[str, Any] | None = None,
     weights: bytes | None = None,
-) -> Added:
+) -> AddedModel:
     known = rows(connection, "select * from report.model where digest = %s", digest)
     if known and (known[0]["kind"], known[0]["base"]) != (kind, base and base["name"]):
-        raise Problem(
+        raise UserError(
             f"these weights are known already, as {known[0]['name']}, {known[0]['kind']}"
             + (f" on {known[0]['base']}" if known[0]["base"] else "")
         )
@@ -101,10 +101,10 @@ def _add(
             about.revision, about.licence, Jsonb(metrics or {}), weights,
         )  # fmt: skip
     except psycopg.errors.UniqueViolation:
-        raise Problem(
+        raise UserError(
             f"there is a tagger {about.name!r} already, with other weights: give --name another"
         ) from None
-    return Added(about.name, kind, dims, digest, added["queued"], added["unreachable"])
+    return AddedModel(about.name, kind, dims, digest, added["queued"], added["unreachable"])
 
 
 def clip(
@@ -121,7 +121,7 @@ def clip(
     names = "select name from mill.model where kind = 'clip' order by name"
     known = ", ".join(row["name"] for row in rows(connection, names)) or "none"
     what = f"several models {name or ''}" if found else f"no model {name or digest or ''}"
-    raise Problem(f"the database has {what}: add it, or name one with --base; it has {known}")
+    raise UserError(f"the database has {what}: add it, or name one with --base; it has {known}")
 
 
 def one(connection: psycopg.Connection, name: str) -> dict[str, Any]:
@@ -134,13 +134,13 @@ def one(connection: psycopg.Connection, name: str) -> dict[str, Any]:
     )
     if len(found) != 1:
         what = "several models" if found else "no model"
-        raise Problem(f"the database has {what} {name!r}: see `pairmill model list`")
+        raise UserError(f"the database has {what} {name!r}: see `pairmill model list`")
     return found[0]
 
 
 def retire(connection: psycopg.Connection, model: dict[str, Any], *, dry_run: bool) -> int:
     """Nothing is scored by it any more. Gives how many tasks that wait are parked by that. Raises
-    Problem while tasks of it are at work."""
+    UserError while tasks of it are at work."""
     with connection.transaction(force_rollback=dry_run):
         (row,) = rows(
             connection,
@@ -148,7 +148,7 @@ def retire(connection: psycopg.Connection, model: dict[str, Any], *, dry_run: bo
             model["digest"],
         )
     if row["busy"]:
-        raise Problem(
+        raise UserError(
             f"{row['busy']} tasks of {model['name']} are at work or await acceptance: stop its"
             " workers, let the steward accept, and try again"
         )
@@ -158,7 +158,7 @@ def retire(connection: psycopg.Connection, model: dict[str, Any], *, dry_run: bo
 def check_weights(model: dict[str, Any]) -> str:
     """Read the weights that the database keeps of a head again, and compare all that its row says.
 
-    Gives a sentence. Raises Problem, or Refused, saying what does not hold.
+    Gives a sentence. Raises UserError, or Refused, saying what does not hold.
     """
     from pairmill.workers.score.heads import Head
 
@@ -171,7 +171,7 @@ def check_weights(model: dict[str, Any]) -> str:
         ("labels", list(head.labels) or None),
     ):
         if found != model[what]:
-            raise Problem(f"{name}: its row says {what} {model[what]}, its weights {found}")
+            raise UserError(f"{name}: its row says {what} {model[what]}, its weights {found}")
     return f"{name}: {len(data):,} bytes of weights, as their row says"
 
 

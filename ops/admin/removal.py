@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Entry:
 def read_entries(path: Path) -> list[str]:
     """One entry a line; empty lines and lines that begin with # are passed over.
 
-    Raises Problem, naming the line, if one is neither a URL nor a hash.
+    Raises UserError, naming the line, if one is neither a URL nor a hash.
     """
     entries = []
     for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
@@ -42,8 +42,8 @@ def read_entries(path: Path) -> list[str]:
         if entry and not entry.startswith("#"):
             try:
                 _parse(entry)
-            except Problem as problem:
-                raise Problem(f"{path}, line {number}: {problem}; nothing was added") from None
+            except UserError as problem:
+                raise UserError(f"{path}, line {number}: {problem}; nothing was added") from None
             entries.append(entry)
     return entries
 
@@ -85,7 +85,7 @@ def _parse(entry: str) -> _Entry:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or "\x00" in url:
-        raise Problem(
+        raise UserError(
             f"{entry[:200]!r} is no http(s) URL, no md5 (32 hex digits) and no sha256 (64)"
         )
     key = hashlib.md5(url.encode("utf-8", "surrogatepass"), usedforsecurity=False)

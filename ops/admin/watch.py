@@ -28,7 +28,7 @@ from rich.text import Text
 
 from pairmill.ops.admin import migrate
 from pairmill.ops.admin.connection import connect, rows
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 
 PAUSE = 2.0
 SHARE = 4  # it pauses this many times as long as it asked: watching must not be the work
@@ -39,7 +39,7 @@ QUERIES = ("queue", "ring", "parked", "leaders", "sizes")
 
 
 @dataclass
-class Look:
+class Snapshot:
     """What the database said at one moment. wal: bytes written ever, where the login may know."""
 
     found: dict[str, list[dict[str, Any]]]
@@ -52,7 +52,7 @@ def _sql(name: str) -> str:
     return (files("pairmill.ops.admin") / "sql" / "watch" / f"{name}.sql").read_text("utf-8")
 
 
-def look(connection: psycopg.Connection) -> Look:
+def snapshot(connection: psycopg.Connection) -> Snapshot:
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         found = {name: rows(connection, _sql(name)) for name in QUERIES}
@@ -60,13 +60,13 @@ def look(connection: psycopg.Connection) -> Look:
     with suppress(psycopg.errors.InsufficientPrivilege):
         row = connection.execute("select pg_current_wal_lsn() - '0/0'").fetchone()
         wal = int(row[0]) if row else None
-    return Look(found, wal)
+    return Snapshot(found, wal)
 
 
-class Reader(threading.Thread):
+class Poller(threading.Thread):
     """Asks again and again; on a new connection where the old one was lost."""
 
-    def __init__(self, dsn: str, first: Look) -> None:
+    def __init__(self, dsn: str, first: Snapshot) -> None:
         super().__init__(daemon=True, name="watch")
         self.first = self.before = self.last = first
         self.trouble = ""
@@ -87,8 +87,8 @@ class Reader(threading.Thread):
         try:
             if self._connection is None:
                 self._connection = connect(self._dsn)
-            now = look(self._connection)
-        except (psycopg.Error, Problem) as error:
+            now = snapshot(self._connection)
+        except (psycopg.Error, UserError) as error:
             self.trouble = " ".join(str(error).split())
             if self._connection:
                 self._connection.close()
@@ -100,8 +100,8 @@ class Reader(threading.Thread):
 # ---- the page ------------------------------------------------------------------------------------
 
 
-def page(reader: Reader, *, keys: bool) -> Group:
-    now = reader.last
+def page(poller: Poller, *, keys: bool) -> Group:
+    now = poller.last
     age = time.monotonic() - now.at
     head = Text(f"pairmill, {now.clock:%Y-%m-%d %H:%M:%S}", "bold")
     if age > 2 * PAUSE + 1:
@@ -109,13 +109,13 @@ def page(reader: Reader, *, keys: bool) -> Group:
     if keys:
         head.append("   q ends", "dim")
     said = (
-        Text(f"the database does not answer, trying again: {reader.trouble}", "bold red")
-        if reader.trouble
+        Text(f"the database does not answer, trying again: {poller.trouble}", "bold red")
+        if poller.trouble
         else Text("")
     )
     return Group(
         head, said, _queue(now), _ring(now), *_parked(now), Text(""), _leaders(now), Text(""),
-        _sizes(now, reader.first, reader.before),
+        _sizes(now, poller.first, poller.before),
     )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _queue(now: Look) -> Table:
+def _queue(now: Snapshot) -> Table:
     names = ("ready", "oldest", "leased", "workers", "late", "to accept", "parked", "done")
     table = _table("queue", *names, "rows/min")
     for q in now.found["queue"]:
@@ -159,7 +159,7 @@ def _bad(count: int) -> Text:
     return Text(f"{count:,}", "bold red" if count else "")
 
 
-def _ring(now: Look) -> Text:
+def _ring(now: Snapshot) -> Text:
     slots = now.found["ring"]
     used = [slot for slot in slots if slot["state"] != "empty"]
     batches = sum(slot["batches"] for slot in used)
@@ -173,21 +173,21 @@ def _ring(now: Look) -> Text:
     return text
 
 
-def _parked(now: Look) -> list[Text]:
+def _parked(now: Snapshot) -> list[Text]:
     return [
         Text(f"parked: {each['tasks']:,} {each['kind']}: {each['reason']}")
         for each in now.found["parked"]
     ]
 
 
-def _leaders(now: Look) -> Table:
+def _leaders(now: Snapshot) -> Table:
     table = _table("leaderboard", "URLs", "last day")
     for leader in now.found["leaders"]:
         table.add_row(Text(leader["name"]), f"{leader['urls']:,}", f"{leader['urls_last_day']:,}")
     return table
 
 
-def _sizes(now: Look, first: Look, before: Look) -> Table:
+def _sizes(now: Snapshot, first: Snapshot, before: Snapshot) -> Table:
     table = _table("size", "on disk", f"since {first.clock:%H:%M:%S}", "rows", "dead")
     old = {size["name"]: size["bytes"] for size in first.found["sizes"]}
     for size in now.found["sizes"]:
@@ -227,26 +227,26 @@ def _keys() -> Iterator[list[int]]:
 def watch(dsn: str, console: Console) -> None:
     """Show the page until q, Ctrl-C or SIGTERM; where there is no terminal, one below the other.
 
-    Raises Problem if the database does not answer at first; later, the page says so.
+    Raises UserError if the database does not answer at first; later, the page says so.
     """
     with connect(dsn) as connection:
         migrate.require_current(connection)
-        reader = Reader(dsn, look(connection))
+        poller = Poller(dsn, snapshot(connection))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is left whole
-    reader.start()
+    poller.start()
     if not console.is_terminal:
         while True:
-            console.print(page(reader, keys=False), Text(""))
-            os.read(reader.news, 1)
+            console.print(page(poller, keys=False), Text(""))
+            os.read(poller.news, 1)
     with ExitStack() as stack:
         keys = stack.enter_context(_keys())
         live = stack.enter_context(
-            Live(page(reader, keys=bool(keys)), console=console, screen=True, auto_refresh=False)
+            Live(page(poller, keys=bool(keys)), console=console, screen=True, auto_refresh=False)
         )
         while True:
-            live.update(page(reader, keys=bool(keys)), refresh=True)
-            ready, _, _ = select.select([*keys, reader.news], [], [], 1.0)
-            if reader.news in ready:
-                os.read(reader.news, 1)
+            live.update(page(poller, keys=bool(keys)), refresh=True)
+            ready, _, _ = select.select([*keys, poller.news], [], [], 1.0)
+            if poller.news in ready:
+                os.read(poller.news, 1)
             if keys and keys[0] in ready and os.read(keys[0], 1) in (b"q", b"Q", b""):
                 return

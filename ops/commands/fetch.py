@@ -14,9 +14,9 @@ from pairmill.ops.errors import extra
 from pairmill.ops.output import print_json
 
 if TYPE_CHECKING:
-    from pairmill.ops.fetch.run import Fetching
+    from pairmill.ops.fetch.run import FetchRun
     from pairmill.ops.fetch.shards import Folder
-    from pairmill.ops.fetch.sources import Columns, Source
+    from pairmill.ops.fetch.sources import Source, SourceColumns
 
 INTERRUPTED = 130
 PROCESSORS = os.cpu_count() or 1
@@ -62,12 +62,12 @@ def fetch(
     The shards are laid out as img2dataset's. A run that was stopped goes on where it was.
     """
     with extra("download,ops"):
-        from pairmill.ops.fetch.run import Fetching, Parameters
+        from pairmill.ops.fetch.run import FetchRun, Parameters
         from pairmill.ops.fetch.shards import Folder
-        from pairmill.ops.fetch.sources import Columns, open_source
+        from pairmill.ops.fetch.sources import SourceColumns, open_source
         from pairmill.workers.download.worker import Options
     rows = open_source(source)
-    columns = Columns.of(rows, url_col, caption_col)
+    columns = SourceColumns.of(rows, url_col, caption_col)
     parameters = Parameters.of(rows, columns, image_size, shard_rows, verify=verify)
     folder = Folder(out, shard_rows)
     parameters.check(folder, begun=retry_failed)
@@ -75,14 +75,19 @@ def fetch(
         _plan(rows, columns, folder, retry=retry_failed, as_json=as_json)
         return
     options = Options(concurrency=concurrency, decoders=decoders, memory=memory)
-    whole = _run(Fetching(options, parameters, folder), rows, columns, folder, retry=retry_failed)
+    whole = _run(FetchRun(options, parameters, folder), rows, columns, folder, retry=retry_failed)
     _summarise(folder, as_json=as_json)
     if not whole:
         raise typer.Exit(INTERRUPTED)
 
 
 def _run(
-    fetching: "Fetching", source: "Source", columns: "Columns", folder: "Folder", *, retry: bool
+    fetching: "FetchRun",
+    source: "Source",
+    columns: "SourceColumns",
+    folder: "Folder",
+    *,
+    retry: bool,
 ) -> bool:
     """Fetch what is left; returns whether that came to its end."""
     from pairmill.ops.fetch.run import failed_shards, new_shards
@@ -92,7 +97,7 @@ def _run(
     with folder.locked():
         fetching.parameters.write(folder)
         todo = failed_shards(folder) if retry else new_shards(source, columns, folder)
-        with Shown(_left(source, folder, retry=retry)) as shown:
+        with FetchProgress(_left(source, folder, retry=retry)) as shown:
             return fetching.run(client, todo, shown.row, shown.shard)
 
 
@@ -115,7 +120,7 @@ def _done(folder: "Folder") -> Counter[str]:
 
 
 def _plan(
-    source: "Source", columns: "Columns", folder: "Folder", *, retry: bool, as_json: bool
+    source: "Source", columns: "SourceColumns", folder: "Folder", *, retry: bool, as_json: bool
 ) -> None:
     """What would be done, and nothing else."""
     rows = source.rows()
@@ -161,7 +166,7 @@ def _said(outcomes: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in ordered) or "no rows"
 
 
-class Shown:
+class FetchProgress:
     """A bar on a terminal, else a line for each shard; on standard error."""
 
     def __init__(self, total: int | None) -> None:
@@ -178,7 +183,7 @@ class Shown:
         )
         self._task = self._bar.add_task("", total=total, rate="")
 
-    def __enter__(self) -> "Shown":
+    def __enter__(self) -> "FetchProgress":
         self._bar.start()
         return self
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from pairmill.ops.admin.connection import admin, rows
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
 
 canary = typer.Typer(
@@ -20,7 +20,7 @@ DEAD = "dead"
 def read_canaries(text: str) -> list[tuple[str, bytes | None]]:
     """Lines of a URL and the sha256 of its image, or the word dead. (URL, 32 bytes or None).
 
-    Raises Problem, naming the line.
+    Raises UserError, naming the line.
     """
     found = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -29,9 +29,9 @@ def read_canaries(text: str) -> list[tuple[str, bytes | None]]:
         url, _, answer = line.strip().rpartition(" ")
         url = url.strip()
         if not re.match(r"https?://[^/\s]+\S*$", url) or len(url) > 2048:
-            raise Problem(f"line {number} is not `URL SHA256` or `URL {DEAD}`: {line[:100]!r}")
+            raise UserError(f"line {number} is not `URL SHA256` or `URL {DEAD}`: {line[:100]!r}")
         if answer != DEAD and not re.fullmatch(r"[0-9a-fA-F]{64}", answer):
-            raise Problem(f"line {number}: {answer[:80]!r} is no sha256 and not the word {DEAD}")
+            raise UserError(f"line {number}: {answer[:80]!r} is no sha256 and not the word {DEAD}")
         found.append((url, None if answer == DEAD else bytes.fromhex(answer)))
     return found
 
@@ -48,7 +48,7 @@ def add(
     try:
         canaries = read_canaries(file.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"{file} cannot be read: {error}") from None
+        raise UserError(f"{file} cannot be read: {error}") from None
     with admin() as connection, connection.transaction():
         connection.cursor().executemany(
             "insert into mill.canary (url, sha256, by_admin) values (%s, %s, true)"
@@ -82,7 +82,7 @@ def remove(url: str = typer.Argument(help="Its URL, or the word all.")) -> None:
             "delete from mill.canary where %(url)s in (url, 'all')", {"url": url}
         ).rowcount
     if not gone:
-        raise Problem(f"there is no canary {url}: see `pairmill canary list`")
+        raise UserError(f"there is no canary {url}: see `pairmill canary list`")
     print(f"{gone:,} canaries removed")
 
 

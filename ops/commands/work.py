@@ -10,7 +10,7 @@ import typer
 from pairmill.ops.admin.connection import admin
 from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.commands.model import MODEL, PRETRAINED, SHA256, load
-from pairmill.ops.errors import Problem, extra
+from pairmill.ops.errors import UserError, extra
 from pairmill.workers import daemon
 from pairmill.workers.metrics import Metrics, listen
 
@@ -149,15 +149,15 @@ def steward(
     from pairmill.workers.steward.worker import serve
 
     if trust_filter and not url_filter:
-        raise Problem("--trust-filter goes with --url-filter FILE")
+        raise UserError("--trust-filter goes with --url-filter FILE")
     keys = None
     if url_filter:
         if not url_filter.absolute().parent.is_dir():
-            raise Problem(f"there is no folder {url_filter.absolute().parent}")
+            raise UserError(f"there is no folder {url_filter.absolute().parent}")
         try:
             from pairmill.workers.steward.url_filter import UrlFilter
         except ModuleNotFoundError:
-            raise Problem("--url-filter needs rbloom: pip install 'pairmill[ops]'") from None
+            raise UserError("--url-filter needs rbloom: pip install 'pairmill[ops]'") from None
         keys = UrlFilter(url_filter, trusted=trust_filter)
     with _login(dsn, "steward") as login, _measured("steward", metrics) as measured:
         daemon.run(partial(serve, login, drain=drain, url_filter=keys, metrics=measured))

@@ -26,7 +26,7 @@ from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.admin.status import gather
 from pairmill.ops.cli import said
 from pairmill.ops.demo import model as demo_model
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 from pairmill.ops.release import recipe, release
 from pairmill.ops.release.manifest import Manifest
 
@@ -65,7 +65,7 @@ def _serve(stack: ExitStack, serve: str | None) -> dict[str, str]:
     assert child.stdout is not None
     address = child.stdout.readline().strip()
     if not address:
-        raise Problem(f"the web server did not start: {serve or 'the demo site'}")
+        raise UserError(f"the web server did not start: {serve or 'the demo site'}")
     console.print(f"a web server on {address} plays the web")
     return {
         "PAIRMILL_CONNECT_TO": address.removeprefix("http://"),
@@ -88,7 +88,7 @@ def _run_workers(connection: psycopg.Connection, model: list[str], web: dict[str
             for kind in [kind for kind, child in children.items() if child.poll() is not None]:
                 code = children.pop(kind).returncode
                 if code:
-                    raise Problem(f"the {kind} worker ended with exit code {code}")
+                    raise UserError(f"the {kind} worker ended with exit code {code}")
 
 
 def _funnel(
@@ -183,7 +183,7 @@ def demo(
 
 def _cli(*command: str) -> None:
     if subprocess.run([sys.executable, "-m", "pairmill.ops.cli", *command], check=False).returncode:
-        raise Problem(f"pairmill {' '.join(command)} failed")
+        raise UserError(f"pairmill {' '.join(command)} failed")
 
 
 def _write_demo_wat(path: Path) -> None:

@@ -1,1 +1,1 @@
-r"""Fetching a list of image URLs into shards, as `pairmill fetch` does; needs no database."""
+r"""FetchRun a list of image URLs into shards, as `pairmill fetch` does; needs no database."""

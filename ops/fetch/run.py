@@ -16,17 +16,17 @@ import trio
 from PIL import Image
 
 from pairmill import __version__
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 from pairmill.ops.fetch.samples import (
     NOT_DOWNLOADED,
     NOT_RESIZED,
     SUCCESS,
-    Ending,
+    SampleResult,
     as_rows,
     expected_md5s,
 )
 from pairmill.ops.fetch.shards import Folder, Spool, writing
-from pairmill.ops.fetch.sources import Columns, Source, fingerprint, shards
+from pairmill.ops.fetch.sources import Source, SourceColumns, fingerprint, shards
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers import daemon
 from pairmill.workers.download.client import Client
@@ -56,36 +56,44 @@ class Parameters:
 
     @classmethod
     def of(
-        cls, source: Source, columns: Columns, image_size: int, shard_rows: int, *, verify: bool
+        cls,
+        source: Source,
+        columns: SourceColumns,
+        image_size: int,
+        shard_rows: int,
+        *,
+        verify: bool,
     ) -> "Parameters":
-        """Raises Problem if there is nothing to verify by."""
+        """Raises UserError if there is nothing to verify by."""
         if verify and not any(name.lower() == "md5" for name in source.names):
-            raise Problem(f"--verify needs a column md5, and {source.name} has none")
+            raise UserError(f"--verify needs a column md5, and {source.name} has none")
         return cls(
             fingerprint(source), columns.url, columns.caption, image_size, shard_rows, verify
         )
 
     def check(self, folder: Folder, *, begun: bool) -> None:
-        """Raises Problem if the folder is not ours, or was begun with others; or, if it must be
+        """Raises UserError if the folder is not ours, or was begun with others; or, if it must be
         ``begun``, was not."""
         path = folder.path / PARAMETERS
         try:
             earlier = json.loads(path.read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             if folder.path.is_dir() and any(p.name[0] != "." for p in folder.path.iterdir()):
-                raise Problem(f"{folder.path} is not empty, and not of `pairmill fetch`") from None
+                raise UserError(
+                    f"{folder.path} is not empty, and not of `pairmill fetch`"
+                ) from None
             if begun:
-                raise Problem(
+                raise UserError(
                     f"nothing was fetched into {folder.path} yet: run without --retry-failed first"
                 ) from None
             return
         except (OSError, ValueError) as error:
-            raise Problem(f"cannot read {path}: {error}") from None
+            raise UserError(f"cannot read {path}: {error}") from None
         for name, value in asdict(self).items():
             if earlier.get(name) == value:
                 continue
             said = "" if name == "source" else f": {earlier.get(name)}, not {value}"
-            raise Problem(
+            raise UserError(
                 f"{folder.path} was begun with another {name.replace('_', ' ')}{said};"
                 " give the same, or name another folder"
             )
@@ -100,21 +108,21 @@ class Parameters:
 
 @dataclass
 class Shard:
-    """A shard that is fetched, or of which some rows are. endings: by row, None until it ended."""
+    """A shard that is fetched, or of which some rows are. results: by row, None until it ended."""
 
     number: int
     table: pa.Table
-    endings: list[Ending | None]
+    results: list[SampleResult | None]
     again: bool = False
     began: float = field(default_factory=time.time)
 
     @property
     def urls(self) -> list[tuple[int, str]]:
         urls = self.table["url"].to_pylist()
-        return [(n, urls[n] or "") for n, ending in enumerate(self.endings) if ending is None]
+        return [(n, urls[n] or "") for n, ending in enumerate(self.results) if ending is None]
 
 
-def new_shards(source: Source, columns: Columns, folder: Folder) -> Iterator[Shard]:
+def new_shards(source: Source, columns: SourceColumns, folder: Folder) -> Iterator[Shard]:
     """Those that are not there yet."""
     for number, table in shards(source, folder.rows, folder.done):
         yield Shard(number, as_rows(table, columns), [None] * table.num_rows)
@@ -125,8 +133,8 @@ def failed_shards(folder: Folder) -> Iterator[Shard]:
     for number in folder.numbers():
         if not retryable(folder.stats(number)):
             continue
-        table, endings = folder.read(number)
-        left = [None if _may_pass(e.error_message) else e for e in endings]
+        table, results = folder.read(number)
+        left = [None if _may_pass(e.error_message) else e for e in results]
         yield Shard(number, table, left, again=True)
 
 
@@ -140,7 +148,7 @@ def _may_pass(name: str | None) -> bool:
     return known is not None and known.retry_can_help
 
 
-class Fetching:
+class FetchRun:
     """Fetches shards: those of one folder, by its parameters."""
 
     def __init__(self, options: Options, parameters: Parameters, folder: Folder) -> None:
@@ -193,10 +201,10 @@ class Fetching:
         expected = expected_md5s(shard.table)
 
         async def take(result: Result) -> None:
-            ending = ending_of(result, expected[result.n], verify=self.parameters.verify)
+            ending = sample_result(result, expected[result.n], verify=self.parameters.verify)
             if ending.status == SUCCESS and result.thumbnail is not None:
                 spool.add(result.n, result.thumbnail)
-            shard.endings[result.n] = ending
+            shard.results[result.n] = ending
             self._on_row()
 
         await fetch_all(
@@ -216,11 +224,11 @@ class Fetching:
         self._on_shard(shard.number, stats)
 
     def _write_now(self, shard: Shard, spool: Spool) -> dict[str, Any]:
-        endings = [
-            e or Ending(NOT_DOWNLOADED, _name(Outcome.INTERNAL_ERROR)) for e in shard.endings
+        results = [
+            e or SampleResult(NOT_DOWNLOADED, _name(Outcome.INTERNAL_ERROR)) for e in shard.results
         ]
         times = shard.began, time.time()
-        write = partial(self._folder.write, shard.number, shard.table, endings)
+        write = partial(self._folder.write, shard.number, shard.table, results)
         if not shard.again:
             return write(spool.image, spool, times)
         with self._folder.images(shard.number) as before:
@@ -231,11 +239,11 @@ class Fetching:
             return write(image, spool, times)
 
 
-def ending_of(result: Result, expected: str | None, *, verify: bool) -> Ending:
+def sample_result(result: Result, expected: str | None, *, verify: bool) -> SampleResult:
     """A fetch's result as a shard's row has it. expected: the md5 that the source names."""
     outcome, status = result.outcome, result.http_status
     if outcome is Outcome.SUCCESS and result.md5 and result.sha256:
-        found = Ending(
+        found = SampleResult(
             SUCCESS,
             http_status=status,
             original_width=result.width,
@@ -251,7 +259,7 @@ def ending_of(result: Result, expected: str | None, *, verify: bool) -> Ending:
         outcome = Outcome.INTERNAL_ERROR  # no JPEG came out of the decoder
     # a body that came, and of which no thumbnail could be made, has a size
     failed = NOT_DOWNLOADED if result.size is None else NOT_RESIZED
-    return Ending(failed, _name(outcome), status)
+    return SampleResult(failed, _name(outcome), status)
 
 
 def _name(outcome: Outcome) -> str:

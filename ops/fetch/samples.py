@@ -11,15 +11,15 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pairmill.ops.errors import Problem
-from pairmill.ops.fetch.sources import Columns
+from pairmill.ops.errors import UserError
+from pairmill.ops.fetch.sources import SourceColumns
 
 SUCCESS, NOT_DOWNLOADED, NOT_RESIZED = "success", "failed_to_download", "failed_to_resize"
 JSON_ROWS = 1000  # of the source, as Python objects at once
 
 
 @dataclass(frozen=True)
-class Ending:
+class SampleResult:
     """How one row ended; what does not apply is None. error_message: the outcome's name, or
     "changed". width, height: of the thumbnail. md5, sha256: of the body, hexadecimal. md5_matches:
     whether it is the md5 that the source names."""
@@ -36,7 +36,7 @@ class Ending:
     md5_matches: bool | None = None
 
 
-ENDING = tuple(field.name for field in fields(Ending))
+RESULT_COLUMNS = tuple(field.name for field in fields(SampleResult))
 SCHEMA = pa.schema(
     [
         ("status", pa.string()), ("error_message", pa.string()), ("http_status", pa.int32()),
@@ -45,10 +45,10 @@ SCHEMA = pa.schema(
         ("md5_matches", pa.bool_()),
     ]
 )  # fmt: skip
-OURS = ("url", "caption", "key", *ENDING)
+OURS = ("url", "caption", "key", *RESULT_COLUMNS)
 
 
-def as_rows(table: pa.Table, columns: Columns) -> pa.Table:
+def as_rows(table: pa.Table, columns: SourceColumns) -> pa.Table:
     """A source's table as a shard has it: url, caption, and all other columns. One whose name is a
     shard's own, in any case, gets `source_` before it: DuckDB and Spark know no case."""
     captions = pa.nulls(table.num_rows, pa.string())
@@ -73,7 +73,7 @@ def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
         return table[name].cast(pa.string())
     except pa.ArrowException:
         kind = table.schema.field(name).type
-        raise Problem(f"column {name} is of type {kind}, and no text") from None
+        raise UserError(f"column {name} is of type {kind}, and no text") from None
 
 
 def expected_md5s(table: pa.Table) -> list[str | None]:
@@ -86,11 +86,11 @@ def expected_md5s(table: pa.Table) -> list[str | None]:
     return [value.strip().lower() or None if value else None for value in values]
 
 
-def stats_of(endings: list[Ending], began: float, ended: float) -> dict[str, Any]:
-    by_status = Counter(ending.status for ending in endings)
-    outcomes = Counter(ending.error_message or SUCCESS for ending in endings)
+def stats_of(results: list[SampleResult], began: float, ended: float) -> dict[str, Any]:
+    by_status = Counter(ending.status for ending in results)
+    outcomes = Counter(ending.error_message or SUCCESS for ending in results)
     return {
-        "count": len(endings),
+        "count": len(results),
         "successes": by_status[SUCCESS],
         NOT_DOWNLOADED: by_status[NOT_DOWNLOADED],
         NOT_RESIZED: by_status[NOT_RESIZED],
@@ -101,10 +101,10 @@ def stats_of(endings: list[Ending], began: float, ended: float) -> dict[str, Any
     }
 
 
-def with_endings(table: pa.Table, keys: list[str], endings: list[Ending]) -> pa.Table:
-    ended = pa.Table.from_pylist([asdict(ending) for ending in endings], SCHEMA)
+def with_results(table: pa.Table, keys: list[str], results: list[SampleResult]) -> pa.Table:
+    ended = pa.Table.from_pylist([asdict(ending) for ending in results], SCHEMA)
     named = {"url": table["url"], "caption": table["caption"], "key": pa.array(keys, pa.string())}
-    named |= {name: ended[name] for name in ENDING}
+    named |= {name: ended[name] for name in RESULT_COLUMNS}
     named |= {name: table[name] for name in table.column_names if name not in named}
     return pa.table(named)
 
@@ -113,13 +113,13 @@ def write_tar(
     file: BinaryIO,
     table: pa.Table,
     keys: list[str],
-    endings: list[Ending],
+    results: list[SampleResult],
     image: Callable[[int], bytes],
 ) -> None:
     """By key, of each .jpg, .json and .txt, with nothing of the clock or of who writes it."""
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for index, row in enumerate(_rows(table)):
-            ending = endings[index]
+            ending = results[index]
             if ending.status != SUCCESS:
                 continue
             meta = {"url": row.pop("url"), "caption": row.pop("caption"), "key": keys[index]}

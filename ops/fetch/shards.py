@@ -19,8 +19,14 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pairmill.ops.errors import Problem
-from pairmill.ops.fetch.samples import ENDING, Ending, stats_of, with_endings, write_tar
+from pairmill.ops.errors import UserError
+from pairmill.ops.fetch.samples import (
+    RESULT_COLUMNS,
+    SampleResult,
+    stats_of,
+    with_results,
+    write_tar,
+)
 
 
 @contextmanager
@@ -30,7 +36,7 @@ def writing(where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
-        raise Problem(f"cannot write to {where}: {reason}") from None
+        raise UserError(f"cannot write to {where}: {reason}") from None
 
 
 class Spool:
@@ -81,7 +87,7 @@ class Folder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Problem(f"another process is fetching into {self.path}") from None
+                raise UserError(f"another process is fetching into {self.path}") from None
             self._recover()
             try:
                 yield
@@ -118,7 +124,7 @@ class Folder:
         try:
             stats: dict[str, Any] = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
-            raise Problem(f"{path} cannot be read ({error}): remove it, and run again") from None
+            raise UserError(f"{path} cannot be read ({error}): remove it, and run again") from None
         return stats
 
     def begin(self, number: int) -> Spool:
@@ -135,21 +141,21 @@ class Folder:
         self,
         number: int,
         table: pa.Table,
-        endings: list[Ending],
+        results: list[SampleResult],
         image: Callable[[int], bytes],
         spool: Spool,
         times: tuple[float, float],
     ) -> dict[str, Any]:
         """Write a shard that was begun, and return its statistics. table: see ``as_rows``, a row
-        for each of ``endings``. image: a successful row's JPEG."""
+        for each of ``results``. image: a successful row's JPEG."""
         half = self._half(number)
         keys = [self.key(number, index) for index in range(table.num_rows)]
-        stats = stats_of(endings, *times)
+        stats = stats_of(results, *times)
         with writing(self.path):
             with _synced(half / f"{number:05}.tar") as file:
-                write_tar(file, table, keys, endings, image)
+                write_tar(file, table, keys, results, image)
             with _synced(half / f"{number:05}.parquet") as file:
-                pq.write_table(with_endings(table, keys, endings), file, compression="zstd")
+                pq.write_table(with_results(table, keys, results), file, compression="zstd")
             with _synced(half / f"{number:05}_stats.json") as file:
                 file.write(json.dumps(stats, indent=4).encode() + b"\n")
             spool.remove()
@@ -166,21 +172,21 @@ class Folder:
                 made.replace(self.path / made.name)
         whole.rmdir()
 
-    def read(self, number: int) -> tuple[pa.Table, list[Ending]]:
+    def read(self, number: int) -> tuple[pa.Table, list[SampleResult]]:
         """A shard's rows, as ``as_rows`` gave them, and how they ended."""
         path = self.parquet(number)
         try:
             table = pq.ParquetFile(path).read()
         except (pa.ArrowException, OSError) as error:
-            raise Problem(f"cannot read {path}: {error}") from None
-        endings = [Ending(**row) for row in table.select(ENDING).to_pylist()]
-        return table.drop_columns(["key", *ENDING]), endings
+            raise UserError(f"cannot read {path}: {error}") from None
+        results = [SampleResult(**row) for row in table.select(RESULT_COLUMNS).to_pylist()]
+        return table.drop_columns(["key", *RESULT_COLUMNS]), results
 
     @contextmanager
     def images(self, number: int) -> Iterator[Callable[[int], bytes]]:
         """The JPEG of each successful row of a shard."""
         path = self.tar(number)
-        damaged = Problem(
+        damaged = UserError(
             f"{path} is damaged: remove {number:05}_stats.json to have the shard fetched anew"
         )
         try:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pv
 import pyarrow.parquet as pq
 
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 
 READ_ROWS = 10_000
 BUFFER = 1 << 20  # bytes of a Parquet column that are read ahead; without it, a whole row group
@@ -35,7 +35,7 @@ class Source(Protocol):
         """How many, where that is known without reading all of it."""
 
     def read(self, start: int) -> Iterator[pa.Table]:
-        """From this row on, in tables of any length. Raises Problem for what cannot be read."""
+        """From this row on, in tables of any length. Raises UserError for what cannot be read."""
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
-        raise Problem(f"cannot read {path}: {error}") from None
+        raise UserError(f"cannot read {path}: {error}") from None
 
 
 class ParquetSource:
@@ -80,7 +80,7 @@ class ParquetSource:
 
     def _as_first(self, path: Path, table: pa.Table) -> pa.Table:
         if missing := [name for name in self.names if name not in table.column_names]:
-            raise Problem(f"{path} has no column {missing[0]}, and {self.files[0].name} has")
+            raise UserError(f"{path} has no column {missing[0]}, and {self.files[0].name} has")
         # what pandas adds to a schema is not carried on: it would not be true of the shards
         return table.select(self.names).cast(self._schema.remove_metadata())
 
@@ -136,12 +136,12 @@ class LinesSource:
 
 
 def open_source(path: Path) -> Source:
-    """Whatever is at this path. Raises Problem if it is nothing that has URLs."""
+    """Whatever is at this path. Raises UserError if it is nothing that has URLs."""
     if not path.exists():
-        raise Problem(f"there is no {path}")
+        raise UserError(f"there is no {path}")
     source = _opened(path)
     if twice := [name for name in source.names if source.names.count(name) > 1]:
-        raise Problem(f"{path} has two columns named {twice[0]}")
+        raise UserError(f"{path} has two columns named {twice[0]}")
     return source
 
 
@@ -149,7 +149,7 @@ def _opened(path: Path) -> Source:
     if path.is_dir():
         if files := sorted(path.glob("*.parquet")):
             return ParquetSource(str(path), files)
-        raise Problem(f"{path} has no .parquet files in it")
+        raise UserError(f"{path} has no .parquet files in it")
     ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if path.suffix == ".parquet":
         return ParquetSource(str(path), [path])
@@ -157,7 +157,7 @@ def _opened(path: Path) -> Source:
         return CsvSource(path, "," if ending == ".csv" else "\t")
     if ending == ".txt":
         return LinesSource(path)
-    raise Problem(f"{path} is no folder, .parquet, .csv, .tsv or .txt (the last three also .gz)")
+    raise UserError(f"{path} is no folder, .parquet, .csv, .tsv or .txt (the last three also .gz)")
 
 
 def fingerprint(source: Source) -> str:
@@ -174,21 +174,21 @@ def fingerprint(source: Source) -> str:
 
 
 @dataclass(frozen=True)
-class Columns:
+class SourceColumns:
     """Which column is which. caption: None where there is none."""
 
     url: str
     caption: str | None
 
     @classmethod
-    def of(cls, source: Source, url: str | None, caption: str | None) -> "Columns":
-        """The named ones, or those that are usual. Raises Problem if one is not there."""
+    def of(cls, source: Source, url: str | None, caption: str | None) -> "SourceColumns":
+        """The named ones, or those that are usual. Raises UserError if one is not there."""
         found = _found(source, url or "URL")
         if found is None or (caption and _found(source, caption) is None):
             wanted = url or "URL" if found is None else caption
             option = "--url-col" if found is None else "--caption-col"
             has = ", ".join(source.names)
-            raise Problem(f"{source.name} has no column {wanted}, name one by {option}: {has}")
+            raise UserError(f"{source.name} has no column {wanted}, name one by {option}: {has}")
         captions = (_found(source, name) for name in ([caption] if caption else CAPTIONS))
         return cls(found, next((name for name in captions if name), None))
 

@@ -1,29 +1,7 @@
-"""What a release is: its manifest, and the README beside it; how a manifest describes files."""
+"""The manifest of a release, and the README beside it."""
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-
-def sha256(path: Path) -> str:
-    """Of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def described(folder: Path, files: Iterable[tuple[Path, int]]) -> list[dict[str, Any]]:
-    """For a manifest, of each file and its rows: name within the folder, rows, bytes, sha256."""
-    return [
-        {
-            "name": str(path.relative_to(folder)),
-            "rows": rows,
-            "bytes": path.stat().st_size,
-            "sha256": sha256(path),
-        }
-        for path, rows in files
-    ]
 
 
 @dataclass(frozen=True)

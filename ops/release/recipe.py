@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -79,18 +79,18 @@ def builtin() -> list[str]:
 def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe by its name or its file's path, with other values for some of its keys.
 
-    Raises Problem, naming the key, for a recipe that does not exist or does not hold.
+    Raises UserError, naming the key, for a recipe that does not exist or does not hold.
     """
     if name in builtin():
         text = (files("pairmill.ops.release") / "recipes" / f"{name}.toml").read_text("utf-8")
     elif Path(name).is_file():
         text = Path(name).read_text("utf-8", errors="replace")
     else:
-        raise Problem(f"there is no recipe {name!r}: a file, or one of {', '.join(builtin())}")
+        raise UserError(f"there is no recipe {name!r}: a file, or one of {', '.join(builtin())}")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise Problem(f"recipe {name} is not TOML: {error}") from None
+        raise UserError(f"recipe {name} is not TOML: {error}") from None
     return _checked(name, values | dict(overrides or {}))
 
 
@@ -100,7 +100,7 @@ def parse_overrides(given: Sequence[str]) -> dict[str, Any]:
     for item in given:
         key, equals, value = item.partition("=")
         if not equals:
-            raise Problem(f"--set {item}: write key=value, as in --set min_similarity=0.28")
+            raise UserError(f"--set {item}: write key=value, as in --set min_similarity=0.28")
         try:
             overrides[key.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
@@ -113,16 +113,18 @@ def _checked(name: str, values: dict[str, Any]) -> Recipe:
         if key not in KINDS:
             close = difflib.get_close_matches(key, KINDS, 1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(KINDS)}"
-            raise Problem(f"recipe {name}: unknown key {key!r}: {hint}")
+            raise UserError(f"recipe {name}: unknown key {key!r}: {hint}")
         kind = KINDS[key]
         if kind is float and type(value) is int:
             values[key] = value = float(value)
         if type(value) is not kind:
-            raise Problem(f"recipe {name}: {key} must be of type {kind.__name__}, and is {value!r}")
+            raise UserError(
+                f"recipe {name}: {key} must be of type {kind.__name__}, and is {value!r}"
+            )
     required = [f.name for f in fields(Recipe) if f.default is f.default_factory is MISSING]
     missing = [key for key in required if key not in values]
     if missing:
-        raise Problem(f"recipe {name} lacks {', '.join(missing)}")
+        raise UserError(f"recipe {name} lacks {', '.join(missing)}")
     _check_ranges(name, values)
     return Recipe(**values)
 
@@ -133,13 +135,13 @@ def _check_ranges(name: str, values: dict[str, Any]) -> None:
         similarities[f"min_similarity_by_language.{language}"] = value
     for key, value in similarities.items():
         if type(value) not in (int, float) or not -1 <= value <= 1:
-            raise Problem(f"recipe {name}: {key} must be between -1 and 1, and is {value!r}")
+            raise UserError(f"recipe {name}: {key} must be between -1 and 1, and is {value!r}")
     for key in ("min_text_length", "min_bytes"):
         if values.get(key, 0) < 0:
-            raise Problem(f"recipe {name}: {key} must not be negative, and is {values[key]}")
+            raise UserError(f"recipe {name}: {key} must not be negative, and is {values[key]}")
     for key in ("languages", "model_languages"):
         if not all(isinstance(language, str) for language in values.get(key, [])):
-            raise Problem(f"recipe {name}: {key} must be a list of codes, like ['en', 'nolang']")
+            raise UserError(f"recipe {name}: {key} must be a list of codes, like ['en', 'nolang']")
     _check_tags(name, values)
 
 
@@ -150,17 +152,17 @@ def _check_tags(name: str, values: dict[str, Any]) -> None:
         # a reader that does not tell cases apart must not find two
         twice = sum(column.lower() == other.lower() for other in {*others} - {column})
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,59}", column) or twice or column in COLUMNS:
-            raise Problem(f"recipe {name}: tags.{column} cannot be a column of a release")
+            raise UserError(f"recipe {name}: tags.{column} cannot be a column of a release")
         if not isinstance(tagger, str) or not tagger:
-            raise Problem(
+            raise UserError(
                 f"recipe {name}: tags.{column} must be a tagger's name, and is {tagger!r}"
             )
     for key in ("min_tag", "max_tag"):
         for column, value in values.get(key, {}).items():
             if column not in tags or column == "NSFW":
-                raise Problem(f"recipe {name}: {key}.{column} needs tags.{column}, with numbers")
+                raise UserError(f"recipe {name}: {key}.{column} needs tags.{column}, with numbers")
             if type(value) not in (int, float) or not -MAX_TAG <= value <= MAX_TAG:
-                raise Problem(
+                raise UserError(
                     f"recipe {name}: {key}.{column} must be a number that a tag can be, and is"
                     f" {str(value)[:40]}"
                 )

@@ -24,9 +24,9 @@ from psycopg.types.json import Jsonb
 
 from pairmill import __version__
 from pairmill.ops.admin.connection import rows
-from pairmill.ops.errors import Problem
-from pairmill.ops.folders import folder_to_be
-from pairmill.ops.release.manifest import Manifest, described
+from pairmill.ops.errors import UserError
+from pairmill.ops.files import atomic_folder, file_entries
+from pairmill.ops.release.manifest import Manifest
 from pairmill.ops.release.recipe import Recipe
 
 SHARD_ROWS = 1_000_000
@@ -57,9 +57,9 @@ def build(
 
     progress is called with (rows written, rows to write). Everything is written beside
     ``out`` and renamed at the end, so that an interruption leaves nothing half done.
-    Raises Problem if ``out`` holds something, or the database lacks the recipe's model.
+    Raises UserError if ``out`` holds something, or the database lacks the recipe's model.
     """
-    with folder_to_be(out) as half, connection.transaction():
+    with atomic_folder(out) as half, connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         return _write(connection, recipe, half, progress, shard_rows)
 
@@ -96,7 +96,7 @@ def _write(
         else:
             excluded[reason] += number
     kept = kept_by_language.total()
-    table = Columns(recipe, taggers)
+    table = ReleaseColumns(recipe, taggers)
     with connection.cursor("release") as cursor:
         cursor.itersize = FETCH
         cursor.execute(
@@ -117,7 +117,7 @@ def _write(
         kept_by_language=dict(sorted(kept_by_language.items())),
         removals=removals_version(connection),
         columns={f.name: str(f.type) for f in table.schema},
-        files=described(folder, shards),
+        files=file_entries(folder, shards),
         written_by={"pairmill": __version__, "pyarrow": pa.__version__},
     )
     text = json.dumps(manifest.as_dict(), indent=2, ensure_ascii=False)
@@ -161,7 +161,7 @@ def _model(
     if len(found) != 1:
         names = ", ".join(f"{m['name']} {m['pretrained']}".strip() for m in known) or "none"
         what = "has no model" if not found else "has several models"
-        raise Problem(
+        raise UserError(
             f"recipe {recipe.name}: the database {what} {name} {pretrained}".rstrip()
             + f"; it has: {names}"
         )
@@ -179,19 +179,19 @@ def _tagger(connection: psycopg.Connection, recipe: Recipe, column: str) -> dict
     found = [tagger for tagger in known if tagger["name"] == recipe.tags[column]]
     if not found:
         names = ", ".join(tagger["name"] for tagger in known) or "none"
-        raise Problem(
+        raise UserError(
             f"recipe {recipe.name}: the database has no tagger {recipe.tags[column]!r} for"
             f" {column}; it has: {names}"
         )
     if column == "NSFW" and not found[0]["labels"]:
-        raise Problem(
+        raise UserError(
             f"recipe {recipe.name}: NSFW is a label, and {recipe.tags[column]} gives numbers: name"
             " a zero-shot tagger, or another column"
         )
     return found[0]
 
 
-class Columns:
+class ReleaseColumns:
     """The columns of a release, from the rows of release.sql. schema: Arrow's."""
 
     def __init__(self, recipe: Recipe, taggers: list[dict[str, Any]]) -> None:
@@ -226,7 +226,7 @@ def _shards(
     kept: int,
     progress: Callable[[int, int], None],
     shard_rows: int,
-    columns: Columns,
+    columns: ReleaseColumns,
 ) -> Iterator[tuple[Path, int]]:
     """Write part-00000.parquet and so on, at least one; yields each with its rows."""
     done = 0

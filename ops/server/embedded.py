@@ -44,7 +44,7 @@ SETTINGS = {
 HBA = "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n"
 
 
-class Embedded:
+class EmbeddedServer:
     """The server of one home folder. Every method may be called by several processes at once.
 
     home: the folder; the server's files are in ``home/postgres``, its log in ``home/postgres.log``.
@@ -257,7 +257,7 @@ class Embedded:
 @contextmanager
 def embedded(home: Path) -> Iterator[str]:
     """The URL of the embedded server of this home, which runs for as long as it is used."""
-    with Embedded(home).used() as url:
+    with EmbeddedServer(home).used() as url:
         yield url
 
 

@@ -33,14 +33,14 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Tagger:
+class ZeroShot:
     """positive: names of the categories whose probabilities are summed; () for the winner's."""
 
     categories: tuple[Category, ...]
     positive: tuple[str, ...] = ()
 
 
-def read(path: Path) -> Tagger:
+def read(path: Path) -> ZeroShot:
     """The tagger of a TOML file; ops/taggers/nsfw.toml shows one.
 
     Raises Refused, saying what and where, for a file that is not there or no TOML, an unknown key,
@@ -61,7 +61,7 @@ def read(path: Path) -> Tagger:
         raise Refused(f"the tagger {path}: {error}") from None
 
 
-def parse(says: dict[str, Any]) -> Tagger:
+def parse(says: dict[str, Any]) -> ZeroShot:
     """The tagger of what a file says; raises Refused as ``read`` does."""
     _known(says, {"templates", "positive", "category"}, "the file")
     templates = _texts(says.get("templates", list(WITHOUT_TEMPLATE)), "templates")
@@ -86,11 +86,11 @@ def parse(says: dict[str, Any]) -> Tagger:
     _distinct(positive, "positive category")
     if len(positive) == len(categories):
         raise Refused("all categories are positive: the value would always be 1")
-    return Tagger(tuple(categories), tuple(positive))
+    return ZeroShot(tuple(categories), tuple(positive))
 
 
 def head(
-    tagger: Tagger, encode_text: Callable[[list[str]], npt.ArrayLike], *, scale: float
+    tagger: ZeroShot, encode_text: Callable[[list[str]], npt.ArrayLike], *, scale: float
 ) -> Head:
     """The tagger for one CLIP model.
 

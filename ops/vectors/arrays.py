@@ -13,18 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 
 Vectors = npt.NDArray[np.float16]  # [rows, dims]
 PREFIXES = {"ViT-L-14": "l14", "ViT-B-32": "b32"}
 
 
 def npz_prefix(model: str) -> str:
-    """DataComp's name of a model: it knows two. Raises Problem for another."""
+    """DataComp's name of a model: it knows two. Raises UserError for another."""
     for name, prefix in PREFIXES.items():
         if model == name or model.startswith(f"{name}-quickgelu"):
             return prefix
-    raise Problem(
+    raise UserError(
         f"DataComp has names for the embeddings of ViT-B-32 (b32) and ViT-L-14 (l14), and the"
         f" release's model is {model}: name them with --prefix"
     )
@@ -60,7 +60,7 @@ class Npy:
         return self._file.tell()
 
 
-class Shards(ABC):
+class ArrayWriter(ABC):
     """Where embeddings are written, shard by shard; one shard for each file of the release.
 
     files: what is written so far, each with its rows.
@@ -124,7 +124,7 @@ class Shards(ABC):
             self._parquet = None
 
 
-class ClipRetrieval(Shards):
+class ClipRetrieval(ArrayWriter):
     """As clip_retrieval/clip_inference/writer.py: the number has as many digits as the count has,
     since readers pair the folders' files by sorting their names; image_path and caption are its own
     columns, and the rest is what a data set brings. image_path is the SAMPLE_ID, in decimal."""
@@ -153,7 +153,7 @@ class ClipRetrieval(Shards):
         return pa.table(own | rest)
 
 
-class Npz(Shards):
+class Npz(ArrayWriter):
     """As DataComp's metadata: uid is 32 hexadecimal digits, here of the SAMPLE_ID. There are no
     face_bboxes, and of its sha256 of the image there is md5 instead, as in the release."""
 

@@ -18,7 +18,7 @@ Keys = npt.NDArray[np.uint64]
 SCHEMA = pa.schema([("SAMPLE_ID", pa.int64()), ("KEY", pa.int64())])
 
 
-class Finder:
+class DuplicateFinder:
     """Tells the first of equal vectors from its copies."""
 
     def __init__(self) -> None:
@@ -37,12 +37,12 @@ class Finder:
         self._keys.append(first)
         return False
 
-    def copies(self) -> "Copies":
-        return Copies(np.array(self._ids, np.uint64), np.array(self._keys, np.uint64))
+    def duplicates(self) -> "Duplicates":
+        return Duplicates(np.array(self._ids, np.uint64), np.array(self._keys, np.uint64))
 
 
 @dataclass(frozen=True)
-class Copies:
+class Duplicates:
     """ids: uint64[n], SAMPLE_IDs that are not in the graph. keys: uint64[n], those that stand for
     them there."""
 
@@ -50,7 +50,7 @@ class Copies:
     keys: Keys
 
     @classmethod
-    def read(cls, path: Path) -> "Copies":
+    def read(cls, path: Path) -> "Duplicates":
         ids, keys = pq.read_table(path, schema=SCHEMA).columns
         return cls(ids.to_numpy().astype(np.uint64), keys.to_numpy().astype(np.uint64))
 
@@ -66,7 +66,7 @@ class Copies:
     def count(self, key: int) -> int:
         return int((self.keys == np.uint64(key)).sum())
 
-    def without(self, removed: Keys, index: Index) -> "Copies":
+    def without(self, removed: Keys, index: Index) -> "Duplicates":
         """What is left, and the graph with it: a vector whose key is removed gets a copy's."""
         left = ~np.isin(self.ids, removed)
         ids, keys = self.ids[left], self.keys[left]
@@ -80,4 +80,4 @@ class Copies:
             if not len(done):
                 index.rename(int(key), int(heir))
             keys[of_key] = heir
-        return Copies(ids[ids != keys], keys[ids != keys])
+        return Duplicates(ids[ids != keys], keys[ids != keys])

@@ -27,20 +27,19 @@ from psycopg import ClientCursor
 
 from pairmill import __version__
 from pairmill.ops.admin.connection import rows
-from pairmill.ops.errors import Problem
-from pairmill.ops.folders import folder_to_be
+from pairmill.ops.errors import UserError
+from pairmill.ops.files import atomic_folder, file_entries, sha256
 from pairmill.ops.release import release
-from pairmill.ops.release.manifest import described, sha256
-from pairmill.ops.vectors.arrays import ClipRetrieval, Npz, Shards, npz_prefix
+from pairmill.ops.vectors.arrays import ArrayWriter, ClipRetrieval, Npz, npz_prefix
 
 FORMATS = ("clip-retrieval", "npz")
 READ_ROWS = 10_000  # of a release at once: 2 x 768 float16 of each are 31 MB
 BATCH_BITS = 14  # SAMPLE_ID = batch_id << 14 | n
-Progress = Callable[[int, int], None]
+RowProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportManifest:
     """What an export is: manifest.json.
 
     rows: embeddings written, of release["rows"] = rows + sum(left_out). left_out: removed (a
@@ -65,7 +64,7 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleaseFolder:
     """A release's folder: its manifest, its Parquet files in order, and its rows."""
 
     folder: Path
@@ -85,8 +84,8 @@ class _Chunk:
     reasons: list[str | None]
 
 
-def read_release(folder: Path) -> Release:
-    """Raises Problem if the folder is no release, or a file of it is missing."""
+def read_release(folder: Path) -> ReleaseFolder:
+    """Raises UserError if the folder is no release, or a file of it is missing."""
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         files_, model = manifest["files"], manifest["model"]
@@ -94,13 +93,13 @@ def read_release(folder: Path) -> Release:
         count = sum(f["rows"] for f in files_)
         known = manifest["recipe"], model["digest"], model["name"], model["pretrained"]
     except FileNotFoundError:
-        raise Problem(f"{folder} is no release: it has no manifest.json") from None
+        raise UserError(f"{folder} is no release: it has no manifest.json") from None
     except (OSError, ValueError, KeyError, TypeError):
-        raise Problem(f"{folder}/manifest.json is no release's manifest") from None
+        raise UserError(f"{folder}/manifest.json is no release's manifest") from None
     assert known
     if absent := [p.name for p in parts if not p.is_file()]:
-        raise Problem(f"the release {folder} lacks {absent[0]}, which its manifest names")
-    return Release(folder, manifest, parts, count)
+        raise UserError(f"the release {folder} lacks {absent[0]}, which its manifest names")
+    return ReleaseFolder(folder, manifest, parts, count)
 
 
 def is_release(folder: Path) -> bool:
@@ -118,25 +117,25 @@ def export(
     *,
     layout: str = FORMATS[0],
     prefix: str = "",
-    progress: Progress = lambda done, total: None,
-) -> Export:
+    progress: RowProgress = lambda done, total: None,
+) -> ExportManifest:
     """Write the embeddings of the release in folder ``source`` into ``out``, a folder that does not
     exist or is empty.
 
     layout: one of FORMATS. prefix: the model's part of an npz's names (l14, b32); needed where
     the model is neither ViT-L-14 nor ViT-B-32. progress is called with (rows read, rows). Only
     READ_ROWS rows are in memory at once. Everything is written beside ``out`` and renamed at the
-    end. Raises Problem if ``out`` holds something, the folder is no release, or the database lacks
-    its model.
+    end. Raises UserError if ``out`` holds something, the folder is no release, or the database
+    lacks its model.
     """
     found = read_release(source)
     if layout not in FORMATS:
-        raise Problem(f"unknown format {layout!r}: it is {' or '.join(FORMATS)}")
+        raise UserError(f"unknown format {layout!r}: it is {' or '.join(FORMATS)}")
     key = (prefix or npz_prefix(found.manifest["model"]["name"])) if layout == "npz" else ""
-    with folder_to_be(out) as half, connection.transaction():
+    with atomic_folder(out) as half, connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         model = _model(connection, found)
-        shards: Shards
+        shards: ArrayWriter
         if layout == "npz":
             shards = Npz(half, model["dims"], key)
         else:
@@ -144,14 +143,14 @@ def export(
         return _write(connection, found, model, half, shards, progress)
 
 
-def _model(connection: psycopg.Connection, found: Release) -> dict[str, Any]:
+def _model(connection: psycopg.Connection, found: ReleaseFolder) -> dict[str, Any]:
     wanted = found.manifest["model"]
     known = rows(connection, "select model_id, name, digest, dims from mill.model order by name")
     for model in known:
         if model["digest"] == wanted["digest"]:
             return model
     names = ", ".join(f"{m['name']} {m['digest'][:12]}" for m in known) or "none"
-    raise Problem(
+    raise UserError(
         f"the database has no model {wanted['name']} with the weights {wanted['digest'][:12]}… of"
         f" the release {found.folder}; it has: {names}"
     )
@@ -159,12 +158,12 @@ def _model(connection: psycopg.Connection, found: Release) -> dict[str, Any]:
 
 def _write(
     connection: psycopg.Connection,
-    found: Release,
+    found: ReleaseFolder,
     model: dict[str, Any],
     folder: Path,
-    shards: Shards,
-    progress: Progress,
-) -> Export:
+    shards: ArrayWriter,
+    progress: RowProgress,
+) -> ExportManifest:
     left_out: Counter[str] = Counter()
     written = done = 0
     with (folder / "left_out.csv").open("w", newline="\n") as names:
@@ -186,7 +185,7 @@ def _write(
                     done += len(kept)
                     progress(done, found.rows)
     recipe = found.manifest["recipe"]
-    manifest = Export(
+    manifest = ExportManifest(
         release={
             "name": recipe["name"],
             "version": recipe["version"],
@@ -199,7 +198,7 @@ def _write(
         rows=written,
         left_out=dict(sorted(left_out.items())),
         removals=release.removals_version(connection),
-        files=described(folder, shards.files),
+        files=file_entries(folder, shards.files),
         written_by={
             "pairmill": __version__, "pyarrow": pa.__version__, "numpy": np.__version__
         },
@@ -217,14 +216,14 @@ def _chunks(connection: psycopg.Connection, part: Path, model_id: int) -> Iterat
             for batch in file.iter_batches(READ_ROWS):
                 yield _chunk(connection, pa.Table.from_batches([batch]), model_id)
     except pa.ArrowException as error:
-        raise Problem(f"cannot read {part}: {error}") from None
+        raise UserError(f"cannot read {part}: {error}") from None
 
 
 def _chunk(connection: psycopg.Connection, table: pa.Table, model_id: int) -> _Chunk:
     try:
         ids, md5s = table["SAMPLE_ID"].to_pylist(), table["md5"].to_pylist()
     except KeyError as error:
-        raise Problem(f"a file of the release has no column: {error}") from None
+        raise UserError(f"a file of the release has no column: {error}") from None
     chunk = _Chunk(table, ids, [], [], [])
     for batch_id, positions in by_batch(ids):
         known = {row[0]: row[1:] for row in read(connection, model_id, batch_id, positions)}

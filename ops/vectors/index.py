@@ -2,9 +2,9 @@
 
 Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using Hierarchical
 Navigable Small World graphs (2016). A folder holds ``images.usearch`` (vectors float16, keys are
-SAMPLE_IDs, cosine), ``pairs.parquet`` (SAMPLE_ID, URL, TEXT), ``copies.parquet`` (SAMPLE_ID, and
-the KEY that stands for it in the graph) and ``index.json``. Images and texts share one space, so
-both find images.
+SAMPLE_IDs, cosine), ``pairs.parquet`` (SAMPLE_ID, URL, TEXT), ``duplicates.parquet`` (SAMPLE_ID,
+and the KEY that stands for it in the graph) and ``index.json``. Images and texts share one space,
+so both find images.
 """
 
 import fcntl
@@ -25,19 +25,19 @@ import pyarrow.parquet as pq
 from usearch.index import Index
 
 from pairmill import __version__
-from pairmill.ops.errors import Problem
-from pairmill.ops.folders import folder_to_be
+from pairmill.ops.errors import UserError
+from pairmill.ops.files import atomic_folder
 from pairmill.ops.vectors import recall
-from pairmill.ops.vectors.duplicates import Copies, Finder
-from pairmill.ops.vectors.exported import PAIRS, Exported, Shard
-from pairmill.ops.vectors.recall import Floats, K, Keys, Progress
+from pairmill.ops.vectors.duplicates import DuplicateFinder, Duplicates
+from pairmill.ops.vectors.export_reader import PAIRS, ExportReader, ExportShard
+from pairmill.ops.vectors.recall import Floats, K, Keys, StepProgress
 
 ALONE = 10_000  # vectors that one thread inserts, before all do
 ADD = 2_000  # vectors at once; between two of these an interruption is heard
 QUERIES = 200  # by images, and by texts, to measure recall
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 128
 GRAPH_FILE, PAIRS_FILE = "images.usearch", "pairs.parquet"
-COPIES_FILE, ABOUT_FILE = "copies.parquet", "index.json"
+DUPLICATES_FILE, INFO_FILE = "duplicates.parquet", "index.json"
 ROW_GROUP = 10_000  # so that an answer reads little of pairs.parquet
 
 
@@ -46,10 +46,10 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class About:
-    """What an index is: index.json.
+class IndexInfo:
+    """The description of an index: index.json.
 
-    samples: how many there are. vectors: distinct ones among their embeddings. removed: samples
+    samples: their number. vectors: distinct ones among their embeddings. removed: samples
     deleted since it was built. release, model: as of the export. recall_at_10: as recall.Recall,
     when it was built. written_by: versions.
     """
@@ -69,27 +69,29 @@ class About:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An answer. similarity: cosine, of the float16 embeddings. copies: how many further samples
-    have the very same embedding."""
+    """An answer. similarity: cosine, of the float16 embeddings. duplicates: the number of further
+    samples with exactly this embedding."""
 
     sample_id: int
     similarity: float
-    copies: int
+    duplicates: int
     url: str | None
     text: str | None
 
 
-def build(source: Path, out: Path, *, queries: int = QUERIES, progress: Progress = silent) -> About:
+def build(
+    source: Path, out: Path, *, queries: int = QUERIES, progress: StepProgress = silent
+) -> IndexInfo:
     """Index the export in folder ``source`` (clip-retrieval's layout) in folder ``out``, which does
     not exist or is empty.
 
     All vectors are in memory: about 2 * dims + 300 bytes of each. progress is called with (what,
-    rows done, rows). Written beside ``out`` and renamed at the end. Raises Problem if ``out`` holds
-    something or the source is no such export.
+    rows done, rows). Written beside ``out`` and renamed at the end. Raises UserError if ``out``
+    holds something or the source is no such export.
     """
-    export = Exported(source)
-    with folder_to_be(out) as half:
-        index, finder = _new(export.dims), Finder()
+    export = ExportReader(source)
+    with atomic_folder(out) as half:
+        index, finder = _new(export.dims), DuplicateFinder()
         samples = 0
         with pq.ParquetWriter(half / PAIRS_FILE, PAIRS, compression="zstd") as pairs:
             for shard in export.shards():
@@ -99,7 +101,7 @@ def build(source: Path, out: Path, *, queries: int = QUERIES, progress: Progress
                 samples += len(shard.keys)
                 if shard.pairs.num_rows:
                     pairs.write_table(shard.pairs, row_group_size=ROW_GROUP)
-        about = About(
+        info = IndexInfo(
             samples=samples,
             vectors=len(index),
             removed=0,
@@ -110,12 +112,12 @@ def build(source: Path, out: Path, *, queries: int = QUERIES, progress: Progress
             written_by={"pairmill": __version__, "usearch": version("usearch")},
         )
         index.save(half / GRAPH_FILE)
-        finder.copies().write(half / COPIES_FILE)
-        (half / ABOUT_FILE).write_text(_text(about), "utf-8")
-    return about
+        finder.duplicates().write(half / DUPLICATES_FILE)
+        (half / INFO_FILE).write_text(_text(info), "utf-8")
+    return info
 
 
-def _add(index: Index, finder: Finder, shard: Shard, rows: slice) -> None:
+def _add(index: Index, finder: DuplicateFinder, shard: ExportShard, rows: slice) -> None:
     keys, images = shard.keys[rows], np.asarray(shard.images[rows])
     first = [finder.is_first(int(key), image) for key, image in zip(keys, images, strict=True)]
     if any(first):
@@ -136,35 +138,35 @@ def _new(dims: int) -> Index:
     )  # fmt: skip
 
 
-class Neighbours:
-    """An index, opened to be asked. Raises Problem if the folder holds none."""
+class NeighbourIndex:
+    """An index, opened to be asked. Raises UserError if the folder holds none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.about = read_about(folder)
+        self.info = read_info(folder)
         self._index = _restored(folder, view=True)
-        self._copies = Copies.read(folder / COPIES_FILE)
+        self._duplicates = Duplicates.read(folder / DUPLICATES_FILE)
 
     def vector(self, sample_id: int) -> Floats:
-        """float32[dims] of an image. Raises Problem if it is not in the index."""
-        key = self._copies.key(sample_id) if sample_id >= 0 else -1
+        """float32[dims] of an image. Raises UserError if it is not in the index."""
+        key = self._duplicates.key(sample_id) if sample_id >= 0 else -1
         if key < 0 or not self._index.contains(key):
-            raise Problem(f"{sample_id} is not in the index {self.folder}")
+            raise UserError(f"{sample_id} is not in the index {self.folder}")
         vector: Floats = recall.vectors(self._index, np.array([key], np.uint64))[0]
         return vector
 
     def nearest(self, vector: Floats, k: int = K, *, but: int | None = None) -> list[Neighbour]:
         """The k distinct images nearest to a vector (float32[dims], of any length), nearest first.
-        ``but``: a SAMPLE_ID whose image is no answer. Raises Problem for a vector of other dims,
+        ``but``: a SAMPLE_ID whose image is no answer. Raises UserError for a vector of other dims,
         or of no direction."""
         length = float(np.linalg.norm(vector))
-        if len(vector) != self.about.dims or not np.isfinite(length) or not length:
-            raise Problem(f"the query is no vector of {self.about.dims} finite numbers")
+        if len(vector) != self.info.dims or not np.isfinite(length) or not length:
+            raise UserError(f"the query is no vector of {self.info.dims} finite numbers")
         # HNSW keeps no more candidates than this
         candidates = max(EXPANSION_SEARCH, 2 * k)
         self._index.expansion_search = candidates  # type: ignore[misc]
         keys = np.asarray(self._index.search(vector, k + 1).keys, np.uint64)
-        own = recall.NOTHING if but is None else self._copies.key(but)
+        own = recall.NOTHING if but is None else self._duplicates.key(but)
         keys = keys[keys != own][:k]
         near = recall.vectors(self._index, keys) @ (vector / length)
         pairs = self._pairs(keys)
@@ -172,7 +174,7 @@ class Neighbours:
             Neighbour(
                 int(key),
                 float(similarity),
-                self._copies.count(key),
+                self._duplicates.count(key),
                 *pairs.get(int(key), (None, None)),
             )
             for key, similarity in zip(keys, near, strict=True)
@@ -187,7 +189,7 @@ class Neighbours:
 
 def sample_ids(folder: Path) -> list[int]:
     """The SAMPLE_IDs of an index, in order."""
-    read_about(folder)
+    read_info(folder)
     ids: list[int] = pq.read_table(folder / PAIRS_FILE, columns=["SAMPLE_ID"])[0].to_pylist()
     return ids
 
@@ -198,7 +200,7 @@ def remove(
     *,
     compact: bool = False,
     dry_run: bool = False,
-    progress: Progress = silent,
+    progress: StepProgress = silent,
 ) -> tuple[int, int]:
     """Delete samples from an index: no query finds them any more, and URL and text are gone.
 
@@ -207,29 +209,29 @@ def remove(
     what was interrupted is finished by the same call again.
     """
     with _locked(folder):
-        about = read_about(folder)
+        info = read_info(folder)
         index = _restored(folder, view=dry_run)
         held = np.array(sample_ids(folder), np.uint64)
         gone = np.unique(np.array([i for i in ids if i >= 0], np.uint64))
         deleted = int(np.isin(held, gone).sum())
         if not dry_run and (len(gone) or compact):
-            copies = Copies.read(folder / COPIES_FILE).without(gone, index)
+            duplicates = Duplicates.read(folder / DUPLICATES_FILE).without(gone, index)
             index.remove(gone[np.atleast_1d(index.contains(gone))])
             kept = _rebuilt(index, progress) if compact else index
             _replace(folder / GRAPH_FILE, kept.save)
-            _replace(folder / COPIES_FILE, copies.write)
+            _replace(folder / DUPLICATES_FILE, duplicates.write)
             _replace(folder / PAIRS_FILE, lambda path: _rest(folder / PAIRS_FILE, gone, path))
-            about = replace(
-                about,
+            info = replace(
+                info,
                 samples=len(held) - deleted,
                 vectors=len(kept),
-                removed=about.removed + deleted,
+                removed=info.removed + deleted,
             )
-            _replace(folder / ABOUT_FILE, lambda path: path.write_text(_text(about), "utf-8"))
+            _replace(folder / INFO_FILE, lambda path: path.write_text(_text(info), "utf-8"))
     return deleted, len(gone) - deleted
 
 
-def _rebuilt(old: Index, progress: Progress) -> Index:
+def _rebuilt(old: Index, progress: StepProgress) -> Index:
     index = _new(old.ndim)
     keys = np.sort(np.array(list(old.keys), np.uint64))
     for start in range(0, len(keys), ADD):
@@ -266,7 +268,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One removal at a time: of two, the later would bring back what the earlier deleted."""
-    read_about(folder)
+    read_info(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -275,25 +277,25 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def read_about(folder: Path) -> About:
-    """Raises Problem if the folder holds no index."""
+def read_info(folder: Path) -> IndexInfo:
+    """Raises UserError if the folder holds no index."""
     try:
-        return About(**json.loads((folder / ABOUT_FILE).read_bytes()))
+        return IndexInfo(**json.loads((folder / INFO_FILE).read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
-        raise Problem(f"{folder} is no index: make one with `pairmill index build`") from None
+        raise UserError(f"{folder} is no index: make one with `pairmill index build`") from None
     except (OSError, ValueError, TypeError):
-        raise Problem(f"{folder / ABOUT_FILE} is not what `pairmill index build` writes") from None
+        raise UserError(f"{folder / INFO_FILE} is not what `pairmill index build` writes") from None
 
 
 def _restored(folder: Path, *, view: bool) -> Index:
     try:
         index = Index.restore(folder / GRAPH_FILE, view=view)
     except (RuntimeError, ValueError, OSError) as error:
-        raise Problem(f"the index {folder} is damaged: {error}") from None
+        raise UserError(f"the index {folder} is damaged: {error}") from None
     if index is None:
-        raise Problem(f"the index {folder} lacks {GRAPH_FILE}")
+        raise UserError(f"the index {folder} lacks {GRAPH_FILE}")
     return index
 
 
-def _text(about: About) -> str:
-    return json.dumps(about.as_dict(), indent=2, ensure_ascii=False) + "\n"
+def _text(info: IndexInfo) -> str:
+    return json.dumps(info.as_dict(), indent=2, ensure_ascii=False) + "\n"

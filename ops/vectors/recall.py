@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from usearch.index import Index
 
-from pairmill.ops.errors import Problem
-from pairmill.ops.vectors.exported import Exported
+from pairmill.ops.errors import UserError
+from pairmill.ops.vectors.export_reader import ExportReader
 
 K = 10
 BLOCK = 10_000  # vectors compared at once
@@ -18,18 +18,18 @@ SAME = 1e-3  # similarities of float16 vectors that differ by less are a tie
 NOTHING = np.iinfo(np.uint64).max  # no sample's key
 Floats = npt.NDArray[np.float32]
 Keys = npt.NDArray[np.uint64]
-Progress = Callable[[str, int, int], None]
+StepProgress = Callable[[str, int, int], None]
 
 
 @contextmanager
 def usearch_errors() -> Iterator[None]:
-    """usearch hears Ctrl-C itself, and says so in its own way; what else fails is a Problem."""
+    """usearch hears Ctrl-C itself, and says so in its own way; what else fails is a UserError."""
     try:
         yield
     except RuntimeError as error:
         if "terminated" in str(error):
             raise KeyboardInterrupt from None
-        raise Problem(f"the index cannot go on: {error}") from None
+        raise UserError(f"the index cannot go on: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Recall:
         return asdict(self)
 
 
-def measure(index: Index, export: Exported, queries: int, progress: Progress) -> Recall:
+def measure(index: Index, export: ExportReader, queries: int, progress: StepProgress) -> Recall:
     """Ask the index for the neighbours of every so-manyth of its vectors, at least ``queries`` of
     them, and compare with all. The same for the same export."""
     if len(index) <= K or queries < 1:
@@ -68,7 +68,7 @@ def measure(index: Index, export: Exported, queries: int, progress: Progress) ->
 
 
 def exact(
-    index: Index, export: Exported, asked: Floats, left_out: Keys, progress: Progress
+    index: Index, export: ExportReader, asked: Floats, left_out: Keys, progress: StepProgress
 ) -> Floats:
     """Similarity of the 10th nearest image to each query, of those in the index: float32[n].
 

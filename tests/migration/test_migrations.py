@@ -11,7 +11,7 @@ from database import DIMS, Database, empty_database, outcomes
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill.ops.admin import logins, migrate
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 from pairmill.workers.queue import COPY_SCORES, SCORE_TYPES
 
 
@@ -75,7 +75,7 @@ def test_newest_revision_goes_down_and_up_with_rows(server: str) -> None:
         older = migrate.revisions()[-2]
 
         migrate.downgrade(dsn, older)
-        with pytest.raises(Problem, match=f"at revision {older} .* run `pairmill migrate`"):
+        with pytest.raises(UserError, match=f"at revision {older} .* run `pairmill migrate`"):
             migrate.require_current(database.admin)
         migrate.upgrade(dsn)
 
@@ -106,11 +106,11 @@ def test_going_below_the_first_revision_is_refused_and_changes_nothing(server: s
 
 def test_unmigrated_and_newer_databases_are_told_apart(server: str) -> None:
     with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
-        with pytest.raises(Problem, match="has no Pairmill schema yet: run `pairmill migrate`"):
+        with pytest.raises(UserError, match="has no Pairmill schema yet: run `pairmill migrate`"):
             migrate.require_current(connection)
         migrate.upgrade(dsn)
         connection.execute("update mill.migration set version_num = '9999'")
-        with pytest.raises(Problem, match="revision 9999, which is newer than this code"):
+        with pytest.raises(UserError, match="revision 9999, which is newer than this code"):
             migrate.require_current(connection)
 
 
@@ -139,7 +139,7 @@ def test_failed_migration_is_said_in_a_sentence(server: str) -> None:
         name = superuser.info.dbname
         superuser.execute(f"create role {name}_nobody login password 'secret'")
         with pytest.raises(
-            Problem, match="the migration failed and changed nothing: permission denied"
+            UserError, match="the migration failed and changed nothing: permission denied"
         ):
             migrate.upgrade(make_conninfo(dsn, user=f"{name}_nobody", password="secret"))
 

@@ -5,7 +5,7 @@ from crowd import Crowd, honest, liar, new_crowd, reply
 from database import Database, empty_database
 
 from pairmill.ops.admin import migrate
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 
 BEFORE = "0005"
 COUNTING = "select batch_id, n, attempt, sha256 from mill.current_download order by 1, 2"
@@ -48,7 +48,7 @@ def test_a_check_that_awaits_acceptance_is_waited_for(server: str) -> None:
         queue.submit_download(check.lease_id, 0, reply(queue.urls(check.lease_id), liar("!")))
         queue.complete(check.lease_id)
         before = db.rows(COUNTING)
-        with pytest.raises(Problem, match="a check awaits acceptance: stop the download workers"):
+        with pytest.raises(UserError, match="a check awaits acceptance: stop the download workers"):
             migrate.downgrade(dsn, BEFORE)
         assert migrate.current(db.admin) == migrate.revisions()[-1]
         db.accept_all()
@@ -70,7 +70,7 @@ def test_a_lease_with_canaries_is_waited_for(server: str) -> None:
         queue, _ = db.queue("download", "ada")
         given = queue.urls(claim.lease_id)
         assert len(given) == 41
-        with pytest.raises(Problem, match="leases with canaries"):
+        with pytest.raises(UserError, match="leases with canaries"):
             migrate.downgrade(dsn, BEFORE)
         queue.release(claim.lease_id)
         migrate.downgrade(dsn, BEFORE)

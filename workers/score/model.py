@@ -20,7 +20,6 @@ from pairmill.workers.errors import Refused, TaskFailed
 from pairmill.workers.score import device_lost, text_tower
 from pairmill.workers.score import torchvision_import as _before_open_clip  # noqa: F401
 from pairmill.workers.score.batcher import by_length, gathered
-from pairmill.workers.score.decoder import Decoder, Pixels
 from pairmill.workers.score.digest import weights_digest
 from pairmill.workers.score.heads import Head, Tags
 from pairmill.workers.score.loading import (
@@ -30,6 +29,7 @@ from pairmill.workers.score.loading import (
     known_name,
     reason,
 )
+from pairmill.workers.score.preprocess import Pixels, Preprocessor
 from pairmill.workers.score.tokenizer import Tokenizer, Tokens
 
 # isort: split
@@ -58,7 +58,7 @@ class Scores:
 
 
 @dataclass
-class Embedded:
+class Embeddings:
     """Of n pairs, those whose image could be decoded. rows: int64[m], which. image, text:
     float32[m, dims], L2-normalised. similarity: float32[m]. tags: of each head given, of m rows.
     text_tokens: int16[n]. wrong: rows whose thumbnail is another picture's."""
@@ -110,7 +110,7 @@ class Model:
         self.device = device
         self.dtype = dtype
         self.batch_size = BATCH_SIZES.get(device.type, BATCH_SIZES["cpu"])
-        self.decoder = Decoder(preprocess, device)
+        self.preprocessor = Preprocessor(preprocess, device)
         self.tokenizer = Tokenizer(tokenize)
         towers: Any = clip.to(dtype)
         self._needed = text_tower.needed(clip)
@@ -138,7 +138,7 @@ class Model:
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images cannot be paired with {len(texts)} texts")
         starts = range(0, len(images), CHUNK)
-        pixels = (self.decoder.decode(images[i : i + CHUNK], start=i) for i in starts)
+        pixels = (self.preprocessor.decode(images[i : i + CHUNK], start=i) for i in starts)
         return self.scores(self.embed(pixels, lambda: self.tokenizer(texts)))
 
     @torch.inference_mode()
@@ -148,7 +148,7 @@ class Model:
         tokens: Callable[[], Tokens],
         heads: Sequence[Head] = (),
         watch: Watch | None = None,
-    ) -> Embedded:
+    ) -> Embeddings:
         """pixels: of the decoder, in order; they may come as they are made. tokens: of all texts,
         asked for after the images. Normalised and multiplied in float32, whatever the towers
         compute in.
@@ -166,7 +166,7 @@ class Model:
         tokens: Callable[[], Tokens],
         heads: Sequence[Head],
         watch: Watch,
-    ) -> Embedded:
+    ) -> Embeddings:
         rows: list[int] = []
         wrong: list[int] = []
 
@@ -188,7 +188,7 @@ class Model:
         similarity = (image * text).sum(dim=-1)
         tags = [head.tag(image) for head in heads]
         a, b, c = (x.cpu().numpy() for x in (image, text, similarity))
-        return Embedded(kept, a, b, c, tags, known.lengths, wrong)
+        return Embeddings(kept, a, b, c, tags, known.lengths, wrong)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -207,7 +207,7 @@ class Model:
         return result
 
     def _image(self, data: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self._encode_image(self.decoder.normalised(data).to(self.dtype))
+        found: torch.Tensor = self._encode_image(self.preprocessor.normalised(data).to(self.dtype))
         return found
 
     def _through(
@@ -248,7 +248,7 @@ class Model:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def scores(self, e: Embedded) -> Scores:
+    def scores(self, e: Embeddings) -> Scores:
         """With a named outcome for every row; embeddings rounded to float16."""
         n = len(e.text_tokens)
         scores = Scores(

@@ -20,18 +20,17 @@ from pairmill.ops.admin import removal
 from pairmill.ops.demo import model as demo
 from pairmill.ops.demo.drawings import attributes, caption
 from pairmill.ops.demo.model.train import HELD_OUT, thumbnail
-from pairmill.ops.errors import Problem
-from pairmill.ops.vectors import embeddings
-from pairmill.ops.vectors import index as neighbours
-from pairmill.ops.vectors import query as query_vector
+from pairmill.ops.errors import UserError
+from pairmill.ops.vectors import embeddings, query_vectors
+from pairmill.ops.vectors import index as vector_index
 from pairmill.ops.vectors.arrays import ClipRetrieval
-from pairmill.ops.vectors.exported import Exported
-from pairmill.ops.vectors.index import Neighbours
+from pairmill.ops.vectors.export_reader import ExportReader
+from pairmill.ops.vectors.index import NeighbourIndex
 from pairmill.ops.vectors.recall import exact, found
 from pairmill.workers.errors import Refused
 from pairmill.workers.score.model import Model, load
 
-FILES = ["copies.parquet", "images.usearch", "index.json", "pairs.parquet"]
+FILES = ["duplicates.parquet", "images.usearch", "index.json", "pairs.parquet"]
 DIMS = 32
 ROWS = 1_500
 
@@ -88,7 +87,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(export: Path) -> Path:
-    neighbours.build(export, export.parent / "index", queries=0)
+    vector_index.build(export, export.parent / "index", queries=0)
     return export.parent / "index"
 
 
@@ -108,8 +107,8 @@ def nearest(vector: np.ndarray, k: int, but: int | None = None) -> list[float]:
 
 
 def test_answers_are_those_of_exact_search(index: Path) -> None:
-    opened = Neighbours(index)
-    assert opened.about.vectors == opened.about.samples == ROWS
+    opened = NeighbourIndex(index)
+    assert opened.info.vectors == opened.info.samples == ROWS
     good = 0
     for i in range(0, ROWS, 15):
         for query, but in ((IMAGES[i], IDS[i]), (TEXTS[i], None)):
@@ -129,22 +128,22 @@ def test_answers_are_those_of_exact_search(index: Path) -> None:
 
 
 def test_a_vectors_length_changes_nothing(index: Path) -> None:
-    opened = Neighbours(index)
+    opened = NeighbourIndex(index)
     query = TEXTS[7].astype(np.float32)
     assert [a.sample_id for a in opened.nearest(5 * query)] == [
         a.sample_id for a in opened.nearest(query)
     ]
     for wrong in (np.zeros(DIMS), np.full(DIMS, np.nan), np.ones(DIMS + 1)):
-        with pytest.raises(Problem, match="no vector of 32 finite numbers"):
+        with pytest.raises(UserError, match="no vector of 32 finite numbers"):
             opened.nearest(wrong.astype(np.float32))
 
 
 def test_recall_is_against_exact_search(export: Path, tmp_path: Path) -> None:
-    about = neighbours.build(export, tmp_path / "index", queries=100)
-    assert about.recall_at_10["queries"] == 100
-    assert about.recall_at_10["image"] >= 0.97
-    assert about.recall_at_10["text"] >= 0.97
-    assert neighbours.read_about(tmp_path / "index") == about
+    info = vector_index.build(export, tmp_path / "index", queries=100)
+    assert info.recall_at_10["queries"] == 100
+    assert info.recall_at_10["image"] >= 0.97
+    assert info.recall_at_10["text"] >= 0.97
+    assert vector_index.read_info(tmp_path / "index") == info
 
 
 def test_recall_of_a_bad_index_is_low(export: Path) -> None:
@@ -154,83 +153,88 @@ def test_recall_of_a_bad_index_is_low(export: Path) -> None:
     whole.add(np.array(IDS, np.uint64), IMAGES)
     asked = TEXTS[:200].astype(np.float32)
     nobody = np.full(200, np.iinfo(np.uint64).max)
-    tenth = exact(whole, Exported(export), asked, nobody, neighbours.silent)
+    tenth = exact(whole, ExportReader(export), asked, nobody, vector_index.silent)
     assert tenth == pytest.approx([nearest(q, 10)[-1] for q in asked], abs=1e-5)
     assert 0.4 < found(half, asked, nobody, tenth).mean() < 0.6
 
 
 @pytest.fixture
-def copies(tmp_path: Path) -> tuple[Path, np.ndarray]:
+def duplicates(tmp_path: Path) -> tuple[Path, np.ndarray]:
     """An index of 100 images, of which the first stands under 200 further URLs, the second under
     one; and its vectors."""
     distinct = vectors(100, 4)
     images = np.concatenate([np.repeat(distinct[:1], 200, axis=0), distinct[1:2], distinct])
     export = exported(tmp_path / "export", images, images, shard=150)
-    about = neighbours.build(export, tmp_path / "index")
-    assert (about.samples, about.vectors) == (301, 100)
+    info = vector_index.build(export, tmp_path / "index")
+    assert (info.samples, info.vectors) == (301, 100)
     # with 200 equal vectors in the graph, most of the others are not found
-    assert about.recall_at_10["image"] >= 0.99
+    assert info.recall_at_10["image"] >= 0.99
     return tmp_path / "index", images
 
 
-def test_copies_of_an_image_are_one_answer(copies: tuple[Path, np.ndarray]) -> None:
-    folder, images = copies
+def test_duplicates_of_an_image_are_one_answer(duplicates: tuple[Path, np.ndarray]) -> None:
+    folder, images = duplicates
     ids = sample_ids(301)
-    opened = Neighbours(folder)
+    opened = NeighbourIndex(folder)
     answers = opened.nearest(images[0].astype(np.float32), 100)
     assert len({a.sample_id for a in answers}) == 100
-    assert (answers[0].sample_id, answers[0].copies) == (ids[0], 200)
-    assert {a.sample_id: a.copies for a in answers if a.copies} == {ids[0]: 200, ids[200]: 1}
+    assert (answers[0].sample_id, answers[0].duplicates) == (ids[0], 200)
+    assert {a.sample_id: a.duplicates for a in answers if a.duplicates} == {
+        ids[0]: 200,
+        ids[200]: 1,
+    }
     # any of the copies is as good a question, and none an answer to it
     for sample in (ids[0], ids[77], ids[201]):
         assert np.array_equal(opened.vector(sample), images[0].astype(np.float32))
         assert opened.nearest(opened.vector(sample), but=sample)[0].similarity < 0.99
 
 
-def test_a_copy_takes_the_place_of_what_is_removed(copies: tuple[Path, np.ndarray]) -> None:
-    folder, images = copies
+def test_a_duplicate_takes_the_place_of_what_is_removed(
+    duplicates: tuple[Path, np.ndarray],
+) -> None:
+    folder, images = duplicates
     ids = sample_ids(301)
     query = images[0].astype(np.float32)
-    assert neighbours.remove(folder, [ids[0], ids[2], ids[200]]) == (3, 0)
-    about = neighbours.read_about(folder)
-    assert (about.samples, about.vectors, about.removed) == (298, 100, 3)
-    first = Neighbours(folder).nearest(query)[0]
-    assert (first.sample_id, first.copies) == (ids[1], 198)
+    assert vector_index.remove(folder, [ids[0], ids[2], ids[200]]) == (3, 0)
+    info = vector_index.read_info(folder)
+    assert (info.samples, info.vectors, info.removed) == (298, 100, 3)
+    first = NeighbourIndex(folder).nearest(query)[0]
+    assert (first.sample_id, first.duplicates) == (ids[1], 198)
     assert first.url == f"http://h.example/{ids[1]}.jpg"
-    with pytest.raises(Problem, match="is not in the index"):
-        Neighbours(folder).vector(ids[0])
+    with pytest.raises(UserError, match="is not in the index"):
+        NeighbourIndex(folder).vector(ids[0])
     # of the second image the copy alone is left, then nothing
-    assert Neighbours(folder).nearest(images[200].astype(np.float32))[0].sample_id == ids[202]
-    assert neighbours.remove(folder, [ids[202]]) == (1, 0)
-    assert Neighbours(folder).nearest(images[200].astype(np.float32))[0].similarity < 0.99
+    assert NeighbourIndex(folder).nearest(images[200].astype(np.float32))[0].sample_id == ids[202]
+    assert vector_index.remove(folder, [ids[202]]) == (1, 0)
+    assert NeighbourIndex(folder).nearest(images[200].astype(np.float32))[0].similarity < 0.99
     # all at once
-    assert neighbours.remove(folder, [*ids[:200], ids[201]], compact=True) == (199, 2)
-    assert neighbours.read_about(folder).vectors == 98
-    assert Neighbours(folder).nearest(query)[0].similarity < 0.99
+    assert vector_index.remove(folder, [*ids[:200], ids[201]], compact=True) == (199, 2)
+    assert vector_index.read_info(folder).vectors == 98
+    assert NeighbourIndex(folder).nearest(query)[0].similarity < 0.99
 
 
 @pytest.mark.parametrize("rows", [0, 1, 10])
 def test_few_vectors_are_an_index_too(tmp_path: Path, rows: int) -> None:
     export = exported(tmp_path / "export", IMAGES[:rows], TEXTS[:rows])
-    about = neighbours.build(export, tmp_path / "index")
-    assert about.recall_at_10 == {"image": None, "text": None, "queries": 0}
-    answers = Neighbours(tmp_path / "index").nearest(TEXTS[0].astype(np.float32))
+    info = vector_index.build(export, tmp_path / "index")
+    assert info.recall_at_10 == {"image": None, "text": None, "queries": 0}
+    answers = NeighbourIndex(tmp_path / "index").nearest(TEXTS[0].astype(np.float32))
     assert sorted(a.sample_id for a in answers) == IDS[:rows]
 
 
 @pytest.mark.parametrize("compact", [False, True])
 def test_what_is_removed_is_found_by_nothing(index: Path, compact: bool) -> None:
     gone = IDS[::7]
-    assert neighbours.remove(index, [*gone, 5], compact=compact) == (len(gone), 1)
-    opened = Neighbours(index)
-    assert (opened.about.vectors, opened.about.removed) == (ROWS - len(gone), len(gone))
-    assert neighbours.sample_ids(index) == [i for i in IDS if i not in gone]
+    assert vector_index.remove(index, [*gone, 5], compact=compact) == (len(gone), 1)
+    opened = NeighbourIndex(index)
+    assert (opened.info.vectors, opened.info.removed) == (ROWS - len(gone), len(gone))
+    assert vector_index.sample_ids(index) == [i for i in IDS if i not in gone]
     for i in range(0, ROWS, 7):
         answers = opened.nearest(IMAGES[i].astype(np.float32))
         assert len(answers) == 10
         assert not {a.sample_id for a in answers} & set(gone)
         assert all(a.url for a in answers)
-    with pytest.raises(Problem, match="is not in the index"):
+    with pytest.raises(UserError, match="is not in the index"):
         opened.vector(gone[0])
     in_file = IMAGES[0].tobytes() in (index / "images.usearch").read_bytes()
     assert in_file == (not compact)
@@ -240,9 +244,9 @@ def test_what_is_removed_is_found_by_nothing(index: Path, compact: bool) -> None
 
 def test_recall_after_removals(index: Path) -> None:
     """Half of all is removed, and of what is left the neighbours are found still."""
-    neighbours.remove(index, IDS[::2])
+    vector_index.remove(index, IDS[::2])
     kept = IMAGES[1::2].astype(np.float32)
-    opened = Neighbours(index)
+    opened = NeighbourIndex(index)
     shares = []
     for query in TEXTS[:200].astype(np.float32):
         tenth = np.sort(kept @ query)[-10]
@@ -252,7 +256,7 @@ def test_recall_after_removals(index: Path) -> None:
 
 def test_a_dry_run_changes_nothing(index: Path) -> None:
     before = {p.name: p.read_bytes() for p in index.iterdir()}
-    assert neighbours.remove(index, [IDS[0], 5], dry_run=True) == (1, 1)
+    assert vector_index.remove(index, [IDS[0], 5], dry_run=True) == (1, 1)
     assert {p.name: p.read_bytes() for p in index.iterdir()} == before
 
 
@@ -267,18 +271,18 @@ def test_an_interrupted_removal_is_finished_by_the_next(
         replaced.append(path)
         done(path, write)  # type: ignore[arg-type]
 
-    done = neighbours._replace
-    monkeypatch.setattr(neighbours, "_replace", stop_after_the_first)
+    done = vector_index._replace
+    monkeypatch.setattr(vector_index, "_replace", stop_after_the_first)
     with pytest.raises(KeyboardInterrupt):
-        neighbours.remove(index, IDS[:3])
+        vector_index.remove(index, IDS[:3])
     monkeypatch.undo()
     # what says that an image is there is replaced first: nobody finds it
-    assert not {a.sample_id for a in Neighbours(index).nearest(IMAGES[0].astype(np.float32))} & set(
-        IDS[:3]
-    )
-    neighbours.remove(index, neighbours.sample_ids(index)[:3])
-    assert neighbours.sample_ids(index) == IDS[3:]
-    assert neighbours.read_about(index).vectors == ROWS - 3
+    assert not {
+        a.sample_id for a in NeighbourIndex(index).nearest(IMAGES[0].astype(np.float32))
+    } & set(IDS[:3])
+    vector_index.remove(index, vector_index.sample_ids(index)[:3])
+    assert vector_index.sample_ids(index) == IDS[3:]
+    assert vector_index.read_info(index).vectors == ROWS - 3
 
 
 def test_interrupted_build_leaves_nothing(export: Path, tmp_path: Path) -> None:
@@ -287,7 +291,7 @@ def test_interrupted_build_leaves_nothing(export: Path, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        neighbours.build(export, tmp_path / "index", progress=interrupt)
+        vector_index.build(export, tmp_path / "index", progress=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -307,33 +311,33 @@ def test_ctrl_c_ends_the_command_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_no_export_is_refused(export: Path, tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="is neither a release nor an export"):
-        neighbours.build(tmp_path, tmp_path / "index")
-    with pytest.raises(Problem, match="is not empty"):
-        neighbours.build(export, export)
+    with pytest.raises(UserError, match="is neither a release nor an export"):
+        vector_index.build(tmp_path, tmp_path / "index")
+    with pytest.raises(UserError, match="is not empty"):
+        vector_index.build(export, export)
     damaged = exported(tmp_path / "damaged", IMAGES, TEXTS)
     (damaged / "img_emb" / "img_emb_1.npy").write_bytes(b"junk")
-    with pytest.raises(Problem, match="is damaged"):
-        neighbours.build(damaged, tmp_path / "index")
+    with pytest.raises(UserError, match="is damaged"):
+        vector_index.build(damaged, tmp_path / "index")
     np.save(damaged / "img_emb" / "img_emb_1.npy", IMAGES[:7])
-    with pytest.raises(Problem, match="the files of shard 1 have other rows or dims"):
-        neighbours.build(damaged, tmp_path / "index")
+    with pytest.raises(UserError, match="the files of shard 1 have other rows or dims"):
+        vector_index.build(damaged, tmp_path / "index")
     assert [p.name for p in tmp_path.iterdir()] == ["damaged"]
 
 
 def test_what_is_no_index_is_refused(index: Path, tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="is no index: make one"):
-        Neighbours(tmp_path)
+    with pytest.raises(UserError, match="is no index: make one"):
+        NeighbourIndex(tmp_path)
     body = (index / "images.usearch").read_bytes()
     (index / "images.usearch").write_bytes(body[:100])
-    with pytest.raises(Problem, match="is damaged"):
-        Neighbours(index)
+    with pytest.raises(UserError, match="is damaged"):
+        NeighbourIndex(index)
     (index / "images.usearch").unlink()
-    with pytest.raises(Problem, match=r"lacks images\.usearch"):
-        Neighbours(index)
+    with pytest.raises(UserError, match=r"lacks images\.usearch"):
+        NeighbourIndex(index)
     (index / "index.json").write_text("[]")
-    with pytest.raises(Problem, match="is not what"):
-        Neighbours(index)
+    with pytest.raises(UserError, match="is not what"):
+        NeighbourIndex(index)
 
 
 def test_removals_of_the_database_are_what_is_deleted(db: Database, tmp_path: Path) -> None:
@@ -367,54 +371,54 @@ def drawings(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     export = exported(
         folder / "export", scores.image_embedding, scores.text_embedding, digest=model.digest
     )
-    neighbours.build(export, folder / "index")
+    vector_index.build(export, folder / "index")
     return folder / "index"
 
 
 def test_a_text_finds_what_it_describes(drawings: Path, model: Model) -> None:
-    opened = Neighbours(drawings)
+    opened = NeighbourIndex(drawings)
     ids = sample_ids(len(SEEDS))
     ranks = []
     for sample, seed in zip(ids[:60], SEEDS, strict=False):
-        vector = query_vector.of_text(model, caption(seed, attributes(seed)))
+        vector = query_vectors.of_text(model, caption(seed, attributes(seed)))
         answers = [a.sample_id for a in opened.nearest(vector, len(ids))]
         ranks.append(answers.index(sample))
     assert np.median(ranks) <= 10  # of 200; by chance 100
 
 
 def test_an_image_finds_itself(drawings: Path, model: Model, tmp_path: Path) -> None:
-    opened = Neighbours(drawings)
+    opened = NeighbourIndex(drawings)
     ids = sample_ids(len(SEEDS))
     for sample, seed in list(zip(ids, SEEDS, strict=True))[:20]:
         (tmp_path / "image").write_bytes(thumbnail(seed))
-        best = opened.nearest(query_vector.of_image(model, tmp_path / "image"), 3)[0]
+        best = opened.nearest(query_vectors.of_image(model, tmp_path / "image"), 3)[0]
         assert best.sample_id == sample
         assert best.similarity > 0.99
         with Image.open(
             tmp_path / "image"
         ) as image:  # as it is on the web, before it is made small
             image.resize((4 * image.width, 4 * image.height)).save(tmp_path / "large.png")
-        answers = opened.nearest(query_vector.of_image(model, tmp_path / "large.png"), 3)
+        answers = opened.nearest(query_vectors.of_image(model, tmp_path / "large.png"), 3)
         assert sample in [a.sample_id for a in answers]
 
 
 def test_queries_that_cannot_be_asked(model: Model, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no image")
-    with pytest.raises(Problem, match="is no image that can be read"):
-        query_vector.of_image(model, tmp_path / "text.jpg")
-    with pytest.raises(Problem, match="there is no file"):
-        query_vector.of_image(model, tmp_path / "none.jpg")
-    with pytest.raises(Problem, match="--text is empty"):
-        query_vector.of_text(model, " ")
+    with pytest.raises(UserError, match="is no image that can be read"):
+        query_vectors.of_image(model, tmp_path / "text.jpg")
+    with pytest.raises(UserError, match="there is no file"):
+        query_vectors.of_image(model, tmp_path / "none.jpg")
+    with pytest.raises(UserError, match="--text is empty"):
+        query_vectors.of_text(model, " ")
 
 
 def test_the_query_is_by_the_indexs_own_model(drawings: Path, index: Path) -> None:
-    about = Neighbours(drawings).about
-    other = replace(about, model=about.model | {"digest": "f" * 64}).model
-    with pytest.raises(Problem, match="and the index is of model-d1 with ffffffffffff"):
-        query_vector.load(other, str(demo.PATH), "", "cpu")
-    with pytest.raises(Problem, match="name the index's model with --model"):
-        query_vector.load(other, None, "", "cpu")
+    info = NeighbourIndex(drawings).info
+    other = replace(info, model=info.model | {"digest": "f" * 64}).model
+    with pytest.raises(UserError, match="and the index is of model-d1 with ffffffffffff"):
+        query_vectors.load(other, str(demo.PATH), "", "cpu")
+    with pytest.raises(UserError, match="name the index's model with --model"):
+        query_vectors.load(other, None, "", "cpu")
     with pytest.raises(Refused):
-        query_vector.load(about.model, "no-such-model", "", "cpu")
-    assert query_vector.load(about.model, str(demo.PATH), "", "cpu").dims == about.dims
+        query_vectors.load(info.model, "no-such-model", "", "cpu")
+    assert query_vectors.load(info.model, str(demo.PATH), "", "cpu").dims == info.dims

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 from pairmill.ops.taggers.ratings import Ratings
 
 IDS_AT_ONCE = 10_000
@@ -35,5 +35,5 @@ def rated_embeddings(
                 kept.append(start + place - 1)
     missing = len(ids) - len(kept)
     if not kept:
-        raise Problem(f"none of the rated samples has an embedding of {base['name']}")
+        raise UserError(f"none of the rated samples has an embedding of {base['name']}")
     return np.stack(images).astype(np.float32), wanted[kept], missing

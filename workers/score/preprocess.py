@@ -43,7 +43,7 @@ class Pixels:
     wrong: list[int] = field(default_factory=list)
 
 
-class Decoder:
+class Preprocessor:
     """Encoded images to Pixels (threads may share one), and those to what the tower reads.
 
     transform: open_clip's for evaluation. One that does not end in "to tensor, normalise" of a

@@ -11,14 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 
 PAIRS = pa.schema([("SAMPLE_ID", pa.int64()), ("URL", pa.string()), ("TEXT", pa.string())])
 HEADER = 128  # bytes of a .npy file without rows, which numpy does not map
 
 
 @dataclass(frozen=True)
-class Shard:
+class ExportShard:
     """keys: uint64[n], SAMPLE_IDs. images, texts: float16[n, dims], left on the disk. pairs: rows
     of PAIRS."""
 
@@ -28,8 +28,8 @@ class Shard:
     pairs: pa.Table
 
 
-class Exported:
-    """The export in a folder. Raises Problem if it is none, or one of another layout."""
+class ExportReader:
+    """The export in a folder. Raises UserError if it is none, or one of another layout."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,36 +40,38 @@ class Exported:
             self.model, self.release = dict(manifest["model"]), dict(manifest["release"])
             names = [f["name"] for f in manifest["files"]]
         except (OSError, ValueError, KeyError, TypeError):
-            raise Problem(
+            raise UserError(
                 f"{folder} is neither a release nor an export of embeddings, as"
                 " `pairmill embeddings export` makes one"
             ) from None
         if layout != "clip-retrieval":
-            raise Problem(f"{folder} has the layout {layout}; an index is made of clip-retrieval's")
+            raise UserError(
+                f"{folder} has the layout {layout}; an index is made of clip-retrieval's"
+            )
         first = "img_emb/img_emb_"
         self._numbers = [n.removeprefix(first)[:-4] for n in names if n.startswith(first)]
 
-    def shards(self) -> Iterator[Shard]:
-        """Raises Problem for a file that is missing or damaged."""
+    def shards(self) -> Iterator[ExportShard]:
+        """Raises UserError for a file that is missing or damaged."""
         for number in self._numbers:
             try:
                 shard = self._shard(number)
             except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-                raise Problem(f"the export {self.folder} is damaged: {error}") from None
+                raise UserError(f"the export {self.folder} is damaged: {error}") from None
             shapes = {(shard.pairs.num_rows, self.dims), shard.images.shape, shard.texts.shape}
             if len(shapes) != 1:
-                raise Problem(
+                raise UserError(
                     f"the export {self.folder} is damaged: the files of shard {number} have other"
                     f" rows or dims than its metadata"
                 )
             yield shard
 
-    def _shard(self, number: str) -> Shard:
+    def _shard(self, number: str) -> ExportShard:
         table = pq.read_table(
             self.folder / "metadata" / f"metadata_{number}.parquet",
             columns=["SAMPLE_ID", "url", "caption"],
         )
-        return Shard(
+        return ExportShard(
             keys=table["SAMPLE_ID"].to_numpy().astype(np.uint64),
             images=_mapped(self.folder / "img_emb" / f"img_emb_{number}.npy"),
             texts=_mapped(self.folder / "text_emb" / f"text_emb_{number}.npy"),

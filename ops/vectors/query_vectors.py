@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pairmill.ops.errors import Problem
+from pairmill.ops.errors import UserError
 from pairmill.schema.outcomes import ScoreOutcome
 from pairmill.workers.errors import Refused
 from pairmill.workers.score import model as models
@@ -20,7 +20,7 @@ Vector = npt.NDArray[np.float32]
 def load(indexed: dict[str, Any], name: str | None, pretrained: str, device: str) -> models.Model:
     """The model of an index, by its own name or as the user names it.
 
-    indexed: name, pretrained, digest. Raises Problem if the loaded weights are others, Refused if
+    indexed: name, pretrained, digest. Raises UserError if the loaded weights are others, Refused if
     nothing can be loaded.
     """
     own = name is None
@@ -30,10 +30,10 @@ def load(indexed: dict[str, Any], name: str | None, pretrained: str, device: str
         model = models.load(name, pretrained or None, device=device)
     except Refused as refused:
         if own:
-            raise Problem(f"{refused}; name the index's model with --model") from None
+            raise UserError(f"{refused}; name the index's model with --model") from None
         raise
     if model.digest != indexed["digest"]:
-        raise Problem(
+        raise UserError(
             f"{name} {pretrained}".rstrip()
             + f" has the weights {model.digest[:12]}…, and the index"
             f" is of {indexed['name']} with {indexed['digest'][:12]}…: name that model with --model"
@@ -43,33 +43,33 @@ def load(indexed: dict[str, Any], name: str | None, pretrained: str, device: str
 
 
 def of_text(model: models.Model, text: str) -> Vector:
-    """float32[dims]. Raises Problem for an empty text."""
+    """float32[dims]. Raises UserError for an empty text."""
     if not text.strip():
-        raise Problem("--text is empty")
+        raise UserError("--text is empty")
     return _finite(model.encode_texts([text])[0])
 
 
 def of_image(model: models.Model, path: Path) -> Vector:
     """float32[dims] of an image file, made a thumbnail first, as every indexed image was. Raises
-    Problem for what is no image."""
+    UserError for what is no image."""
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
-        raise Problem(f"there is no file {path}") from None
+        raise UserError(f"there is no file {path}") from None
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
-        raise Problem(f"{path} is no image that can be read: {error}") from None
+        raise UserError(f"{path} is no image that can be read: {error}") from None
     scale = min(1.0, SHORT_SIDE / min(upright.size), LONG_SIDE / max(upright.size))
     size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
     file = io.BytesIO()
     upright.resize(size, Image.Resampling.LANCZOS).save(file, "WEBP", lossless=True)
     scores = model.score([file.getvalue()], ["an image"])
     if scores.outcomes[0] == ScoreOutcome.BROKEN_THUMBNAIL:
-        raise Problem(f"{path} makes no thumbnail that the model reads: it is too long and thin")
+        raise UserError(f"{path} makes no thumbnail that the model reads: it is too long and thin")
     return _finite(scores.image_embedding[0].astype(np.float32))
 
 
 def _finite(vector: Vector) -> Vector:
     if not np.isfinite(vector).all() or not vector.any():
-        raise Problem("the model gave no embedding: NaN or an infinity")
+        raise UserError("the model gave no embedding: NaN or an infinity")
     return vector
