@@ -1,4 +1,4 @@
-"""What is missing on this machine and in this database, in sentences."""
+"""Checks of this machine and of the database; each finding is a sentence."""
 
 import importlib.util
 from collections.abc import Iterator

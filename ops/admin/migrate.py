@@ -1,4 +1,4 @@
-"""Bring a database to the schema of this code, and say how far it is from it."""
+"""Migrations: a database's revision, its upgrade to this code's schema, and its downgrade."""
 
 from collections.abc import Callable
 from importlib.resources import files

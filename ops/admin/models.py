@@ -1,4 +1,4 @@
-"""Models and taggers as rows of the database: what the admin's commands add, look up and train."""
+"""Models and taggers as rows of the database: adding, looking up, retiring and checking them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What people say of a model. revision: which version of the weights. licence: of the weights;
-    either may be empty."""
+    """A description of a model for people. revision, licence: of the weights; each may be empty."""
 
     name: str
     revision: str = ""
@@ -70,7 +69,7 @@ def add_head(
 def add_pixels(
     connection: psycopg.Connection, about: ModelInfo, digest: str, base: dict[str, Any]
 ) -> AddedModel:
-    """Make a tagger of thumbnails known; whoever scores brings its weights."""
+    """Make a tagger of thumbnails known; its weights are a file that each scorer needs."""
     return _add(connection, about, "pixels", 0, digest, base=base)
 
 
@@ -125,7 +124,7 @@ def clip(
 
 
 def one(connection: psycopg.Connection, name: str) -> dict[str, Any]:
-    """What report.model says of the model or tagger of this name, with ``weights``."""
+    """The row of report.model for the model or tagger of this name, with ``weights``."""
     found = rows(
         connection,
         "select r.*, m.weights from report.model r join mill.model m using (digest)"
@@ -176,5 +175,5 @@ def check_weights(model: dict[str, Any]) -> str:
 
 
 def name_of(path: Path) -> str:
-    """What a tagger is called that is given as a file."""
+    """The default name of a tagger that is read from a file."""
     return path.name.removesuffix("".join(path.suffixes[-1:]))

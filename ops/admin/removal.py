@@ -16,7 +16,7 @@ from pairmill.ops.errors import UserError
 
 @dataclass(frozen=True)
 class Report:
-    """added: entries that were new; known: that were not; matching_pairs: pairs in the
+    """added: new entries; known: entries that were there before; matching_pairs: pairs in the
     database that the entries name."""
 
     added: int

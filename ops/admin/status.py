@@ -1,4 +1,4 @@
-"""The state of the whole line, as one dictionary: where every link is."""
+"""The state of the whole pipeline as one dictionary: the stage of every link."""
 
 from collections import defaultdict
 from collections.abc import Iterable

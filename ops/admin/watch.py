@@ -1,6 +1,6 @@
-"""pairmill status --watch: what an admin needs at a glance, again and again.
+"""pairmill status --watch: a page of the queue's state that renews itself.
 
-A thread asks the database, so that a slow or a lost one never keeps a key from being heard.
+A thread queries the database, so that the keyboard answers even where the database does not.
 """
 
 import os
@@ -31,8 +31,8 @@ from pairmill.ops.admin.connection import connect, rows
 from pairmill.ops.errors import UserError
 
 PAUSE = 2.0
-SHARE = 4  # it pauses this many times as long as it asked: watching must not be the work
-# a database that is gone without a word is missed after 20 s
+SHARE = 4  # a pause is at least this many times as long as the queries before it took
+# a connection that is lost without a packet is noticed after 20 s
 KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3}
 
 QUERIES = ("queue", "ring", "parked", "leaders", "sizes")
@@ -40,7 +40,8 @@ QUERIES = ("queue", "ring", "parked", "leaders", "sizes")
 
 @dataclass
 class Snapshot:
-    """What the database said at one moment. wal: bytes written ever, where the login may know."""
+    """The state of the database at one moment. wal: bytes written since initdb; None where the
+    login has no right to know."""
 
     found: dict[str, list[dict[str, Any]]]
     wal: int | None
@@ -64,13 +65,13 @@ def snapshot(connection: psycopg.Connection) -> Snapshot:
 
 
 class Poller(threading.Thread):
-    """Asks again and again; on a new connection where the old one was lost."""
+    """Takes a snapshot every few seconds, on a new connection after one was lost."""
 
     def __init__(self, dsn: str, first: Snapshot) -> None:
         super().__init__(daemon=True, name="watch")
         self.first = self.before = self.last = first
         self.trouble = ""
-        self.news, self._told = os.pipe()  # for select: a byte for each look
+        self.news, self._told = os.pipe()  # for select: a byte for each snapshot
         self._dsn = make_conninfo(dsn, **KEEPALIVES)
         self._connection: psycopg.Connection | None = None
 
@@ -211,7 +212,7 @@ def _grown(grown: int) -> str:
 
 @contextmanager
 def _keys() -> Iterator[list[int]]:
-    """The descriptor of a keyboard whose keys come at once and unseen; none without a terminal."""
+    """The keyboard's descriptor, without line buffering and echo; none without a terminal."""
     if not sys.stdin.isatty():
         yield []
         return
@@ -225,7 +226,7 @@ def _keys() -> Iterator[list[int]]:
 
 
 def watch(dsn: str, console: Console) -> None:
-    """Show the page until q, Ctrl-C or SIGTERM; where there is no terminal, one below the other.
+    """Show the page until q, Ctrl-C or SIGTERM; without a terminal, print page after page.
 
     Raises UserError if the database does not answer at first; later, the page says so.
     """

@@ -1,4 +1,4 @@
-"""pairmill doctor: what is missing, in sentences."""
+"""pairmill doctor: checks of this machine and of the database."""
 
 import typer
 from rich.console import Console

@@ -82,23 +82,23 @@ def fetch(
 
 
 def _run(
-    fetching: "FetchRun",
+    run: "FetchRun",
     source: "Source",
     columns: "SourceColumns",
     folder: "Folder",
     *,
     retry: bool,
 ) -> bool:
-    """Fetch what is left; returns whether that came to its end."""
+    """Fetch the rows that are left; returns whether the run reached its end."""
     from pairmill.ops.fetch.run import failed_shards, new_shards
     from pairmill.workers.download.environment import backend
 
     client = backend()
     with folder.locked():
-        fetching.parameters.write(folder)
+        run.parameters.write(folder)
         todo = failed_shards(folder) if retry else new_shards(source, columns, folder)
         with FetchProgress(_left(source, folder, retry=retry)) as shown:
-            return fetching.run(client, todo, shown.row, shown.shard)
+            return run.run(client, todo, shown.row, shown.shard)
 
 
 def _left(source: "Source", folder: "Folder", *, retry: bool) -> int | None:
@@ -122,7 +122,7 @@ def _done(folder: "Folder") -> Counter[str]:
 def _plan(
     source: "Source", columns: "SourceColumns", folder: "Folder", *, retry: bool, as_json: bool
 ) -> None:
-    """What would be done, and nothing else."""
+    """Print the plan of a run, for --dry-run."""
     rows = source.rows()
     if rows is None:
         rows = sum(table.num_rows for table in source.read(0))
@@ -148,7 +148,7 @@ def _plan(
 
 
 def _summarise(folder: "Folder", *, as_json: bool) -> None:
-    """What the folder holds, over all its shards."""
+    """Print the counts of all shards of the folder."""
     outcomes: Counter[str] = Counter()
     for number in folder.numbers():
         outcomes.update(folder.stats(number)["status_dict"])

@@ -1,4 +1,4 @@
-"""pairmill model: what scores, and what tags."""
+"""pairmill model: models that score, and taggers."""
 
 from dataclasses import asdict
 from pathlib import Path

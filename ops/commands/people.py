@@ -1,4 +1,4 @@
-"""pairmill worker, pairmill researcher: who may log in."""
+"""pairmill worker, pairmill researcher: logins."""
 
 import os
 import sys

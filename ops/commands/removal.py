@@ -1,4 +1,4 @@
-"""pairmill removal: what no release may contain."""
+"""pairmill removal: URLs and images that no release may contain."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""pairmill retry: download again what may end otherwise now."""
+"""pairmill retry: new downloads of URLs whose failure may have passed."""
 
 import typer
 

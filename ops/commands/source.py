@@ -1,4 +1,4 @@
-"""pairmill wat, pairmill crawl: what is to be extracted."""
+"""pairmill wat, pairmill crawl: the WAT files to extract."""
 
 import gzip
 import re

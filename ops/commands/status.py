@@ -1,4 +1,4 @@
-"""pairmill status: where every link is."""
+"""pairmill status: the stage of every link, and the queue."""
 
 from typing import Any
 

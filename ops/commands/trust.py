@@ -1,4 +1,4 @@
-"""pairmill canary, pairmill check: what workers are checked by, and what came of it."""
+"""pairmill canary, pairmill check: checks of workers, and their results."""
 
 import re
 from pathlib import Path

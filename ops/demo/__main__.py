@@ -24,7 +24,7 @@ from pairmill.ops.admin import migrate
 from pairmill.ops.admin.connection import admin, home, rows, server
 from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.admin.status import gather
-from pairmill.ops.cli import said
+from pairmill.ops.cli import run
 from pairmill.ops.demo import model as demo_model
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import recipe, release
@@ -210,4 +210,4 @@ def _report(connection: psycopg.Connection, model: str, manifest: Manifest) -> N
 
 
 if __name__ == "__main__":
-    said(lambda: typer.run(demo))
+    run(lambda: typer.run(demo))

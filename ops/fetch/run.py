@@ -44,8 +44,8 @@ CHANGED = "changed"  # the error of an image that is not the one that the source
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a folder of shards is made by; all shards of a folder by the same. source: its
-    fingerprint. url, caption: columns."""
+    """The parameters of a folder of shards, the same for all its shards. source: its fingerprint.
+    url, caption: names of columns."""
 
     source: str
     url: str
@@ -108,7 +108,8 @@ class Parameters:
 
 @dataclass
 class Shard:
-    """A shard that is fetched, or of which some rows are. results: by row, None until it ended."""
+    """A shard while it is fetched. results: one a row, None until its fetch has ended. again: the
+    shard was written before, and its failed rows are fetched again."""
 
     number: int
     table: pa.Table
@@ -119,37 +120,37 @@ class Shard:
     @property
     def urls(self) -> list[tuple[int, str]]:
         urls = self.table["url"].to_pylist()
-        return [(n, urls[n] or "") for n, ending in enumerate(self.results) if ending is None]
+        return [(n, urls[n] or "") for n, result in enumerate(self.results) if result is None]
 
 
 def new_shards(source: Source, columns: SourceColumns, folder: Folder) -> Iterator[Shard]:
-    """Those that are not there yet."""
+    """The shards of the source that the folder lacks."""
     for number, table in shards(source, folder.rows, folder.done):
         yield Shard(number, as_rows(table, columns), [None] * table.num_rows)
 
 
 def failed_shards(folder: Folder) -> Iterator[Shard]:
-    """Those with rows that may well end otherwise this time, and of them these rows."""
+    """The shards with retryable rows; only these rows have no result."""
     for number in folder.numbers():
         if not retryable(folder.stats(number)):
             continue
         table, results = folder.read(number)
-        left = [None if _may_pass(e.error_message) else e for e in results]
+        left = [None if _is_retryable(r.error_message) else r for r in results]
         yield Shard(number, table, left, again=True)
 
 
 def retryable(stats: dict[str, Any]) -> int:
-    """How many rows of a shard may well end otherwise another time."""
-    return sum(count for name, count in stats["status_dict"].items() if _may_pass(name))
+    """The number of rows of a shard whose failure may be temporary."""
+    return sum(count for name, count in stats["status_dict"].items() if _is_retryable(name))
 
 
-def _may_pass(name: str | None) -> bool:
+def _is_retryable(name: str | None) -> bool:
     known = Outcome.__members__.get((name or SUCCESS).upper())
     return known is not None and known.retry_can_help
 
 
 class FetchRun:
-    """Fetches shards: those of one folder, by its parameters."""
+    """A run over the shards of one folder, by the folder's parameters."""
 
     def __init__(self, options: Options, parameters: Parameters, folder: Folder) -> None:
         self.parameters = parameters
@@ -164,8 +165,9 @@ class FetchRun:
         on_row: Callable[[], None],
         on_shard: Callable[[int, dict[str, Any]], None],
     ) -> bool:
-        """Fetch them all, and return True; or False if SIGTERM or Ctrl-C came before. on_row,
-        on_shard: told of each row and each shard that is done."""
+        """Fetch the shards of ``todo``; returns True at their end, False after SIGTERM or Ctrl-C.
+        on_row: called after each row. on_shard: called with each written shard's number and
+        statistics."""
         whole = False
         self._on_row, self._on_shard = on_row, on_shard
         permission = Permission(backend, budget=self._budget)
@@ -201,10 +203,10 @@ class FetchRun:
         expected = expected_md5s(shard.table)
 
         async def take(result: Result) -> None:
-            ending = sample_result(result, expected[result.n], verify=self.parameters.verify)
-            if ending.status == SUCCESS and result.thumbnail is not None:
+            row = sample_result(result, expected[result.n], verify=self.parameters.verify)
+            if row.status == SUCCESS and result.thumbnail is not None:
                 spool.add(result.n, result.thumbnail)
-            shard.results[result.n] = ending
+            shard.results[result.n] = row
             self._on_row()
 
         await fetch_all(
@@ -225,7 +227,7 @@ class FetchRun:
 
     def _write_now(self, shard: Shard, spool: Spool) -> dict[str, Any]:
         results = [
-            e or SampleResult(NOT_DOWNLOADED, _name(Outcome.INTERNAL_ERROR)) for e in shard.results
+            r or SampleResult(NOT_DOWNLOADED, _name(Outcome.INTERNAL_ERROR)) for r in shard.results
         ]
         times = shard.began, time.time()
         write = partial(self._folder.write, shard.number, shard.table, results)
@@ -240,7 +242,7 @@ class FetchRun:
 
 
 def sample_result(result: Result, expected: str | None, *, verify: bool) -> SampleResult:
-    """A fetch's result as a shard's row has it. expected: the md5 that the source names."""
+    """The row of a shard for a fetch's result. expected: the md5 that the source names."""
     outcome, status = result.outcome, result.http_status
     if outcome is Outcome.SUCCESS and result.md5 and result.sha256:
         found = SampleResult(
@@ -267,7 +269,7 @@ def _name(outcome: Outcome) -> str:
 
 
 async def _until_stopped(main: Callable[[], Awaitable[None]]) -> bool:
-    """Run it to its end, or until SIGTERM or Ctrl-C; returns whether it came to its end."""
+    """Run ``main`` to its end, or until SIGTERM or Ctrl-C; returns whether it reached its end."""
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
 

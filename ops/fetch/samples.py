@@ -1,4 +1,4 @@
-"""The rows of a shard: how each ended, as a table, and as the samples of a tar file."""
+"""The rows of a shard with their results: as a table, and as the samples of a tar file."""
 
 import io
 import json
@@ -20,9 +20,9 @@ JSON_ROWS = 1000  # of the source, as Python objects at once
 
 @dataclass(frozen=True)
 class SampleResult:
-    """How one row ended; what does not apply is None. error_message: the outcome's name, or
-    "changed". width, height: of the thumbnail. md5, sha256: of the body, hexadecimal. md5_matches:
-    whether it is the md5 that the source names."""
+    """The result of one row's fetch; a field that does not apply is None. error_message: the
+    outcome's name, or "changed". width, height: of the thumbnail. md5, sha256: of the body,
+    hexadecimal. md5_matches: whether the md5 equals the source's."""
 
     status: str
     error_message: str | None = None
@@ -49,8 +49,9 @@ OURS = ("url", "caption", "key", *RESULT_COLUMNS)
 
 
 def as_rows(table: pa.Table, columns: SourceColumns) -> pa.Table:
-    """A source's table as a shard has it: url, caption, and all other columns. One whose name is a
-    shard's own, in any case, gets `source_` before it: DuckDB and Spark know no case."""
+    """The rows of a shard from a table of the source: url, caption, and all other columns. A column
+    with a name of the shard's own, in any case, gets the prefix `source_`: DuckDB and Spark ignore
+    case."""
     captions = pa.nulls(table.num_rows, pa.string())
     if columns.caption:
         captions = _text(table, columns.caption)
@@ -77,7 +78,7 @@ def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def expected_md5s(table: pa.Table) -> list[str | None]:
-    """What the source says that each row's md5 is; all None where it has no such column."""
+    """The md5 of each row that the source names; all None where it has no such column."""
     # of several, "source_source_md5" is the source's, and what is shorter was there before
     names = [n for n in table.column_names if re.fullmatch("(source_)+md5", n, re.IGNORECASE)]
     if not names:
@@ -87,8 +88,8 @@ def expected_md5s(table: pa.Table) -> list[str | None]:
 
 
 def stats_of(results: list[SampleResult], began: float, ended: float) -> dict[str, Any]:
-    by_status = Counter(ending.status for ending in results)
-    outcomes = Counter(ending.error_message or SUCCESS for ending in results)
+    by_status = Counter(result.status for result in results)
+    outcomes = Counter(result.error_message or SUCCESS for result in results)
     return {
         "count": len(results),
         "successes": by_status[SUCCESS],
@@ -102,7 +103,7 @@ def stats_of(results: list[SampleResult], began: float, ended: float) -> dict[st
 
 
 def with_results(table: pa.Table, keys: list[str], results: list[SampleResult]) -> pa.Table:
-    ended = pa.Table.from_pylist([asdict(ending) for ending in results], SCHEMA)
+    ended = pa.Table.from_pylist([asdict(result) for result in results], SCHEMA)
     named = {"url": table["url"], "caption": table["caption"], "key": pa.array(keys, pa.string())}
     named |= {name: ended[name] for name in RESULT_COLUMNS}
     named |= {name: table[name] for name in table.column_names if name not in named}
@@ -116,14 +117,15 @@ def write_tar(
     results: list[SampleResult],
     image: Callable[[int], bytes],
 ) -> None:
-    """By key, of each .jpg, .json and .txt, with nothing of the clock or of who writes it."""
+    """Write the successful rows as .jpg, .json and .txt, in order of key; the bytes depend neither
+    on the clock nor on the user."""
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for index, row in enumerate(_rows(table)):
-            ending = results[index]
-            if ending.status != SUCCESS:
+            result = results[index]
+            if result.status != SUCCESS:
                 continue
             meta = {"url": row.pop("url"), "caption": row.pop("caption"), "key": keys[index]}
-            text = json.dumps(meta | asdict(ending) | row, indent=4, default=str)
+            text = json.dumps(meta | asdict(result) | row, indent=4, default=str)
             members = {"jpg": image(index), "json": text.encode()}
             if meta["caption"]:
                 members["txt"] = meta["caption"].encode()

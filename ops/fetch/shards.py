@@ -31,7 +31,7 @@ from pairmill.ops.fetch.samples import (
 
 @contextmanager
 def writing(where: Path) -> Iterator[None]:
-    """Say in a sentence what the disk says."""
+    """For writes below ``where``: an OSError becomes a UserError."""
     try:
         yield
     except OSError as error:
@@ -40,8 +40,8 @@ def writing(where: Path) -> Iterator[None]:
 
 
 class Spool:
-    """Thumbnails in the order in which they come, in a file: they belong into the tar by key, and
-    those of a shard would take 100 MB of memory. The price is that they are written twice."""
+    """A file of a shard's thumbnails in order of arrival. The tar wants them in order of key, and
+    100 MB of them would have to wait in memory; so each is written twice."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -71,7 +71,7 @@ class Spool:
 
 
 class Folder:
-    """A folder of shards, for one process. rows: of a shard."""
+    """A folder of shards, which one process at a time writes. rows: of a shard."""
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path, self.rows = path, rows
@@ -79,7 +79,7 @@ class Folder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes off; end what a killed one left."""
+        """Hold the folder's lock, and finish or remove the shards that a killed process left."""
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / ".lock").open("w")
@@ -115,7 +115,7 @@ class Folder:
         return (self.path / f"{number:05}_stats.json").exists()
 
     def numbers(self) -> list[int]:
-        """The shards that are there."""
+        """The numbers of the shards in the folder, ascending."""
         names = (path.name.removesuffix("_stats.json") for path in self.path.glob("*_stats.json"))
         return sorted(int(name) for name in names if name.isdecimal())
 
@@ -128,7 +128,7 @@ class Folder:
         return stats
 
     def begin(self, number: int) -> Spool:
-        """Make room for a shard; its thumbnails go into the spool."""
+        """Make the hidden folder of a shard; returns the spool for its thumbnails."""
         half = self._half(number)
         with writing(self.path):
             half.mkdir()
@@ -165,7 +165,7 @@ class Folder:
         return stats
 
     def _place(self, whole: Path) -> None:
-        """Move a whole shard's files to where they belong; those that were moved are not there."""
+        """Move the files of a whole shard into place, except those moved before an interruption."""
         name = whole.stem.removeprefix(".")
         for ending in (".tar", ".parquet", "_stats.json"):
             if (made := whole / f"{name}{ending}").exists():
@@ -173,7 +173,7 @@ class Folder:
         whole.rmdir()
 
     def read(self, number: int) -> tuple[pa.Table, list[SampleResult]]:
-        """A shard's rows, as ``as_rows`` gave them, and how they ended."""
+        """The rows of a shard, as ``as_rows`` made them, and their results."""
         path = self.parquet(number)
         try:
             table = pq.ParquetFile(path).read()

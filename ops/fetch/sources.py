@@ -1,4 +1,4 @@
-"""What `pairmill fetch` reads: URLs as Parquet, CSV, TSV or text, never whole in memory."""
+"""Sources of URLs: Parquet, CSV, TSV or text, read in pieces."""
 
 import gzip
 import hashlib
@@ -136,7 +136,7 @@ class LinesSource:
 
 
 def open_source(path: Path) -> Source:
-    """Whatever is at this path. Raises UserError if it is nothing that has URLs."""
+    """The source at a path. Raises UserError for a path without URLs."""
     if not path.exists():
         raise UserError(f"there is no {path}")
     source = _opened(path)
@@ -161,7 +161,8 @@ def _opened(path: Path) -> Source:
 
 
 def fingerprint(source: Source) -> str:
-    """What tells a source from another, wherever it lies: its files' names, sizes and ends."""
+    """A sha256 that tells a source from another, wherever it lies: of its files' names, sizes and
+    both ends."""
     digest = hashlib.sha256()
     for path in source.files:
         with _reading(path), path.open("rb") as file:
@@ -175,14 +176,14 @@ def fingerprint(source: Source) -> str:
 
 @dataclass(frozen=True)
 class SourceColumns:
-    """Which column is which. caption: None where there is none."""
+    """The names of a source's columns of URLs and captions. caption: None without captions."""
 
     url: str
     caption: str | None
 
     @classmethod
     def of(cls, source: Source, url: str | None, caption: str | None) -> "SourceColumns":
-        """The named ones, or those that are usual. Raises UserError if one is not there."""
+        """The columns of these names, or of the usual ones. Raises UserError if one is absent."""
         found = _found(source, url or "URL")
         if found is None or (caption and _found(source, caption) is None):
             wanted = url or "URL" if found is None else caption
@@ -203,7 +204,8 @@ def _found(source: Source, wanted: str) -> str | None:
 def shards(
     source: Source, rows: int, done: Callable[[int], bool]
 ) -> Iterator[tuple[int, pa.Table]]:
-    """The source as numbered tables of so many rows, the last of fewer, without those ``done``."""
+    """The source as (number, table) of ``rows`` rows each, the last of fewer, without the numbers
+    that are ``done``."""
     number = 0
     while True:
         while done(number):

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a release is: manifest.json.
+    """The manifest of a release: manifest.json.
 
     recipe: every value, overrides applied. model: name, pretrained, digest; multilingual_model: of
     the other one, if there is. taggers: by column. candidates: pairs

@@ -127,7 +127,7 @@ def _write(
 
 
 def _query(recipe: Recipe) -> str:
-    """release.sql with what each tagger adds to it."""
+    """release.sql with the columns, reasons and joins of each tagger."""
     folder = files("pairmill.ops.release") / "sql"
     parts = (folder / "release_tag.sql").read_text("utf-8").split("\n--\n")
     columns, reasons, joins = (
@@ -192,7 +192,7 @@ def _tagger(connection: psycopg.Connection, recipe: Recipe, column: str) -> dict
 
 
 class ReleaseColumns:
-    """The columns of a release, from the rows of release.sql. schema: Arrow's."""
+    """Makes Arrow tables of a release from rows of release.sql. schema: theirs."""
 
     def __init__(self, recipe: Recipe, taggers: list[dict[str, Any]]) -> None:
         self._tags = list(recipe.tags)
@@ -245,7 +245,7 @@ def _shards(
 
 
 def removals_version(connection: psycopg.Connection) -> dict[str, Any]:
-    """What tells one state of the removal list from another."""
+    """The version of the removal list: its length, highest id and sha256."""
     sources = [
         r["source"]
         for r in rows(connection, 'select source from mill.removal order by source collate "C"')

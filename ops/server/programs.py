@@ -1,4 +1,4 @@
-"""PostgreSQL's programs: where they are, and as whom they run."""
+"""PostgreSQL's programs: their folder, and the user that they run as."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ class Programs:
 
     @cached_property
     def user(self) -> pwd.struct_passwd | None:
-        """Whom they run as, if not ourselves: PostgreSQL refuses root."""
+        """The user of the programs where we are root, which PostgreSQL refuses; else None."""
         if os.geteuid() != 0:
             return None
         for name in ("postgres", "nobody"):

@@ -1,4 +1,4 @@
-"""Heads out of the files that were published: LAION's aesthetic predictors and NSFW detectors."""
+"""Heads from published files: LAION's aesthetic predictors and NSFW detectors."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The embeddings of rated samples, which a head is trained on."""
+"""The embeddings of rated samples: the training data of a head."""
 
 from importlib.resources import files
 from typing import Any

@@ -1,4 +1,4 @@
-"""Ratings of samples, from a CSV or Parquet file: what a head is trained on."""
+"""Ratings of samples, from a CSV or Parquet file: the labels that a head is trained on."""
 
 import csv
 import math

@@ -34,7 +34,8 @@ class Category:
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """positive: names of the categories whose probabilities are summed; () for the winner's."""
+    """A zero-shot tagger before its prompts are encoded. positive: names of the categories whose
+    probabilities are summed; () for the winner's."""
 
     categories: tuple[Category, ...]
     positive: tuple[str, ...] = ()

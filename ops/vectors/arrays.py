@@ -1,4 +1,4 @@
-"""The layouts of an export of embeddings: files of arrays, and Parquet beside them row by row."""
+"""The two layouts of an export of embeddings: files of arrays, beside Parquet of the same rows."""
 
 import shutil
 import zipfile
@@ -61,9 +61,9 @@ class Npy:
 
 
 class ArrayWriter(ABC):
-    """Where embeddings are written, shard by shard; one shard for each file of the release.
+    """Writes embeddings shard by shard, a shard for each file of the release.
 
-    files: what is written so far, each with its rows.
+    files: the files written so far, each with its rows.
     """
 
     name: str
@@ -77,11 +77,11 @@ class ArrayWriter(ABC):
 
     @abstractmethod
     def paths(self, number: int) -> tuple[Path, Path, Path]:
-        """Of a shard: the images' .npy, the texts', the Parquet."""
+        """The paths of a shard: .npy of the images, .npy of the texts, Parquet."""
 
     @abstractmethod
     def metadata(self, pairs: pa.Table) -> pa.Table:
-        """A release's rows as this layout has them."""
+        """The layout's Parquet columns for rows of a release."""
 
     def finish(self, image: Path, text: Path, rows: int) -> None:
         """Called when both arrays of a shard are closed."""
@@ -89,7 +89,7 @@ class ArrayWriter(ABC):
 
     @contextmanager
     def shard(self) -> Iterator[None]:
-        """What is written while this is open is one shard."""
+        """Open the next shard, for calls of ``write``."""
         image, text, self._pairs = self.paths(self._number)
         for path in (image, text, self._pairs):
             path.parent.mkdir(exist_ok=True)
@@ -104,7 +104,7 @@ class ArrayWriter(ABC):
         self._number += 1
 
     def write(self, pairs: pa.Table, images: Vectors, texts: Vectors) -> None:
-        """Rows of a release with their embeddings, row by row; at least once a shard."""
+        """Append rows of a release and their embeddings; called at least once a shard."""
         table = self.metadata(pairs)
         if self._parquet is None:
             self._parquet = pq.ParquetWriter(

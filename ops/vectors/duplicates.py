@@ -1,7 +1,7 @@
-"""Samples with the very embedding of another: one image under many URLs is in the graph once.
+"""Exact duplicates: of samples with the same embedding the graph of an index holds one.
 
-Hundreds of equal vectors link to one another only and cut others off: 200 copies among 300
-vectors took recall@10 of the rest from 1 to 0.6.
+One image under many URLs is the usual case. Hundreds of equal vectors link to one another only and
+cut others off: 200 duplicates among 300 vectors took recall@10 of the rest from 1 to 0.6.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ SCHEMA = pa.schema([("SAMPLE_ID", pa.int64()), ("KEY", pa.int64())])
 
 
 class DuplicateFinder:
-    """Tells the first of equal vectors from its copies."""
+    """Tells the first of equal vectors from its duplicates."""
 
     def __init__(self) -> None:
         self._first: dict[bytes, int] = {}
@@ -27,7 +27,7 @@ class DuplicateFinder:
         self._keys: list[int] = []
 
     def is_first(self, key: int, vector: npt.NDArray[np.float16]) -> bool:
-        """Whether no earlier vector is equal; if one is, remember that this is its copy."""
+        """Whether no earlier vector equals this one; a duplicate is remembered."""
         # 16 bytes: of 10^9 vectors two others agree with a chance of 10^-21
         digest = hashlib.blake2b(vector.tobytes(), digest_size=16).digest()
         first = self._first.setdefault(digest, key)
@@ -43,8 +43,8 @@ class DuplicateFinder:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """ids: uint64[n], SAMPLE_IDs that are not in the graph. keys: uint64[n], those that stand for
-    them there."""
+    """ids: uint64[n], SAMPLE_IDs outside the graph. keys: uint64[n], of each the SAMPLE_ID in the
+    graph that has the same embedding."""
 
     ids: Keys
     keys: Keys
@@ -59,7 +59,7 @@ class Duplicates:
         pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), path, compression="zstd")
 
     def key(self, sample_id: int) -> int:
-        """What stands for a sample in the graph: itself, if it is no copy."""
+        """The SAMPLE_ID in the graph for a sample: its own unless it is a duplicate."""
         at = np.flatnonzero(self.ids == np.uint64(sample_id))
         return int(self.keys[at[0]]) if len(at) else sample_id
 
@@ -67,7 +67,8 @@ class Duplicates:
         return int((self.keys == np.uint64(key)).sum())
 
     def without(self, removed: Keys, index: Index) -> "Duplicates":
-        """What is left, and the graph with it: a vector whose key is removed gets a copy's."""
+        """The duplicates left after a removal. A vector whose key is removed stays in ``index``
+        under the key of a duplicate that is left."""
         left = ~np.isin(self.ids, removed)
         ids, keys = self.ids[left], self.keys[left]
         orphans = np.isin(keys, removed)

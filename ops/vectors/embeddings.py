@@ -40,7 +40,7 @@ RowProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ExportManifest:
-    """What an export is: manifest.json.
+    """The manifest of an export: manifest.json.
 
     rows: embeddings written, of release["rows"] = rows + sum(left_out). left_out: removed (a
     removal names it now), missing (the database has no embedding of it that counts), other_image
@@ -75,7 +75,7 @@ class ReleaseFolder:
 
 @dataclass
 class _Chunk:
-    """Some rows of a release with what the database says of them, row by row."""
+    """Rows of a release, and the database's answer for each."""
 
     table: pa.Table
     ids: list[int]
@@ -268,7 +268,7 @@ def by_batch(ids: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
 
 
 def removed_of(connection: psycopg.Connection, ids: Iterable[int]) -> list[int]:
-    """Those of these SAMPLE_IDs, given in order, that the database's removals name."""
+    """The SAMPLE_IDs among these (in order) that a removal names."""
     query = (files("pairmill.ops.vectors") / "sql" / "removed.sql").read_text("utf-8")
     found = []
     with ClientCursor(connection) as cursor:

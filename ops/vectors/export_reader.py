@@ -1,4 +1,4 @@
-"""An export of embeddings in clip-retrieval's layout, read again."""
+"""Reading an export of embeddings in clip-retrieval's layout."""
 
 import json
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ HEADER = 128  # bytes of a .npy file without rows, which numpy does not map
 
 @dataclass(frozen=True)
 class ExportShard:
-    """keys: uint64[n], SAMPLE_IDs. images, texts: float16[n, dims], left on the disk. pairs: rows
-    of PAIRS."""
+    """The rows of one .npy file. keys: uint64[n], SAMPLE_IDs. images, texts: float16[n, dims],
+    mapped from the disk. pairs: rows of PAIRS."""
 
     keys: npt.NDArray[np.uint64]
     images: npt.NDArray[np.float16]

@@ -42,7 +42,7 @@ ROW_GROUP = 10_000  # so that an answer reads little of pairs.parquet
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """No progress."""
+    """A StepProgress that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _new(dims: int) -> Index:
 
 
 class NeighbourIndex:
-    """An index, opened to be asked. Raises UserError if the folder holds none."""
+    """An index, opened for queries. Raises UserError if the folder holds none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""What is asked of an index, as a vector: a text or an image by the index's own model."""
+"""Query vectors: a text or an image, embedded by the model of the index."""
 
 import io
 from pathlib import Path

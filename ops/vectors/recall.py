@@ -1,4 +1,4 @@
-"""How many of the true nearest neighbours an index finds."""
+"""Recall of an index: the share of the true nearest neighbours that it finds."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ StepProgress = Callable[[str, int, int], None]
 
 @contextmanager
 def usearch_errors() -> Iterator[None]:
-    """usearch hears Ctrl-C itself, and says so in its own way; what else fails is a UserError."""
+    """For calls of usearch: its error after Ctrl-C becomes KeyboardInterrupt, others UserError."""
     try:
         yield
     except RuntimeError as error:

@@ -90,7 +90,7 @@ class Model:
     digest: sha256 of its weights, hexadecimal, over the names, shapes and float32 values of its
     tensors in order of name: the same for one checkpoint in any file format, whatever precision it
     computes in. batch_size: rows that go through a tower at once; halved where memory is short.
-    decoder, tokenizer: what prepares its input; threads may use them beside it."""
+    preprocessor, tokenizer: prepare its input; threads may use them beside it."""
 
     def __init__(
         self,
@@ -149,9 +149,11 @@ class Model:
         heads: Sequence[Head] = (),
         watch: Watch | None = None,
     ) -> Embeddings:
-        """pixels: of the decoder, in order; they may come as they are made. tokens: of all texts,
-        asked for after the images. Normalised and multiplied in float32, whatever the towers
-        compute in.
+        """Embed the pairs of images and texts.
+
+        pixels: of the preprocessor, in order, or an iterator that makes them. tokens: called after
+        the images, for the tokens of all texts. Normalised and multiplied in float32, whatever the
+        towers compute in.
 
         Raises TaskFailed where one row alone does not fit into memory, Refused where the device
         does not answer any more.

@@ -1,4 +1,4 @@
-"""Thumbnails into what a model's image tower reads: the model's own transform, in two halves.
+"""Preprocessing of thumbnails: the transform of the model's image tower, in two halves.
 
 What PIL does (decode, resize, crop) runs ahead of the device in threads and leaves 8 bits a
 channel, a quarter of what crosses to the device and waits in memory; scale and normalisation, the
@@ -44,7 +44,7 @@ class Pixels:
 
 
 class Preprocessor:
-    """Encoded images to Pixels (threads may share one), and those to what the tower reads.
+    """Turns encoded images into Pixels (threads may share it), and Pixels into the tower's input.
 
     transform: open_clip's for evaluation. One that does not end in "to tensor, normalise" of a
     PIL image is run as a whole.
