@@ -1,4 +1,4 @@
-"""The admin's connection: DATABASE_URL, or the embedded server of PAIRMILL_HOME."""
+"""The admin's connection: to DATABASE_URL, or to the embedded server of PAIRMILL_HOME."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def home() -> Path:
 
 
 @contextmanager
-def server() -> Iterator[str]:
+def admin_dsn() -> Iterator[str]:
     """The admin's DSN. Starts the embedded server if DATABASE_URL names no other, and stops it
     afterwards if nobody else uses it."""
     if url := os.environ.get("DATABASE_URL"):
@@ -43,7 +43,7 @@ def connect(dsn: str) -> psycopg.Connection:
 @contextmanager
 def admin(*, migrated: bool = True) -> Iterator[psycopg.Connection]:
     """An autocommit connection as the admin, to a database of exactly this code's schema."""
-    with server() as dsn, connect(dsn) as connection:
+    with admin_dsn() as dsn, connect(dsn) as connection:
         if migrated:
             migrate.require_current(connection)
         yield connection

@@ -3,7 +3,7 @@
 import typer
 
 from pairmill.ops.admin import migrate as migration
-from pairmill.ops.admin.connection import admin, connect, home, server
+from pairmill.ops.admin.connection import admin, admin_dsn, connect, home
 from pairmill.ops.errors import UserError
 from pairmill.ops.server.embedded import EmbeddedServer
 
@@ -18,7 +18,7 @@ def migrate(
     ),
 ) -> None:
     """Bring the database to this code's schema; does nothing where it is there already."""
-    with server() as dsn:
+    with admin_dsn() as dsn:
         with connect(dsn) as connection:
             before = migration.current(connection)
             known = migration.revisions()
@@ -69,7 +69,7 @@ def stop() -> None:
 @app.command()
 def url() -> None:
     """Print the admin's URL, for psql: psql "$(pairmill db url)"."""
-    with server() as dsn:
+    with admin_dsn() as dsn:
         print(dsn)
 
 

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-from pairmill.ops.admin.connection import admin, server
+from pairmill.ops.admin.connection import admin, admin_dsn
 from pairmill.ops.admin.status import gather
 from pairmill.ops.admin.watch import watch as watch_page
 from pairmill.ops.output import print_json
@@ -62,7 +62,7 @@ def status(
     """Where every link is, and what the queue holds."""
     console = Console(highlight=False)
     if watch:
-        with server() as dsn:
+        with admin_dsn() as dsn:
             watch_page(dsn, console)
         return
     with admin() as connection:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pairmill.ops.admin import migrate
-from pairmill.ops.admin.connection import admin, home, rows, server
+from pairmill.ops.admin.connection import admin, admin_dsn, home, rows
 from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.admin.status import gather
 from pairmill.ops.cli import run
@@ -142,7 +142,7 @@ def demo(
     ),
 ) -> None:
     """From a WAT file to a Parquet release, with the real workers."""
-    with server() as dsn, ExitStack() as stack:
+    with admin_dsn() as dsn, ExitStack() as stack:
         os.environ["DATABASE_URL"] = dsn
         console.rule("database")
         migrate.upgrade(dsn)

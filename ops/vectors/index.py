@@ -28,9 +28,9 @@ from pairmill import __version__
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder
 from pairmill.ops.vectors import recall
-from pairmill.ops.vectors.duplicates import DuplicateFinder, Duplicates
+from pairmill.ops.vectors.duplicates import DuplicateFinder, Duplicates, Keys
 from pairmill.ops.vectors.export_reader import PAIRS, ExportReader, ExportShard
-from pairmill.ops.vectors.recall import Floats, K, Keys, StepProgress
+from pairmill.ops.vectors.recall import Floats, K, StepProgress
 
 ALONE = 10_000  # vectors that one thread inserts, before all do
 ADD = 2_000  # vectors at once; between two of these an interruption is heard

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from usearch.index import Index
 
 from pairmill.ops.errors import UserError
+from pairmill.ops.vectors.duplicates import Keys
 from pairmill.ops.vectors.export_reader import ExportReader
 
 K = 10
@@ -17,7 +18,6 @@ BLOCK = 10_000  # vectors compared at once
 SAME = 1e-3  # similarities of float16 vectors that differ by less are a tie
 NOTHING = np.iinfo(np.uint64).max  # no sample's key
 Floats = npt.NDArray[np.float32]
-Keys = npt.NDArray[np.uint64]
 StepProgress = Callable[[str, int, int], None]
 
 

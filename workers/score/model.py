@@ -29,7 +29,7 @@ from pairmill.workers.score.loading import (
     known_name,
     reason,
 )
-from pairmill.workers.score.preprocess import Pixels, Preprocessor
+from pairmill.workers.score.preprocess import PixelBatch, Preprocessor
 from pairmill.workers.score.tokenizer import Tokenizer, Tokens
 
 # isort: split
@@ -144,7 +144,7 @@ class Model:
     @torch.inference_mode()
     def embed(
         self,
-        pixels: Iterable[Pixels],
+        pixels: Iterable[PixelBatch],
         tokens: Callable[[], Tokens],
         heads: Sequence[Head] = (),
         watch: Watch | None = None,
@@ -164,7 +164,7 @@ class Model:
 
     def _embed(
         self,
-        pixels: Iterable[Pixels],
+        pixels: Iterable[PixelBatch],
         tokens: Callable[[], Tokens],
         heads: Sequence[Head],
         watch: Watch,

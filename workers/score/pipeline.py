@@ -20,7 +20,7 @@ import trio
 from pairmill.workers.score import tagging
 from pairmill.workers.score.heads import Tags
 from pairmill.workers.score.model import CHUNK, Model, Scores, Watch
-from pairmill.workers.score.preprocess import Pixels
+from pairmill.workers.score.preprocess import PixelBatch
 from pairmill.workers.score.taggers import NamedHead, NamedPixels
 from pairmill.workers.score.tokenizer import Tokens
 
@@ -63,7 +63,7 @@ class _Decoding:
     """A part whose images and texts are with the threads."""
 
     read: Thumbnails
-    pixels: list[Future[Pixels]]
+    pixels: list[Future[PixelBatch]]
     tokens: Future[Tokens]
     squeezed: list[list[Future[list[Any]]]]  # of each tagger of pixels
 

@@ -33,7 +33,7 @@ MAX_DISTANCE = 20
 
 
 @dataclass
-class Pixels:
+class PixelBatch:
     """Images that could be decoded. rows: which of those given, ascending. data: uint8[n, height,
     width, 3], or float32[n, 3, height, width] where the transform was run as a whole; pinned for
     a CUDA device. wrong: rows left out since they show something else than their hash says."""
@@ -44,7 +44,7 @@ class Pixels:
 
 
 class Preprocessor:
-    """Turns encoded images into Pixels (threads may share it), and Pixels into the tower's input.
+    """Encoded images to a PixelBatch (threads may share one), and that to the tower's input.
 
     transform: open_clip's for evaluation. One that does not end in "to tensor, normalise" of a
     PIL image is run as a whole.
@@ -65,7 +65,7 @@ class Preprocessor:
 
     def decode(
         self, images: Sequence[bytes], start: int = 0, hashes: Sequence[int] | None = None
-    ) -> Pixels:
+    ) -> PixelBatch:
         """Those that are thumbnails; the others' rows are left out. start: row of the first.
         hashes: their dHashes, from before they were encoded."""
         found: list[tuple[int, Any]] = []
@@ -79,17 +79,17 @@ class Preprocessor:
                 found.append((i, self._pixels(image)))
         rows = [start + i for i, _ in found]
         if not found:
-            return Pixels([], torch.empty(0), wrong)
+            return PixelBatch([], torch.empty(0), wrong)
         shape = (len(found), *np.asarray(found[0][1]).shape)
         dtype = torch.float32 if self._pil is None else torch.uint8
         data = torch.empty(shape, dtype=dtype, pin_memory=self._device.type == "cuda")
         # by numpy: torch would give each of these copies to a team of threads
         for target, (_, pixels) in zip(data.numpy(), found, strict=True):
             target[...] = np.asarray(pixels)
-        return Pixels(rows, data, wrong)
+        return PixelBatch(rows, data, wrong)
 
     def normalised(self, data: torch.Tensor) -> torch.Tensor:
-        """float32[n, 3, height, width] on the device, of Pixels.data."""
+        """float32[n, 3, height, width] on the device, of PixelBatch.data."""
         data = data.to(self._device, non_blocking=True)
         if data.dtype != torch.uint8:
             return data
