@@ -12,8 +12,8 @@ from pairmill.ops.errors import UserError
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place at the end, or goes. Raises UserError if ``out``
-    holds something."""
+    """A folder beside ``out``, renamed to it at the end, or deleted after an error. Raises
+    UserError if ``out`` exists and is not empty."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty: name a folder that does not exist yet")
     out.parent.mkdir(parents=True, exist_ok=True)

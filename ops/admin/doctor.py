@@ -26,7 +26,7 @@ TROUBLES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """ok: True in order, False to be mended, None for your information."""
+    """The result of a check. ok: True in order, False in need of repair, None for information."""
 
     ok: bool | None
     text: str

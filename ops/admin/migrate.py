@@ -83,7 +83,8 @@ def upgrade(dsn: str, revision: str = "head") -> None:
 
 
 def downgrade(dsn: str, revision: str) -> None:
-    """Raises UserError, and changes nothing, where something under way would be misread there."""
+    """Go back to an earlier revision. Raises UserError, and changes nothing, while the
+    database holds work that the earlier code would misread."""
     from alembic import command
 
     def step(config: "Config") -> None:
@@ -110,7 +111,7 @@ def _refuse_open_checks(connection: "Connection") -> None:
 
 
 def secure(connection: psycopg.Connection) -> bool:
-    """Take from PUBLIC what no worker needs; False where this user is no superuser."""
+    """Revoke the rights of PUBLIC that no worker needs; False unless this user is a superuser."""
     (superuser,) = connection.execute("select current_setting('is_superuser')").fetchone() or (
         "off",
     )

@@ -138,7 +138,7 @@ def one(connection: psycopg.Connection, name: str) -> dict[str, Any]:
 
 
 def retire(connection: psycopg.Connection, model: dict[str, Any], *, dry_run: bool) -> int:
-    """Nothing is scored by it any more. Gives how many tasks that wait are parked by that. Raises
+    """End the use of a model; returns the number of its waiting tasks, which are parked. Raises
     UserError while tasks of it are at work."""
     with connection.transaction(force_rollback=dry_run):
         (row,) = rows(

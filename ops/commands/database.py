@@ -75,8 +75,8 @@ def url() -> None:
 
 @app.command()
 def secure() -> None:
-    """Take from PUBLIC what no worker needs: temporary tables, large objects, advisory locks. Bound
-    workers' temporary files, and let the steward end workers' sessions."""
+    """Revoke rights of PUBLIC that no worker needs: temporary tables, large objects, advisory
+    locks. Bound workers' temporary files, and let the steward end workers' sessions."""
     with admin() as connection:
         if not migration.secure(connection):
             raise UserError("this needs a superuser: DATABASE_URL names another kind of user")

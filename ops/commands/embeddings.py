@@ -24,7 +24,7 @@ def export(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the manifest."),
 ) -> None:
-    """Write the embeddings of a release's rows, without what was removed since."""
+    """Write the embeddings of a release's rows, except rows removed since."""
     from pairmill.ops.vectors import embeddings  # numpy and pyarrow are not in every installation
 
     with admin() as connection, Progress(console=Console(stderr=True), transient=True) as bar:

@@ -149,7 +149,7 @@ def remove(
     ),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Delete from an index what the database's removals name, or these samples."""
+    """Delete the samples that the database's removals name, or these, from an index."""
     with extra("index"):
         from pairmill.ops.vectors import index
     from pairmill.ops.vectors import embeddings

@@ -172,7 +172,7 @@ def listed(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) 
 
 @app.command("show")
 def show(name: str, as_json: bool = JSON) -> None:
-    """All that is known of a model or tagger, and how far its work is."""
+    """The description of a model or tagger, and the states of its tasks."""
     with admin() as connection:
         found = models.one(connection, name)
         found["weights_bytes"] = len(found.pop("weights") or b"") or None
@@ -219,8 +219,8 @@ def check(
     sha256: str = SHA256,
     watermark: str = typer.Option(None, "--watermark", help="Weights of a watermark detector."),
 ) -> None:
-    """Whether weights are those that the database knows by this name: the given ones, or of a head
-    those in the database."""
+    """Compare weights with those that the database knows by this name: the given ones, or for a
+    head those in the database."""
     with admin() as connection:
         known = models.one(connection, known_as)
     if known["weights"] is not None:

@@ -42,7 +42,7 @@ def worker_add(
 
 @worker.command("list")
 def worker_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
-    """Workers and what was accepted of them."""
+    """Workers, and the amounts accepted from each."""
     with admin() as connection:
         found = rows(connection, "select * from report.worker order by name")
     print_rows(
@@ -161,7 +161,7 @@ def worker_me(
     ),
     as_json: bool = typer.Option(False, "--json", help="A JSON object."),
 ) -> None:
-    """What the worker of this DSN has done."""
+    """The work done by the worker of this DSN."""
     dsn = dsn or os.environ.get("PAIRMILL_WORKER_DSN", "")
     if not dsn:
         raise UserError("which worker? Give its DSN with --dsn, or in PAIRMILL_WORKER_DSN")

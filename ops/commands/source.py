@@ -59,7 +59,7 @@ def wat_add(
 
 @wat.command("list")
 def wat_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
-    """WAT files with what their extraction counted."""
+    """WAT files, with the counts of their extraction."""
     with admin() as connection:
         found = rows(connection, "select * from report.wat order by wat_id")
     print_rows(

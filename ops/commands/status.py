@@ -18,7 +18,7 @@ def _line(table: Table, name: str, counts: dict[str, int]) -> None:
 
 
 def page(state: dict[str, Any]) -> Group:
-    """The status as people read it: one line a stage of the funnel, then what is parked."""
+    """The status for people: one line a stage of the funnel, then the parked tasks."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -59,7 +59,7 @@ def status(
         False, "--watch", help="The queue, who works, sizes; again and again, until q or Ctrl-C."
     ),
 ) -> None:
-    """Where every link is, and what the queue holds."""
+    """The stage of every link, and the state of the queue."""
     console = Console(highlight=False)
     if watch:
         with admin_dsn() as dsn:

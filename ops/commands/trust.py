@@ -18,7 +18,8 @@ DEAD = "dead"
 
 
 def read_canaries(text: str) -> list[tuple[str, bytes | None]]:
-    """Lines of a URL and the sha256 of its image, or the word dead. (URL, 32 bytes or None).
+    """The canaries of a file of lines, each a URL and the sha256 of its image, or the word dead:
+    (URL, 32 bytes or None).
 
     Raises UserError, naming the line.
     """
@@ -91,7 +92,8 @@ def checks(
     worker: str = typer.Option("", "--worker", help="Of this worker only."),
     as_json: bool = JSON,
 ) -> None:
-    """Checks, newest first: whose downloads others repeated, and how much they found alike."""
+    """Checks, newest first: the worker checked, the one that repeated its downloads, and their
+    agreement."""
     with admin() as connection:
         found = rows(
             connection,

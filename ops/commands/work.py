@@ -41,7 +41,7 @@ def _login(dsn: str | None, kind: str) -> Iterator[str]:
 
 @contextmanager
 def _measured(kind: str, address: str) -> Iterator[Metrics]:
-    """The worker's metrics, served at this address if there is one."""
+    """The worker's metrics, served at ``address`` unless it is empty."""
     metrics = Metrics(kind)
     end = listen(metrics, address) if address else None
     try:
@@ -53,7 +53,7 @@ def _measured(kind: str, address: str) -> Iterator[Metrics]:
 
 @app.command()
 def extract(dsn: str = DSN, drain: bool = DRAIN, metrics: str = METRICS) -> None:
-    """WAT files into pairs."""
+    """Extract pairs of a URL and a text from WAT files."""
     with extra("extract"):
         from pairmill.workers.extract.worker import Extract
     with _login(dsn, "extract") as login, _measured("extract", metrics) as measured:
@@ -80,7 +80,7 @@ def download(
     ),
     metrics: str = METRICS,
 ) -> None:
-    """Batches of URLs into outcomes and thumbnails."""
+    """Download the images of batches, and make thumbnails of them."""
     with extra("download"):
         from pairmill.workers.download import consent
         from pairmill.workers.download.environment import backend
@@ -115,7 +115,7 @@ def score(
     drain: bool = DRAIN,
     metrics: str = METRICS,
 ) -> None:
-    """Thumbnails and texts into similarities, embeddings and tags."""
+    """Score thumbnails against their texts: similarities, embeddings and tags."""
     options = {"precision": precision, "compiled": compiled, "threads": threads}
     loaded = load(name, pretrained, device, sha256=sha256, **options)
     from pairmill.workers.score import watermark as detector

@@ -22,7 +22,7 @@ LICENSE = "https://creativecommons.org/licenses/by/4.0/"
 
 @dataclass(frozen=True)
 class File:
-    """What the server answers for one path. location: of a redirect."""
+    """The server's answer for one path. location: of a redirect."""
 
     content_type: str
     body: bytes
@@ -43,7 +43,7 @@ class SiteLink:
 
 @dataclass
 class SitePage:
-    """url: of the page. body: its HTML. links: its image links, in order."""
+    """A page of the site. body: its HTML. links: its image links, in order."""
 
     url: str
     body: str = ""
@@ -154,7 +154,7 @@ def _photographs(site: Site) -> None:
 
 
 def _oddities(site: Site) -> None:
-    """One of everything that goes wrong."""
+    """Images and links that fail, one of each sort."""
     host = "odd.example"
     base = f"http://{host}"
     good, caption, _ = drawings.draw(SEED - 1, (400, 300))

@@ -1,4 +1,4 @@
-"""Fetching the images of a list of URLs into shards: what `pairmill fetch` runs."""
+"""A run of `pairmill fetch`: the images of a list of URLs into shards."""
 
 import io
 import json
@@ -64,7 +64,7 @@ class Parameters:
         *,
         verify: bool,
     ) -> "Parameters":
-        """Raises UserError if there is nothing to verify by."""
+        """Raises UserError for ``verify`` without a column md5."""
         if verify and not any(name.lower() == "md5" for name in source.names):
             raise UserError(f"--verify needs a column md5, and {source.name} has none")
         return cls(
@@ -72,8 +72,8 @@ class Parameters:
         )
 
     def check(self, folder: Folder, *, begun: bool) -> None:
-        """Raises UserError if the folder is not ours, or was begun with others; or, if it must be
-        ``begun``, was not."""
+        """Raises UserError for a folder of something else, or begun with other parameters; with
+        ``begun``, also for a folder that is not begun yet."""
         path = folder.path / PARAMETERS
         try:
             earlier = json.loads(path.read_text("utf-8"))
@@ -182,7 +182,7 @@ class FetchRun:
         return whole
 
     async def _run(self, todo: Iterator[Shard]) -> None:
-        """One shard after another, each while the one before is written.
+        """Fetch one shard after another, each while the one before is written.
 
         Of a shard the last URLs are waited for: at most 30 s for the slowest, and as long again
         for a host that asks to wait. The next could begin meanwhile, but then both would have to

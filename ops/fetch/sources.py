@@ -25,17 +25,18 @@ CAPTIONS = ("TEXT", "caption")
 
 
 class Source(Protocol):
-    """Rows in a fixed order. name: as it was given. names: the columns."""
+    """A table of URLs, its rows in a fixed order. name: its path as given. names: its columns."""
 
     name: str
     files: list[Path]
     names: list[str]
 
     def rows(self) -> int | None:
-        """How many, where that is known without reading all of it."""
+        """The number of rows; None where only reading all of them would tell."""
 
     def read(self, start: int) -> Iterator[pa.Table]:
-        """From this row on, in tables of any length. Raises UserError for what cannot be read."""
+        """The rows from number ``start`` on, in tables of any length. Raises UserError if a file is
+        unreadable."""
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 class ParquetSource:
-    """Files of the same columns, one after another."""
+    """Parquet files of the same columns, one after another."""
 
     def __init__(self, name: str, files: list[Path]) -> None:
         self.name, self.files = name, files
@@ -86,7 +87,7 @@ class ParquetSource:
 
 
 class CsvSource:
-    """A file with a header; every column is text."""
+    """A CSV or TSV file with a header; every column is text."""
 
     def __init__(self, path: Path, delimiter: str) -> None:
         self.name, self.files, self._path = str(path), [path], path
@@ -116,7 +117,7 @@ class CsvSource:
 
 
 class LinesSource:
-    """A file with a URL a line; empty lines are no rows."""
+    """A text file with a URL a line; empty lines are no rows."""
 
     names = ["url"]  # noqa: RUF012
 

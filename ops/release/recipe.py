@@ -1,4 +1,4 @@
-"""Recipes: what a release keeps, as a named, versioned TOML file."""
+"""Recipes: the thresholds of a release, as a named, versioned TOML file."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ from pairmill.ops.errors import UserError
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a release keeps; every threshold is inclusive.
+    """The thresholds of a release, all of them inclusive.
 
     model, pretrained: the model whose similarity is used, as in ``mill.model``.
     min_similarity: cosine similarity, -1 to 1; min_similarity_by_language: other values for
