@@ -44,7 +44,7 @@ from ingest import know, ours
 from peak import extraction_peak
 from wat import IMAGES, LANGUAGES, wat
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.workers.extract import extract as extraction
 from pairmill.workers.extract.extract import Counts, extract
 from pairmill.workers.extract.language import LanguageDetector
@@ -194,7 +194,7 @@ def main(
         file = Path(home) / "a.wat.gz"
         file.write_bytes(data)
         _, peak = extraction_peak(file)
-        server = Embedded(Path(home))
+        server = EmbeddedServer(Path(home))
         server.start()
         postmaster = int((Path(home) / "postgres/postmaster.pid").read_text().split()[0])
         for _ in range(rounds):

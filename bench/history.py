@@ -50,7 +50,7 @@ from database import DIMS, Database
 from own_server import database, machine, note, own_server, percentiles, restart, show
 from queue_sides import TOO_THIN, columns
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.workers.queue import Outcomes, Queue
 
 BATCH = 10_000
@@ -233,7 +233,7 @@ def know_small(db: Database, size: Size) -> list[str]:
     return logins
 
 
-def forget_files(server: Embedded, folder: Path) -> None:
+def forget_files(server: EmbeddedServer, folder: Path) -> None:
     """Start again, with nothing of the database in this machine's memory."""
     restart(server, wal_level="replica", max_wal_senders="10")
     os.sync()

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from database import Database, new_database, pair_rows
 
-from pairmill.schema.embedded import embedded
+from pairmill.ops.server.embedded import embedded
 from pairmill.schema.tables.inbox import inbox_pair
 from pairmill.workers.queue import PAIR_TYPES
 from pairmill.workers.steward.url_filter import UrlFilter

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from database import make_schema
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import EmbeddedServer
 
 SETTINGS = (
     "fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "full_page_writes",
@@ -24,14 +24,14 @@ SETTINGS = (
 
 
 @contextmanager
-def own_server(below: Path | None = None) -> Iterator[tuple[Embedded, Path]]:
+def own_server(below: Path | None = None) -> Iterator[tuple[EmbeddedServer, Path]]:
     """An embedded server in a temporary folder, which goes with it."""
     # so that a bench that is stopped stops its server
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     with tempfile.TemporaryDirectory(dir=below) as name:
         folder = Path(name)
         folder.chmod(0o755)  # where root starts it, the server is another user
-        server = Embedded(folder)
+        server = EmbeddedServer(folder)
         server.start()
         try:
             yield server, folder
@@ -39,7 +39,7 @@ def own_server(below: Path | None = None) -> Iterator[tuple[Embedded, Path]]:
             server.stop()
 
 
-def database(server: Embedded, name: str) -> str:
+def database(server: EmbeddedServer, name: str) -> str:
     """The URL of a new database that has the schema. It goes with the server."""
     with psycopg.connect(server.url(), autocommit=True) as admin:
         admin.execute(f"create database {name}")
@@ -48,7 +48,7 @@ def database(server: Embedded, name: str) -> str:
     return url
 
 
-def restart(server: Embedded, **settings: str) -> None:
+def restart(server: EmbeddedServer, **settings: str) -> None:
     """With these settings from now on."""
     with psycopg.connect(server.url(), autocommit=True) as admin:
         for name, value in settings.items():

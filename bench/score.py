@@ -106,7 +106,7 @@ def compute_alone(s: Side, o: Options) -> tuple[float, int]:
     count = s.model.batch_size
     while True:
         thumbnails, texts = s.pairs(count)
-        pixels = s.model.decoder.decode(thumbnails)
+        pixels = s.model.preprocessor.decode(thumbnails)
         pixels.data = pixels.data.to(o.device)
         tokens = s.model.tokenizer(texts)
         s.model.embed([pixels], lambda t=tokens: t)  # warm, and compiled
@@ -214,10 +214,10 @@ def difference(db: Database, s: Side, after: int) -> dict[str, float]:
     )
     found = {int(url.rpartition("/")[2][:-4]): value for url, value in rows}
     rows_of = [row for row in sorted(found) if row < PLAIN]
-    decoder = s.model.decoder
+    preprocess = s.model.preprocessor
     pairs = [s.pair(row) for row in rows_of]
     with torch.inference_mode():
-        pixels = decoder.normalised(decoder.decode([image for image, _ in pairs]).data)
+        pixels = preprocess.normalised(preprocess.decode([image for image, _ in pairs]).data)
         image = s.clip.encode_image(pixels, normalize=True)
         ids = s.tokenize([text for _, text in pairs]).to(pixels.device)
         plain = (image * s.clip.encode_text(ids, normalize=True)).sum(dim=-1).tolist()

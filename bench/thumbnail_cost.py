@@ -95,7 +95,7 @@ def cost(model: Model, preprocess: Any, bodies: list[bytes]) -> dict[str, Any]:
     normalise = torch.nn.functional.normalize
     big = torch.cat([model._encode_image(preprocess(image)[None]) for image in originals])
     large = normalise(big.float(), dim=-1).numpy()
-    embedded = model.embed([model.decoder.decode(small)], lambda: tokens)
+    embedded = model.embed([model.preprocessor.decode(small)], lambda: tokens)
     before = (large * embedded.text).sum(axis=1)
     change = np.abs(before - embedded.similarity)
     return {

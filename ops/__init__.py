@@ -1,0 +1,1 @@
+"""The command `pairmill`, and a folder for each thing that it does."""

@@ -1,4 +1,4 @@
-"""The command `pairmill`: its groups, its exit codes, and how errors are said.
+"""The command `pairmill`: its groups, its exit codes and its error messages.
 
 Exit codes: 0 done, 1 it could not be done (one sentence on standard error), 2 wrong usage,
 130 interrupted.
@@ -32,8 +32,8 @@ from pairmill.ops.commands import (
     trust,
     work,
 )  # fmt: skip
-from pairmill.ops.problem import Problem
-from pairmill.schema.programs import EmbeddedError
+from pairmill.ops.errors import UserError
+from pairmill.ops.server.programs import EmbeddedError
 from pairmill.workers.errors import WorkerError
 
 app = typer.Typer(
@@ -79,11 +79,11 @@ def _options(
     """Options of the command itself."""
 
 
-def said(command: Callable[[], object]) -> NoReturn:
+def run(command: Callable[[], object]) -> NoReturn:
     """Run a command; every foreseen error becomes one sentence and an exit code."""
     try:
         command()
-    except (Problem, WorkerError, EmbeddedError) as problem:
+    except (UserError, WorkerError, EmbeddedError) as problem:
         print(f"pairmill: {' '.join(str(problem).split())}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
@@ -100,8 +100,8 @@ def said(command: Callable[[], object]) -> NoReturn:
 
 
 def find_roots() -> None:
-    """For sslrootcert=system: psycopg brings an OpenSSL that looks for the system's roots where no
-    system has them; Python knows better."""
+    """Set the root certificates for sslrootcert=system: the OpenSSL in psycopg's wheels looks in a
+    folder of its build machine, and Python knows this system's."""
     known = ssl.get_default_verify_paths()
     if known.cafile:
         os.environ.setdefault(known.openssl_cafile_env, known.cafile)
@@ -112,7 +112,7 @@ def find_roots() -> None:
 def main() -> NoReturn:
     """The entry point of `pairmill`."""
     find_roots()
-    said(app)
+    run(app)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables for people and JSON for scripts, from the same rows."""
+"""Output of the commands: the same rows as a table for people or as JSON for scripts."""
 
 import json
 import sys

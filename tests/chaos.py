@@ -32,7 +32,7 @@ import psycopg
 from database import Database, make_schema, outcomes, pair_rows, score_rows
 from line import Web
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.errors import LeaseLost, Malformed, Refused, Unreachable, WorkerError
 from pairmill.workers.queue import Claim, Outcomes, Queue
@@ -444,7 +444,7 @@ class Server:
     """An embedded server with the schema in it, which may be treated badly."""
 
     def __init__(self, folder: Path) -> None:
-        self.embedded = Embedded(folder)
+        self.embedded = EmbeddedServer(folder)
         self.folder = folder
         self.embedded.start()
         dsn = self.embedded.url()
@@ -875,7 +875,7 @@ def run(plan: Plan, folder: Path) -> Report:
     with ExitStack() as stack:
         stack.enter_context(deaf_to_usr1())
         web = stack.enter_context(Web(not_found).running())
-        stack.callback(put_away, Embedded(folder).stop)
+        stack.callback(put_away, EmbeddedServer(folder).stop)
         server = Server(folder)
         crowd = Crowd(folder, web.environment, plan.seed)
         stack.callback(put_away, crowd.kill)

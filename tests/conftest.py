@@ -7,7 +7,7 @@ import pytest
 from database import Database, new_database
 from states import recording
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import EmbeddedServer
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if url := os.environ.get("PAIRMILL_TEST_SERVER"):
         yield url
         return
-    embedded = Embedded(tmp_path_factory.mktemp("postgresql"))
+    embedded = EmbeddedServer(tmp_path_factory.mktemp("postgresql"))
     embedded.start()
     try:
         yield embedded.url()

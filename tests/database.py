@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from pairmill.ops import migrate
+from pairmill.ops.admin import migrate
 from pairmill.schema.create import create
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.queue import Claim, Outcomes, Queue

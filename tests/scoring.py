@@ -7,8 +7,8 @@ from dataclasses import replace
 from database import Database, key, outcomes
 
 from pairmill.workers.dhash import dhash
-from pairmill.workers.score.decoder import decoded
 from pairmill.workers.score.model import Model
+from pairmill.workers.score.preprocess import decoded
 
 
 def hash_of(thumbnail: bytes) -> int:

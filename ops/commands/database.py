@@ -2,10 +2,10 @@
 
 import typer
 
-from pairmill.ops import migrate as migration
-from pairmill.ops.connection import admin, connect, home, server
-from pairmill.ops.problem import Problem
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.admin import migrate as migration
+from pairmill.ops.admin.connection import admin, admin_dsn, connect, home
+from pairmill.ops.errors import UserError
+from pairmill.ops.server.embedded import EmbeddedServer
 
 app = typer.Typer(no_args_is_help=True, help="The database server.")
 
@@ -18,15 +18,15 @@ def migrate(
     ),
 ) -> None:
     """Bring the database to this code's schema; does nothing where it is there already."""
-    with server() as dsn:
+    with admin_dsn() as dsn:
         with connect(dsn) as connection:
             before = migration.current(connection)
             known = migration.revisions()
         if before is not None and before not in known:
-            raise Problem(migration.TOO_NEW.format(before))
+            raise UserError(migration.TOO_NEW.format(before))
         target = known[-1] if to == "head" else to
         if target not in known:
-            raise Problem(f"there is no revision {to!r}: known are {', '.join(known)}")
+            raise UserError(f"there is no revision {to!r}: known are {', '.join(known)}")
         if before is not None and known.index(target) < known.index(before):
             migration.downgrade(dsn, target)
         else:
@@ -56,28 +56,28 @@ def restored() -> None:
 @app.command()
 def start() -> None:
     """Start the embedded server and leave it running."""
-    Embedded(home()).start(keep=True)
-    print(Embedded(home()).url())
+    EmbeddedServer(home()).start(keep=True)
+    print(EmbeddedServer(home()).url())
 
 
 @app.command()
 def stop() -> None:
     """Stop the embedded server."""
-    print("stopped" if Embedded(home()).stop() else "it was not running")
+    print("stopped" if EmbeddedServer(home()).stop() else "it was not running")
 
 
 @app.command()
 def url() -> None:
     """Print the admin's URL, for psql: psql "$(pairmill db url)"."""
-    with server() as dsn:
+    with admin_dsn() as dsn:
         print(dsn)
 
 
 @app.command()
 def secure() -> None:
-    """Take from PUBLIC what no worker needs: temporary tables, large objects, advisory locks. Bound
-    workers' temporary files, and let the steward end workers' sessions."""
+    """Revoke rights of PUBLIC that no worker needs: temporary tables, large objects, advisory
+    locks. Bound workers' temporary files, and let the steward end workers' sessions."""
     with admin() as connection:
         if not migration.secure(connection):
-            raise Problem("this needs a superuser: DATABASE_URL names another kind of user")
+            raise UserError("this needs a superuser: DATABASE_URL names another kind of user")
     print("secured")

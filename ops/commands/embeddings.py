@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pairmill.ops.connection import admin
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.output import print_json
 
 app = typer.Typer(no_args_is_help=True, help="Embeddings.")
@@ -24,8 +24,8 @@ def export(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the manifest."),
 ) -> None:
-    """Write the embeddings of a release's rows, without what was removed since."""
-    from pairmill.ops import embeddings  # numpy and pyarrow are not in every installation
+    """Write the embeddings of a release's rows, except rows removed since."""
+    from pairmill.ops.vectors import embeddings  # numpy and pyarrow are not in every installation
 
     with admin() as connection, Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading embeddings", total=None)

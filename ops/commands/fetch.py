@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pairmill.ops.errors import extra
 from pairmill.ops.output import print_json
-from pairmill.ops.problem import extra
 
 if TYPE_CHECKING:
-    from pairmill.ops.fetching import Fetching
-    from pairmill.ops.shards import Folder
-    from pairmill.ops.sources import Columns, Source
+    from pairmill.ops.fetch.run import FetchRun
+    from pairmill.ops.fetch.shards import Folder
+    from pairmill.ops.fetch.sources import Source, SourceColumns
 
 INTERRUPTED = 130
 PROCESSORS = os.cpu_count() or 1
@@ -62,12 +62,12 @@ def fetch(
     The shards are laid out as img2dataset's. A run that was stopped goes on where it was.
     """
     with extra("download,ops"):
-        from pairmill.ops.fetching import Fetching, Parameters
-        from pairmill.ops.shards import Folder
-        from pairmill.ops.sources import Columns, open_source
+        from pairmill.ops.fetch.run import FetchRun, Parameters
+        from pairmill.ops.fetch.shards import Folder
+        from pairmill.ops.fetch.sources import SourceColumns, open_source
         from pairmill.workers.download.worker import Options
     rows = open_source(source)
-    columns = Columns.of(rows, url_col, caption_col)
+    columns = SourceColumns.of(rows, url_col, caption_col)
     parameters = Parameters.of(rows, columns, image_size, shard_rows, verify=verify)
     folder = Folder(out, shard_rows)
     parameters.check(folder, begun=retry_failed)
@@ -75,30 +75,35 @@ def fetch(
         _plan(rows, columns, folder, retry=retry_failed, as_json=as_json)
         return
     options = Options(concurrency=concurrency, decoders=decoders, memory=memory)
-    whole = _run(Fetching(options, parameters, folder), rows, columns, folder, retry=retry_failed)
+    whole = _run(FetchRun(options, parameters, folder), rows, columns, folder, retry=retry_failed)
     _summarise(folder, as_json=as_json)
     if not whole:
         raise typer.Exit(INTERRUPTED)
 
 
 def _run(
-    fetching: "Fetching", source: "Source", columns: "Columns", folder: "Folder", *, retry: bool
+    run: "FetchRun",
+    source: "Source",
+    columns: "SourceColumns",
+    folder: "Folder",
+    *,
+    retry: bool,
 ) -> bool:
-    """Fetch what is left; returns whether that came to its end."""
-    from pairmill.ops.fetching import failed_shards, new_shards
+    """Fetch the rows that are left; returns whether the run reached its end."""
+    from pairmill.ops.fetch.run import failed_shards, new_shards
     from pairmill.workers.download.environment import backend
 
     client = backend()
     with folder.locked():
-        fetching.parameters.write(folder)
+        run.parameters.write(folder)
         todo = failed_shards(folder) if retry else new_shards(source, columns, folder)
-        with Shown(_left(source, folder, retry=retry)) as shown:
-            return fetching.run(client, todo, shown.row, shown.shard)
+        with FetchProgress(_left(source, folder, retry=retry)) as shown:
+            return run.run(client, todo, shown.row, shown.shard)
 
 
 def _left(source: "Source", folder: "Folder", *, retry: bool) -> int | None:
     """Rows to fetch, where that is known without reading the source."""
-    from pairmill.ops.fetching import retryable
+    from pairmill.ops.fetch.run import retryable
 
     if retry:
         return sum(retryable(folder.stats(number)) for number in folder.numbers())
@@ -115,9 +120,9 @@ def _done(folder: "Folder") -> Counter[str]:
 
 
 def _plan(
-    source: "Source", columns: "Columns", folder: "Folder", *, retry: bool, as_json: bool
+    source: "Source", columns: "SourceColumns", folder: "Folder", *, retry: bool, as_json: bool
 ) -> None:
-    """What would be done, and nothing else."""
+    """Print the plan of a run, for --dry-run."""
     rows = source.rows()
     if rows is None:
         rows = sum(table.num_rows for table in source.read(0))
@@ -143,7 +148,7 @@ def _plan(
 
 
 def _summarise(folder: "Folder", *, as_json: bool) -> None:
-    """What the folder holds, over all its shards."""
+    """Print the counts of all shards of the folder."""
     outcomes: Counter[str] = Counter()
     for number in folder.numbers():
         outcomes.update(folder.stats(number)["status_dict"])
@@ -161,7 +166,7 @@ def _said(outcomes: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in ordered) or "no rows"
 
 
-class Shown:
+class FetchProgress:
     """A bar on a terminal, else a line for each shard; on standard error."""
 
     def __init__(self, total: int | None) -> None:
@@ -178,7 +183,7 @@ class Shown:
         )
         self._task = self._bar.add_task("", total=total, rate="")
 
-    def __enter__(self) -> "Shown":
+    def __enter__(self) -> "FetchProgress":
         self._bar.start()
         return self
 

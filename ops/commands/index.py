@@ -13,20 +13,20 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pairmill.ops.connection import admin
+from pairmill.ops.admin.connection import admin
+from pairmill.ops.errors import UserError, extra
 from pairmill.ops.output import print_json, print_rows
-from pairmill.ops.problem import Problem, extra
 
 if TYPE_CHECKING:
-    from pairmill.ops.recall import Progress as Report
+    from pairmill.ops.vectors.recall import StepProgress
 
 app = typer.Typer(no_args_is_help=True, help="Nearest neighbours among a release's images.")
-FOLDER = typer.Argument(help="The index's folder.")
+FOLDER = typer.Argument(metavar="INDEX", help="The index's folder.")
 AS_JSON = typer.Option(False, "--json", help="JSON.")
 
 
 @contextmanager
-def _bar() -> Iterator["Report"]:
+def _bar() -> Iterator["StepProgress"]:
     """A progress bar that hears Ctrl-C between two pieces of work: within one, usearch may hear it
     and lose it. A second Ctrl-C does not wait."""
     heard = threading.Event()
@@ -61,10 +61,10 @@ def build(
     as_json: bool = AS_JSON,
 ) -> None:
     """Index a release's image embeddings, and measure recall@10 against exact search."""
-    from pairmill.ops import embeddings
+    from pairmill.ops.vectors import embeddings
 
     with extra("index"):
-        from pairmill.ops import neighbours
+        from pairmill.ops.vectors import index
 
     with _bar() as report:
         if embeddings.is_release(release):
@@ -79,15 +79,15 @@ def build(
                         export,
                         progress=lambda done, total: report("reading embeddings", done, total),
                     )
-                about = neighbours.build(export, out, queries=queries, progress=report)
+                info = index.build(export, out, queries=queries, progress=report)
         else:
-            about = neighbours.build(release, out, queries=queries, progress=report)
+            info = index.build(release, out, queries=queries, progress=report)
     if as_json:
-        print_json(about.as_dict())
+        print_json(info.as_dict())
         return
-    distinct = f"{about.vectors:,} distinct vectors of {about.dims} dims"
-    print(f"{about.samples:,} samples, {distinct}, in {out}")
-    recall = about.recall_at_10
+    distinct = f"{info.vectors:,} distinct vectors of {info.dims} dims"
+    print(f"{info.samples:,} samples, {distinct}, in {out}")
+    recall = info.recall_at_10
     if recall["queries"]:
         print(
             f"recall@10 against exact search, {recall['queries']} queries of each kind:"
@@ -97,7 +97,7 @@ def build(
 
 @app.command("query")
 def query(
-    index: Path = FOLDER,
+    folder: Path = FOLDER,
     text: str | None = typer.Option(None, "--text", help="Images that a text describes."),
     image: Path | None = typer.Option(None, "--image", help="Images like that of a file."),
     sample_id: int | None = typer.Option(None, "--sample-id", help="Images like that of a sample."),
@@ -111,25 +111,25 @@ def query(
 ) -> None:
     """Find images: by a text, by an image, or like one of the index."""
     if [text, image, sample_id].count(None) != 2:
-        raise Problem("name one of --text, --image and --sample-id")
+        raise UserError("name one of --text, --image and --sample-id")
     with extra("index"):
-        from pairmill.ops import neighbours
-    opened = neighbours.Neighbours(index)
+        from pairmill.ops.vectors import index
+    opened = index.NeighbourIndex(folder)
     if sample_id is not None:
         vector = opened.vector(sample_id)
     else:
         with extra("score"):
-            from pairmill.ops import query_vector
-        loaded = query_vector.load(opened.about.model, model, pretrained, device)
+            from pairmill.ops.vectors import query_vectors
+        loaded = query_vectors.load(opened.info.model, model, pretrained, device)
         if image is not None:
-            vector = query_vector.of_image(loaded, image)
+            vector = query_vectors.of_image(loaded, image)
         else:
-            vector = query_vector.of_text(loaded, text or "")
+            vector = query_vectors.of_text(loaded, text or "")
     found = [asdict(each) for each in opened.nearest(vector, count, but=sample_id)]
     shown = [each | {"similarity": f"{each['similarity']:.4f}"} for each in found]
     print_rows(
         found if as_json else shown,
-        ("sample_id", "similarity", "copies", "url", "text"),
+        ("sample_id", "similarity", "duplicates", "url", "text"),
         as_json=as_json,
         empty="the index is empty",
     )
@@ -137,7 +137,7 @@ def query(
 
 @app.command("remove")
 def remove(
-    index: Path = FOLDER,
+    folder: Path = FOLDER,
     ids: list[int] = typer.Option(
         [], "--sample-id", help="A sample to delete; without it, all that a removal names now."
     ),
@@ -149,21 +149,21 @@ def remove(
     ),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Delete from an index what the database's removals name, or these samples."""
+    """Delete the samples that the database's removals name, or these, from an index."""
     with extra("index"):
-        from pairmill.ops import neighbours
-    from pairmill.ops import embeddings
+        from pairmill.ops.vectors import index
+    from pairmill.ops.vectors import embeddings
 
     wanted = list(ids)
     if not wanted:
-        held = neighbours.sample_ids(index)
+        held = index.sample_ids(folder)
         with admin() as connection:
             wanted = embeddings.removed_of(connection, held)
     with _bar() as report:
-        deleted, unknown = neighbours.remove(
-            index, wanted, compact=compact, dry_run=dry_run, progress=report
+        deleted, unknown = index.remove(
+            folder, wanted, compact=compact, dry_run=dry_run, progress=report
         )
-    left = neighbours.read_about(index).samples - (deleted if dry_run else 0)
+    left = index.read_info(folder).samples - (deleted if dry_run else 0)
     if as_json:
         print_json({"deleted": deleted, "not_in_index": unknown, "left": left, "dry_run": dry_run})
         return

@@ -1,4 +1,4 @@
-"""pairmill model: what scores, and what tags."""
+"""pairmill model: models that score, and taggers."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pairmill.ops import models
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin import models
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import UserError, extra
 from pairmill.ops.output import print_json, print_rows
-from pairmill.ops.problem import Problem, extra
 
 if TYPE_CHECKING:
     from pairmill.workers.score.model import Model
@@ -87,12 +87,12 @@ def add(
     """Make a model or a tagger known: from now on every batch is scored by it too."""
     taggers = [Path(path) for path in (head, zero_shot, watermark) if path]
     if len(taggers) > 1 or not (taggers or name) or (name and (head or watermark)):
-        raise Problem(
+        raise UserError(
             "give --model for a CLIP model, or one of --head FILE, --watermark FILE, or --zero-shot"
             " FILE with the --model that encodes its prompts"
         )
     called = known_as or (models.name_of(taggers[0]) if taggers else name)
-    about = models.About(called, revision, licence)
+    about = models.ModelInfo(called, revision, licence)
     if zero_shot:
         model = _encoder(name, pretrained, sha256)
         added = _add_zero_shot(about, zero_shot, model, base)
@@ -107,15 +107,15 @@ def add(
     print_added(added, as_json=as_json)
 
 
-def _add_head(about: models.About, path: Path, base: str | None) -> models.Added:
+def _add_head(about: models.ModelInfo, path: Path, base: str | None) -> models.AddedModel:
     with extra("score"):
-        from pairmill.workers.score import head_files
+        from pairmill.ops.taggers import head_files
     read = head_files.load(path)
     with admin() as connection:
         return models.add_head(connection, about, read, models.clip(connection, base))
 
 
-def _add_watermark(about: models.About, path: Path, base: str | None) -> models.Added:
+def _add_watermark(about: models.ModelInfo, path: Path, base: str | None) -> models.AddedModel:
     with extra("score"):
         from pairmill.workers.score import watermark
     tagger = watermark.load(path)
@@ -126,14 +126,14 @@ def _add_watermark(about: models.About, path: Path, base: str | None) -> models.
 
 def _encoder(name: str | None, pretrained: str, sha256: str | None) -> "Model":
     if not name:
-        raise Problem("--zero-shot needs --model, which encodes the prompts")
+        raise UserError("--zero-shot needs --model, which encodes the prompts")
     return load(name, pretrained, "auto", sha256=sha256)
 
 
 def _add_zero_shot(
-    about: models.About, path: Path, model: "Model", base: str | None
-) -> models.Added:
-    from pairmill.workers.score import zero_shot
+    about: models.ModelInfo, path: Path, model: "Model", base: str | None
+) -> models.AddedModel:
+    from pairmill.ops.taggers import zero_shot
 
     made = zero_shot.head(zero_shot.read(path), model.encode_texts, scale=model.logit_scale)
     with admin() as connection:
@@ -141,7 +141,7 @@ def _add_zero_shot(
         return models.add_head(connection, about, made, row)
 
 
-def print_added(added: models.Added, *, as_json: bool) -> None:
+def print_added(added: models.AddedModel, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(added))
         return
@@ -172,7 +172,7 @@ def listed(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) 
 
 @app.command("show")
 def show(name: str, as_json: bool = JSON) -> None:
-    """All that is known of a model or tagger, and how far its work is."""
+    """The description of a model or tagger, and the states of its tasks."""
     with admin() as connection:
         found = models.one(connection, name)
         found["weights_bytes"] = len(found.pop("weights") or b"") or None
@@ -219,8 +219,8 @@ def check(
     sha256: str = SHA256,
     watermark: str = typer.Option(None, "--watermark", help="Weights of a watermark detector."),
 ) -> None:
-    """Whether weights are those that the database knows by this name: the given ones, or of a head
-    those in the database."""
+    """Compare weights with those that the database knows by this name: the given ones, or for a
+    head those in the database."""
     with admin() as connection:
         known = models.one(connection, known_as)
     if known["weights"] is not None:
@@ -229,18 +229,20 @@ def check(
         return
     if known["kind"] == "pixels":
         if not watermark:
-            raise Problem(f"the weights of {known_as} are a file: give --watermark FILE")
+            raise UserError(f"the weights of {known_as} are a file: give --watermark FILE")
         with extra("score"):
             from pairmill.workers.score import watermark as detector
         digest = detector.load(Path(fetched(watermark, sha256))).digest
     else:
         if not name:
-            raise Problem(
+            raise UserError(
                 f"{known_as} is a CLIP model: give --model, and --pretrained if it has one"
             )
         digest = load(name, pretrained, "cpu", sha256=sha256).digest
     if digest != known["digest"]:
-        raise Problem(f"these weights have sha256 {digest}, those of {known_as} {known['digest']}")
+        raise UserError(
+            f"these weights have sha256 {digest}, those of {known_as} {known['digest']}"
+        )
     print(f"{known_as}: the same weights, sha256 {digest}")
 
 
@@ -262,9 +264,9 @@ def train_head(
 ) -> None:
     """Train a head on the stored embeddings of rated samples, and make it known."""
     with extra("score"):
-        from pairmill.ops.rated import rated_embeddings
-        from pairmill.workers.score import ratings as files
-        from pairmill.workers.score import training
+        from pairmill.ops.taggers import ratings as files
+        from pairmill.ops.taggers import training
+        from pairmill.ops.taggers.rated_embeddings import rated_embeddings
     given = files.read(ratings, column)
     with admin() as connection:
         row = models.clip(connection, base)
@@ -273,7 +275,7 @@ def train_head(
         metrics = trained.metrics() | {"without_embedding": missing}
         added = None
         if not dry_run:
-            about = models.About(known_as, revision, licence)
+            about = models.ModelInfo(known_as, revision, licence)
             added = models.add_head(connection, about, trained.head, row, metrics)
     if as_json:
         print_json(metrics | {"model": asdict(added) if added else None})

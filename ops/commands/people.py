@@ -1,4 +1,4 @@
-"""pairmill worker, pairmill researcher: who may log in."""
+"""pairmill worker, pairmill researcher: logins."""
 
 import os
 import sys
@@ -8,10 +8,10 @@ from importlib.resources import files
 import psycopg
 import typer
 
-from pairmill.ops import logins
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin import logins
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
-from pairmill.ops.problem import Problem
 from pairmill.workers.queue import Queue
 
 worker = typer.Typer(no_args_is_help=True, help="Workers' logins.")
@@ -42,7 +42,7 @@ def worker_add(
 
 @worker.command("list")
 def worker_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
-    """Workers and what was accepted of them."""
+    """Workers, and the amounts accepted from each."""
     with admin() as connection:
         found = rows(connection, "select * from report.worker order by name")
     print_rows(
@@ -59,7 +59,7 @@ def worker_disable(name: str) -> None:
     with admin() as connection:
         row = connection.execute("select mill.disable_worker(%s)", (name,)).fetchone()
     if not row or not row[0]:
-        raise Problem(f"there is no worker {name!r}: see `pairmill worker list`")
+        raise UserError(f"there is no worker {name!r}: see `pairmill worker list`")
     print(f"{name} is disabled")
 
 
@@ -89,7 +89,7 @@ def worker_quarantine(
                 print_json(planned)
             return
         if not yes and not (sys.stdin.isatty() and typer.confirm("Do it?")):
-            raise Problem("not confirmed, nothing was done: --yes does it without a question")
+            raise UserError("not confirmed, nothing was done: --yes does it without a question")
         connection.execute("select mill.disable_worker(%s)", (name,))
         done = _quarantine(connection, name, since, reason, rehearse=False)
     if as_json:
@@ -111,7 +111,7 @@ def _quarantine(
             connection, "select * from mill.quarantine_worker(%s, %s, %s)", name, since, reason
         )
     if found["leases"] is None:
-        raise Problem(f"there is no worker {name!r}: see `pairmill worker list`")
+        raise UserError(f"there is no worker {name!r}: see `pairmill worker list`")
     return found
 
 
@@ -137,7 +137,7 @@ def worker_prove(
             "select mill.prove_worker(%s, %s)", (name, not withdraw)
         ).fetchone()
     if not row or not row[0]:
-        raise Problem(f"there is no worker {name!r}: see `pairmill worker list`")
+        raise UserError(f"there is no worker {name!r}: see `pairmill worker list`")
     print(f"{name} is {'not proven' if withdraw else 'proven'}")
 
 
@@ -150,7 +150,7 @@ def worker_network(
     with admin() as connection:
         row = connection.execute("select mill.set_network(%s, %s)", (name, network)).fetchone()
     if not row or not row[0]:
-        raise Problem(f"there is no worker {name!r}: see `pairmill worker list`")
+        raise UserError(f"there is no worker {name!r}: see `pairmill worker list`")
     print(f"{name} connects from {network or 'a network that is not known'}")
 
 
@@ -161,10 +161,10 @@ def worker_me(
     ),
     as_json: bool = typer.Option(False, "--json", help="A JSON object."),
 ) -> None:
-    """What the worker of this DSN has done."""
+    """The work done by the worker of this DSN."""
     dsn = dsn or os.environ.get("PAIRMILL_WORKER_DSN", "")
     if not dsn:
-        raise Problem("which worker? Give its DSN with --dsn, or in PAIRMILL_WORKER_DSN")
+        raise UserError("which worker? Give its DSN with --dsn, or in PAIRMILL_WORKER_DSN")
     queue = Queue(dsn)
     try:
         me = queue.me()
@@ -188,7 +188,7 @@ def researcher_add(name: str = typer.Argument(help="What people will call them."
 def researcher_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
     """Researchers, and how many sessions each has open."""
     with admin() as connection:
-        query = files("pairmill.ops") / "sql" / "researchers.sql"
+        query = files("pairmill.ops.admin") / "sql" / "researchers.sql"
         found = rows(connection, query.read_text("utf-8"))
     print_rows(
         found,
@@ -203,5 +203,5 @@ def researcher_disable(name: str) -> None:
     """End a researcher's login and its sessions."""
     with admin() as connection:
         if not logins.disable_researcher(connection, name):
-            raise Problem(f"there is no researcher {name!r}: see `pairmill researcher list`")
+            raise UserError(f"there is no researcher {name!r}: see `pairmill researcher list`")
     print(f"{name} is disabled")

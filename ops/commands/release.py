@@ -7,9 +7,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pairmill.ops import recipe as recipes
-from pairmill.ops.connection import admin
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.output import print_json
+from pairmill.ops.release import recipe as recipes
 
 app = typer.Typer(no_args_is_help=True, help="Releases.")
 
@@ -24,7 +24,7 @@ def build(
     as_json: bool = typer.Option(False, "--json", help="Print the manifest."),
 ) -> None:
     """Write the pairs that a recipe keeps as Parquet shards, with a manifest and a README."""
-    from pairmill.ops import release  # pyarrow is not in every installation
+    from pairmill.ops.release import release  # pyarrow is not in every installation
 
     chosen = recipes.load(recipe, recipes.parse_overrides(overrides))
     with admin() as connection, Progress(console=Console(stderr=True), transient=True) as bar:

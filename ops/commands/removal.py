@@ -1,11 +1,11 @@
-"""pairmill removal: what no release may contain."""
+"""pairmill removal: URLs and images that no release may contain."""
 
 from pathlib import Path
 
 import typer
 
-from pairmill.ops import removal
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin import removal
+from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.output import print_rows
 
 app = typer.Typer(no_args_is_help=True, help="Removals, applied at ingest and at every release.")

@@ -1,10 +1,10 @@
-"""pairmill retry: download again what may end otherwise now."""
+"""pairmill retry: new downloads of URLs whose failure may have passed."""
 
 import typer
 
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json
-from pairmill.ops.problem import Problem
 
 LAST = 2**62
 
@@ -36,11 +36,11 @@ def retry(
             return
         names = {row["name"] for row in known} - {"success"}
         if unknown := sorted(set(outcome or ()) - names):
-            raise Problem(
+            raise UserError(
                 f"no such outcome: {', '.join(unknown)}; `pairmill retry --outcome list` shows them"
             )
         if doubted and (outcome or now):
-            raise Problem("--doubted chooses by itself: leave --outcome and --now out")
+            raise UserError("--doubted chooses by itself: leave --outcome and --now out")
         call, arguments = (
             ("mill.retry_doubted(%s, %s)", _range(batches))
             if doubted
@@ -62,5 +62,5 @@ def _range(batches: str) -> tuple[int, int]:
         return 0, LAST
     first, dash, last = batches.partition("-")
     if not first.isdecimal() or (dash and not last.isdecimal()):
-        raise Problem(f"--batches is FIRST-LAST or one number, not {batches!r}")
+        raise UserError(f"--batches is FIRST-LAST or one number, not {batches!r}")
     return int(first), int(last or first)

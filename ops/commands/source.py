@@ -1,4 +1,4 @@
-"""pairmill wat, pairmill crawl: what is to be extracted."""
+"""pairmill wat, pairmill crawl: the WAT files to extract."""
 
 import gzip
 import re
@@ -9,9 +9,9 @@ from pathlib import Path
 import typer
 
 from pairmill import __version__
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
-from pairmill.ops.problem import Problem
 from pairmill.workers.extract.kinds import KINDS, Wanted
 
 wat = typer.Typer(no_args_is_help=True, help="WAT files.")
@@ -29,7 +29,7 @@ def _location(given: str) -> str:
         return given
     path = Path(given).absolute()
     if not path.is_file():
-        raise Problem(f"there is no file {path}")
+        raise UserError(f"there is no file {path}")
     return str(path)
 
 
@@ -38,7 +38,7 @@ def _add(crawl_name: str | None, locations: list[str], kinds: str) -> None:
     try:
         Wanted(names)
     except ValueError as unknown:
-        raise Problem(str(unknown)) from None
+        raise UserError(str(unknown)) from None
     with admin() as connection:
         row = connection.execute(
             "select mill.add_wat(%s, %s, %s)", (crawl_name, locations, names)
@@ -59,7 +59,7 @@ def wat_add(
 
 @wat.command("list")
 def wat_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
-    """WAT files with what their extraction counted."""
+    """WAT files, with the counts of their extraction."""
     with admin() as connection:
         found = rows(connection, "select * from report.wat order by wat_id")
     print_rows(
@@ -82,9 +82,9 @@ def _read_paths(name: str, paths: str | None) -> list[str]:
             data = gzip.decompress(data)
         lines = data.decode("utf-8").split()
     except (OSError, EOFError, ValueError) as error:
-        raise Problem(f"cannot read the list of WAT files {source}: {error}") from None
+        raise UserError(f"cannot read the list of WAT files {source}: {error}") from None
     if not lines:
-        raise Problem(f"the list of WAT files {source} is empty")
+        raise UserError(f"the list of WAT files {source} is empty")
     return [line if "://" in line else BASE + line.lstrip("/") for line in lines]
 
 
@@ -101,5 +101,5 @@ def crawl_add(
 ) -> None:
     """Add the WAT files of a crawl."""
     if not re.fullmatch(r"CC-MAIN-\d{4}-\d{2}", name):
-        raise Problem(f"{name!r} is no crawl's name: they are like CC-MAIN-2024-51")
+        raise UserError(f"{name!r} is no crawl's name: they are like CC-MAIN-2024-51")
     _add(name, _read_paths(name, paths)[:limit], kinds)

@@ -1,4 +1,4 @@
-"""pairmill status: where every link is."""
+"""pairmill status: the stage of every link, and the queue."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-from pairmill.ops.connection import admin, server
+from pairmill.ops.admin.connection import admin, admin_dsn
+from pairmill.ops.admin.status import gather
+from pairmill.ops.admin.watch import watch as watch_page
 from pairmill.ops.output import print_json
-from pairmill.ops.status import gather
-from pairmill.ops.watch import watch as watch_page
 
 
 def _line(table: Table, name: str, counts: dict[str, int]) -> None:
@@ -18,7 +18,7 @@ def _line(table: Table, name: str, counts: dict[str, int]) -> None:
 
 
 def page(state: dict[str, Any]) -> Group:
-    """The status as people read it: one line a stage of the funnel, then what is parked."""
+    """The status for people: one line a stage of the funnel, then the parked tasks."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -59,10 +59,10 @@ def status(
         False, "--watch", help="The queue, who works, sizes; again and again, until q or Ctrl-C."
     ),
 ) -> None:
-    """Where every link is, and what the queue holds."""
+    """The stage of every link, and the state of the queue."""
     console = Console(highlight=False)
     if watch:
-        with server() as dsn:
+        with admin_dsn() as dsn:
             watch_page(dsn, console)
         return
     with admin() as connection:

@@ -2,9 +2,9 @@
 
 import typer
 
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
-from pairmill.ops.problem import Problem
 
 app = typer.Typer(no_args_is_help=True, help="Tasks of the queue.")
 SHOWN = ("task_id", "kind", "state", "wat_id", "batch_id", "tries", "worker", "reason")
@@ -40,7 +40,7 @@ def task_retry(
 ) -> None:
     """Queue parked tasks again. One whose thumbnails are gone is downloaded again."""
     if bool(tasks) == every:
-        raise Problem("name the parked tasks (`pairmill task list --state parked`), or say --all")
+        raise UserError("name the parked tasks (`pairmill task list --state parked`), or say --all")
     with admin() as connection:
         if every:
             parked = rows(
@@ -51,7 +51,7 @@ def task_retry(
         for number in tasks:
             row = connection.execute("select mill.retry_task(%s)", (number,)).fetchone()
             if not row or row[0] is None:
-                raise Problem(f"task {number} is not parked")
+                raise UserError(f"task {number} is not parked")
             print(f"task {number}: queued again ({row[0]})")
     if every and not tasks:
         print("no task is parked")
@@ -66,5 +66,5 @@ def task_park(
     with admin() as connection:
         row = connection.execute("select mill.park_task(%s, %s)", (number, reason)).fetchone()
     if not row or not row[0]:
-        raise Problem(f"task {number} is neither ready nor leased")
+        raise UserError(f"task {number} is neither ready nor leased")
     print(f"task {number} is parked")

@@ -1,13 +1,13 @@
-"""pairmill canary, pairmill check: what workers are checked by, and what came of it."""
+"""pairmill canary, pairmill check: checks of workers, and their results."""
 
 import re
 from pathlib import Path
 
 import typer
 
-from pairmill.ops.connection import admin, rows
+from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
-from pairmill.ops.problem import Problem
 
 canary = typer.Typer(
     no_args_is_help=True, help="URLs with known answers, hidden among those of a download batch."
@@ -18,9 +18,10 @@ DEAD = "dead"
 
 
 def read_canaries(text: str) -> list[tuple[str, bytes | None]]:
-    """Lines of a URL and the sha256 of its image, or the word dead. (URL, 32 bytes or None).
+    """The canaries of a file of lines, each a URL and the sha256 of its image, or the word dead:
+    (URL, 32 bytes or None).
 
-    Raises Problem, naming the line.
+    Raises UserError, naming the line.
     """
     found = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -29,9 +30,9 @@ def read_canaries(text: str) -> list[tuple[str, bytes | None]]:
         url, _, answer = line.strip().rpartition(" ")
         url = url.strip()
         if not re.match(r"https?://[^/\s]+\S*$", url) or len(url) > 2048:
-            raise Problem(f"line {number} is not `URL SHA256` or `URL {DEAD}`: {line[:100]!r}")
+            raise UserError(f"line {number} is not `URL SHA256` or `URL {DEAD}`: {line[:100]!r}")
         if answer != DEAD and not re.fullmatch(r"[0-9a-fA-F]{64}", answer):
-            raise Problem(f"line {number}: {answer[:80]!r} is no sha256 and not the word {DEAD}")
+            raise UserError(f"line {number}: {answer[:80]!r} is no sha256 and not the word {DEAD}")
         found.append((url, None if answer == DEAD else bytes.fromhex(answer)))
     return found
 
@@ -48,7 +49,7 @@ def add(
     try:
         canaries = read_canaries(file.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"{file} cannot be read: {error}") from None
+        raise UserError(f"{file} cannot be read: {error}") from None
     with admin() as connection, connection.transaction():
         connection.cursor().executemany(
             "insert into mill.canary (url, sha256, by_admin) values (%s, %s, true)"
@@ -82,7 +83,7 @@ def remove(url: str = typer.Argument(help="Its URL, or the word all.")) -> None:
             "delete from mill.canary where %(url)s in (url, 'all')", {"url": url}
         ).rowcount
     if not gone:
-        raise Problem(f"there is no canary {url}: see `pairmill canary list`")
+        raise UserError(f"there is no canary {url}: see `pairmill canary list`")
     print(f"{gone:,} canaries removed")
 
 
@@ -91,7 +92,8 @@ def checks(
     worker: str = typer.Option("", "--worker", help="Of this worker only."),
     as_json: bool = JSON,
 ) -> None:
-    """Checks, newest first: whose downloads others repeated, and how much they found alike."""
+    """Checks, newest first: the worker checked, the one that repeated its downloads, and their
+    agreement."""
     with admin() as connection:
         found = rows(
             connection,

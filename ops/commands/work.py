@@ -7,10 +7,10 @@ from pathlib import Path
 
 import typer
 
+from pairmill.ops.admin.connection import admin
+from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.commands.model import MODEL, PRETRAINED, SHA256, load
-from pairmill.ops.connection import admin
-from pairmill.ops.logins import local_worker
-from pairmill.ops.problem import Problem, extra
+from pairmill.ops.errors import UserError, extra
 from pairmill.workers import daemon
 from pairmill.workers.metrics import Metrics, listen
 
@@ -41,7 +41,7 @@ def _login(dsn: str | None, kind: str) -> Iterator[str]:
 
 @contextmanager
 def _measured(kind: str, address: str) -> Iterator[Metrics]:
-    """The worker's metrics, served at this address if there is one."""
+    """The worker's metrics, served at ``address`` unless it is empty."""
     metrics = Metrics(kind)
     end = listen(metrics, address) if address else None
     try:
@@ -53,7 +53,7 @@ def _measured(kind: str, address: str) -> Iterator[Metrics]:
 
 @app.command()
 def extract(dsn: str = DSN, drain: bool = DRAIN, metrics: str = METRICS) -> None:
-    """WAT files into pairs."""
+    """Extract pairs of a URL and a text from WAT files."""
     with extra("extract"):
         from pairmill.workers.extract.worker import Extract
     with _login(dsn, "extract") as login, _measured("extract", metrics) as measured:
@@ -80,7 +80,7 @@ def download(
     ),
     metrics: str = METRICS,
 ) -> None:
-    """Batches of URLs into outcomes and thumbnails."""
+    """Download the images of batches, and make thumbnails of them."""
     with extra("download"):
         from pairmill.workers.download import consent
         from pairmill.workers.download.environment import backend
@@ -115,7 +115,7 @@ def score(
     drain: bool = DRAIN,
     metrics: str = METRICS,
 ) -> None:
-    """Thumbnails and texts into similarities, embeddings and tags."""
+    """Score thumbnails against their texts: similarities, embeddings and tags."""
     options = {"precision": precision, "compiled": compiled, "threads": threads}
     loaded = load(name, pretrained, device, sha256=sha256, **options)
     from pairmill.workers.score import watermark as detector
@@ -149,15 +149,15 @@ def steward(
     from pairmill.workers.steward.worker import serve
 
     if trust_filter and not url_filter:
-        raise Problem("--trust-filter goes with --url-filter FILE")
+        raise UserError("--trust-filter goes with --url-filter FILE")
     keys = None
     if url_filter:
         if not url_filter.absolute().parent.is_dir():
-            raise Problem(f"there is no folder {url_filter.absolute().parent}")
+            raise UserError(f"there is no folder {url_filter.absolute().parent}")
         try:
             from pairmill.workers.steward.url_filter import UrlFilter
         except ModuleNotFoundError:
-            raise Problem("--url-filter needs rbloom: pip install 'pairmill[ops]'") from None
+            raise UserError("--url-filter needs rbloom: pip install 'pairmill[ops]'") from None
         keys = UrlFilter(url_filter, trusted=trust_filter)
     with _login(dsn, "steward") as login, _measured("steward", metrics) as measured:
         daemon.run(partial(serve, login, drain=drain, url_filter=keys, metrics=measured))

@@ -20,14 +20,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pairmill.ops import migrate, recipe, release
-from pairmill.ops.cli import said
-from pairmill.ops.connection import admin, home, rows, server
+from pairmill.ops.admin import migrate
+from pairmill.ops.admin.connection import admin, admin_dsn, home, rows
+from pairmill.ops.admin.logins import local_worker
+from pairmill.ops.admin.status import gather
+from pairmill.ops.cli import run
 from pairmill.ops.demo import model as demo_model
-from pairmill.ops.logins import local_worker
-from pairmill.ops.manifest import Manifest
-from pairmill.ops.problem import Problem
-from pairmill.ops.status import gather
+from pairmill.ops.errors import UserError
+from pairmill.ops.release import recipe, release
+from pairmill.ops.release.manifest import Manifest
 
 OUT = Path("out/demo")
 STOP_SECONDS = 20.0
@@ -64,7 +65,7 @@ def _serve(stack: ExitStack, serve: str | None) -> dict[str, str]:
     assert child.stdout is not None
     address = child.stdout.readline().strip()
     if not address:
-        raise Problem(f"the web server did not start: {serve or 'the demo site'}")
+        raise UserError(f"the web server did not start: {serve or 'the demo site'}")
     console.print(f"a web server on {address} plays the web")
     return {
         "PAIRMILL_CONNECT_TO": address.removeprefix("http://"),
@@ -87,7 +88,7 @@ def _run_workers(connection: psycopg.Connection, model: list[str], web: dict[str
             for kind in [kind for kind, child in children.items() if child.poll() is not None]:
                 code = children.pop(kind).returncode
                 if code:
-                    raise Problem(f"the {kind} worker ended with exit code {code}")
+                    raise UserError(f"the {kind} worker ended with exit code {code}")
 
 
 def _funnel(
@@ -141,7 +142,7 @@ def demo(
     ),
 ) -> None:
     """From a WAT file to a Parquet release, with the real workers."""
-    with server() as dsn, ExitStack() as stack:
+    with admin_dsn() as dsn, ExitStack() as stack:
         os.environ["DATABASE_URL"] = dsn
         console.rule("database")
         migrate.upgrade(dsn)
@@ -182,7 +183,7 @@ def demo(
 
 def _cli(*command: str) -> None:
     if subprocess.run([sys.executable, "-m", "pairmill.ops.cli", *command], check=False).returncode:
-        raise Problem(f"pairmill {' '.join(command)} failed")
+        raise UserError(f"pairmill {' '.join(command)} failed")
 
 
 def _write_demo_wat(path: Path) -> None:
@@ -209,4 +210,4 @@ def _report(connection: psycopg.Connection, model: str, manifest: Manifest) -> N
 
 
 if __name__ == "__main__":
-    said(lambda: typer.run(demo))
+    run(lambda: typer.run(demo))

@@ -22,7 +22,7 @@ LICENSE = "https://creativecommons.org/licenses/by/4.0/"
 
 @dataclass(frozen=True)
 class File:
-    """What the server answers for one path. location: of a redirect."""
+    """The server's answer for one path. location: of a redirect."""
 
     content_type: str
     body: bytes
@@ -31,7 +31,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Link:
+class SiteLink:
     """An image link of a page. url: absolute, as it must come out; fate: how the extractor must
     drop it, or how its download must end. matching: whether its text says what is on it."""
 
@@ -42,12 +42,12 @@ class Link:
 
 
 @dataclass
-class Page:
-    """url: of the page. body: its HTML. links: its image links, in order."""
+class SitePage:
+    """A page of the site. body: its HTML. links: its image links, in order."""
 
     url: str
     body: str = ""
-    links: list[Link] = field(default_factory=list)
+    links: list[SiteLink] = field(default_factory=list)
 
 
 @dataclass
@@ -55,10 +55,10 @@ class Site:
     """files: what the server answers, by (host, path). pages: what was crawled."""
 
     files: dict[tuple[str, str], File] = field(default_factory=dict)
-    pages: list[Page] = field(default_factory=list)
+    pages: list[SitePage] = field(default_factory=list)
 
     @property
-    def links(self) -> list[Link]:
+    def links(self) -> list[SiteLink]:
         """Every image link of every page, in order; a URL may stand in several."""
         return [link for page in self.pages for link in page.links]
 
@@ -92,7 +92,7 @@ def build() -> Site:
 def _gallery(site: Site, number: int) -> None:
     """Eight drawings, with captions that match, that do not, and in other languages."""
     host = HOSTS[number % len(HOSTS)]
-    page = Page(f"http://{host}/gallery/{number}.html")
+    page = SitePage(f"http://{host}/gallery/{number}.html")
     tags = []
     for place in range(8):
         seed = SEED + 8 * number + place
@@ -115,7 +115,7 @@ def _gallery(site: Site, number: int) -> None:
             f"http://{host}{path}#top",
         )
         tags.append(_img(ways[(number + place) % 4], text))
-        page.links.append(Link(f"http://{host}{path}", text, Outcome.SUCCESS, matching))
+        page.links.append(SiteLink(f"http://{host}{path}", text, Outcome.SUCCESS, matching))
     licence = f'<a rel="license" href="{LICENSE}">licence</a>'
     # the licence before the images, after them, or not at all
     body = ([licence, *tags], [*tags, licence], tags)[number % 3]
@@ -138,7 +138,7 @@ def _others(seed: int, what: drawings.Attributes) -> drawings.Attributes:
 
 def _photographs(site: Site) -> None:
     """Textures as large as photographs, by way of <base href>."""
-    page = Page("http://museum.example/photographs/index.html")
+    page = SitePage("http://museum.example/photographs/index.html")
     tags = ['<base href="/archive/">']
     for number in range(24):
         size = (640, 480) if number % 2 else (480, 640)
@@ -148,13 +148,13 @@ def _photographs(site: Site) -> None:
         )
         text = f"An old photograph from the archive of the museum, number {number}"
         tags.append(_img(f"photo-{number}.jpg", text))
-        page.links.append(Link(f"http://museum.example{path}", text, Outcome.SUCCESS))
+        page.links.append(SiteLink(f"http://museum.example{path}", text, Outcome.SUCCESS))
     page.body = _html("Photographs", tags)
     site.pages.append(page)
 
 
 def _oddities(site: Site) -> None:
-    """One of everything that goes wrong."""
+    """Images and links that fail, one of each sort."""
     host = "odd.example"
     base = f"http://{host}"
     good, caption, _ = drawings.draw(SEED - 1, (400, 300))
@@ -206,10 +206,10 @@ def _oddities(site: Site) -> None:
         ("/spaces.jpg", "  a   b ", DropReason.TEXT_TOO_SHORT),
         ("/long.jpg", "word " * 600, DropReason.TEXT_TOO_LONG),
     ]  # fmt: skip
-    page = Page(f"{base}/index.html")
+    page = SitePage(f"{base}/index.html")
     for reference, alt, fate in links:
         url = base + reference if reference.startswith("/") else reference
-        page.links.append(Link(url, html.unescape(alt) if alt else alt, fate))
+        page.links.append(SiteLink(url, html.unescape(alt) if alt else alt, fate))
     tags = [_img(reference, alt, escaped=True) for reference, alt, _ in links]
     page.body = _html(text, tags)
     site.pages.append(page)
@@ -217,9 +217,9 @@ def _oddities(site: Site) -> None:
 
 def _repeats(site: Site) -> None:
     """A page that shows again what other pages show."""
-    page = Page("http://blog.example/favourites.html")
+    page = SitePage("http://blog.example/favourites.html")
     again = [link for p in site.pages[:5] for link in p.links[:2]]
-    page.links += [Link(link.url, link.text, link.fate, link.matching) for link in again]
+    page.links += [SiteLink(link.url, link.text, link.fate, link.matching) for link in again]
     page.body = _html("Favourites", [_img(link.url, link.text) for link in again])
     site.pages.append(page)
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from warcio.warcwriter import WARCWriter
 
-from pairmill.ops.demo.site import Page
+from pairmill.ops.demo.site import SitePage
 
 LINKS = {"a": "href", "img": "src", "link": "href", "script": "src"}
 KEPT = {"img": ("alt", "title"), "a": ("rel",), "link": ("rel",), "script": ("type",)}
@@ -50,7 +50,7 @@ class _Collector(HTMLParser):
             self.head["Title"] = data
 
 
-def write_wat(pages: Iterable[Page], out: BinaryIO) -> None:
+def write_wat(pages: Iterable[SitePage], out: BinaryIO) -> None:
     """Write one record a page, each a gzip member. The same pages give the same bytes."""
     writer = WARCWriter(out, gzip=True)
     for number, page in enumerate(pages):

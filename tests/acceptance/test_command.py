@@ -12,7 +12,7 @@ import pytest
 from database import Database, empty_database
 from line import Line, Web, wait_until
 
-from pairmill.ops import migrate
+from pairmill.ops.admin import migrate
 from pairmill.ops.demo import model
 from pairmill.ops.demo.site import build
 from pairmill.ops.demo.wat import write_wat

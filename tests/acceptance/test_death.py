@@ -11,7 +11,7 @@ from line import Line, Web, lose_leases, wait_until
 from pairmill.ops.demo.serve import folder_answers
 from pairmill.ops.demo.site import File, build
 from pairmill.ops.demo.wat import write_wat
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.workers.download.worker import ROWS_PER_PART
 
 URLS = ROWS_PER_PART + 200
@@ -138,7 +138,7 @@ def test_worker_that_is_stopped_before_its_database_answers_just_ends(line: Line
 def test_worker_that_is_stopped_while_its_database_is_away_just_ends(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
-    embedded = Embedded(tmp_path_factory.mktemp("away"))
+    embedded = EmbeddedServer(tmp_path_factory.mktemp("away"))
     embedded.start()
     line = Line(embedded.url(), tmp_path)
     try:

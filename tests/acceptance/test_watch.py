@@ -18,7 +18,7 @@ import pytest
 from database import Database, make_schema, outcomes, say_migrated
 from line import PATIENCE, Line
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import EmbeddedServer
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(8)]
 WATCH = [sys.executable, "-m", "pairmill.ops.cli", "status", "--watch"]
@@ -144,7 +144,7 @@ def test_interrupted_it_leaves_the_terminal_whole(line: Line, how: str) -> None:
 
 
 def test_lost_database_is_said_and_found_again(tmp_path: Path) -> None:
-    server = Embedded(tmp_path / "server")
+    server = EmbeddedServer(tmp_path / "server")
     server.start()
     try:
         make_schema(server.url())

@@ -14,8 +14,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pairmill.schema.embedded import Embedded, embedded
-from pairmill.schema.programs import EmbeddedError, Programs
+from pairmill.ops.server.embedded import EmbeddedServer, embedded
+from pairmill.ops.server.programs import EmbeddedError, Programs
 
 SYSTEM = next(
     (p for p in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if (p / "initdb").exists()), None
@@ -25,7 +25,7 @@ SYSTEM = next(
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "home"
-    Embedded(tmp_path / "home").stop()
+    EmbeddedServer(tmp_path / "home").stop()
 
 
 def answers(url: str) -> bool:
@@ -48,7 +48,7 @@ def pid_of(home: Path) -> int:
 def test_lives_as_long_as_it_is_used_and_keeps_its_rows(home: Path) -> None:
     with embedded(home) as url, psycopg.connect(url, autocommit=True) as connection:
         connection.execute("create table t as select 7 as a")
-    assert not Embedded(home).running()
+    assert not EmbeddedServer(home).running()
     assert refuses(url)
     with embedded(home) as again, psycopg.connect(again) as connection:
         assert again == url  # same port, same password
@@ -57,7 +57,7 @@ def test_lives_as_long_as_it_is_used_and_keeps_its_rows(home: Path) -> None:
 
 def test_last_of_several_users_stops_it(home: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from pairmill.schema.embedded import embedded\n"
+        "import sys; from pathlib import Path; from pairmill.ops.server.embedded import embedded\n"
         "with embedded(Path(sys.argv[1])) as url: print(url, flush=True); sys.stdin.readline()"
     )
     with embedded(home) as url:
@@ -73,7 +73,7 @@ def test_last_of_several_users_stops_it(home: Path) -> None:
 
 
 def test_kept_server_stays_until_it_is_stopped(home: Path) -> None:
-    server = Embedded(home)
+    server = EmbeddedServer(home)
     server.start(keep=True)
     with embedded(home) as url:
         pass
@@ -86,18 +86,18 @@ def test_kept_server_stays_until_it_is_stopped(home: Path) -> None:
 
 def test_killed_user_leaves_a_server_that_the_next_one_takes_over(home: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from pairmill.schema.embedded import embedded\n"
+        "import os, signal, sys; from pathlib import Path; from pairmill.ops.server.embedded import embedded\n"
         "with embedded(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script, str(home)], check=False)
-    assert Embedded(home).running()
+    assert EmbeddedServer(home).running()
     with embedded(home) as url:
         assert answers(url)
     assert refuses(url)
 
 
 def test_killed_server_is_started_again(home: Path) -> None:
-    server = Embedded(home)
+    server = EmbeddedServer(home)
     server.start()
     os.kill(pid_of(home), signal.SIGKILL)
     ended = threading.Event()
@@ -108,7 +108,7 @@ def test_killed_server_is_started_again(home: Path) -> None:
 
 
 def test_foreign_process_with_the_old_pid_is_left_alone(home: Path) -> None:
-    server = Embedded(home)
+    server = EmbeddedServer(home)
     server.start()
     assert server.stop()
     # as after a restart of the machine: the file is there, the pid is another's
@@ -120,7 +120,7 @@ def test_foreign_process_with_the_old_pid_is_left_alone(home: Path) -> None:
 
 
 def test_taken_port_is_exchanged(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    server = Embedded(home)
+    server = EmbeddedServer(home)
     server.start()
     before = server.url()
     server.stop()
@@ -190,7 +190,7 @@ def test_as_an_ordinary_user(tmp_path: Path) -> None:
     open_to_others(tmp_path)
     tmp_path.chmod(0o777)
     script = (
-        "import sys; from pathlib import Path; from pairmill.schema.embedded import embedded; import psycopg\n"
+        "import sys; from pathlib import Path; from pairmill.ops.server.embedded import embedded; import psycopg\n"
         "with embedded(Path(sys.argv[1])) as url: print(psycopg.connect(url).execute('select 1').fetchone())"
     )
     done = subprocess.run(
@@ -211,11 +211,11 @@ def test_another_postgresql(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_folder_without_postgresql_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAIRMILL_POSTGRES_BIN", "/nowhere")
     with pytest.raises(EmbeddedError, match="no initdb or no postgres in /nowhere"):
-        Embedded(home).start()
+        EmbeddedServer(home).start()
 
 
 def test_server_that_cannot_start_says_why(home: Path) -> None:
-    server = Embedded(home)
+    server = EmbeddedServer(home)
     server.start()
     server.stop()
     with (home / "postgres/postgresql.conf").open("a") as conf:

@@ -13,9 +13,11 @@ import pytest
 from database import DIMS, Database, outcomes, pair_rows
 from embedding_reader import EmbeddingReader
 
-from pairmill.ops import embeddings, release, removal
-from pairmill.ops.problem import Problem
-from pairmill.ops.recipe import Recipe
+from pairmill.ops.admin import removal
+from pairmill.ops.errors import UserError
+from pairmill.ops.release import release
+from pairmill.ops.release.recipe import Recipe
+from pairmill.ops.vectors import embeddings
 
 N = 12
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(N)]
@@ -181,9 +183,9 @@ def test_npz_is_as_datacomp_has_it(scored: Database, tmp_path: Path) -> None:
 
 def test_npz_needs_a_name_that_datacomp_knows(scored: Database, tmp_path: Path) -> None:
     source = released(scored, tmp_path / "release")
-    with pytest.raises(Problem, match="the release's model is model-d1: name them with --prefix"):
+    with pytest.raises(UserError, match="the release's model is model-d1: name them with --prefix"):
         embeddings.export(scored.admin, source, tmp_path / "out", layout="npz")
-    with pytest.raises(Problem, match="unknown format 'tar'"):
+    with pytest.raises(UserError, match="unknown format 'tar'"):
         embeddings.export(scored.admin, source, tmp_path / "out", layout="tar")
 
 
@@ -267,32 +269,32 @@ def test_database_without_the_model_is_refused(scored: Database, tmp_path: Path)
     manifest = json.loads((source / "manifest.json").read_text())
     manifest["model"]["digest"] = "f" * 64
     (source / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(Problem, match="no model model-d1 with the weights ffffffffffff… of the"):
+    with pytest.raises(UserError, match="no model model-d1 with the weights ffffffffffff… of the"):
         embeddings.export(scored.admin, source, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["release"]
 
 
 def test_what_is_no_release_is_refused(scored: Database, tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="is no release: it has no manifest"):
+    with pytest.raises(UserError, match="is no release: it has no manifest"):
         embeddings.export(scored.admin, tmp_path, tmp_path / "out")
     source = released(scored, tmp_path / "release")
     part = source / "part-00001.parquet"
     body = part.read_bytes()
     part.write_bytes(body[: len(body) // 2])
-    with pytest.raises(Problem, match="cannot read"):
+    with pytest.raises(UserError, match="cannot read"):
         embeddings.export(scored.admin, source, tmp_path / "out")
     part.unlink()
-    with pytest.raises(Problem, match=r"lacks part-00001\.parquet"):
+    with pytest.raises(UserError, match=r"lacks part-00001\.parquet"):
         embeddings.export(scored.admin, source, tmp_path / "out")
     (source / "manifest.json").write_text("{}")
-    with pytest.raises(Problem, match="is no release's manifest"):
+    with pytest.raises(UserError, match="is no release's manifest"):
         embeddings.export(scored.admin, source, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["release"]
 
 
 def test_folder_with_something_in_it_is_refused(scored: Database, tmp_path: Path) -> None:
     source = released(scored, tmp_path / "release")
-    with pytest.raises(Problem, match="is not empty"):
+    with pytest.raises(UserError, match="is not empty"):
         embeddings.export(scored.admin, source, source)
 
 

@@ -13,8 +13,8 @@ from line import wait_until
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.schema.create import create
-from pairmill.schema.embedded import Embedded
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers import daemon
 from pairmill.workers.errors import LeaseLost, Malformed, Refused
@@ -249,8 +249,8 @@ def test_drained_means_here_and_upstream(db: Database) -> None:
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Embedded]:
-    server = Embedded(tmp_path)
+def own_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer(tmp_path)
     server.start()
     try:
         yield server
@@ -258,7 +258,7 @@ def own_server(tmp_path: Path) -> Iterator[Embedded]:
         server.stop()
 
 
-def test_a_restart_that_outlasts_a_lease_counts_no_try(own_server: Embedded) -> None:
+def test_a_restart_that_outlasts_a_lease_counts_no_try(own_server: EmbeddedServer) -> None:
     def connect() -> psycopg.Connection:
         return psycopg.connect(own_server.url())
 

@@ -7,10 +7,10 @@ import psycopg
 import pytest
 from database import Database, pair_rows
 
-from pairmill.ops import removal
+from pairmill.ops.admin import removal
 
 ROWS, DIMS = 600, 24
-SQL = (files("pairmill.ops") / "sql" / "nearest.sql").read_text("utf-8")
+SQL = (files("pairmill.ops.vectors") / "sql" / "nearest.sql").read_text("utf-8")
 
 
 def vectors(seed: int) -> np.ndarray:

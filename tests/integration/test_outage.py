@@ -14,8 +14,8 @@ from database import Database, make_schema
 from line import Wire, wait_until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pairmill.schema.embedded import Embedded
-from pairmill.schema.programs import Programs
+from pairmill.ops.server.embedded import EmbeddedServer
+from pairmill.ops.server.programs import Programs
 from pairmill.workers.errors import LeaseLost, Unreachable
 from pairmill.workers.queue import Claim, Queue
 
@@ -236,7 +236,7 @@ def test_one_workers_network_that_is_cut(db: Database, wire: Wire) -> None:
     assert db.rows(TASKS) == [("leased", 0, 0, 3), ("parked", 1, 0, 3)]
 
 
-def standby_of(server: Embedded, home: Path) -> Embedded:
+def standby_of(server: EmbeddedServer, home: Path) -> EmbeddedServer:
     """A hot standby that streams from it, in a folder of its own."""
     home.mkdir()
     known = json.loads((server._home / "server.json").read_text())
@@ -254,16 +254,16 @@ def standby_of(server: Embedded, home: Path) -> Embedded:
         ),
         check=True,
     )  # fmt: skip
-    standby = Embedded(home)
+    standby = EmbeddedServer(home)
     standby.start()  # its port is taken: on another
     return standby
 
 
 def test_a_failover_to_a_standby(tmp_path: Path) -> None:
     """The new server has been up for longer than any lease: its start says nothing."""
-    primary = Embedded(tmp_path / "primary")
+    primary = EmbeddedServer(tmp_path / "primary")
     primary.start()
-    standby: Embedded | None = None
+    standby: EmbeddedServer | None = None
     try:
         make_schema(primary.url())
         standby = standby_of(primary, tmp_path / "standby")

@@ -21,7 +21,7 @@ def shop(db: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     """Two batches of twelve URLs; the command works on this database."""
     monkeypatch.setenv("DATABASE_URL", db.dsn)
     # the command wants a migrated database; this one was made directly
-    monkeypatch.setattr("pairmill.ops.migrate.require_current", lambda connection: None)
+    monkeypatch.setattr("pairmill.ops.admin.migrate.require_current", lambda connection: None)
     db.add_model()
     for number in range(2):
         urls = [url.replace("example", f"s{number}.example") for url in URLS]

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from database import Database, key, outcomes, pair_rows, score_rows
 
-from pairmill.ops import release, removal
-from pairmill.ops.problem import Problem
-from pairmill.ops.recipe import Recipe
+from pairmill.ops.admin import removal
+from pairmill.ops.errors import UserError
+from pairmill.ops.release import release
+from pairmill.ops.release.recipe import Recipe
 from pairmill.schema.outcomes import Outcome
 
 LANGUAGES = ["en", "en", "en", "de", "de", None]
@@ -191,7 +192,7 @@ def test_removal_files(scored: Database, tmp_path: Path) -> None:
     report = removal.add(scored.admin, removal.read_entries(file), "", False)
     assert (report.added, report.matching_pairs) == (3, 1)
     file.write_text(f"{URLS[1]}\nftp://a/\n")
-    with pytest.raises(Problem, match=r"line 2: 'ftp://a/' is no http"):
+    with pytest.raises(UserError, match=r"line 2: 'ftp://a/' is no http"):
         removal.read_entries(file)
 
 
@@ -205,13 +206,13 @@ def test_withdrawn_rows_are_not_released(scored: Database, tmp_path: Path) -> No
 
 def test_folder_with_something_in_it_is_refused(scored: Database, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(Problem, match="is not empty"):
+    with pytest.raises(UserError, match="is not empty"):
         release.build(scored.admin, recipe(), tmp_path)
     assert (tmp_path / "mine").read_text() == "precious"
 
 
 def test_unknown_model_names_those_there_are(scored: Database, tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="has no model ViT-B-32 openai; it has: model-d1"):
+    with pytest.raises(UserError, match="has no model ViT-B-32 openai; it has: model-d1"):
         release.build(scored.admin, recipe(model="ViT-B-32", pretrained="openai"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -304,7 +305,7 @@ def test_what_a_recipe_names_and_the_database_lacks(
     scored: Database, tmp_path: Path, values: dict[str, Any], says: str
 ) -> None:
     scored.add_tagger()
-    with pytest.raises(Problem, match=says):
+    with pytest.raises(UserError, match=says):
         built(scored, tmp_path / "out", **values)
 
 

@@ -12,9 +12,9 @@ from database import Database, make_schema, outcomes, say_migrated
 from line import Line
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pairmill.schema.embedded import Embedded
+from pairmill.ops.server.embedded import EmbeddedServer
+from pairmill.ops.server.programs import Programs
 from pairmill.schema.outcomes import Outcome
-from pairmill.schema.programs import Programs
 from pairmill.workers.errors import LeaseLost
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(20)]
@@ -77,7 +77,7 @@ def test_dump_restore_and_go_on(db: Database, server: str, tmp_path: Path) -> No
 def test_base_backup_restore_and_go_on(tmp_path: Path) -> None:
     """pg_basebackup of a server at work, put back in the place of the one that was lost."""
     home = tmp_path / "home"
-    server = Embedded(home)
+    server = EmbeddedServer(home)
     server.start()
     try:
         make_schema(server.url())
@@ -137,7 +137,7 @@ def test_base_backup_restore_and_go_on(tmp_path: Path) -> None:
         server.stop()
 
 
-def base_backup(server: Embedded, home: Path) -> Path:
+def base_backup(server: EmbeddedServer, home: Path) -> Path:
     """As docs/admin.md says: the folder that it makes is a server's data directory."""
     made = home / "backup"
     made.mkdir(mode=0o700)

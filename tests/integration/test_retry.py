@@ -17,7 +17,7 @@ def failed(db: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A batch of six: two succeeded, two timed out, two are not there."""
     monkeypatch.setenv("DATABASE_URL", db.dsn)
     # the command wants a migrated database; this one was made directly
-    monkeypatch.setattr("pairmill.ops.migrate.require_current", lambda connection: None)
+    monkeypatch.setattr("pairmill.ops.admin.migrate.require_current", lambda connection: None)
     db.add_model()
     db.extract(URLS)
     db.close_batches()

@@ -20,10 +20,10 @@ from multilingual import CAPTIONS, CONTEXT, POOLERS, save_model
 from PIL import Image
 from scoring import add_model, to_score
 
-from pairmill.ops import release
 from pairmill.ops.demo import model as demo
 from pairmill.ops.demo.model.train import HELD_OUT, thumbnail
-from pairmill.ops.recipe import Recipe
+from pairmill.ops.release import release
+from pairmill.ops.release.recipe import Recipe
 from pairmill.schema.outcomes import ScoreOutcome
 from pairmill.workers import daemon
 from pairmill.workers.errors import Refused

@@ -25,7 +25,7 @@ from pairmill.workers.queue import Queue
 from pairmill.workers.score import worker
 from pairmill.workers.score.heads import Head, Tags
 from pairmill.workers.score.layers import Layer
-from pairmill.workers.score.model import Embedded, Model, Watch, load
+from pairmill.workers.score.model import Embeddings, Model, Watch, load
 from pairmill.workers.score.pipeline import Pipeline, ScoredPart, Thumbnails
 from pairmill.workers.score.taggers import NamedHead
 from pairmill.workers.score.worker import Score, score_rows, tag_rows
@@ -140,7 +140,7 @@ def test_stopped_in_the_middle_keeps_what_was_submitted(
     submitted, plain = threading.Event(), model.embed
     calls = 0
 
-    def embed(*arguments: object) -> Embedded:
+    def embed(*arguments: object) -> Embeddings:
         nonlocal calls
         calls += 1
         if calls == 3:
@@ -197,7 +197,7 @@ def test_memory_that_is_short_halves_the_batches_and_says_so(model: Model) -> No
         return found
 
     model._encode_image = short
-    pixels = [model.decoder.decode(IMAGES)]
+    pixels = [model.preprocessor.decode(IMAGES)]
     embedded = model.embed(pixels, lambda: model.tokenizer(TEXTS), watch=Watch(said.append))
     assert np.abs(embedded.similarity - expected.similarity).max() < 1e-5
     assert model.batch_size == 8
@@ -232,7 +232,7 @@ def test_reading_and_decoding_go_on_while_the_model_computes_but_not_far(model: 
     parts, sent, written = parts_of(80, 10), [], []
     held, plain = threading.Event(), model.embed
 
-    def embed(*arguments: object) -> Embedded:
+    def embed(*arguments: object) -> Embeddings:
         assert held.wait(PATIENCE)
         return plain(*arguments)  # type: ignore[arg-type]
 

@@ -16,9 +16,9 @@ from pairmill.ops.demo.model.train import HELD_OUT, thumbnail
 from pairmill.workers.errors import Refused
 from pairmill.workers.score import text_tower
 from pairmill.workers.score.batcher import by_length, gathered
-from pairmill.workers.score.decoder import Decoder
 from pairmill.workers.score.model import Model, load
 from pairmill.workers.score.model import open_clip as clip
+from pairmill.workers.score.preprocess import Preprocessor
 from pairmill.workers.score.tokenizer import MOST, Tokenizer
 
 CPU = torch.device("cpu")
@@ -51,22 +51,22 @@ THUMBNAILS = [*IMAGES[:3], jpeg((256, 600)), jpeg((900, 256)), jpeg((256, 256), 
     ids=["squash", "shortest", "not square", "longest", "bilinear"],
 )
 def test_pixels_are_the_transforms_bit_by_bit(transform: Any) -> None:
-    decoder = Decoder(transform, CPU)
-    pixels = decoder.decode([b"", *THUMBNAILS, b"x"], start=100)
+    preprocess = Preprocessor(transform, CPU)
+    pixels = preprocess.decode([b"", *THUMBNAILS, b"x"], start=100)
     assert pixels.rows == list(range(101, 101 + len(THUMBNAILS)))
     assert pixels.data.dtype == torch.uint8
     plain = torch.stack([transform(opened(data)) for data in THUMBNAILS])
-    assert torch.equal(decoder.normalised(pixels.data), plain)
+    assert torch.equal(preprocess.normalised(pixels.data), plain)
 
 
 def test_transform_of_another_shape_is_run_as_a_whole() -> None:
     def transform(image: Image.Image) -> torch.Tensor:
         return torch.from_numpy(np.array(image.resize((8, 8)))).float()
 
-    decoder = Decoder(transform, CPU)
-    pixels = decoder.decode(THUMBNAILS)
+    preprocess = Preprocessor(transform, CPU)
+    pixels = preprocess.decode(THUMBNAILS)
     plain = torch.stack([transform(opened(data)) for data in THUMBNAILS])
-    assert torch.equal(decoder.normalised(pixels.data), plain)
+    assert torch.equal(preprocess.normalised(pixels.data), plain)
 
 
 def opened(data: bytes) -> Image.Image:

@@ -19,7 +19,7 @@ from pairmill.ops import cli
 from pairmill.ops.demo import model as demo
 from pairmill.ops.demo.drawings import attributes, caption
 from pairmill.ops.demo.model.train import HELD_OUT, thumbnail
-from pairmill.ops.problem import Problem
+from pairmill.ops.errors import UserError
 from pairmill.workers import daemon
 from pairmill.workers.errors import Refused
 from pairmill.workers.score import watermark
@@ -244,7 +244,7 @@ def test_laions_own_heads_are_added(db: Database, pairmill: Commands) -> None:
         pairmill("model", "add", "--head", str(path), "--base", base)
         pairmill("model", "check", path.stem)
     wrong = shared_file("models/aesthetic-v1-vit-l-14.pth")
-    with pytest.raises(Problem, match="reads embeddings of 768 dims, and B gives 512"):
+    with pytest.raises(UserError, match="reads embeddings of 768 dims, and B gives 512"):
         pairmill("model", "add", "--head", str(wrong), "--base", "B")
 
 
@@ -260,7 +260,7 @@ def test_laions_own_heads_are_added(db: Database, pairmill: Commands) -> None:
 def test_wrong_use_is_said_in_a_sentence(
     pairmill: Commands, arguments: tuple[str, ...], says: str
 ) -> None:
-    with pytest.raises((Problem, Refused), match=says):
+    with pytest.raises((UserError, Refused), match=says):
         pairmill("model", "add", *arguments)
 
 

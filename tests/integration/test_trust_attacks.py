@@ -11,7 +11,7 @@ from crowd import Crowd, batches, honest, lazy, liar, new_crowd, reply
 from database import Database, outcomes
 from line import wait_until
 
-from pairmill.ops import migrate
+from pairmill.ops.admin import migrate
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.queue import Claim
 

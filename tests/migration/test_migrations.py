@@ -14,8 +14,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill import migrations
 from pairmill.migrations import snapshot
-from pairmill.ops import logins, migrate
-from pairmill.ops.problem import Problem
+from pairmill.ops.admin import logins, migrate
+from pairmill.ops.errors import UserError
 from pairmill.schema import create
 from pairmill.workers.queue import Queue
 
@@ -135,7 +135,9 @@ def test_up_and_down_change_what_the_revision_says_and_keep_every_row(
         assert rows["score"] == 20
 
         release_next()
-        with pytest.raises(Problem, match=r"revision 0001 and the code needs 0002: run `pairmill"):
+        with pytest.raises(
+            UserError, match=r"revision 0001 and the code needs 0002: run `pairmill"
+        ):
             migrate.require_current(database.admin)
         migrate.upgrade(dsn)
         migrate.require_current(database.admin)
@@ -163,7 +165,7 @@ def test_other_functions_at_the_same_revision_are_noticed_and_made_anew(
         migrate.upgrade(dsn)
         fixed = create._routines().replace("'The closed list of how a download ends.'", "'Mended.'")
         monkeypatch.setattr(create, "_routines", lambda: fixed)
-        with pytest.raises(Problem, match="functions and views of another version"):
+        with pytest.raises(UserError, match="functions and views of another version"):
             migrate.require_current(connection)
         migrate.upgrade(dsn)
         migrate.require_current(connection)
@@ -181,7 +183,7 @@ def test_a_view_of_somebody_elses_stops_the_migration_and_is_named(
         before = dump(dsn)
         release_next()
         with pytest.raises(
-            Problem,
+            UserError,
             match=r"changed nothing: view ada.mine depends on view report.pair: drop what depends"
             r" on it .keep its definition., migrate, and make it again",
         ):
@@ -220,7 +222,9 @@ def test_a_table_that_stays_locked_stops_the_migration_in_a_sentence(
         before = dump(dsn)
         holder.execute("lock table mill.batch")
         release_next()
-        with pytest.raises(Problem, match="changed nothing: a session kept a table locked for 1 s"):
+        with pytest.raises(
+            UserError, match="changed nothing: a session kept a table locked for 1 s"
+        ):
             migrate.upgrade(dsn)
         holder.rollback()
         assert dump(dsn) == before
@@ -299,12 +303,12 @@ def test_going_to_what_no_release_had_is_refused_and_changes_nothing(
     server: str, release_next: Callable[[], None]
 ) -> None:
     with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
-        with pytest.raises(Problem, match="an empty database is made at revision 0001"):
+        with pytest.raises(UserError, match="an empty database is made at revision 0001"):
             migrate.upgrade(dsn, "0000")
         migrate.upgrade(dsn)
         for unreleased in ("base", "0001"):  # nothing is released yet
             with pytest.raises(
-                Problem, match=f"no release of pairmill had revision '{unreleased}'"
+                UserError, match=f"no release of pairmill had revision '{unreleased}'"
             ):
                 migrate.downgrade(dsn, unreleased)
         migrate.require_current(connection)
@@ -312,11 +316,11 @@ def test_going_to_what_no_release_had_is_refused_and_changes_nothing(
 
 def test_unmigrated_and_newer_databases_are_told_apart(server: str) -> None:
     with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
-        with pytest.raises(Problem, match="has no Pairmill schema yet: run `pairmill migrate`"):
+        with pytest.raises(UserError, match="has no Pairmill schema yet: run `pairmill migrate`"):
             migrate.require_current(connection)
         migrate.upgrade(dsn)
         connection.execute("update mill.migration set version_num = '9999'")
-        with pytest.raises(Problem, match="revision 9999, which is newer than this code"):
+        with pytest.raises(UserError, match="revision 9999, which is newer than this code"):
             migrate.require_current(connection)
 
 
@@ -349,6 +353,6 @@ def test_failed_migration_is_said_in_a_sentence(server: str) -> None:
         name = superuser.info.dbname
         superuser.execute(f"create role {name}_nobody login password 'secret'")
         with pytest.raises(
-            Problem, match="the migration failed and changed nothing: permission denied"
+            UserError, match="the migration failed and changed nothing: permission denied"
         ):
             migrate.upgrade(make_conninfo(dsn, user=f"{name}_nobody", password="secret"))

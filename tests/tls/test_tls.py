@@ -29,7 +29,7 @@ from database import Database
 from line import Line, Web, wait_until
 from psycopg.conninfo import make_conninfo
 
-from pairmill.schema.programs import Programs
+from pairmill.ops.server.programs import Programs
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 SECTION = PAGE.read_text().partition("**The line.**")[2].partition("\n## ")[0]

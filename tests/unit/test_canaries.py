@@ -3,7 +3,7 @@
 import pytest
 
 from pairmill.ops.commands.trust import read_canaries
-from pairmill.ops.problem import Problem
+from pairmill.ops.errors import UserError
 
 SHA256 = "ab" * 32
 
@@ -28,5 +28,5 @@ def test_a_line_is_a_url_and_its_answer() -> None:
     ],
 )
 def test_what_is_wrong_is_named(line: str, said: str) -> None:
-    with pytest.raises(Problem, match=said):
+    with pytest.raises(UserError, match=said):
         read_canaries(f"http://a.example/0.jpg dead\n{line}\n")

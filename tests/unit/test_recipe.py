@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pairmill.ops import recipe
-from pairmill.ops.problem import Problem
+from pairmill.ops.errors import UserError
+from pairmill.ops.release import recipe
 
 GOOD = """
 name = "mine"
@@ -80,14 +80,14 @@ def test_file_with_overrides(tmp_path: Path) -> None:
 def test_bad_recipes(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(text)
-    with pytest.raises(Problem, match=says):
+    with pytest.raises(UserError, match=says):
         recipe.load(str(file))
 
 
 def test_unknown_recipe_names_those_there_are() -> None:
     with pytest.raises(
-        Problem, match="there is no recipe 'laion-6b': a file, or one of demo, laion-400m"
+        UserError, match="there is no recipe 'laion-6b': a file, or one of demo, laion-400m"
     ):
         recipe.load("laion-6b")
-    with pytest.raises(Problem, match="write key=value"):
+    with pytest.raises(UserError, match="write key=value"):
         recipe.parse_overrides(["min_similarity"])

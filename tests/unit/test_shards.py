@@ -13,15 +13,15 @@ import pytest
 
 from pairmill.ops.demo.drawings import photo_like
 from pairmill.ops.demo.site import jpeg
-from pairmill.ops.fetching import ending_of, retryable
-from pairmill.ops.problem import Problem
-from pairmill.ops.samples import Ending, as_rows, expected_md5s
-from pairmill.ops.shards import Folder
-from pairmill.ops.sources import Columns, Source, fingerprint, open_source, shards
+from pairmill.ops.errors import UserError
+from pairmill.ops.fetch.run import retryable, sample_result
+from pairmill.ops.fetch.samples import SampleResult, as_rows, expected_md5s
+from pairmill.ops.fetch.shards import Folder
+from pairmill.ops.fetch.sources import Source, SourceColumns, fingerprint, open_source, shards
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.crawl import Result
 
-COLUMNS = Columns("URL", "TEXT")
+COLUMNS = SourceColumns("URL", "TEXT")
 
 
 def parquet(path: Path, ids: range, row_group: int = 1000) -> Path:
@@ -61,7 +61,7 @@ def test_parquet_is_not_read_whole(tmp_path: Path) -> None:
 def test_parquet_files_that_differ_are_said(tmp_path: Path) -> None:
     parquet(tmp_path / "a.parquet", range(3))
     pq.write_table(pa.table({"URL": ["http://a/"]}), tmp_path / "b.parquet")
-    with pytest.raises(Problem, match=r"b\.parquet has no column SAMPLE_ID"):
+    with pytest.raises(UserError, match=r"b\.parquet has no column SAMPLE_ID"):
         urls(open_source(tmp_path), "URL")
 
 
@@ -83,7 +83,7 @@ def test_csv_is_text_whatever_it_looks_like(tmp_path: Path, name: str) -> None:
         {"url": "http://a/2", "caption": "", "id": "x"},
     ]
     assert urls(source, "url", 1) == ["http://a/2"]
-    assert Columns.of(source, None, None) == Columns("url", "caption")
+    assert SourceColumns.of(source, None, None) == SourceColumns("url", "caption")
 
 
 @pytest.mark.parametrize("name", ["list.txt", "list.txt.gz"])
@@ -112,7 +112,7 @@ def test_what_cannot_be_read_is_a_sentence(
 ) -> None:
     if data is not None:
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(Problem, match=said):
+    with pytest.raises(UserError, match=said):
         list(open_source(tmp_path / name).read(0))
 
 
@@ -120,12 +120,12 @@ def test_columns_are_found_in_any_case_or_listed(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("Link,Alt,text\nhttp://a/,b,c\n")
     source = open_source(path)
-    assert Columns.of(source, "LINK", None) == Columns("Link", "text")
-    assert Columns.of(source, "Link", "alt") == Columns("Link", "Alt")
-    with pytest.raises(Problem, match=r"no column URL, .*--url-col: Link, Alt, text"):
-        Columns.of(source, None, None)
-    with pytest.raises(Problem, match=r"no column nosuch, .*--caption-col"):
-        Columns.of(source, "Link", "nosuch")
+    assert SourceColumns.of(source, "LINK", None) == SourceColumns("Link", "text")
+    assert SourceColumns.of(source, "Link", "alt") == SourceColumns("Link", "Alt")
+    with pytest.raises(UserError, match=r"no column URL, .*--url-col: Link, Alt, text"):
+        SourceColumns.of(source, None, None)
+    with pytest.raises(UserError, match=r"no column nosuch, .*--caption-col"):
+        SourceColumns.of(source, "Link", "nosuch")
 
 
 @pytest.mark.parametrize("done", [(), (0,), (1, 2), (0, 1, 3), (4,), (0, 1, 2, 3, 4)])
@@ -148,7 +148,7 @@ def test_fingerprint_is_of_the_content_not_of_the_place(tmp_path: Path) -> None:
 
 def test_column_that_is_no_text_is_said() -> None:
     table = pa.table({"URL": [["a", "list"]], "TEXT": ["t"]})
-    with pytest.raises(Problem, match=r"column URL is of type list<.*>, and no text"):
+    with pytest.raises(UserError, match=r"column URL is of type list<.*>, and no text"):
         as_rows(table, COLUMNS)
 
 
@@ -159,14 +159,14 @@ def test_names_of_ours_are_not_taken_by_the_source() -> None:
     assert expected_md5s(rows) == ["ab"]
     # a shard's own table as a source: its md5 is what its images are compared with
     again = as_rows(
-        pa.table({"url": ["u"], "md5": ["cd"], "source_md5": ["ab"]}), Columns("url", None)
+        pa.table({"url": ["u"], "md5": ["cd"], "source_md5": ["ab"]}), SourceColumns("url", None)
     )
     assert expected_md5s(again) == ["cd"]
     assert again["caption"].to_pylist() == [None]
 
 
-GOOD = Ending("success", None, 200, 4, 3, 8, 6, "ab", "cd", True)
-ENDINGS = [GOOD, Ending("failed_to_download", "http_error", 404), GOOD]
+GOOD = SampleResult("success", None, 200, 4, 3, 8, 6, "ab", "cd", True)
+RESULTS = [GOOD, SampleResult("failed_to_download", "http_error", 404), GOOD]
 TABLE = as_rows(
     pa.table(
         {"SAMPLE_ID": [7, 8, 2**62], "URL": ["http://a/", "x", "y"], "TEXT": ["\u00fc", "no", None]}
@@ -190,7 +190,7 @@ def write(folder: Folder, number: int) -> dict[str, object]:
     spool = folder.begin(number)
     for index in (2, 0):
         spool.add(index, image(index))
-    return folder.write(number, TABLE, ENDINGS, spool.image, spool, (100.0, 103.5))
+    return folder.write(number, TABLE, RESULTS, spool.image, spool, (100.0, 103.5))
 
 
 def names(folder: Folder) -> list[str]:
@@ -232,19 +232,19 @@ def test_same_answers_in_any_order_give_the_same_bytes(folder: Folder, tmp_path:
         spool = other.begin(0)
         for index in (0, 2):
             spool.add(index, image(index))
-        other.write(0, TABLE, ENDINGS, spool.image, spool, (1.0, 2.0))
+        other.write(0, TABLE, RESULTS, spool.image, spool, (1.0, 2.0))
     assert other.tar(0).read_bytes() == folder.tar(0).read_bytes()
     assert other.parquet(0).read_bytes() == folder.parquet(0).read_bytes()
 
 
 def test_what_is_written_is_read_again(folder: Folder) -> None:
     write(folder, 0)
-    table, endings = folder.read(0)
-    assert (table, endings) == (TABLE, ENDINGS)
+    table, results = folder.read(0)
+    assert (table, results) == (TABLE, RESULTS)
     with folder.images(0) as found:
         assert (found(0), found(2)) == (image(0), image(2))
     folder.tar(0).write_bytes(folder.tar(0).read_bytes()[:700])
-    with pytest.raises(Problem, match="is damaged"), folder.images(0) as found:
+    with pytest.raises(UserError, match="is damaged"), folder.images(0) as found:
         found(2)
 
 
@@ -278,7 +278,7 @@ def test_killed_before_it_was_whole_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_folder_is_for_one_process(folder: Folder) -> None:
-    with pytest.raises(Problem, match="another process"), Folder(folder.path, 10).locked():
+    with pytest.raises(UserError, match="another process"), Folder(folder.path, 10).locked():
         pass
 
 
@@ -287,12 +287,12 @@ FETCHED = Result(0, Outcome.SUCCESS, 200, 999, 640, 480, b"m" * 16, b"s" * 32, 0
 
 
 def test_result_as_a_row() -> None:
-    good = Ending("success", None, 200, 64, 48, 640, 480, "6d" * 16, "73" * 32)
-    assert ending_of(FETCHED, None, verify=True) == good
-    assert ending_of(FETCHED, "6d" * 16, verify=True).md5_matches is True
-    changed = ending_of(FETCHED, "00" * 16, verify=False)
+    good = SampleResult("success", None, 200, 64, 48, 640, 480, "6d" * 16, "73" * 32)
+    assert sample_result(FETCHED, None, verify=True) == good
+    assert sample_result(FETCHED, "6d" * 16, verify=True).md5_matches is True
+    changed = sample_result(FETCHED, "00" * 16, verify=False)
     assert (changed.status, changed.md5_matches) == ("success", False)
-    refused = ending_of(FETCHED, "00" * 16, verify=True)
+    refused = sample_result(FETCHED, "00" * 16, verify=True)
     assert (refused.status, refused.error_message) == ("failed_to_download", "changed")
     assert (refused.width, refused.md5_matches) == (None, False)
 
@@ -307,8 +307,8 @@ def test_result_as_a_row() -> None:
     ],
 )
 def test_failure_is_of_the_download_or_of_the_image(result: Result, status: str) -> None:
-    ending = ending_of(result, None, verify=False)
-    assert ending == Ending(status, result.outcome.name.lower(), result.http_status)
+    ending = sample_result(result, None, verify=False)
+    assert ending == SampleResult(status, result.outcome.name.lower(), result.http_status)
 
 
 def test_what_may_pass_is_counted() -> None:

@@ -20,7 +20,6 @@ from pairmill.workers.errors import Refused, TaskFailed
 from pairmill.workers.score import device_lost, text_tower
 from pairmill.workers.score import torchvision_import as _before_open_clip  # noqa: F401
 from pairmill.workers.score.batcher import by_length, gathered
-from pairmill.workers.score.decoder import Decoder, Pixels
 from pairmill.workers.score.digest import weights_digest
 from pairmill.workers.score.heads import Head, Tags
 from pairmill.workers.score.loading import (
@@ -30,6 +29,7 @@ from pairmill.workers.score.loading import (
     known_name,
     reason,
 )
+from pairmill.workers.score.preprocess import PixelBatch, Preprocessor
 from pairmill.workers.score.tokenizer import Tokenizer, Tokens
 
 # isort: split
@@ -58,7 +58,7 @@ class Scores:
 
 
 @dataclass
-class Embedded:
+class Embeddings:
     """Of n pairs, those whose image could be decoded. rows: int64[m], which. image, text:
     float32[m, dims], L2-normalised. similarity: float32[m]. tags: of each head given, of m rows.
     text_tokens: int16[n]. wrong: rows whose thumbnail is another picture's."""
@@ -90,7 +90,7 @@ class Model:
     digest: sha256 of its weights, hexadecimal, over the names, shapes and float32 values of its
     tensors in order of name: the same for one checkpoint in any file format, whatever precision it
     computes in. batch_size: rows that go through a tower at once; halved where memory is short.
-    decoder, tokenizer: what prepares its input; threads may use them beside it."""
+    preprocessor, tokenizer: prepare its input; threads may use them beside it."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Model:
         self.device = device
         self.dtype = dtype
         self.batch_size = BATCH_SIZES.get(device.type, BATCH_SIZES["cpu"])
-        self.decoder = Decoder(preprocess, device)
+        self.preprocessor = Preprocessor(preprocess, device)
         self.tokenizer = Tokenizer(tokenize)
         towers: Any = clip.to(dtype)
         self._needed = text_tower.needed(clip)
@@ -138,20 +138,22 @@ class Model:
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images cannot be paired with {len(texts)} texts")
         starts = range(0, len(images), CHUNK)
-        pixels = (self.decoder.decode(images[i : i + CHUNK], start=i) for i in starts)
+        pixels = (self.preprocessor.decode(images[i : i + CHUNK], start=i) for i in starts)
         return self.scores(self.embed(pixels, lambda: self.tokenizer(texts)))
 
     @torch.inference_mode()
     def embed(
         self,
-        pixels: Iterable[Pixels],
+        pixels: Iterable[PixelBatch],
         tokens: Callable[[], Tokens],
         heads: Sequence[Head] = (),
         watch: Watch | None = None,
-    ) -> Embedded:
-        """pixels: of the decoder, in order; they may come as they are made. tokens: of all texts,
-        asked for after the images. Normalised and multiplied in float32, whatever the towers
-        compute in.
+    ) -> Embeddings:
+        """Embed the pairs of images and texts.
+
+        pixels: of the preprocessor, in order, or an iterator that makes them. tokens: called after
+        the images, for the tokens of all texts. Normalised and multiplied in float32, whatever the
+        towers compute in.
 
         Raises TaskFailed where one row alone does not fit into memory, Refused where the device
         does not answer any more.
@@ -162,11 +164,11 @@ class Model:
 
     def _embed(
         self,
-        pixels: Iterable[Pixels],
+        pixels: Iterable[PixelBatch],
         tokens: Callable[[], Tokens],
         heads: Sequence[Head],
         watch: Watch,
-    ) -> Embedded:
+    ) -> Embeddings:
         rows: list[int] = []
         wrong: list[int] = []
 
@@ -188,7 +190,7 @@ class Model:
         similarity = (image * text).sum(dim=-1)
         tags = [head.tag(image) for head in heads]
         a, b, c = (x.cpu().numpy() for x in (image, text, similarity))
-        return Embedded(kept, a, b, c, tags, known.lengths, wrong)
+        return Embeddings(kept, a, b, c, tags, known.lengths, wrong)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -207,7 +209,7 @@ class Model:
         return result
 
     def _image(self, data: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self._encode_image(self.decoder.normalised(data).to(self.dtype))
+        found: torch.Tensor = self._encode_image(self.preprocessor.normalised(data).to(self.dtype))
         return found
 
     def _through(
@@ -248,7 +250,7 @@ class Model:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def scores(self, e: Embedded) -> Scores:
+    def scores(self, e: Embeddings) -> Scores:
         """With a named outcome for every row; embeddings rounded to float16."""
         n = len(e.text_tokens)
         scores = Scores(

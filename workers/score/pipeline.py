@@ -18,9 +18,9 @@ from typing import Any
 import trio
 
 from pairmill.workers.score import tagging
-from pairmill.workers.score.decoder import Pixels
 from pairmill.workers.score.heads import Tags
 from pairmill.workers.score.model import CHUNK, Model, Scores, Watch
+from pairmill.workers.score.preprocess import PixelBatch
 from pairmill.workers.score.taggers import NamedHead, NamedPixels
 from pairmill.workers.score.tokenizer import Tokens
 
@@ -63,7 +63,7 @@ class _Decoding:
     """A part whose images and texts are with the threads."""
 
     read: Thumbnails
-    pixels: list[Future[Pixels]]
+    pixels: list[Future[PixelBatch]]
     tokens: Future[Tokens]
     squeezed: list[list[Future[list[Any]]]]  # of each tagger of pixels
 
@@ -157,7 +157,7 @@ class Pipeline:
 
     def decoding(self, read: Thumbnails) -> _Decoding:
         """Give a part to the threads; its texts first, in one go."""
-        decode, images = self._model.decoder.decode, read.images
+        decode, images = self._model.preprocessor.decode, read.images
         tokens = self._decoders.submit(self._model.tokenizer, read.texts)
         starts = range(0, len(images), CHUNK)
         pixels = [

@@ -9,8 +9,8 @@ import trio
 
 from pairmill.workers.daemon import Job
 from pairmill.workers.errors import TaskFailed
-from pairmill.workers.score.decoder import decoded
 from pairmill.workers.score.heads import Tags
+from pairmill.workers.score.preprocess import decoded
 from pairmill.workers.score.taggers import NamedHead, NamedPixels, PixelTagger
 
 EMBEDDINGS_PER_PART = 2_500  # 4 MB of 768 dims

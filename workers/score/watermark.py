@@ -20,8 +20,8 @@ from pairmill.workers.errors import Refused, TaskFailed
 from pairmill.workers.score import device_lost
 from pairmill.workers.score import torchvision_import as _before_timm  # noqa: F401
 from pairmill.workers.score.digest import weights_digest
-from pairmill.workers.score.head_files import load_tensors
 from pairmill.workers.score.heads import Tags
+from pairmill.workers.score.state_dict import load_tensors
 
 # isort: split
 import timm
@@ -32,7 +32,7 @@ WATERMARK = 0
 BATCH_SIZE = 64
 MAX_FILE = 2**30
 
-Pixels = npt.NDArray[np.uint8]
+RgbArray = npt.NDArray[np.uint8]
 
 
 class WatermarkTagger:
@@ -51,12 +51,12 @@ class WatermarkTagger:
         self._deviation = torch.tensor(DEVIATION, device=device).view(shape)
 
     @staticmethod
-    def squeezed(image: Image.Image) -> Pixels:
+    def squeezed(image: Image.Image) -> RgbArray:
         """What ``tag`` makes of an image first; threads may do it ahead."""
         return squeezed(image)
 
     @torch.inference_mode()
-    def tag(self, images: Sequence[Image.Image | Pixels]) -> Tags:
+    def tag(self, images: Sequence[Image.Image | RgbArray]) -> Tags:
         """The probability of a watermark of each image: RGB, of Pillow or uint8[height, width, 3].
 
         In float32. Where memory is short, in smaller batches from then on. Raises TaskFailed where
@@ -82,14 +82,14 @@ class WatermarkTagger:
             start += len(found)
         return Tags(values)
 
-    def _probabilities(self, batch: Pixels) -> npt.NDArray[np.float32]:
+    def _probabilities(self, batch: RgbArray) -> npt.NDArray[np.float32]:
         pixels = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2).float() / 255
         logits = self._network((pixels - self._mean) / self._deviation)
         found: npt.NDArray[np.float32] = logits.float().softmax(dim=1)[:, WATERMARK].cpu().numpy()
         return found
 
 
-def squeezed(image: Image.Image | Pixels) -> Pixels:
+def squeezed(image: Image.Image | RgbArray) -> RgbArray:
     """uint8[256, 256, 3]: the whole image in a square, as torchvision's Resize((256, 256)) does."""
     if not isinstance(image, Image.Image):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:

@@ -1,0 +1,1 @@
+"""What an administrator does with the database: connect, migrate, add people and models, watch."""

@@ -1,0 +1,79 @@
+"""Checks of this machine and of the database; each finding is a sentence."""
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+
+from pairmill.ops.admin import migrate
+from pairmill.ops.admin.connection import rows
+from pairmill.ops.errors import UserError
+from pairmill.schema.scripts import sql
+
+EXTRAS = {"extract": "gcld3", "download": "httptools", "score": "open_clip", "ops": "pyarrow"}
+# condition on report.task -> what is wrong
+TROUBLES = {
+    "state = 'parked'": "tasks are parked: `pairmill task list --state parked` says why",
+    "lease_expires_at < now() - interval '1 minute'": (
+        "leases are late: is a steward running? `pairmill work steward`"
+    ),
+    "state = 'submitted' and changed_at < now() - interval '5 minutes'": (
+        "tasks wait for acceptance: is a steward running? `pairmill work steward`"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of a check. ok: True in order, False in need of repair, None for information."""
+
+    ok: bool | None
+    text: str
+
+
+def check_machine() -> Iterator[Finding]:
+    for extra, module in EXTRAS.items():
+        present = importlib.util.find_spec(module) is not None
+        missing = f"not installed: pip install 'pairmill[{extra}]' to run this part here"
+        yield Finding(present or None, f"extra {extra}: {'installed' if present else missing}")
+
+
+def check_database(connection: psycopg.Connection) -> Iterator[Finding]:
+    version = connection.info.server_version // 10_000
+    yield Finding(
+        version >= 15,
+        f"PostgreSQL {version}: {'15 or newer' if version >= 15 else 'needs 15 or newer'}",
+    )
+    try:
+        migrate.require_current(connection)
+    except UserError as problem:
+        yield Finding(False, str(problem))
+        return
+    yield Finding(True, f"the schema is at the newest revision, {migrate.revisions()[-1]}")
+    open_rights = [row["what"] for row in rows(connection, sql("doctor"))]
+    yield Finding(
+        not open_rights,
+        f"any login may still: {', '.join(open_rights)}; run `pairmill db secure` as a superuser"
+        if open_rights
+        else "logins can do nothing that no worker needs",
+    )
+    yield from _check_work(connection)
+
+
+def _check_work(connection: psycopg.Connection) -> Iterator[Finding]:
+    for kind in ("extract", "download", "score", "steward"):
+        workers = rows(
+            connection, "select 1 from report.worker where kind = %s and disabled_at is null", kind
+        )
+        text = f"{len(workers)} {kind} worker{'' if len(workers) == 1 else 's'} may log in"
+        hint = f": add one with `pairmill worker add NAME --kind {kind}`"
+        yield Finding(bool(workers) or None, text if workers else text + hint)
+    if not rows(connection, "select 1 from report.model"):
+        yield Finding(
+            False, "no model is known, so nothing is scored: `pairmill model add --model NAME`"
+        )
+    for condition, sentence in TROUBLES.items():
+        (count,) = rows(connection, f"select count(*) as n from report.task where {condition}")
+        if count["n"]:
+            yield Finding(False, f"{count['n']} {sentence}")

@@ -1,0 +1,135 @@
+"""Logins of workers and researchers: random names, passwords shown once, never stored here."""
+
+import os
+import secrets
+from urllib.parse import quote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
+
+from pairmill.ops.admin.connection import home
+from pairmill.ops.errors import UserError
+
+KINDS = ("extract", "download", "score", "steward")
+
+
+def _new_password(connection: psycopg.Connection, login: str) -> tuple[str, str]:
+    """(password, SCRAM-SHA-256 verifier): the server's logs see the verifier only."""
+    password = secrets.token_urlsafe(24)
+    verifier = connection.pgconn.encrypt_password(
+        password.encode(), login.encode(), b"scram-sha-256"
+    ).decode()
+    return password, verifier
+
+
+def _new_login(connection: psycopg.Connection) -> tuple[str, str, str]:
+    """(login, password, verifier)."""
+    login = "pm_" + secrets.token_hex(6)  # pg_roles is public: a login says nothing of its owner
+    return login, *_new_password(connection, login)
+
+
+def _url(connection: psycopg.Connection, login: str, password: str, server: str = "") -> str:
+    """The connection's own URL with another login. server: HOST or HOST:PORT, where others reach
+    the database by another name, or through a pooler. Raises UserError."""
+    parts = conninfo_to_dict(connection.info.dsn)
+    host, port, name = connection.info.host, connection.info.port, connection.info.dbname
+    kept = {
+        k: v
+        for k, v in parts.items()
+        if k.startswith("ssl") and not k.startswith(("sslcert", "sslkey"))
+    }
+    options = "&".join(f"{k}={quote(str(v), safe='')}" for k, v in kept.items())
+    if server:
+        host, port = _host_and_port(server, port)
+    host = f"[{host}]" if ":" in host else quote(host, safe="")
+    return f"postgresql://{login}:{password}@{host}:{port}/{quote(name)}" + (
+        f"?{options}" if options else ""
+    )
+
+
+def _host_and_port(server: str, port: int) -> tuple[str, int]:
+    host, colon, given = server.rpartition(":") if server.count(":") == 1 else (server, "", "")
+    if server.startswith("[") and "]:" in server:
+        host, colon, given = server.rpartition(":")
+    if colon and not (given.isdecimal() and 0 < int(given) < 65536):
+        raise UserError(f"--host is HOST or HOST:PORT, not {server!r}")
+    return host.strip("[]"), int(given) if colon else port
+
+
+def add_worker(connection: psycopg.Connection, name: str, kind: str, server: str = "") -> str:
+    """Make a worker's login; returns its DSN, which cannot be had a second time."""
+    if kind not in KINDS:
+        raise UserError(f"unknown kind {kind!r}: it is one of {', '.join(KINDS)}")
+    login, password, verifier = _new_login(connection)
+    try:
+        with connection.transaction():
+            connection.execute(
+                "select mill.add_worker(%s, %s, %s, %s)", (login, name, kind, verifier)
+            )
+    except psycopg.errors.UniqueViolation:
+        raise UserError(f"there is a worker {name!r} already: choose another name") from None
+    return _url(connection, login, password, server)
+
+
+def rotate_worker(connection: psycopg.Connection, name: str, server: str = "") -> str:
+    """Give a worker another password and end its sessions; returns its new DSN."""
+    row = connection.execute("select mill.login_of(%s)", (name,)).fetchone()
+    if not row or row[0] is None:
+        raise UserError(f"there is no worker {name!r} that may work: see `pairmill worker list`")
+    password, verifier = _new_password(connection, row[0])
+    connection.execute("select mill.rotate_worker(%s, %s)", (name, verifier))
+    return _url(connection, row[0], password, server)
+
+
+def add_researcher(connection: psycopg.Connection, name: str) -> str:
+    """Make a login that reads the views of schema report; returns its DSN."""
+    login, password, verifier = _new_login(connection)
+    try:
+        with connection.transaction():
+            connection.execute("select mill.add_researcher(%s, %s, %s)", (login, name, verifier))
+    except psycopg.errors.UniqueViolation:
+        raise UserError(f"there is a researcher {name!r} already: choose another name") from None
+    return _url(connection, login, password)
+
+
+def disable_researcher(connection: psycopg.Connection, name: str) -> bool:
+    """End a researcher's login, then its sessions; False where there is no such researcher."""
+    row = connection.execute(
+        "select login from mill.researcher where name = %s", (name,)
+    ).fetchone()
+    if not row:
+        return False
+    connection.execute(SQL("alter role {} nologin").format(Identifier(row[0])))
+    connection.execute(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = %s", row
+    )
+    return True
+
+
+def local_worker(connection: psycopg.Connection, kind: str) -> str:
+    """The DSN of this machine's own worker of a kind: made at its first use, kept in PAIRMILL_HOME.
+
+    So that a worker that an admin starts beside the database has a worker's rights and no more.
+    """
+    folder = home() / "logins"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # a second database or a second server is another file
+    place = f"{connection.info.dbname}-{connection.info.host}-{connection.info.port}".replace(
+        "/", "_"
+    )
+    file = folder / f"{place}-{kind}.dsn"
+    if file.exists():
+        dsn = file.read_text().strip()
+        try:
+            psycopg.connect(dsn, connect_timeout=10).close()
+            return dsn
+        except psycopg.OperationalError:
+            file.unlink()  # of a database that was made anew: a login of its own again
+    name = f"local-{kind}-{secrets.token_hex(3)}"
+    dsn = add_worker(connection, name, kind)
+    connection.execute("select mill.prove_worker(%s, true)", (name,))  # it is the admin's own
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as out:
+        out.write(dsn + "\n")
+    return dsn

@@ -1,0 +1,186 @@
+"""Bring a database to the schema of this code, and say how far it is from it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pairmill import migrations
+from pairmill.ops.errors import UserError
+from pairmill.schema.scripts import sql
+
+# Alembic and SQLAlchemy are imported where they are needed: a volunteer's installation lacks them
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import Script
+    from sqlalchemy import Connection
+
+LOCK_SECONDS = 30
+TOO_NEW = "this database is at revision {}, which is newer than this code: upgrade pairmill"
+
+
+def _config(connection: "Connection | None" = None) -> "Config":
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations.HERE))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", "\n".join(map(str, migrations.VERSIONS)))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _scripts() -> "list[Script]":
+    """The revisions that this code knows, oldest first."""
+    from alembic.script import ScriptDirectory
+
+    return list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
+
+
+def revisions() -> list[str]:
+    """The names of the revisions that this code knows, oldest first."""
+    return [script.revision for script in _scripts()]
+
+
+def current(connection: psycopg.Connection) -> str | None:
+    """The revision of a database; None where it has never been migrated."""
+    if connection.execute("select to_regclass('mill.migration')").fetchone() == (None,):
+        return None
+    row = connection.execute("select version_num from mill.migration").fetchone()
+    return row[0] if row else None
+
+
+def require_current(connection: psycopg.Connection) -> None:
+    """Raise UserError unless a database has exactly this code's tables, functions and views."""
+    at, known = current(connection), revisions()
+    if at is None:
+        raise UserError("this database has no Pairmill schema yet: run `pairmill migrate`")
+    if at not in known:
+        raise UserError(TOO_NEW.format(at))
+    if at != known[-1]:
+        raise UserError(
+            f"this database is at revision {at} and the code needs {known[-1]}:"
+            " run `pairmill migrate`"
+        )
+    if not _has_our_routines(connection):
+        raise UserError(
+            "this database has the functions and views of another version of pairmill:"
+            " run `pairmill migrate`"
+        )
+
+
+def _has_our_routines(connection: psycopg.Connection) -> bool:
+    from pairmill.schema.create import version
+
+    if connection.execute("select to_regprocedure('mill.version()')").fetchone() == (None,):
+        return False
+    return connection.execute("select mill.version()").fetchone() == (version(),)
+
+
+def upgrade(dsn: str, revision: str = "head") -> None:
+    """Make the schema in an empty database, or bring it to a revision.
+
+    One transaction: tables change, functions and views are made anew around them, and workers
+    that hold leases go on after it. Raises UserError, and changes nothing, where that cannot be.
+    """
+    from alembic import command
+
+    from pairmill.schema import create
+
+    scripts = _scripts()
+    known = [script.revision for script in scripts]
+    target = known[-1] if revision == "head" else revision
+    with _transaction(dsn) as connection:
+        at = current(_driver(connection))
+        if at is None:
+            if target != known[-1]:
+                raise UserError(f"an empty database is made at revision {known[-1]}, and no other")
+            create.create(connection)
+            command.stamp(_config(connection), target)
+            return
+        if at not in known:
+            raise UserError(TOO_NEW.format(at))
+        passed = scripts[known.index(at) + 1 : known.index(target) + 1]
+        if not passed and _has_our_routines(_driver(connection)):
+            return
+        with _routines_made_anew(connection, create.routines()):
+            command.upgrade(_config(connection), target)
+        for script in passed:
+            if post := getattr(script.module, "post", None):
+                post(connection)
+
+
+def downgrade(dsn: str, revision: str) -> None:
+    """Go back to the tables of an older revision, and to the functions of its newest release.
+
+    Raises UserError, and changes nothing, where no release had that revision.
+    """
+    from alembic import command
+
+    routines = migrations.released_routines(revision)
+    if routines is None:
+        raise UserError(
+            f"no release of pairmill had revision {revision!r}: there is nothing to go back to"
+        )
+    with _transaction(dsn) as connection, _routines_made_anew(connection, routines):
+        command.downgrade(_config(connection), revision)
+
+
+@contextmanager
+def _transaction(dsn: str) -> "Iterator[Connection]":
+    """A transaction as the owner of the schema. Raises UserError for what fails in the database."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
+
+    from pairmill.schema.create import prepare, run
+
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
+    )
+    try:
+        with engine.begin() as connection:
+            run(connection, f"set local lock_timeout = '{LOCK_SECONDS}s'")
+            prepare(connection)
+            yield connection
+    except DBAPIError as error:
+        said = " ".join(str(error.orig).split())
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            said = f"a session kept a table locked for {LOCK_SECONDS} s, try again ({said})"
+        raise UserError(f"the migration failed and changed nothing: {said}") from None
+
+
+@contextmanager
+def _routines_made_anew(connection: "Connection", script: str) -> "Iterator[None]":
+    """Functions, views and triggers are gone within the block, and made by the script after it."""
+    from pairmill.schema.create import run
+
+    driver = _driver(connection)
+    granted = driver.execute(migrations.script("granted")).fetchall()
+    run(connection, migrations.script("drop_routines"))
+    yield
+    run(connection, script)
+    query = "select viewname from pg_views where schemaname = 'report'"
+    views = {name for (name,) in driver.execute(query)}
+    for view, grant in granted:
+        if view in views:
+            driver.execute(grant)
+
+
+def _driver(connection: "Connection") -> psycopg.Connection[Any]:
+    """The psycopg connection below one of SQLAlchemy's."""
+    found = connection.connection.driver_connection
+    assert isinstance(found, psycopg.Connection)
+    return found
+
+
+def secure(connection: psycopg.Connection) -> bool:
+    """Take from PUBLIC what no worker needs; False where this user is no superuser."""
+    (superuser,) = connection.execute("select current_setting('is_superuser')").fetchone() or (
+        "off",
+    )
+    if superuser != "on":
+        return False
+    connection.execute(sql("secure"))
+    return True

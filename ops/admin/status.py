@@ -1,0 +1,105 @@
+"""The state of the whole pipeline as one dictionary: the stage of every link."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+
+from pairmill.ops.admin.connection import rows
+
+
+def gather(connection: psycopg.Connection) -> dict[str, Any]:
+    """Counts along the funnel. Every link is in exactly one place:
+
+    links = sum(dropped) + duplicates + sum(pairs);
+    sum(pairs) = sum(fetched), of which "waiting" is not fetched yet;
+    fetched["success"] = sum(scored[model]), of which "waiting" is not scored yet.
+
+    Returns wat_files (by state), records, links, bad_records (by kind), ended_early (by
+    reason), dropped (by reason), duplicates, pairs (by language), fetched (by outcome), scored
+    (by model, then outcome), other_links (by link kind: links, dropped, duplicates, pairs, of
+    what is not an image), crawls (rows of report.crawl), tasks (by kind, then state), parked
+    (task, kind, reason) and removals.
+    """
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        links = rows(connection, "select * from report.link_count order by count desc, name")
+        funnel = rows(
+            connection,
+            "select * from report.pair_count where link_kind = 'image'"
+            " order by pairs desc, language, outcome",
+        )
+        scores = rows(connection, "select * from report.score_count order by model, outcome")
+        crawls = rows(connection, "select * from report.crawl order by crawl")
+        tasks = rows(
+            connection,
+            "select kind, state, count(*) as count from report.task group by 1, 2 order by 1, 2",
+        )
+        parked = rows(
+            connection,
+            "select task_id, kind, reason from report.task where state = 'parked' order by task_id",
+        )
+        (removals,) = rows(connection, "select count(*) as count from mill.removal")
+    of_records, of_images, other = _counts(links)
+    return {
+        "wat_files": _summed(crawl["wat_files"] for crawl in crawls),
+        "records": of_records["records"].get("", 0),
+        "bad_records": of_records["bad_record"],
+        "ended_early": of_records["ended_early"],
+        "links": of_images["links"].get("", 0),
+        "dropped": of_images["dropped"],
+        "duplicates": of_images["duplicate"].get("", 0),
+        "pairs": _by(funnel, "language"),
+        "fetched": _by(funnel, "outcome"),
+        "scored": _nested(scores, "model", "outcome", "pairs"),
+        "other_links": {
+            kind: {
+                "links": sum(stages["links"].values()),
+                "dropped": sum(stages["dropped"].values()),
+                "duplicates": sum(stages["duplicate"].values()),
+                "pairs": sum(stages["pair"].values()),
+            }
+            for kind, stages in other.items()
+        },
+        "crawls": crawls,
+        "tasks": _nested(tasks, "kind", "state", "count"),
+        "parked": parked,
+        "removals": removals["count"],
+    }
+
+
+Stages = dict[str, dict[str, int]]
+
+
+def _counts(links: list[dict[str, Any]]) -> tuple[Stages, Stages, dict[str, Stages]]:
+    """By stage and name: the counts of records, of images, and of each other link kind."""
+    kinds: dict[str, Stages] = defaultdict(lambda: defaultdict(dict))
+    for row in links:
+        kinds[row["link_kind"]][row["stage"]][row["name"]] = row["count"]
+    return kinds.pop("", defaultdict(dict)), kinds.pop("image", defaultdict(dict)), dict(kinds)
+
+
+def _summed(many: Iterable[dict[str, int]]) -> dict[str, int]:
+    sums: dict[str, int] = defaultdict(int)
+    for counts in many:
+        for name, count in counts.items():
+            sums[name] += count
+    return dict(sorted(sums.items()))
+
+
+def _by(funnel: list[dict[str, Any]], column: str) -> dict[str, int]:
+    sums: dict[str, int] = defaultdict(int)
+    for row in funnel:
+        sums[row[column]] += row["pairs"]
+    return dict(sums)
+
+
+def _nested(
+    found: list[dict[str, Any]], outer: str, inner: str, value: str
+) -> dict[str, dict[str, int]]:
+    nested: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in found:
+        counts = nested[row[outer]]
+        counts[row[inner]] = counts.get(row[inner], 0) + row[value]
+    return dict(nested)

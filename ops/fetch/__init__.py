@@ -1,0 +1,1 @@
+r"""FetchRun a list of image URLs into shards, as `pairmill fetch` does; needs no database."""

@@ -1,0 +1,1 @@
+"""Releases: the pairs that a recipe keeps, as Parquet files with a manifest."""

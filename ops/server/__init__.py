@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL, which runs where DATABASE_URL names no other server."""

@@ -1,0 +1,1 @@
+"""Preparing taggers: heads from published files, from ratings, from the words of a prompt."""

@@ -1,0 +1,1 @@
+"""Embeddings of a release as arrays, and an index of nearest neighbours over them."""
