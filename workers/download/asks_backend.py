@@ -25,11 +25,12 @@ import trio
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import Room
-from pairmill.workers.download.client import Client, user_agent
+from pairmill.workers.download.client import Client
 from pairmill.workers.download.fetch import Answer, FetchFailed, Limits
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.response import READ_SIZE, Response
 from pairmill.workers.download.url import Target
+from pairmill.workers.http.headers import user_agent
 
 
 class AsksBackend(Client):

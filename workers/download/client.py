@@ -11,7 +11,6 @@ from contextlib import suppress
 
 import trio
 
-from pairmill import __version__
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import SMALL, Room
 from pairmill.workers.download.fetch import Answer, FetchFailed, Limits
@@ -19,14 +18,10 @@ from pairmill.workers.download.idle import Connection, IdleConnections, end
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.response import READ_SIZE, Response
 from pairmill.workers.download.url import Target
+from pairmill.workers.http.headers import user_agent
 
 # no socket could be had: not the host's fault
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-def user_agent(contact: str) -> str:
-    """Who we are, for every web site: name, version and whom to write to."""
-    return f"pairmill/{__version__}" + (f" (+{contact})" if contact else "")
 
 
 def tls_context(*, verify: bool = True) -> ssl.SSLContext:

@@ -25,7 +25,6 @@ GIVEN_UP_SECONDS = 600.0
 # a wait that is longer than this is not waited for within a batch
 PATIENCE_SECONDS = 30.0
 UNSAID_SECONDS = 10.0  # a 429 that does not say how long
-LONGEST_SECONDS = 86_400.0
 FAILED = frozenset(
     (
         Outcome.DNS_FAILED, Outcome.CONNECT_FAILED, Outcome.CONNECT_TIMEOUT, Outcome.TLS_FAILED,
@@ -81,7 +80,7 @@ class Hosts:
         wait = 0.0
         if fetched.outcome is Outcome.RETRY_LATER:
             after = fetched.retry_after
-            wait = UNSAID_SECONDS if after is None else min(after, LONGEST_SECONDS)
+            wait = UNSAID_SECONDS if after is None else after
             standing.outcome = Outcome.RETRY_LATER
         if standing.failures >= FAILURES and wait < GIVEN_UP_SECONDS:
             wait = GIVEN_UP_SECONDS
