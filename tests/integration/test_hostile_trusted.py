@@ -30,7 +30,8 @@ from hostile_login import (
 from line import wait_until
 
 from pairmill.workers.errors import LeaseLost, Malformed
-from pairmill.workers.queue import COPY_PAIRS, PAIR_TYPES, Queue
+from pairmill.workers.extract.calls import COPY_PAIRS, PAIR_TYPES
+from pairmill.workers.queue import Queue
 
 CASES = Cases()
 KINDS: dict[str, str] = {}
@@ -201,7 +202,7 @@ def _(s: Stage) -> None:
     assert kept(s) == 800
     # what it gives back or loses goes with the steward's next sweep
     s.eve.execute("select api.release_v1(%s)", (lease,))
-    assert s.db.queue("steward")[0].steward("sweep_inbox") == 800
+    assert s.db.queue("steward")[0].maintain("sweep_inbox") == 800
 
 
 @extract("a statement that inserts without end", BOUNDED, "temp_file_limit (1 GB), or its memory")

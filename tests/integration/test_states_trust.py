@@ -265,11 +265,11 @@ class Suspects(RuleBasedStateMachine):
     @rule()
     def chores(self) -> None:
         for chore in ("expire_leases", "judge_checks", "sweep_canaries", "empty_slots"):
-            self.db.queue("steward")[0].steward(chore)
+            self.db.queue("steward")[0].maintain(chore)
 
     @rule()
     def judge(self) -> None:
-        self.db.queue("steward")[0].steward("judge_checks")
+        self.db.queue("steward")[0].maintain("judge_checks")
 
     @rule(name=st.sampled_from(["bob", "eve"]))
     def quarantine(self, name: str) -> None:

@@ -139,5 +139,5 @@ def steward(queue: Queue, rng: random.Random, instance: int) -> bool:
         "empty_slots",
         "sweep_inbox",
     ):
-        queue.steward(chore)
+        queue.maintain(chore)
     return accepted is not None

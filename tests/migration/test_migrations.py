@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill.ops import logins, migrate
 from pairmill.ops.problem import Problem
-from pairmill.workers.queue import COPY_SCORES, SCORE_TYPES
+from pairmill.workers.score.calls import COPY_SCORES, SCORE_TYPES
 
 
 def dump(dsn: str) -> list[str]:

@@ -10,6 +10,7 @@ import trio
 
 from pairmill.workers.daemon import Job
 from pairmill.workers.download.budget import SHARED, Budget
+from pairmill.workers.download.calls import DownloadQueue, OptOuts, Outcomes
 from pairmill.workers.download.crawl import Result, fetch_all
 from pairmill.workers.download.fetch import Backend, Fetcher, Limits, everything
 from pairmill.workers.download.hosts import Hosts, Pace
@@ -17,7 +18,6 @@ from pairmill.workers.download.permission import HostFile, Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
 from pairmill.workers.download.thumbnail import Wanted
 from pairmill.workers.errors import Malformed
-from pairmill.workers.queue import OptOuts, Outcomes, Queue
 
 ROWS_PER_PART = 1000  # what a death may lose, with the fetches under way
 # of thumbnails, a quarter of a thousand at 8 KB: a part that was begun is sent before a stopped
@@ -54,6 +54,7 @@ class Download:
     """Worker kind ``download``."""
 
     name = "download"
+    queue_type = DownloadQueue
 
     def __init__(self, backend: Backend, options: Options | None = None) -> None:
         self._options = options or Options()
@@ -66,7 +67,7 @@ class Download:
         )
         self._pool: DecoderPool
 
-    def digests(self, queue: Queue) -> Sequence[str | None]:
+    def digests(self, queue: DownloadQueue) -> Sequence[str | None]:
         return (None,)
 
     @asynccontextmanager
@@ -77,7 +78,7 @@ class Download:
             finally:
                 await self._backend.close()
 
-    async def work(self, job: Job) -> None:
+    async def work(self, job: Job[DownloadQueue]) -> None:
         urls = await job.call(job.queue.urls, job.lease_id)
         known = await job.call(job.queue.opt_outs, job.lease_id)
         self._permission.learn(HostFile(*row) for row in known)
@@ -89,7 +90,10 @@ class Download:
         await job.call(job.queue.complete, job.lease_id)
 
     async def _fetch(
-        self, job: Job, urls: list[tuple[int, str]], send: trio.MemorySendChannel[list[Result]]
+        self,
+        job: Job[DownloadQueue],
+        urls: list[tuple[int, str]],
+        send: trio.MemorySendChannel[list[Result]],
     ) -> None:
         """Fetch everything, and pass the results on in parts."""
         part: list[Result] = []
@@ -123,7 +127,7 @@ class Download:
                 await send.send(part)
 
     async def _submit_parts(
-        self, job: Job, receive: trio.MemoryReceiveChannel[list[Result]]
+        self, job: Job[DownloadQueue], receive: trio.MemoryReceiveChannel[list[Result]]
     ) -> None:
         number = 0
         async for part in receive:

@@ -10,11 +10,11 @@ import trio
 
 from pairmill.workers.daemon import Job
 from pairmill.workers.errors import TaskFailed
+from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.extract.extract import Counts, Pair, extract
 from pairmill.workers.extract.kinds import Wanted
 from pairmill.workers.extract.reader import is_remote, open_wat
 from pairmill.workers.extract.records import Readable
-from pairmill.workers.queue import Queue
 
 ROWS_PER_COPY = 20_000  # about 5 MB; a COPY pins xmin as long as it lasts
 
@@ -23,18 +23,19 @@ class Extract:
     """Worker kind ``extract``."""
 
     name = "extract"
+    queue_type = ExtractQueue
 
-    def digests(self, queue: Queue) -> Sequence[str | None]:
+    def digests(self, queue: ExtractQueue) -> Sequence[str | None]:
         return (None,)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         yield
 
-    async def work(self, job: Job) -> None:
+    async def work(self, job: Job[ExtractQueue]) -> None:
         await trio.to_thread.run_sync(self._extract, job)
 
-    def _extract(self, job: Job) -> None:
+    def _extract(self, job: Job[ExtractQueue]) -> None:
         counts = Counts()
         rows = 0
         location = job.payload["location"]
@@ -63,7 +64,7 @@ class Extract:
 class _Watch:
     """Tells the job that the work goes on, and stops the work when it is told to."""
 
-    def __init__(self, job: Job, counts: Counts) -> None:
+    def __init__(self, job: Job[ExtractQueue], counts: Counts) -> None:
         self._job, self._counts = job, counts
 
     def look(self) -> None:
