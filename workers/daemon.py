@@ -28,7 +28,7 @@ IDLE_SECONDS = 2.0
 STALL_SECONDS = 300.0  # no progress for this long: no more heartbeats
 RELEASE_SECONDS = 5.0  # how long a stopped worker tries to hand its lease back
 OUTAGE_SECONDS = 86_400.0  # a running worker waits this long for its database to come back
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 AnyQueue = TypeVar("AnyQueue", bound=Queue)
 
 
@@ -60,7 +60,7 @@ class Job(Generic[AnyQueue]):
         """Tell the operator, from any thread."""
         self._line.say(sentence)
 
-    async def call(self, function: Callable[..., Answer], *arguments: object) -> Answer:
+    async def call(self, function: Callable[..., Returned], *arguments: object) -> Returned:
         """Run a blocking method of the queue in a thread.
 
         Not abandoned on cancellation: a submission that was begun is finished.

@@ -39,7 +39,7 @@ LOGIN_REFUSED = (
     "requires a valid client certificate",
     "permission denied for database",
 )
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Queue:
                 rest = lines.pop()
                 yield from lines
 
-    def _retrying(self, work: Callable[[psycopg.Connection[Any]], Answer]) -> Answer:
+    def _retrying(self, work: Callable[[psycopg.Connection[Any]], Returned]) -> Returned:
         give_up = time.monotonic() + self.patience
         delay = 0.2
         with self._lock:

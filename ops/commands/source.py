@@ -10,13 +10,15 @@ import typer
 from pairmill.ops.connection import admin, rows
 from pairmill.ops.output import print_rows
 from pairmill.ops.problem import Problem
-from pairmill.workers.extract.kinds import KINDS, Wanted
+from pairmill.workers.extract.link_kinds import LINK_KINDS, LinkSelection
 from pairmill.workers.http.remote_file import RequestFailed, open_remote_file
 
 wat = typer.Typer(no_args_is_help=True, help="WAT files.")
 crawl = typer.Typer(no_args_is_help=True, help="Crawls of Common Crawl.")
 LINKS = typer.Option(
-    "image", "--links", help=f"Kinds of links to extract, with commas between: {', '.join(KINDS)}."
+    "image",
+    "--links",
+    help=f"Kinds of links to extract, with commas between: {', '.join(LINK_KINDS)}.",
 )
 BASE = "https://data.commoncrawl.org/"
 SHOWN = ("wat_id", "state", "links", "dropped", "duplicates", "pairs", "location", "reason")
@@ -35,7 +37,7 @@ def _location(given: str) -> str:
 def _add(crawl_name: str | None, locations: list[str], kinds: str) -> None:
     names = [name.strip() for name in kinds.split(",") if name.strip()]
     try:
-        Wanted(names)
+        LinkSelection(names)
     except ValueError as unknown:
         raise Problem(str(unknown)) from None
     with admin() as connection:

@@ -26,7 +26,7 @@ import trio
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import Room
 from pairmill.workers.download.client import Client
-from pairmill.workers.download.fetch import Answer, FetchFailed, Limits
+from pairmill.workers.download.fetcher import Answer, FetchFailed, Limits
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.response import READ_SIZE, Response
 from pairmill.workers.download.url import Target
@@ -53,7 +53,7 @@ class AsksBackend(Client):
         }
 
     async def get(self, target: Target, room: Room, *, at_most: int | None = None) -> Answer:
-        """See ``fetch.Backend``."""
+        """See ``fetcher.Backend``."""
         connection = await self._connect(target)
         try:
             wire = _Wire(connection.stream, self._limits.read, target.port)

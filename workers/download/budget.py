@@ -10,7 +10,7 @@ SMALL = 256 * 1024  # every fetch may hold so much and need not ask
 SHARED = 32_000_000  # bytes for those that need more; with 64 fetches of SMALL, 48 MB in all
 
 
-class Budget:
+class MemoryBudget:
     """Shared bytes, given out in the order in which they were asked for.
 
     A fetch asks once, for all that it may come to hold: two that each had half of what they
@@ -60,7 +60,7 @@ class Budget:
 class Room:
     """Where one body lies."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self.taken = 0
 

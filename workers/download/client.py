@@ -13,7 +13,7 @@ import trio
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import SMALL, Room
-from pairmill.workers.download.fetch import Answer, FetchFailed, Limits
+from pairmill.workers.download.fetcher import Answer, FetchFailed, Limits
 from pairmill.workers.download.idle import Connection, IdleConnections, end
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.response import READ_SIZE, Response
@@ -64,7 +64,7 @@ class Client:
         await self._idle.close()
 
     async def get(self, target: Target, room: Room, *, at_most: int | None = None) -> Answer:
-        """See ``fetch.Backend``."""
+        """See ``fetcher.Backend``."""
         if connection := self._idle.take(target):
             # it may have been closed by the other side meanwhile: then nothing was answered yet
             with suppress(_Stale):

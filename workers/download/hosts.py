@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import trio
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.fetch import Fetched
+from pairmill.workers.download.fetcher import Fetched
 
 # in a row, without one that was answered in between
 FAILURES = 5
@@ -95,7 +95,7 @@ class Hosts:
 
 
 @dataclass
-class _Queue:
+class _HostQueue:
     """The URLs of one host that wait."""
 
     waiting: deque[tuple[int, str]] = field(default_factory=deque)
@@ -111,9 +111,9 @@ class Schedule:
         self._hosts = hosts
         self._pace = pace
         self._left = len(urls)
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, _HostQueue] = {}
         for n, url in urls:
-            self._queues.setdefault(host_of(url), _Queue()).waiting.append((n, url))
+            self._queues.setdefault(host_of(url), _HostQueue()).waiting.append((n, url))
         # (when, turn, host); turns keep the order of those that are ready at once
         self._turn = 0
         self._heap: list[tuple[float, int, str]] = []
@@ -148,7 +148,7 @@ class Schedule:
         elif not queue.active:
             del self._queues[host]
 
-    def _enqueue(self, host: str, queue: _Queue) -> None:
+    def _enqueue(self, host: str, queue: _HostQueue) -> None:
         if queue.queued or queue.active >= self._pace.per_host:
             return
         queue.queued = True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.fetch import FetchFailed
+from pairmill.workers.download.fetcher import FetchFailed
 from pairmill.workers.download.resolver import CachedResolver, Resolver
 from pairmill.workers.errors import Refused
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import trio
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.budget import Budget
-from pairmill.workers.download.fetch import Answer, Backend, FetchFailed, asks_to_wait, follow
+from pairmill.workers.download.budget import MemoryBudget
+from pairmill.workers.download.fetcher import Answer, Backend, FetchFailed, asks_to_wait, follow
 from pairmill.workers.download.optout import (
     FILES,
     MAX_FILE_BYTES,
@@ -59,14 +59,14 @@ class HostFile:
 
 
 class Permission:
-    """A ``fetch.Permit`` for one process, over one backend.
+    """A ``fetcher.Permit`` for one process, over one backend.
 
     ``learn`` takes what others read, ``news`` gives what was read here since it was last called.
     """
 
-    def __init__(self, backend: Backend, *, budget: Budget | None = None) -> None:
+    def __init__(self, backend: Backend, *, budget: MemoryBudget | None = None) -> None:
         self._backend = backend
-        self._budget = budget or Budget()
+        self._budget = budget or MemoryBudget()
         self._known: OrderedDict[tuple[str, str], HostFile] = OrderedDict()
         self._size = 0
         self._unknown: dict[tuple[str, str], float] = {}  # until when it is not asked for again

@@ -5,7 +5,7 @@ import zlib
 import httptools
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.fetch import Answer, FetchFailed
+from pairmill.workers.download.fetcher import Answer, FetchFailed
 
 MAX_HEAD_BYTES = 64 * 1024
 # of a body that is not wanted, a 404's, so much is read for the sake of the connection

@@ -12,7 +12,7 @@ ANSWER = struct.Struct(">hIIq16s32sI")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ThumbnailSpec:
     """What a thumbnail is. short_side: pixels; an image is never enlarged. max_bytes: of its JPEG;
     the database refuses more. memory: bytes for a decoded original, by ``decode.PIXEL_BYTES``;
     80 MB are 16 megapixels, 8 of AVIF, 11 of WebP or 5 with transparency."""

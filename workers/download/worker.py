@@ -9,14 +9,14 @@ from uuid import UUID
 import trio
 
 from pairmill.workers.daemon import Job
-from pairmill.workers.download.budget import SHARED, Budget
+from pairmill.workers.download.budget import SHARED, MemoryBudget
 from pairmill.workers.download.calls import DownloadQueue, OptOuts, Outcomes
 from pairmill.workers.download.crawl import Result, fetch_all
-from pairmill.workers.download.fetch import Backend, Fetcher, Limits, everything
+from pairmill.workers.download.fetcher import Backend, Fetcher, Limits, everything
 from pairmill.workers.download.hosts import Hosts, Pace
 from pairmill.workers.download.permission import HostFile, Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
-from pairmill.workers.download.thumbnail import Wanted
+from pairmill.workers.download.thumbnail import ThumbnailSpec
 from pairmill.workers.errors import Malformed
 
 ROWS_PER_PART = 1000  # what a death may lose, with the fetches under way
@@ -42,12 +42,12 @@ class Options:
     ask: bool = True
 
     @property
-    def budget(self) -> Budget:
-        return Budget(SHARED * self.memory // MEMORY)
+    def budget(self) -> MemoryBudget:
+        return MemoryBudget(SHARED * self.memory // MEMORY)
 
     @property
-    def wanted(self) -> Wanted:
-        return Wanted(memory=Wanted.memory * self.memory // MEMORY)
+    def thumbnail(self) -> ThumbnailSpec:
+        return ThumbnailSpec(memory=ThumbnailSpec.memory * self.memory // MEMORY)
 
 
 class Download:
@@ -72,7 +72,7 @@ class Download:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with decoder_pool(self._options.decoders, self._options.wanted) as self._pool:
+        async with decoder_pool(self._options.decoders, self._options.thumbnail) as self._pool:
             try:
                 yield
             finally:

@@ -12,7 +12,7 @@ from pairmill.workers.daemon import Job
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.extract.extract import Counts, Pair, extract
-from pairmill.workers.extract.kinds import Wanted
+from pairmill.workers.extract.link_kinds import LinkSelection
 from pairmill.workers.extract.reader import is_remote, open_wat
 from pairmill.workers.extract.records import Readable
 
@@ -40,12 +40,12 @@ class Extract:
         rows = 0
         location = job.payload["location"]
         try:
-            wanted = Wanted(job.payload.get("link_kinds", ["image"]))
+            selection = LinkSelection(job.payload.get("link_kinds", ["image"]))
         except ValueError as unknown:
             raise TaskFailed(f"{location}: {unknown}; or upgrade Pairmill", retry=False) from None
         watch = _Watch(job, counts)
         with open_wat(location, wait=watch.wait) as stream:
-            pairs = extract(watch.over(stream), counts, wanted)
+            pairs = extract(watch.over(stream), counts, selection)
             try:
                 while chunk := list(islice(_rows(pairs, job.lease_id, rows), ROWS_PER_COPY)):
                     job.queue.copy_pairs(chunk)

@@ -14,11 +14,11 @@ from pairmill.workers.errors import Refused
 from pairmill.workers.http.remote_file import RequestFailed, Wait, open_remote_file
 
 CHUNK = 1 << 20
-Progress = Callable[[int, int | None], None]
+ReportProgress = Callable[[int, int | None], None]
 
 
 def nothing(done: int, total: int | None) -> None:
-    """A Progress that shows none."""
+    """A ReportProgress that shows none."""
 
 
 def is_url(source: str) -> bool:
@@ -32,7 +32,7 @@ def folder() -> Path:
 
 
 def local(
-    source: str, sha256: str | None, progress: Progress = nothing, *, wait: Wait = time.sleep
+    source: str, sha256: str | None, progress: ReportProgress = nothing, *, wait: Wait = time.sleep
 ) -> str:
     """The path of weights given by path or URL; anything else, as open_clip's tag, as it is.
 
@@ -76,7 +76,7 @@ def _digest_of(path: Path) -> str:
         raise Refused(f"cannot read the weights {path}: {error.strerror}") from None
 
 
-def _download(url: str, file: IO[bytes], progress: Progress, wait: Wait) -> str:
+def _download(url: str, file: IO[bytes], progress: ReportProgress, wait: Wait) -> str:
     digest, done = hashlib.sha256(), 0
     try:
         with open_remote_file(url, proxies=True, wait=wait) as weights:
