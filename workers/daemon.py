@@ -63,7 +63,7 @@ class Job(Generic[AnyQueue]):
     async def call(self, function: Callable[..., Returned], *arguments: object) -> Returned:
         """Run a blocking method of the queue in a thread.
 
-        Not abandoned on cancellation: a submission that was begun is finished.
+        Not abandoned on cancellation: a submission under way is finished.
         """
         return await trio.to_thread.run_sync(lambda: function(*arguments))
 
@@ -141,8 +141,8 @@ async def connected(
                     try:
                         yield queue, registration
                     except BaseException as error:
-                        # stopped while the database was away: nothing could be handed back, and
-                        # the lease runs out; that is the end that was asked for
+                        # stopped while the database was away: the lease cannot be handed back and
+                        # runs out, and the stop that was asked for succeeds all the same
                         away = isinstance(root_cause(error), Unreachable)
                         if not (scope.cancel_called and away):
                             raise

@@ -56,7 +56,7 @@ class Metrics:
 
 
 def listen(metrics: Metrics, address: str) -> Callable[[], None]:
-    """Serve metrics on HOST:PORT, from a thread; returns what ends it. Raises Refused."""
+    """Serve metrics on HOST:PORT, from a thread; returns the call that ends it. Raises Refused."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     try:

@@ -8,7 +8,7 @@ from rich.status import Status
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.queue import Claim
 
-NOTICE_SECONDS = 5.0  # without work, until a worker that is to drain says what it waits for
+NOTICE_SECONDS = 5.0  # without work, until a draining worker names the work it waits for
 
 
 class Progress:
@@ -61,8 +61,8 @@ class Progress:
 
 
 class DrainNotice:
-    """Tells the operator once, after some seconds without work, what ``--drain`` waits for; again
-    after work has come."""
+    """Names the work that ``--drain`` waits for, once after ``NOTICE_SECONDS`` without work, and
+    again after work has come."""
 
     def __init__(self, line: Progress) -> None:
         self._line = line

@@ -66,7 +66,7 @@ class Queue:
 
     A call that loses its connection is made again on a new one: every function may be
     repeated. A repeated ``complete`` or ``release`` whose first answer was lost raises
-    LeaseLost, which is the truth.
+    LeaseLost: the lease has ended.
 
     Raises Refused, Malformed or LeaseLost where the database says so, Unreachable when it
     cannot be reached for ``patience`` seconds.
@@ -159,8 +159,8 @@ class Queue:
         return self._retrying(read)
 
     def _stream_lines(self, query: str) -> Iterator[bytes]:
-        """The rows of a query of one column, in COPY's text format, and none of them kept. A
-        connection that breaks ends it: what was read cannot be taken back.
+        """The rows of a query of one column, in COPY's text format, in constant memory. It is not
+        repeated when the connection breaks: rows already yielded cannot be taken back.
 
         Raises psycopg.OperationalError then, else as every call.
         """

@@ -19,7 +19,7 @@ LINKS = typer.Option(
     "image",
     "--links",
     help=f"Kinds of links to extract, with commas between: {', '.join(LINK_KINDS)}.",
-)
+)  # fmt: skip
 BASE = "https://data.commoncrawl.org/"
 SHOWN = ("wat_id", "state", "links", "dropped", "duplicates", "pairs", "location", "reason")
 

@@ -263,9 +263,9 @@ class Suspects(RuleBasedStateMachine):
             assert answer[3] is None
 
     @rule()
-    def chores(self) -> None:
-        for chore in ("expire_leases", "judge_checks", "sweep_canaries", "empty_slots"):
-            self.db.queue("steward")[0].maintain(chore)
+    def maintenance(self) -> None:
+        for name in ("expire_leases", "judge_checks", "sweep_canaries", "empty_slots"):
+            self.db.queue("steward")[0].maintain(name)
 
     @rule()
     def judge(self) -> None:
@@ -325,7 +325,7 @@ class Suspects(RuleBasedStateMachine):
         """The admin's own worker does all that is left, and decides all checks."""
         self.db.admin.execute("update mill.lease set expires_at = now() where ended_at is null")
         for _ in range(100):
-            self.chores()
+            self.maintenance()
             self.accept(True)
             self.retry_parked()
             self.db.admin.execute("update mill.task set ready_at = now()")

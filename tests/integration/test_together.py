@@ -132,12 +132,12 @@ def steward(queue: Queue, rng: random.Random, instance: int) -> bool:
     accepted = queue.accept_next()
     if accepted is not None:
         assert accepted[3] is None, accepted
-    for chore in (
+    for name in (
         "ensure_partitions",
         "expire_leases",
         "close_batches",
         "empty_slots",
         "sweep_inbox",
     ):
-        queue.maintain(chore)
+        queue.maintain(name)
     return accepted is not None

@@ -85,8 +85,8 @@ class AsksBackend(Client):
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             raise FetchFailed(Outcome.CONNECTION_LOST, response.status) from None
         except Exception:
-            # for what servers send asks raises its own errors, h11's, and what its code runs
-            # into (AssertionError, UnicodeDecodeError, ValueError): no list of them is complete
+            # on hostile responses asks raises its own errors, h11's, and errors of its own code
+            # (AssertionError, UnicodeDecodeError, ValueError): no list of them is complete
             outcome = Outcome.CONNECTION_LOST if wire.ended else Outcome.BAD_RESPONSE
             raise FetchFailed(outcome, response.status) from None
         finally:
@@ -136,7 +136,7 @@ class _Wire:
     def __init__(self, stream: trio.abc.Stream, seconds: float, port: int) -> None:
         self._stream = stream
         self._seconds = seconds
-        self._head: bytes | None = b""  # what has come; None once the header section is read
+        self._head: bytes | None = b""  # bytes received; None once the header section is read
         self.ended = False
         self.host = ""
         self.port = str(port)

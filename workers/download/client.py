@@ -198,7 +198,7 @@ async def tunnel(proxy: tuple[str, int], host: str, port: int) -> trio.SocketStr
     try:
         await stream.send_all(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
         head = b""
-        while not head.endswith(b"\r\n\r\n"):  # byte by byte: what follows is the host's
+        while not head.endswith(b"\r\n\r\n"):  # byte by byte: the bytes after it are the host's
             more = await stream.receive_some(1)
             head += more
             if not more or len(head) > 8192:

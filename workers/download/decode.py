@@ -1,4 +1,4 @@
-"""From a body's bytes to a thumbnail, or to the name of what is wrong with them.
+"""From a body's bytes to a thumbnail, or to the outcome that names their fault.
 
 Formats are told by content, never by name or Content-Type. Nothing of the original but its
 pixels is kept: no EXIF, no ICC profile, no text chunks.
@@ -28,7 +28,7 @@ QUALITIES = (88, 75, 60, 40)  # 88 gives about 8 KB on photographs; the next onl
 STRIP = 1 << 20  # pixels of a large image that are converted at a time
 TRUNCATED = "truncated", "premature end"  # Pillow's word, and libjpeg-turbo's
 ORIENTATION = 0x0112
-# what brings an image into place, by its orientation (Exif 2.32, 4.6.4)
+# the transposition that turns an image upright, by its orientation (Exif 2.32, 4.6.4)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -65,7 +65,7 @@ PIXEL_BYTES = {
 
 def sniff(body: bytes) -> str | None:
     """Pillow's name of the format, by the first bytes; "" for an image of another format, None
-    for what is no image."""
+    for bytes of no image."""
     for signature, name in SIGNATURES:
         if body.startswith(signature):
             return name
@@ -195,7 +195,7 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     factor = max(1, min(width // size[0], height // size[1]) // 2)
     if plain or factor == 1 or width * height <= STRIP:
         return _scaled(np.asarray(_rgb(image)), size)
-    # cut off what fills no whole block: less than one pixel of the thumbnail
+    # rows and columns of no whole block are cut off: less than one pixel of the thumbnail
     width, height = width // factor * factor, height // factor * factor
     reduced = Image.new("RGB", (width // factor, height // factor))
     step = factor * max(1, STRIP // (width * factor))

@@ -1,4 +1,4 @@
-"""A decoder process: reads bodies on standard input, writes what became of them on its output.
+"""A decoder process: reads bodies on standard input, writes their thumbnails on its output.
 
     python -m pairmill.workers.download.decode_process SHORT_SIDE MAX_BYTES MEMORY
 

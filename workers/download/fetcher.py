@@ -48,7 +48,7 @@ class Backend(Protocol):
 
     async def get(self, target: Target, room: Room, *, at_most: int | None = None) -> Answer:
         """at_most: a longer body is cut there, and is no failure. Raises FetchFailed, and
-        nothing else for what a server may do."""
+        nothing else whatever a server does."""
 
     async def close(self) -> None:
         """Let go of the connections that are kept; ``get`` may be called again."""

@@ -19,7 +19,7 @@ import trio
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.fetcher import Fetched
 
-# in a row, without one that was answered in between
+# in a row, without an answer in between
 FAILURES = 5
 GIVEN_UP_SECONDS = 600.0
 # a wait that is longer than this is not waited for within a batch
@@ -45,7 +45,7 @@ class Pace:
 
 @dataclass
 class _Standing:
-    """What a host's answers have earned it. until: it is left alone so long (trio's clock)."""
+    """The state of a host's circuit breaker. until: no request before then (trio's clock)."""
 
     failures: int = 0
     until: float = 0.0
@@ -53,7 +53,7 @@ class _Standing:
 
 
 class Hosts:
-    """What is known of hosts from batch to batch; only of those that failed."""
+    """The circuit breakers of hosts, kept from batch to batch; only of hosts that failed."""
 
     def __init__(self) -> None:
         self._standing: dict[str, _Standing] = {}
@@ -89,7 +89,7 @@ class Hosts:
         standing.until = max(standing.until, trio.current_time() + wait)
 
     def forget_old(self) -> None:
-        """Drop what has run out: a failure counts for ten minutes."""
+        """Drop hosts whose failures have expired: a failure counts for ten minutes."""
         since = trio.current_time() - GIVEN_UP_SECONDS
         self._standing = {h: s for h, s in self._standing.items() if s.until > since}
 

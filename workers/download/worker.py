@@ -19,7 +19,7 @@ from pairmill.workers.download.pool import DecoderPool, decoder_pool
 from pairmill.workers.download.thumbnail import ThumbnailSpec
 from pairmill.workers.errors import Malformed
 
-ROWS_PER_PART = 1000  # what a death may lose, with the fetches under way
+ROWS_PER_PART = 1000  # a crash loses at most so many, and the fetches under way
 # of thumbnails, a quarter of a thousand at 8 KB: a part that was begun is sent before a stopped
 # worker ends, and at 5 Mbps this takes 3 s
 BYTES_PER_PART = 2_000_000
@@ -86,7 +86,7 @@ class Download:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._submit_parts, job, receive)
             await self._fetch(job, urls, send)
-        await self._backend.close()  # what is kept from batch to batch only gets old
+        await self._backend.close()  # connections kept until the next batch would be closed by then
         await job.call(job.queue.complete, job.lease_id)
 
     async def _fetch(

@@ -59,7 +59,7 @@ class LinkCounts:
 class Counts:
     """What was read of a WAT file; grows while it is read.
 
-    records: WARC records of all types, broken ones too. kinds: by link kind, what became of
+    records: WARC records of all types, broken ones too. kinds: by link kind, the ends of
     its links. bad_records: records that were lost, by the reasons of ``records.Record`` and
     ``links.BadRecord``. ended_early: None, or why the rest of the file was not read.
     """

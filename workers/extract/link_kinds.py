@@ -1,15 +1,15 @@
-"""What kinds of links are extracted. A further kind is one more declaration here."""
+"""The kinds of links that are extracted. A further kind is one more declaration here."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-if TYPE_CHECKING:  # the commands list the kinds without what extraction needs
+if TYPE_CHECKING:  # the commands list the kinds without extraction's libraries
     from pairmill.workers.extract.links import Link
 
 AnyLink = TypeVar("AnyLink", bound="Link")
 
-ATTRIBUTES = ("alt", "text", "title")  # of a link in a WAT, that may say what it leads to
+ATTRIBUTES = ("alt", "text", "title")  # of a link in a WAT, that may describe its target
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ LINK_KINDS = {kind.name: kind for kind in (IMAGE, AUDIO, VIDEO, DOCUMENT)}
 
 
 class LinkSelection:
-    """The kinds that an extraction takes. Raises ValueError for a name that is not in ``LINK_KINDS``."""
+    """The kinds that an extraction takes. Raises ValueError for a name not in ``LINK_KINDS``."""
 
     def __init__(self, names: Iterable[str] = (IMAGE.name,)) -> None:
         names = set(names)

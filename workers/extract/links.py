@@ -1,4 +1,4 @@
-"""The links of one WAT record, with what they are resolved against.
+"""The links of one WAT record, with the URLs that they are resolved against.
 
 A WAT record is JSON as Common Crawl's ia-web-commons writes it. Read are
 ``Envelope.WARC-Header-Metadata.WARC-Target-URI`` and, below
@@ -38,7 +38,7 @@ class Link(msgspec.Struct, gc=False):
 
 
 class TextLink(Link, gc=False):
-    """A link with all that may say what it leads to."""
+    """A link with all attributes that may describe its target."""
 
     text: str | None = None
     title: str | None = None
@@ -101,7 +101,7 @@ def link_reader(attributes: Collection[str] = ("alt",)) -> Callable[[bytes], Pag
     a string is usual and a list is given (headers that repeat), the list's first string
     counts. It raises BadRecord.
 
-    Only what is asked for is decoded: an image's page has ten other links for each image,
+    Only the named attributes are decoded: an image's page has ten other links for each image,
     and their texts would take a third of the time again.
     """
     link: type[Link] = Link if set(attributes) <= {"alt"} else TextLink
@@ -136,7 +136,7 @@ def _page(wat: _Wat[Any]) -> PageLinks | None:
 
 
 def _read_slowly(body: bytes, link: type[Link]) -> PageLinks:
-    """For what the typed decoder refuses: unusual types, and lone surrogates as ``\\ud800``."""
+    """Records that the typed decoder refuses: unusual types, and lone surrogates as ``\\ud800``."""
     if body.count(b",") > MAX_VALUES:  # here each value becomes an object
         raise BadRecord("too_large")
     try:

@@ -1,4 +1,4 @@
-"""The extract worker: a WAT file into rows of inbox.pair, and the counts of what was dropped."""
+"""The extract worker: a WAT file into rows of inbox.pair, and the counts of dropped links."""
 
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -54,7 +54,7 @@ class Extract:
                 reason = failed.reason if location in failed.reason else f"{location}: {failed}"
                 raise TaskFailed(reason, retry=failed.retry) from None
         if counts.ended_early and is_remote(location) and not job.payload.get("last_try", True):
-            # it may have lost its end on the way here; the last time, what there is counts
+            # it may have lost its end on the way here; at the last attempt the pairs found count
             raise TaskFailed(f"{location} ended early {counts.ended_early}", retry=True)
         job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))
         job.count("link", counts.links)
@@ -62,7 +62,7 @@ class Extract:
 
 
 class _Watch:
-    """Tells the job that the work goes on, and stops the work when it is told to."""
+    """Reports progress to the job, and ends the work when the job is cancelled."""
 
     def __init__(self, job: Job[ExtractQueue], counts: Counts) -> None:
         self._job, self._counts = job, counts
@@ -82,7 +82,7 @@ class _Watch:
 
 
 class _Watched:
-    """A stream that is looked after with every read."""
+    """A stream that reports progress with every read."""
 
     def __init__(self, stream: Readable, watch: _Watch) -> None:
         self._stream, self._watch = stream, watch

@@ -58,7 +58,7 @@ class Taggers:
         self.pixels: dict[str, NamedPixels] = {}
 
     def refresh(self, queue: ScoreQueue) -> None:
-        """Ask what there is; an admin may have added one since."""
+        """Read the registered taggers anew; an admin may have added one since."""
         known = queue.taggers(self._model_digest)
         heads: dict[str, NamedHead] = {}
         self.pixels = {}

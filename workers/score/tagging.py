@@ -21,7 +21,7 @@ Row = tuple[Any, ...]
 
 
 async def from_embeddings(job: Job[ScoreQueue], named: NamedHead) -> None:
-    """Embeddings are float16: a tag differs by about 1e-3 from what the model's pass gives."""
+    """Embeddings are float16: a tag differs by about 1e-3 from that of the model's pass."""
 
     def tags(rows: list[Row]) -> Tags:
         stored = np.frombuffer(b"".join(row[1] for row in rows), "<f2").reshape(len(rows), -1)
@@ -59,13 +59,13 @@ async def _tag(job: Job[ScoreQueue], model_id: int, read: Any, per_part: int, ta
 
 
 def squeezed(tagger: PixelTagger, images: Sequence[bytes]) -> list[Any]:
-    """What a tagger of pixels wants to see of encoded thumbnails; None for what is none."""
+    """The input of a tagger of pixels for encoded thumbnails; None for bytes of no thumbnail."""
     pictures = [decoded(data) for data in images]
     return [tagger.squeezed(picture) if picture else None for picture in pictures]
 
 
 def of_thumbnails(tagger: PixelTagger, images: Sequence[Any]) -> Tags:
-    """A value for each; NaN for what is no thumbnail."""
+    """A value for each; NaN for bytes of no thumbnail."""
     good = [i for i, image in enumerate(images) if image is not None]
     values = np.full(len(images), np.nan, np.float32)
     if good:

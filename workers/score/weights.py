@@ -1,4 +1,4 @@
-"""Weights by URL: downloaded once, and only what has the sha256 that was asked for."""
+"""Weights by URL: downloaded once, and kept only if they have the expected sha256."""
 
 import hashlib
 import os
