@@ -14,8 +14,9 @@ ANSWER = struct.Struct(">hIIq16s32sI")
 @dataclass(frozen=True)
 class ThumbnailSpec:
     """The properties of a thumbnail. short_side: pixels; an image is never enlarged. max_bytes: of
-    its JPEG; the database refuses more. memory: bytes for a decoded original, by ``decode.PIXEL_BYTES``;
-    80 MB are 16 megapixels, 8 of AVIF, 11 of WebP or 5 with transparency."""
+    its JPEG; the database refuses more. memory: bytes for a decoded original, by
+    ``decode.PIXEL_BYTES``; 80 MB are 16 megapixels, 8 of AVIF, 11 of WebP or 5 with
+    transparency."""
 
     short_side: int = 256
     max_bytes: int = 128 * 1024
