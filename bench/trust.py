@@ -42,7 +42,6 @@ from psycopg.conninfo import make_conninfo
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.errors import Refused
-from pairmill.workers.queue import Queue
 from pairmill.workers.steward.calls import StewardQueue
 
 CROWD, BATCH, SAMPLE, PRODUCTION = 20, 1_000, 50, 10_000
@@ -70,7 +69,7 @@ class Worker:
 
     name: str
     kind: str
-    queue: Queue
+    queue: DownloadQueue
     instance: int
     draw: random.Random
     friends: set[str]

@@ -31,7 +31,6 @@ from line import wait_until
 
 from pairmill.workers.errors import LeaseLost, Malformed
 from pairmill.workers.extract.calls import COPY_PAIRS, PAIR_TYPES
-from pairmill.workers.queue import Queue
 
 CASES = Cases()
 KINDS: dict[str, str] = {}
@@ -62,7 +61,7 @@ def file(s: Stage, session: psycopg.Connection[Any], instance: int) -> int:
     return s.claim(session, instance)
 
 
-def scoring(s: Stage) -> tuple[Queue, int]:
+def scoring(s: Stage) -> tuple[OnSession, int]:
     """eve with a lease on a scoring of eight."""
     s.db.add_model()
     s.batches()

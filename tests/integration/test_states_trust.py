@@ -22,8 +22,8 @@ from hypothesis.stateful import (
 )
 from states import BROKEN, Arrow, arrows_of_the_page, recorded, walked
 
+from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.errors import LeaseLost, Malformed, Refused
-from pairmill.workers.queue import Queue
 
 # as BROKEN
 UNTRUE = """
@@ -135,7 +135,7 @@ class Suspects(RuleBasedStateMachine):
 
     # -- who, and how --
 
-    def queue(self, name: str) -> Queue:
+    def queue(self, name: str) -> DownloadQueue:
         return self.db.queue("download", name)[0]
 
     def manner(self, name: str, is_check: bool) -> Manner:
