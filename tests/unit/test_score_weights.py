@@ -123,6 +123,14 @@ def test_weights_are_gone_on_with_where_the_connection_broke(server: str) -> Non
     assert (len(Answers.asked), waits) == (2, [0.5])
 
 
+def test_the_proxy_of_the_environment_is_used(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server)
+    monkeypatch.delenv("no_proxy", raising=False)
+    path = weights.local("http://weights.example/a.pt", SHA256)
+    assert Path(path).read_bytes() == BODY
+    assert Answers.asked == ["http://weights.example/a.pt"]
+
+
 def test_a_kept_file_that_was_changed_is_noticed(server: str) -> None:
     path = Path(weights.local(f"{server}/a.pt", SHA256))
     path.write_bytes(b"other")
