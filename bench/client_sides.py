@@ -127,13 +127,13 @@ def with_trio(job: Job, worker: Callable[[Iterator[None]], Awaitable[None]]) -> 
 def backend(job: Job, make: Any) -> Work:
     from ipaddress import ip_network
 
-    from pairmill.workers.download.budget import Budget
+    from pairmill.workers.download.budget import MemoryBudget
     from pairmill.workers.download.network import Network
     from pairmill.workers.download.url import parse
 
     network = Network((ip_network("127.0.0.0/8"),))
     client = make(network, contact="bench", limits=patient(), tls=job.tls)
-    budget = Budget()
+    budget = MemoryBudget()
     target = parse(job.url)
 
     async def worker(turns: Iterator[None]) -> None:
@@ -146,7 +146,7 @@ def backend(job: Job, make: Any) -> Work:
 
 def patient() -> Any:
     """256 handshakes that begin at once, on one core, need longer than the default deadlines."""
-    from pairmill.workers.download.fetch import Limits
+    from pairmill.workers.download.fetcher import Limits
 
     return Limits(connect=60.0, read=60.0)
 

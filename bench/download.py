@@ -48,7 +48,7 @@ from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.client import Client
 from pairmill.workers.download.crawl import Result, fetch_all
 from pairmill.workers.download.decode import decode
-from pairmill.workers.download.fetch import Fetcher, FetchFailed, Limits
+from pairmill.workers.download.fetcher import Fetcher, FetchFailed, Limits
 from pairmill.workers.download.hosts import Hosts
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.permission import Permission
@@ -106,7 +106,7 @@ async def ours(urls: Sequence[str]) -> dict[str, Any]:
     async with client() as backend:
         permission = Permission(backend, budget=budget)
         begun, loop = time.perf_counter(), time.process_time()
-        async with decoder_pool(options.decoders, options.wanted) as pool:
+        async with decoder_pool(options.decoders, options.thumbnail) as pool:
             await fetch_all(
                 list(enumerate(urls)),
                 Fetcher(backend, Limits(connect=TIMEOUT, read=TIMEOUT), permission),

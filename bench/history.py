@@ -51,7 +51,7 @@ from own_server import database, machine, note, own_server, percentiles, restart
 from queue_sides import TOO_THIN, columns
 
 from pairmill.ops.server.embedded import EmbeddedServer
-from pairmill.workers.queue import Outcomes, Queue
+from pairmill.workers.download.calls import DownloadQueue, Outcomes
 
 BATCH = 10_000
 PART = 1_000
@@ -256,10 +256,10 @@ class Line:
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
-        self.workers: list[tuple[Queue, int]] = []
+        self.workers: list[tuple[DownloadQueue, int]] = []
         for login in self.logins:
-            queue = Queue(login)
-            self.workers.append((queue, self.timed("connect_hello", queue.hello).instance_id))
+            queue = DownloadQueue(login)
+            self.workers.append((queue, self.timed("connect_register", queue.register).instance_id))
         self.steward, _ = self.db.queue("steward")
         full = columns(BATCH, TOO_THIN)
         self.parts = [

@@ -34,7 +34,7 @@ from database import Database, new_database, pair_rows
 
 from pairmill.ops.server.embedded import embedded
 from pairmill.schema.tables.inbox import inbox_pair
-from pairmill.workers.queue import PAIR_TYPES
+from pairmill.workers.extract.calls import PAIR_TYPES
 from pairmill.workers.steward.url_filter import UrlFilter
 
 

@@ -86,7 +86,7 @@ def columns(rows: int, outcome: int) -> list[list[Any]]:
 
 def ours(work: Work) -> Iterator[Callable[[int], int]]:
     """claim, urls, submit (in parts), complete: what a download worker calls."""
-    from pairmill.workers.queue import Outcomes, Queue
+    from pairmill.workers.download.calls import DownloadQueue, Outcomes
 
     rows = work.batch + work.canaries
     full = columns(rows, SUCCESS if work.thumbnail else TOO_THIN)
@@ -97,8 +97,8 @@ def ours(work: Work) -> Iterator[Callable[[int], int]]:
         rest = [column[first : first + work.part] for column in full]
         parts.append(Outcomes(positions, *rest, positions if images else [], images))  # type: ignore[arg-type]
     for dsn in work.dsns:
-        queue = Queue(dsn)
-        yield one_of_ours(work, queue, queue.hello().instance_id, parts)
+        queue = DownloadQueue(dsn)
+        yield one_of_ours(work, queue, queue.register().instance_id, parts)
 
 
 def one_of_ours(work: Work, queue: Any, instance: int, parts: list[Any]) -> Callable[[int], int]:

@@ -60,7 +60,7 @@ from pairmill.workers.daemon import Job
 from pairmill.workers.download.decode import decode
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
-from pairmill.workers.queue import Queue
+from pairmill.workers.score.calls import ScoreQueue
 from pairmill.workers.score.loading import device_of, dtype_of
 from pairmill.workers.score.model import BATCH_SIZES, Model
 from pairmill.workers.score.pipeline import Pipeline, Thumbnails
@@ -173,8 +173,8 @@ def end_to_end(db: Database, s: Side, o: Options, count: int) -> dict[str, Any]:
     async def main() -> list[int]:
         """How many parts had been computed after each task."""
         tasks = []
-        with closing(Queue(db.login("score"))) as queue:
-            instance = queue.hello().instance_id
+        with closing(ScoreQueue(db.login("score"))) as queue:
+            instance = queue.register().instance_id
             line = Progress("bench", Metrics("score"))
             async with score.running():
                 while (claim := queue.claim(instance, s.model.digest)) is not None:

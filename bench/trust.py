@@ -40,8 +40,9 @@ from own_server import database, machine, note, own_server, show
 from psycopg.conninfo import make_conninfo
 
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.errors import Refused
-from pairmill.workers.queue import Queue
+from pairmill.workers.steward.calls import StewardQueue
 
 CROWD, BATCH, SAMPLE, PRODUCTION = 20, 1_000, 50, 10_000
 ANY = "x"  # the password of all
@@ -68,7 +69,7 @@ class Worker:
 
     name: str
     kind: str
-    queue: Queue
+    queue: DownloadQueue
     instance: int
     draw: random.Random
     friends: set[str]
@@ -167,27 +168,27 @@ def simulate(
     with psycopg.connect(url, autocommit=True) as admin:
         fill(admin, batches)
         admin.execute("select mill.add_worker('steward', 'steward', 'steward', 'x')")
-        steward = Queue(make_conninfo(url, user="steward", password=ANY))
-        steward.hello()
+        steward = StewardQueue(make_conninfo(url, user="steward", password=ANY))
+        steward.register()
         crowd = []
         for number in range(CROWD + canaries):
             name = f"w{number:02}"
             admin.execute("select mill.add_worker(%s, %s, 'download', 'x')", (name, name))
             admin.execute("select mill.set_network(%s, %s)", (name, name))
-            queue = Queue(make_conninfo(url, user=name, password=ANY))
+            queue = DownloadQueue(make_conninfo(url, user=name, password=ANY))
             its = kind if CROWD - bad <= number < CROWD else "honest"
             if number == CROWD:
                 admin.execute("select mill.prove_worker(%s, true)", (name,))
-            crowd.append(Worker(name, its, queue, queue.hello().instance_id, draw, friends))
+            crowd.append(Worker(name, its, queue, queue.register().instance_id, draw, friends))
         idle = 0
         while idle < 3 * len(crowd):
             worker = draw.choice([w for w in crowd if not w.gone])
             idle = 0 if worker.work(tally) else idle + 1
             while steward.accept_next():
                 pass
-            steward.steward("judge_checks")
+            steward.maintain("judge_checks")
             if draw.random() < 0.05:
-                steward.steward("sweep_canaries")
+                steward.maintain("sweep_canaries")
         result = count(admin, tally, kind, bad, canaries=canaries)
         for queue in (steward, *(w.queue for w in crowd)):
             queue.close()

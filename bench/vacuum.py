@@ -124,7 +124,7 @@ def cycle(db: Database, number: int, seconds: list[float]) -> None:
     queue.complete(lease)
     db.accept_all()
     if number % 16 == 0:
-        db.queue("steward")[0].steward("empty_slots")
+        db.queue("steward")[0].maintain("empty_slots")
 
 
 def blocks_of_a_claim(db: Database) -> float:

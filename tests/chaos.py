@@ -29,13 +29,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from database import Database, make_schema, outcomes, pair_rows, score_rows
+from database import QUEUES, Database, make_schema, outcomes, pair_rows, score_rows
 from line import Web
 
 from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download.calls import Outcomes
 from pairmill.workers.errors import LeaseLost, Malformed, Refused, Unreachable, WorkerError
-from pairmill.workers.queue import Claim, Outcomes, Queue
+from pairmill.workers.queue import Claim
 
 LEASE_SECONDS = 4
 BATCH = 200
@@ -102,7 +103,7 @@ class Client:
         self.rng = random.Random(seed)
         self.drain = drain
         self.parent = os.getppid()
-        self.queue = Queue(os.environ["PAIRMILL_WORKER_DSN"], patience=LIMIT)
+        self.queue = QUEUES[kind](os.environ["PAIRMILL_WORKER_DSN"], patience=LIMIT)
         self.instance: int | None = None
         self.late: Callable[[], object] | None = None  # a submission under a lease that was lost
 
@@ -119,7 +120,7 @@ class Client:
                 self.say("a database", "given up")
 
     def one_task(self) -> None:
-        self.instance = self.instance or self.queue.hello().instance_id
+        self.instance = self.instance or self.queue.register().instance_id
         claim = self.queue.claim(self.instance, self.model)
         if claim is not None:
             try:

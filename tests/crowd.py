@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from database import Database, key, outcomes_of
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.queue import Claim, Outcomes
+from pairmill.workers.download.calls import Outcomes
+from pairmill.workers.queue import Claim
 
 URLS = [f"http://h{n}.example/{n}.jpg" for n in range(40)]
 Answer = tuple[Outcome, str]  # and what the image is made of
@@ -67,7 +68,7 @@ class Crowd:
 
     def judge(self) -> list[str]:
         """Decide what can be; the states of all checks."""
-        self.db.queue("steward")[0].steward("judge_checks")
+        self.db.queue("steward")[0].maintain("judge_checks")
         return [r[0] for r in self.db.rows("select state from mill.recheck order by recheck_id")]
 
     def of(self, name: str, column: str) -> object:

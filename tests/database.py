@@ -16,9 +16,16 @@ from sqlalchemy.pool import NullPool
 from pairmill.ops.admin import migrate
 from pairmill.schema.create import create
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.queue import Claim, Outcomes, Queue
+from pairmill.workers.download.calls import DownloadQueue, Outcomes
+from pairmill.workers.extract.calls import ExtractQueue
+from pairmill.workers.queue import Claim, Queue
+from pairmill.workers.score.calls import ScoreQueue
+from pairmill.workers.steward.calls import StewardQueue
 
 DIMS = 4
+QUEUES: dict[str, type[Queue]] = {
+    "extract": ExtractQueue, "download": DownloadQueue, "score": ScoreQueue, "steward": StewardQueue,
+}  # fmt: skip
 
 
 def key(data: str) -> UUID:
@@ -54,12 +61,12 @@ class Database:
             self.admin.execute("update mill.worker set streak = null where login = %s", (login,))
         return make_conninfo(self.dsn, user=login, password=password)
 
-    def queue(self, kind: str, name: str | None = None) -> tuple[Queue, int]:
+    def queue(self, kind: str, name: str | None = None) -> tuple[Any, int]:
         """A worker's queue and its instance number; the same for every call without a name."""
         label = name or kind
         if label not in self._queues:
-            queue = Queue(self.login(kind, name))
-            self._queues[label] = queue, queue.hello().instance_id
+            queue = QUEUES.get(kind, Queue)(self.login(kind, name))
+            self._queues[label] = queue, queue.register().instance_id
         return self._queues[label]
 
     def claim(self, kind: str, name: str | None = None, digest: str | None = None) -> Claim | None:
@@ -106,7 +113,7 @@ class Database:
             )
 
     def close_batches(self) -> int:
-        return self.queue("steward")[0].steward("close_batches")
+        return self.queue("steward")[0].maintain("close_batches")
 
     def download(self, outcome: Outcome = Outcome.SUCCESS, thumbnail: bytes = b"jpeg") -> Claim:
         """Claim a download task and submit, complete and accept it with one outcome for all."""

@@ -20,7 +20,9 @@ from database import Database
 from line import wait_until
 
 from pairmill.schema.scripts import sql
-from pairmill.workers.queue import Queue
+from pairmill.workers.download.calls import DownloadQueue
+from pairmill.workers.extract.calls import ExtractQueue
+from pairmill.workers.score.calls import ScoreQueue
 from pairmill.workers.steward.watchdog import EVERY_SECONDS
 
 PAGE = Path(__file__).parents[1] / "docs" / "security.md"
@@ -33,7 +35,7 @@ IDLE, BUSY = (
 )
 
 
-class OnSession(Queue):
+class OnSession(ExtractQueue, DownloadQueue, ScoreQueue):
     """The worker's calls on a session that the test has in hand."""
 
     def __init__(self, session: Session) -> None:
@@ -56,7 +58,7 @@ class Stage:
         )
         self._sessions: list[Session] = []
         self.eve, self.bob = self.session(self.eve_dsn), self.session(self.bob_dsn)
-        self.eve_instance, self.bob_instance = self.hello(self.eve), self.hello(self.bob)
+        self.eve_instance, self.bob_instance = self.register(self.eve), self.register(self.bob)
         self.names = {
             "me": self.eve.info.user, "other": self.bob.info.user, "db": self.admin.info.dbname,
             "pid": str(self.bob.info.backend_pid),
@@ -74,7 +76,7 @@ class Stage:
         session.execute("set lock_timeout = '50ms'")
         return session
 
-    def hello(self, session: Session) -> int:
+    def register(self, session: Session) -> int:
         return int(value(session, "select instance_id from api.hello_v1('0', 1)"))
 
     def batches(self, count: int = 1, size: int = 8) -> None:
@@ -90,7 +92,7 @@ class Stage:
     def claim(self, session: Session, instance: int) -> int:
         return int(value(session, "select lease_id from api.claim_v1(%s)", instance))
 
-    def lease(self) -> tuple[Queue, int]:
+    def lease(self) -> tuple[OnSession, int]:
         """eve with a lease on a batch of eight."""
         self.batches()
         return OnSession(self.eve), self.claim(self.eve, self.eve_instance)

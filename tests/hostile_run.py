@@ -20,7 +20,7 @@ import trio
 
 from pairmill.workers.download.client import Client
 from pairmill.workers.download.crawl import Result, fetch_all
-from pairmill.workers.download.fetch import Fetcher, Limits
+from pairmill.workers.download.fetcher import Fetcher, Limits
 from pairmill.workers.download.hosts import Hosts
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.permission import Permission
@@ -107,7 +107,7 @@ async def run(urls: list[str], kinds: Kinds, tls: ssl.SSLContext) -> dict[str, o
     budget = options.budget
     async with (
         Client(network, contact="test", limits=LIMITS, tls=tls) as client,
-        decoder_pool(1, options.wanted) as pool,
+        decoder_pool(1, options.thumbnail) as pool,
     ):
         fetcher = Fetcher(client, LIMITS, Permission(client, budget=budget))
         await fetch_all(

@@ -5,13 +5,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 from database import Database, new_database
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pairmill.workers.queue import Claim, Queue
+from pairmill.workers.queue import Claim
 
 PAGE = Path(__file__).parents[1] / "docs" / "states.md"
 
@@ -216,7 +216,7 @@ def batches(db: Database, count: int, size: int = 2) -> None:
         db.close_batches()
 
 
-def leased(db: Database, kind: str, name: str | None = None) -> tuple[Queue, Claim]:
+def leased(db: Database, kind: str, name: str | None = None) -> tuple[Any, Claim]:
     claim = db.claim(kind, name, "d1" if kind == "score" else None)
     assert claim
     return db.queue(kind, name)[0], claim
@@ -224,7 +224,7 @@ def leased(db: Database, kind: str, name: str | None = None) -> tuple[Queue, Cla
 
 def late(db: Database) -> None:
     db.admin.execute("update mill.lease set expires_at = now() where ended_at is null")
-    db.queue("steward")[0].steward("expire_leases")
+    db.queue("steward")[0].maintain("expire_leases")
 
 
 def newest_submission(db: Database, kind: str) -> int:

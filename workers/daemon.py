@@ -1,4 +1,4 @@
-"""The loop that every kind of worker runs: hello, claim, work, and an orderly end.
+"""The loop that every kind of worker runs: register, claim, work, and an orderly end.
 
 Trio from end to end. Calls to the database are synchronous and run in threads
 (psycopg has no trio backend; a batch makes a few dozen). The heartbeat is a thread of
@@ -15,30 +15,31 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
 from pairmill.workers.errors import LeaseLost, Refused, TaskFailed, Unreachable, WorkerError
 from pairmill.workers.metrics import Metrics
-from pairmill.workers.progress import Progress
-from pairmill.workers.queue import Claim, Hello, Queue
+from pairmill.workers.progress import DrainNotice, Progress
+from pairmill.workers.queue import Claim, Queue, Registration
 
 IDLE_SECONDS = 2.0
 STALL_SECONDS = 300.0  # no progress for this long: no more heartbeats
 RELEASE_SECONDS = 5.0  # how long a stopped worker tries to hand its lease back
 OUTAGE_SECONDS = 86_400.0  # a running worker waits this long for its database to come back
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
+AnyQueue = TypeVar("AnyQueue", bound=Queue)
 
 
 class Stopped(Exception):
     """The worker was stopped before its database had answered."""
 
 
-class Job:
+class Job(Generic[AnyQueue]):
     """A claimed task, as the worker kind sees it."""
 
-    def __init__(self, claim: Claim, queue: Queue, line: Progress) -> None:
+    def __init__(self, claim: Claim, queue: AnyQueue, line: Progress) -> None:
         self.lease_id = claim.lease_id
         self.payload = claim.payload
         self.model_digest = claim.model_digest
@@ -59,33 +60,34 @@ class Job:
         """Tell the operator, from any thread."""
         self._line.say(sentence)
 
-    async def call(self, function: Callable[..., Answer], *arguments: object) -> Answer:
+    async def call(self, function: Callable[..., Returned], *arguments: object) -> Returned:
         """Run a blocking method of the queue in a thread.
 
-        Not abandoned on cancellation: a submission that was begun is finished.
+        Not abandoned on cancellation: a submission under way is finished.
         """
         return await trio.to_thread.run_sync(lambda: function(*arguments))
 
 
-class Kind(Protocol):
-    """A worker kind: what to do with a claimed task."""
+class WorkerKind(Protocol[AnyQueue]):
+    """How a kind of worker does a claimed task. queue_type: the calls that its login may make."""
 
     name: str
+    queue_type: type[AnyQueue]
 
-    def digests(self, queue: Queue) -> Sequence[str | None]:
+    def digests(self, queue: AnyQueue) -> Sequence[str | None]:
         """The models whose tasks it claims, in this order; (None,) where a task has no model."""
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """What is kept from task to task, open while the worker runs."""
+        """Resources kept from task to task, open while the worker runs."""
 
-    async def work(self, job: Job) -> None:
+    async def work(self, job: Job[AnyQueue]) -> None:
         """Do the task and submit it. Raise TaskFailed with the reason if it cannot be done."""
 
 
 class Heartbeat(threading.Thread):
     """Keeps one lease alive until stopped; calls ``lost`` once if the lease is gone."""
 
-    def __init__(self, dsn: str, job: Job, interval: float, lost: Callable[[], None]) -> None:
+    def __init__(self, dsn: str, job: Job[Any], interval: float, lost: Callable[[], None]) -> None:
         super().__init__(daemon=True, name="heartbeat")
         self._queue = Queue(dsn, patience=interval)
         self._job = job
@@ -111,9 +113,11 @@ class Heartbeat(threading.Thread):
 
 
 @asynccontextmanager
-async def connected(dsn: str, kind: str) -> AsyncIterator[tuple[Queue, Hello]]:
-    """Say hello as a worker of this kind, and cancel the block on SIGTERM or Ctrl-C."""
-    queue = Queue(dsn)
+async def connected(
+    dsn: str, kind: str, queue_type: type[AnyQueue]
+) -> AsyncIterator[tuple[AnyQueue, Registration]]:
+    """Register as a worker of this kind, and cancel the block on SIGTERM or Ctrl-C."""
+    queue = queue_type(dsn)
     try:
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -127,16 +131,18 @@ async def connected(dsn: str, kind: str) -> AsyncIterator[tuple[Queue, Hello]]:
                 nursery.start_soon(watch)
                 begun = False
                 with trio.CancelScope() as scope:
-                    hello = await trio.to_thread.run_sync(queue.hello, abandon_on_cancel=True)
-                    if hello.kind != kind:
-                        raise Refused(f"this login is for kind {hello.kind}, not {kind}")
+                    registration = await trio.to_thread.run_sync(
+                        queue.register, abandon_on_cancel=True
+                    )
+                    if registration.kind != kind:
+                        raise Refused(f"this login is for kind {registration.kind}, not {kind}")
                     queue.patience = OUTAGE_SECONDS
                     begun = True
                     try:
-                        yield queue, hello
+                        yield queue, registration
                     except BaseException as error:
-                        # stopped while the database was away: nothing could be handed back, and
-                        # the lease runs out; that is the end that was asked for
+                        # stopped while the database was away: the lease cannot be handed back and
+                        # runs out, and the stop that was asked for succeeds all the same
                         away = isinstance(root_cause(error), Unreachable)
                         if not (scope.cancel_called and away):
                             raise
@@ -148,37 +154,53 @@ async def connected(dsn: str, kind: str) -> AsyncIterator[tuple[Queue, Hello]]:
 
 
 async def serve(
-    kind: Kind, dsn: str, *, drain: bool = False, metrics: Metrics | None = None
+    kind: WorkerKind[AnyQueue], dsn: str, *, drain: bool = False, metrics: Metrics | None = None
 ) -> None:
     """Claim and do tasks until stopped, or with ``drain`` until nothing is left.
 
     Raises Refused where this login or configuration cannot work at all, Unreachable when
     the database stays away.
     """
-    async with connected(dsn, kind.name) as (queue, hello), kind.running():
-        with Progress(f"{kind.name} {hello.name}", metrics or Metrics(kind.name)) as line:
-            await _claim_loop(kind, queue, dsn, hello, line, drain)
+    async with connected(dsn, kind.name, kind.queue_type) as (queue, registration), kind.running():
+        with Progress(f"{kind.name} {registration.name}", metrics or Metrics(kind.name)) as line:
+            await _claim_loop(kind, queue, dsn, registration, line, drain)
 
 
 async def _claim_loop(
-    kind: Kind, queue: Queue, dsn: str, hello: Hello, line: Progress, drain: bool
+    kind: WorkerKind[AnyQueue],
+    queue: AnyQueue,
+    dsn: str,
+    registration: Registration,
+    line: Progress,
+    drain: bool,
 ) -> None:
+    notice = DrainNotice(line)
     while True:
-        claim = await _claim(queue, hello, kind)
+        claim = await _claim(queue, registration, kind)
         if claim is not None:
-            await _do(kind, queue, dsn, hello, claim, line)
+            notice.work_came()
+            await _do(kind, queue, dsn, registration, claim, line)
             continue
-        if drain and await trio.to_thread.run_sync(_drained, queue, kind):
-            line.say("nothing left to do")
-            return
+        if drain:
+            if await trio.to_thread.run_sync(_drained, queue, kind):
+                line.say("nothing left to do")
+                return
+            if notice.due():
+                notice.say(
+                    f"{kind.name} tasks, and tasks that lead to such, that are leased, due for"
+                    " another attempt, or submitted and not yet accepted by a steward (is one"
+                    " running? pairmill work steward)"
+                )
         line.idle()
         # jitter: a fleet that was idle together must not ask together
         await trio.sleep(IDLE_SECONDS * random.uniform(0.5, 1.5))
 
 
-async def _claim(queue: Queue, hello: Hello, kind: Kind) -> Claim | None:
+async def _claim(
+    queue: AnyQueue, registration: Registration, kind: WorkerKind[AnyQueue]
+) -> Claim | None:
     def claim_any() -> Claim | None:
-        claims = (queue.claim(hello.instance_id, digest) for digest in kind.digests(queue))
+        claims = (queue.claim(registration.instance_id, digest) for digest in kind.digests(queue))
         return next((claim for claim in claims if claim), None)
 
     with trio.CancelScope(shield=True):  # a claim whose answer is dropped would be a lost lease
@@ -186,12 +208,17 @@ async def _claim(queue: Queue, hello: Hello, kind: Kind) -> Claim | None:
     return claim  # noqa: RET504 - to mypy, a return within the scope may be swallowed
 
 
-def _drained(queue: Queue, kind: Kind) -> bool:
+def _drained(queue: AnyQueue, kind: WorkerKind[AnyQueue]) -> bool:
     return all(queue.drained(digest) for digest in kind.digests(queue))
 
 
 async def _do(
-    kind: Kind, queue: Queue, dsn: str, hello: Hello, claim: Claim, line: Progress
+    kind: WorkerKind[AnyQueue],
+    queue: AnyQueue,
+    dsn: str,
+    registration: Registration,
+    claim: Claim,
+    line: Progress,
 ) -> None:
     """One task, to whichever end. A fault costs this task one try, never the worker."""
     job = Job(claim, queue, line)
@@ -201,7 +228,7 @@ async def _do(
         def lost() -> None:
             token.run_sync_soon(scope.cancel)
 
-        heartbeat = Heartbeat(dsn, job, hello.heartbeat_seconds, lost)
+        heartbeat = Heartbeat(dsn, job, registration.heartbeat_seconds, lost)
         heartbeat.start()
         try:
             line.begin(claim)

@@ -1,4 +1,4 @@
-"""The difference hash of a thumbnail: what a downloader says of it, and a scorer compares."""
+"""The difference hash of a thumbnail: a downloader reports it, and a scorer compares it."""
 
 from PIL import Image
 

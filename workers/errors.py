@@ -1,4 +1,4 @@
-"""What can go wrong in a worker, by what should be done about it."""
+"""The errors of a worker, one class for each way to go on after it."""
 
 
 class WorkerError(Exception):
@@ -19,7 +19,7 @@ class TaskFailed(WorkerError):
 
 
 class LeaseLost(WorkerError):
-    """The lease is not held any more: drop the work, what was submitted stays."""
+    """The lease has ended: drop the work; parts that were submitted stay."""
 
 
 class Malformed(WorkerError):

@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus and whoever watches it: /metrics and /healthz on its own port."""
+"""Metrics of a worker, for Prometheus: /metrics and /healthz on a port of its own."""
 
 import threading
 import time
@@ -42,9 +42,9 @@ class Metrics:
         self._rows.labels(self._kind, outcome).inc(count)
 
     def queue(self, found: Iterable[tuple[str, str, float]]) -> None:
-        """(kind, what, value), as api.metrics_v1 gives them."""
-        for kind, what, value in found:
-            self._queue.labels(kind, what).set(value)
+        """found: (kind, name, value), as StewardQueue.counts gives them."""
+        for kind, name, value in found:
+            self._queue.labels(kind, name).set(value)
 
     def alive(self) -> None:
         """The worker has just done something, if only asked for work."""
@@ -56,7 +56,7 @@ class Metrics:
 
 
 def listen(metrics: Metrics, address: str) -> Callable[[], None]:
-    """Serve metrics on HOST:PORT, from a thread; returns what ends it. Raises Refused."""
+    """Serve metrics on HOST:PORT, from a thread; returns the call that ends it. Raises Refused."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     try:
@@ -74,7 +74,7 @@ def listen(metrics: Metrics, address: str) -> Callable[[], None]:
 
 
 def _handler(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class MetricsHandler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
@@ -94,4 +94,4 @@ def _handler(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None:
             """Nothing: it is asked every few seconds."""
 
-    return Handler
+    return MetricsHandler

@@ -1,4 +1,4 @@
-"""What a worker shows: one live line on a terminal, else a line for each task that ends."""
+"""The progress of a worker: one live line on a terminal, else a line for each task that ends."""
 
 import time
 
@@ -8,17 +8,19 @@ from rich.status import Status
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.queue import Claim
 
+NOTICE_SECONDS = 5.0  # without work, until a draining worker names the work it waits for
+
 
 class Progress:
-    """The progress line of one worker process, on standard error; each of its signs is one of life
-    to the metrics, too."""
+    """The progress line of one worker process, on standard error. Each update also counts as a
+    sign of life in the metrics."""
 
-    def __init__(self, who: str, metrics: Metrics) -> None:
-        self._who = who
+    def __init__(self, worker: str, metrics: Metrics) -> None:
+        self._worker = worker
         self.metrics = metrics
         self._console = Console(stderr=True, highlight=False)
         self._status: Status | None = (
-            self._console.status(who) if self._console.is_terminal else None
+            self._console.status(worker) if self._console.is_terminal else None
         )
         self._task = ""
         self._begun = time.monotonic()
@@ -35,8 +37,9 @@ class Progress:
     def begin(self, claim: Claim) -> None:
         self._begun = time.monotonic()
         location = claim.payload.get("location")  # its last part: the line must fit
-        what = location.rsplit("/", 1)[-1] if location else f"batch {claim.payload.get('batch_id')}"
-        self._task = f"task {claim.task_id}: {what}"
+        batch = f"batch {claim.payload.get('batch_id')}"
+        subject = location.rsplit("/", 1)[-1] if location else batch
+        self._task = f"task {claim.task_id}: {subject}"
         self._show(self._task)
 
     def update(self, done: int, total: int | None, unit: str) -> None:
@@ -48,9 +51,31 @@ class Progress:
         self._show("waiting for work")
 
     def say(self, sentence: str) -> None:
-        self._console.print(f"{self._who}: {sentence}", markup=False)
+        # soft_wrap: rich would break lines of a log at 80 columns
+        self._console.print(f"{self._worker}: {sentence}", markup=False, soft_wrap=True)
 
     def _show(self, text: str) -> None:
         self.metrics.alive()
         if self._status is not None:
-            self._status.update(f"{self._who}: {text}")
+            self._status.update(f"{self._worker}: {text}")
+
+
+class DrainNotice:
+    """Names the work that ``--drain`` waits for, once after ``NOTICE_SECONDS`` without work, and
+    again after work has come."""
+
+    def __init__(self, line: Progress) -> None:
+        self._line = line
+        self._said = False
+        self._since = time.monotonic()
+
+    def work_came(self) -> None:
+        self._said = False
+        self._since = time.monotonic()
+
+    def due(self) -> bool:
+        return not self._said and time.monotonic() - self._since >= NOTICE_SECONDS
+
+    def say(self, awaited: str) -> None:
+        self._said = True
+        self._line.say(f"nothing to do now; --drain waits for {awaited}")

@@ -2,23 +2,24 @@
 
 import gzip
 import re
-import urllib.error
-import urllib.request
+from functools import partial
 from pathlib import Path
 
 import typer
 
-from pairmill import __version__
 from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
-from pairmill.workers.extract.kinds import KINDS, Wanted
+from pairmill.workers.extract.link_kinds import LINK_KINDS, LinkSelection
+from pairmill.workers.http.remote_file import RequestFailed, open_remote_file
 
 wat = typer.Typer(no_args_is_help=True, help="WAT files.")
 crawl = typer.Typer(no_args_is_help=True, help="Crawls of Common Crawl.")
 LINKS = typer.Option(
-    "image", "--links", help=f"Kinds of links to extract, with commas between: {', '.join(KINDS)}."
-)
+    "image",
+    "--links",
+    help=f"Kinds of links to extract, with commas between: {', '.join(LINK_KINDS)}.",
+)  # fmt: skip
 BASE = "https://data.commoncrawl.org/"
 SHOWN = ("wat_id", "state", "links", "dropped", "duplicates", "pairs", "location", "reason")
 
@@ -36,7 +37,7 @@ def _location(given: str) -> str:
 def _add(crawl_name: str | None, locations: list[str], kinds: str) -> None:
     names = [name.strip() for name in kinds.split(",") if name.strip()]
     try:
-        Wanted(names)
+        LinkSelection(names)
     except ValueError as unknown:
         raise UserError(str(unknown)) from None
     with admin() as connection:
@@ -71,17 +72,14 @@ def _read_paths(name: str, paths: str | None) -> list[str]:
     source = paths or f"{BASE}crawl-data/{name}/wat.paths.gz"
     try:
         if re.match(r"https?://", source):
-            agent = {"User-Agent": f"pairmill/{__version__}"}
-            with urllib.request.urlopen(
-                urllib.request.Request(source, headers=agent), timeout=60
-            ) as reply:
-                data = reply.read()
+            with open_remote_file(source, proxies=True) as listing:
+                data = b"".join(iter(partial(listing.read, 1 << 20), b""))
         else:
             data = Path(source).read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         lines = data.decode("utf-8").split()
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, RequestFailed) as error:
         raise UserError(f"cannot read the list of WAT files {source}: {error}") from None
     if not lines:
         raise UserError(f"the list of WAT files {source} is empty")

@@ -31,7 +31,7 @@ from pairmill.schema.outcomes import Outcome
 from pairmill.workers import daemon
 from pairmill.workers.download.client import Client
 from pairmill.workers.download.crawl import Result, fetch_all
-from pairmill.workers.download.fetch import Fetcher
+from pairmill.workers.download.fetcher import Fetcher
 from pairmill.workers.download.hosts import Hosts
 from pairmill.workers.download.permission import Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
@@ -189,7 +189,9 @@ class FetchRun:
         share what a host is allowed; larger shards lose less.
         """
         wanted = replace(
-            self._options.wanted, short_side=self.parameters.image_size, max_bytes=THUMBNAIL_BYTES
+            self._options.thumbnail,
+            short_side=self.parameters.image_size,
+            max_bytes=THUMBNAIL_BYTES,
         )
         written = trio.Semaphore(1)
         async with decoder_pool(self._options.decoders, wanted) as pool, trio.open_nursery() as n:

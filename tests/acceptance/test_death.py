@@ -99,7 +99,7 @@ def test_killed_extraction_is_done_again_and_counted_once(
         status["pairs"].values()
     )
     assert db.value("select count(*) from mill.pair where text = 'orphan'") == 0
-    assert db.queue("steward")[0].steward("sweep_inbox") in (0, 1)
+    assert db.queue("steward")[0].maintain("sweep_inbox") in (0, 1)
     assert db.value("select count(*) from inbox.pair") == 0
 
 

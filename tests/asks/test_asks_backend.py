@@ -18,8 +18,8 @@ from misbehaving import Script, misbehaving, request_of, saying
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.asks_backend import AsksBackend
-from pairmill.workers.download.budget import Budget
-from pairmill.workers.download.fetch import Answer, Fetched, Fetcher, Limits
+from pairmill.workers.download.budget import MemoryBudget
+from pairmill.workers.download.fetcher import Answer, Fetched, Fetcher, Limits
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.url import parse
 
@@ -33,7 +33,7 @@ def fetch(
 ) -> Fetched:
     async def main() -> Fetched:
         async with AsksBackend(network, contact="test", limits=limits, tls=tls) as backend:
-            with Budget().room() as room:
+            with MemoryBudget().room() as room:
                 return await Fetcher(backend, limits).fetch(url, room)
 
     return trio.run(main)
@@ -49,7 +49,7 @@ def answer_of(script: Script, at_most: int | None = None) -> Answer:
 
     async def main(port: int) -> Answer:
         backend = AsksBackend(Network(LOOPBACK, ("127.0.0.1", port)), limits=QUICK)
-        with Budget().room() as room:
+        with MemoryBudget().room() as room:
             return await backend.get(parse(URL), room, at_most=at_most)
 
     with misbehaving(script) as port:
@@ -311,13 +311,13 @@ def test_many_at_once_and_one_cancelled() -> None:
         sizes: list[int] = []
 
         async def one() -> None:
-            with Budget().room() as room:
+            with MemoryBudget().room() as room:
                 sizes.append(len((await backend.get(parse(URL), room)).body))
 
         async with trio.open_nursery() as nursery:
             for _ in range(50):
                 nursery.start_soon(one)
-            with trio.move_on_after(0.3), Budget().room() as room:
+            with trio.move_on_after(0.3), MemoryBudget().room() as room:
                 await backend.get(parse("http://a.example/hang"), room)
         return sizes
 

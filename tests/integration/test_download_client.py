@@ -14,9 +14,9 @@ import trustme
 from misbehaving import Script, misbehaving, request_of, saying
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.budget import Budget
+from pairmill.workers.download.budget import MemoryBudget
 from pairmill.workers.download.client import Client, tls_context
-from pairmill.workers.download.fetch import Fetched, Fetcher, Limits
+from pairmill.workers.download.fetcher import Fetched, Fetcher, Limits
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.url import parse
 
@@ -29,7 +29,7 @@ def fetch(
 ) -> Fetched:
     async def main() -> Fetched:
         async with Client(network, contact="test", limits=limits, tls=tls) as client:
-            with Budget().room() as room:
+            with MemoryBudget().room() as room:
                 return await Fetcher(client, limits).fetch(url, room)
 
     return trio.run(main)
@@ -309,7 +309,7 @@ def test_large_bodies_take_turns_and_all_arrive() -> None:
     limits = Limits(connect=5.0, read=5.0, total=30.0, body=2_000_000)
     with misbehaving(saying(OK + b"Content-Length: %d\r\n\r\n" % size, b"x" * size)) as port:
         found: list[Fetched] = []
-        budget = Budget(4 * size)
+        budget = MemoryBudget(4 * size)
         least = 4 * size
 
         async def one(fetcher: Fetcher) -> None:
@@ -399,7 +399,7 @@ def test_what_a_body_becomes_is_asked_room_for() -> None:
     async def main(port: int) -> Fetched:
         network = Network(LOOPBACK, ("127.0.0.1", port))
         async with Client(network, limits=limits) as client:
-            with Budget().room() as room:
+            with MemoryBudget().room() as room:
                 found = await Fetcher(client, limits).fetch("http://a.example/", room)
                 taken.append(room.taken)
                 return found

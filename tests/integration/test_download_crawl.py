@@ -15,9 +15,9 @@ from pairmill.ops.demo.drawings import photo_like
 from pairmill.ops.demo.site import jpeg
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download import pool as pool_module
-from pairmill.workers.download.budget import Budget, Room
+from pairmill.workers.download.budget import MemoryBudget, Room
 from pairmill.workers.download.crawl import Result, fetch_all
-from pairmill.workers.download.fetch import Fetched
+from pairmill.workers.download.fetcher import Fetched
 from pairmill.workers.download.hosts import Hosts, Pace
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
 
@@ -64,7 +64,7 @@ def crawl(urls: list[tuple[int, str]], fetcher: Counting, **limits: int) -> list
                 concurrency=limits.get("concurrency", 10),
                 pace=Pace(limits.get("per_host", 3), gap=0.0),
                 hosts=Hosts(),
-                budget=Budget(),
+                budget=MemoryBudget(),
                 on_result=take,
             )
 
@@ -171,7 +171,7 @@ def test_bodies_are_let_go_of_with_their_room() -> None:
         async with decoder_pool(1) as pool:
             await fetch_all(
                 [(1, "http://a/")], Large(), pool, concurrency=1, pace=Pace(), hosts=Hosts(),  # type: ignore[arg-type]
-                budget=Budget(), on_result=take,
+                budget=MemoryBudget(), on_result=take,
             )  # fmt: skip
 
     trio.run(main)

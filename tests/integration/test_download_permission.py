@@ -9,9 +9,9 @@ import trio
 from misbehaving import misbehaving, request_of, saying
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.budget import Budget
+from pairmill.workers.download.budget import MemoryBudget
 from pairmill.workers.download.client import Client
-from pairmill.workers.download.fetch import Fetched, Fetcher, Limits
+from pairmill.workers.download.fetcher import Fetched, Fetcher, Limits
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.permission import HostFile, Permission
 
@@ -65,7 +65,7 @@ def fetch(
             fetcher = Fetcher(client, QUICK, permission)
 
             async def one(url: str) -> None:
-                with Budget().room() as room:
+                with MemoryBudget().room() as room:
                     found[url] = await fetcher.fetch(url, room)
 
             async with trio.open_nursery() as nursery:
@@ -178,7 +178,7 @@ def test_robots_txt_that_redirects_or_is_huge_is_read() -> None:
 def test_host_that_cannot_be_reached_keeps_that_name() -> None:
     async def main() -> Fetched:
         async with Client(Network(LOOPBACK, ("127.0.0.1", 1)), limits=QUICK) as client:
-            with Budget().room() as room:
+            with MemoryBudget().room() as room:
                 return await Fetcher(client, QUICK, Permission(client)).fetch(IMAGES[0], room)
 
     assert trio.run(main).outcome is Outcome.CONNECT_FAILED
@@ -236,7 +236,7 @@ def test_kept_connection_that_was_closed_meanwhile_is_no_failure() -> None:
             fetcher = Fetcher(client, QUICK)
             found = []
             for url in IMAGES[:2]:
-                with Budget().room() as room:
+                with MemoryBudget().room() as room:
                     found.append((await fetcher.fetch(url, room)).outcome)
             return found
 

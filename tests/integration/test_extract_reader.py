@@ -23,6 +23,7 @@ from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract import reader
 from pairmill.workers.extract.extract import Counts, LinkCounts, extract
 from pairmill.workers.extract.reader import open_wat
+from pairmill.workers.http import remote_file
 
 WAT = packed([page("http://p.example/", [image(f"{n}.jpg", f"Apple {n}")]) for n in range(400)])
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -220,7 +221,7 @@ def test_a_request_says_who_asks(server: Server, monkeypatch: pytest.MonkeyPatch
     read(server.serve(whole))
     agents = [headers["User-Agent"] for headers in server.seen]
     named = f"pairmill/{__version__}"
-    assert agents == [named, f"{named} (mail@mill.example X-Evil: 1, Zo?)"]
+    assert agents == [named, f"{named} (+mail@mill.example X-Evil: 1, Zo?)"]
     assert {headers["Accept-Encoding"] for headers in server.seen} == {"identity"}
 
 
@@ -271,12 +272,12 @@ def busy(times: int, code: int = 503, retry_after: str | None = None) -> Answer:
 @pytest.mark.parametrize("code", [429, 503])
 def test_a_server_that_is_busy_is_asked_again_after_longer_waits(server: Server, code: int) -> None:
     waits: list[float] = []
-    assert read(server.serve(busy(reader.MAX_WAITS, code)), waits) == WAT
-    assert len(waits) == reader.MAX_WAITS
+    assert read(server.serve(busy(remote_file.MAX_WAITS, code)), waits) == WAT
+    assert len(waits) == remote_file.MAX_WAITS
     for number, seconds in enumerate(waits):
-        assert 0.75 <= seconds / (reader.WAIT_SECONDS * 2**number) <= 1.25
+        assert 0.75 <= seconds / (remote_file.WAIT_SECONDS * 2**number) <= 1.25
     with failing(retry=True, saying=f"status {code}"):
-        read(server.serve(busy(reader.MAX_WAITS + 1, code)))
+        read(server.serve(busy(remote_file.MAX_WAITS + 1, code)))
 
 
 def test_retry_after_is_kept(server: Server) -> None:
@@ -293,6 +294,20 @@ def test_retry_after_is_kept(server: Server) -> None:
     with failing(retry=True, saying="status 503"):
         read(server.serve(busy(1, retry_after="3600")), waits)
     assert len(waits) == 4
+
+
+@pytest.mark.parametrize(
+    "year", ["999999", "99999999999999999999999999"]
+)  # no datetime holds either; the second is no C integer
+def test_an_absurd_retry_after_is_none(server: Server, year: str) -> None:
+    absurd, waits = f"Fri, 31 Dec {year} 23:59:59 GMT", list[float]()
+    assert read(server.serve(busy(1, 429, absurd)), waits) == WAT
+    assert [0.75 <= seconds / remote_file.WAIT_SECONDS <= 1.25 for seconds in waits] == [True]
+    with failing(retry=True, saying="was answered with status 429"):
+        read(server.serve(busy(remote_file.MAX_WAITS + 1, 429, absurd)), waits)
+    with failing(retry=True, saying="was answered with status 429"):
+        read(server.serve(busy(1, 429, "Fri, 31 Dec 9999 23:59:59 GMT")), waits)
+    assert len(waits) == 1 + remote_file.MAX_WAITS
 
 
 def announcing(field: str, value: str, size: int | None = None) -> Answer:
@@ -369,7 +384,7 @@ def test_a_body_that_breaks_off_is_gone_on_with_where_it_broke(server: Server) -
 def test_a_body_that_cannot_be_gone_on_with_is_worth_another_try(
     server: Server, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "MAX_BREAKS", 2)
+    monkeypatch.setattr(remote_file, "MAX_BREAKS", 2)
     with failing(retry=True, saying="broke off"):
         read(server.serve(answer))
     assert len(server.seen) <= 3

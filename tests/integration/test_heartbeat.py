@@ -9,6 +9,7 @@ from database import Database
 from pairmill.workers import daemon
 from pairmill.workers.daemon import Heartbeat, Job
 from pairmill.workers.errors import Unreachable
+from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.queue import Queue
@@ -22,9 +23,9 @@ class Beating:
     def __init__(self, db: Database) -> None:
         self.db = db
         dsn = db.login("extract")
-        self.queue = Queue(dsn)
+        self.queue = ExtractQueue(dsn)
         db.add_wat()
-        claim = self.queue.claim(self.queue.hello().instance_id)
+        claim = self.queue.claim(self.queue.register().instance_id)
         assert claim
         self.lease = claim.lease_id
         self.job = Job(claim, self.queue, Progress("test", Metrics("download")))
@@ -114,11 +115,11 @@ def test_calls_survive_the_end_of_the_connection(db: Database) -> None:
 def test_database_that_stays_away_is_unreachable_after_the_patience() -> None:
     queue = Queue("postgresql://x@127.0.0.1:1/x", patience=0.3)
     with pytest.raises(Unreachable, match="cannot reach the database"):
-        queue.hello()
+        queue.register()
 
 
 def test_hurried_queue_gives_up_at_once() -> None:
     queue = Queue("postgresql://x@127.0.0.1:1/x", patience=3600)
     queue.hurry()
     with pytest.raises(Unreachable):
-        queue.hello()
+        queue.register()

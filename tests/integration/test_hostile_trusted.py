@@ -30,7 +30,7 @@ from hostile_login import (
 from line import wait_until
 
 from pairmill.workers.errors import LeaseLost, Malformed
-from pairmill.workers.queue import COPY_PAIRS, PAIR_TYPES, Queue
+from pairmill.workers.extract.calls import COPY_PAIRS, PAIR_TYPES
 
 CASES = Cases()
 KINDS: dict[str, str] = {}
@@ -61,7 +61,7 @@ def file(s: Stage, session: psycopg.Connection[Any], instance: int) -> int:
     return s.claim(session, instance)
 
 
-def scoring(s: Stage) -> tuple[Queue, int]:
+def scoring(s: Stage) -> tuple[OnSession, int]:
     """eve with a lease on a scoring of eight."""
     s.db.add_model()
     s.batches()
@@ -201,7 +201,7 @@ def _(s: Stage) -> None:
     assert kept(s) == 800
     # what it gives back or loses goes with the steward's next sweep
     s.eve.execute("select api.release_v1(%s)", (lease,))
-    assert s.db.queue("steward")[0].steward("sweep_inbox") == 800
+    assert s.db.queue("steward")[0].maintain("sweep_inbox") == 800
 
 
 @extract("a statement that inserts without end", BOUNDED, "temp_file_limit (1 GB), or its memory")

@@ -35,10 +35,11 @@ from line import wait_until
 from psycopg.conninfo import make_conninfo
 
 from pairmill.schema.outcomes import Outcome, ScoreOutcome
+from pairmill.workers.download.calls import OptOuts, Outcomes
 from pairmill.workers.errors import Malformed
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
-from pairmill.workers.queue import OptOuts, Outcomes, Queue
+from pairmill.workers.steward.calls import StewardQueue
 from pairmill.workers.steward.watchdog import Watchdog
 
 
@@ -570,7 +571,7 @@ def _(s: Stage) -> None:
     for _ in range(3):
         lease = s.claim(s.eve, s.eve_instance)
     assert state_of(s.eve, "select api.claim_v1(%s)", s.eve_instance) == "PM003"
-    other = s.hello(s.session(s.eve_dsn))  # another process of the same login
+    other = s.register(s.session(s.eve_dsn))  # another process of the same login
     assert state_of(s.eve, "select api.claim_v1(%s)", other) == "PM003"
     assert value(s.eve, "select api.heartbeat_v1(%s)", lease) <= 60
     assert s.claim(s.bob, s.bob_instance)
@@ -907,15 +908,15 @@ def _(s: Stage) -> None:
     s.eve.execute("select api.hello_v1(g::text, 1) from generate_series(1, 10000) g")
     assert s.db.value(rows) == before
     s.claim(s.eve, s.eve_instance)
-    assert s.hello(s.eve) != s.eve_instance  # under which something was claimed
+    assert s.register(s.eve) != s.eve_instance  # under which something was claimed
     s.eve.execute("select api.hello_v1(g::text, 1) from generate_series(1, 10000) g")
     assert s.db.value(rows) == before + 1
     # one that does not commit holds up nobody, and costs a row
     s.eve.execute("begin")
-    s.hello(s.eve)
+    s.register(s.eve)
     other = s.impatient(s.eve_dsn)
     for _ in range(3):
-        s.hello(other)
+        s.register(other)
     assert s.db.value(rows) == before + 2
     assert s.claim(s.bob, s.bob_instance)
 
@@ -932,7 +933,7 @@ def _(s: Stage) -> None:
     bob.submit_download(check, 0, outcomes([n for n, _ in bob.urls(check)]))
     bob.complete(check)
     assert len(s.db.accept_all()) == 1
-    s.db.queue("steward")[0].steward("judge_checks")
+    s.db.queue("steward")[0].maintain("judge_checks")
     assert state_of(s.eve, f"select * from api.claim_v1({s.eve_instance})") == "PM002"
     assert s.db.value("select count(*) from mill.current_download") == 0
 
@@ -1003,8 +1004,8 @@ def _(s: Stage) -> None:
     s.eve.execute("begin")
     s.eve.execute("select api.release_v1(%s)", (other,))
     steward = s.db.queue("steward")[0]
-    assert steward.steward("judge_checks") == 0
-    assert steward.steward("judge_checks") == 1
+    assert steward.maintain("judge_checks") == 0
+    assert steward.maintain("judge_checks") == 1
     assert s.db.value("select stopped_because from mill.worker where name = 'eve-volunteer'")
 
 
@@ -1075,11 +1076,11 @@ def _(s: Stage) -> None:
     # nor does it help to lose a lease, to give one back, or to have claimed before
     s.claim(s.eve, s.eve_instance)
     s.admin.execute("update mill.lease set expires_at = now() where ended_at is null")
-    assert s.db.queue("steward")[0].steward("expire_leases") == 1
+    assert s.db.queue("steward")[0].maintain("expire_leases") == 1
     held = [s.claim(s.eve, s.eve_instance) for _ in range(2)]
     s.eve.execute("select api.release_v1(%s)", (s.claim(s.eve, s.eve_instance),))
     s.eve.execute(fail, (held[0],))
-    for instance in (s.eve_instance, s.hello(s.session(s.eve_dsn))):
+    for instance in (s.eve_instance, s.register(s.session(s.eve_dsn))):
         with pytest.raises(
             psycopg.Error, match="6 leases of this login were failed, lost or"
         ) as refused:
@@ -1115,7 +1116,7 @@ def _(s: Stage) -> None:
         s.db.accept_all()
         assert s.db.value(ready) == (2 if submits else 10)
         assert s.bob.execute("select * from api.claim_v1(%s)", (s.bob_instance,)).fetchall() == []
-        steward.steward("empty_slots")
+        steward.maintain("empty_slots")
         lease = s.claim(s.bob, s.bob_instance)
         s.bob.execute("select api.release_v1(%s)", (lease,))
         s.admin.execute("update mill.task set slot = null where state = 'ready'")
@@ -1235,9 +1236,9 @@ def _(s: Stage) -> None:
         (lease,),
     )
     steward = s.db.queue("steward")[0]
-    assert steward.steward("expire_leases") == 0
+    assert steward.maintain("expire_leases") == 0
     s.watchdog()
-    assert steward.steward("expire_leases") == 1
+    assert steward.maintain("expire_leases") == 1
 
 
 @case(
@@ -1290,7 +1291,7 @@ def test_the_stewards_thread_ends_it_by_itself(
 ) -> None:
     """With no patience instead of the 15 seconds, else the real thing."""
     impatient = "select api.watchdog_v1(0, 600)"
-    monkeypatch.setattr(Queue, "watchdog", lambda self: self._one(impatient, ())[0])
+    monkeypatch.setattr(StewardQueue, "watchdog", lambda self: self._one(impatient, ())[0])
     said: list[str] = []
     line = SimpleNamespace(say=said.append, metrics=Metrics("steward"))
     dsn = stage.db.login("steward", "watchful")

@@ -122,9 +122,9 @@ def test_late_lease_returns_to_the_queue_and_is_parked_after_max_tries(db: Datab
     steward, _ = db.queue("steward")
     for tries in range(1, 6):
         assert db.claim("extract")
-        assert steward.steward("expire_leases") == 0
+        assert steward.maintain("expire_leases") == 0
         late(db)
-        assert steward.steward("expire_leases") == 1
+        assert steward.maintain("expire_leases") == 1
         state = "ready" if tries < 5 else "parked"
         assert db.rows("select state, tries from mill.task") == [(state, tries)]
     assert db.claim("extract") is None
@@ -195,7 +195,7 @@ def test_disabled_and_strange_and_old_workers_are_told_so(db: Database) -> None:
         queue.claim(instance)
     stranger = Queue(db.dsn)
     with pytest.raises(Refused, match="not a worker"):
-        stranger.hello()
+        stranger.register()
     stranger.close()
     db.admin.execute("update mill.setting set min_protocol = %s", (PROTOCOL + 1,))
     with pytest.raises(Refused, match="upgrade pairmill"):
@@ -206,7 +206,7 @@ def test_disabling_ends_sessions_and_login(db: Database) -> None:
     queue, _ = db.queue("extract", "ada")
     assert db.value("select mill.disable_worker('ada')")
     with pytest.raises(Refused, match="not permitted to log in"):
-        queue.hello()
+        queue.register()
     assert not db.value("select mill.disable_worker('nobody')")
 
 
@@ -241,7 +241,7 @@ def test_drained_means_here_and_upstream(db: Database) -> None:
     assert drained() == ["extract", "download"]
     db.score()
     assert drained() == ["extract", "download", "score"]
-    queues["steward"].steward("empty_slots")
+    queues["steward"].maintain("empty_slots")
     assert drained() == ["extract", "download", "score", "steward"]
 
 
@@ -285,7 +285,7 @@ def test_a_restart_that_outlasts_a_lease_counts_no_try(own_server: EmbeddedServe
             wait_until(lambda: db.value(over), "the lease's end")
             with pytest.raises(LeaseLost):
                 db.queue("extract")[0].heartbeat(claim.lease_id)
-            assert steward.steward("expire_leases") == 1
+            assert steward.maintain("expire_leases") == 1
             ((state, tries, reason),) = db.rows("select state, tries, reason from mill.task")
             assert (state, tries) == ("ready", 0)
             assert reason == f"lease {claim.lease_id} was lost while the server was away"
@@ -297,7 +297,7 @@ def test_a_restart_that_outlasts_a_lease_counts_no_try(own_server: EmbeddedServe
         restart()
         db.queue("extract")[0].heartbeat(claim.lease_id)
         wait_until(lambda: db.value(over), "the lease's end")
-        assert steward.steward("expire_leases") == 1
+        assert steward.maintain("expire_leases") == 1
         assert db.rows("select state, tries, excused from mill.task") == [("ready", 1, 0)]
     finally:
         db.close()
@@ -310,6 +310,7 @@ class FullDisk:
     """A kind of worker, all of whose tasks fail."""
 
     name = "extract"
+    queue_type = Queue
 
     def digests(self, queue: Queue) -> tuple[None]:
         return (None,)
@@ -318,7 +319,7 @@ class FullDisk:
     async def running(self) -> AsyncIterator[None]:
         yield
 
-    async def work(self, job: daemon.Job) -> None:
+    async def work(self, job: daemon.Job[Queue]) -> None:
         raise OSError(28, "No space left on device")
 
 
@@ -349,11 +350,11 @@ def test_a_process_that_claimed_nothing_gives_its_number_to_the_next(db: Databas
     db.add_wat("a")
     db.add_wat("b")
     queue, first = db.queue("extract", "ada")
-    assert queue.hello().instance_id == first
+    assert queue.register().instance_id == first
     assert queue.claim(first)
-    second = queue.hello().instance_id
+    second = queue.register().instance_id
     assert second != first
-    assert queue.hello().instance_id == second
+    assert queue.register().instance_id == second
     _, stranger = db.queue("extract", "bob")
     assert stranger not in (first, second)
     assert queue.claim(second)

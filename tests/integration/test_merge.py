@@ -316,11 +316,11 @@ def test_short_batches_close_when_nothing_more_will_come(db: Database) -> None:
 def test_partitions_are_made_ahead(db: Database) -> None:
     steward, _ = db.queue("steward")
     db.admin.execute("select setval('mill.batch_batch_id_seq', 1600)")
-    steward.steward("ensure_partitions")
+    steward.maintain("ensure_partitions")
     db.extract(urls(0, 5))
     assert db.rows("select distinct batch_id from mill.pair") == [(1601,)]
     assert db.value("select tableoid::regclass::text from mill.pair limit 1") == "mill.pair_b000001"
-    steward.steward("ensure_partitions")
+    steward.maintain("ensure_partitions")
     assert db.value("select to_regclass('mill.embedding_b000002') is not null")
 
 

@@ -8,14 +8,15 @@ import pytest
 from database import Database, outcomes
 
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download.calls import DownloadQueue, OptOuts, Outcomes
 from pairmill.workers.errors import LeaseLost, Malformed
-from pairmill.workers.queue import Claim, OptOuts, Outcomes, Queue
+from pairmill.workers.queue import Claim
 
 URLS = [f"http://h{i % 4}.example/{i}.jpg" for i in range(8)]
 ROBOTS = "robots.txt"
 
 
-def lease(db: Database, name: str = "ada") -> tuple[Queue, Claim]:
+def lease(db: Database, name: str = "ada") -> tuple[DownloadQueue, Claim]:
     """A download worker of this name with a batch of the eight URLs."""
     db.extract(URLS, location=f"{name}.wat.gz")
     db.close_batches()
@@ -37,11 +38,11 @@ def said(
     )
 
 
-def known(queue: Queue, claim: Claim) -> dict[str, str]:
+def known(queue: DownloadQueue, claim: Claim) -> dict[str, str]:
     return {origin: rules for origin, _, _, rules, _ in queue.opt_outs(claim.lease_id)}
 
 
-def two_workers(db: Database) -> tuple[Queue, Claim, Queue, Claim]:
+def two_workers(db: Database) -> tuple[DownloadQueue, Claim, DownloadQueue, Claim]:
     """Two workers with a batch each, of the same hosts."""
     ada, first = lease(db)
     urls = [f"http://h{i % 4}.example/other/{i}.jpg" for i in range(8)]
@@ -102,7 +103,7 @@ def test_readings_end_after_a_day(db: Database) -> None:
     queue.submit_opt_outs(claim.lease_id, said(("http://h1.example", ""), age=87_000.0))
     assert set(known(queue, claim)) == {"http://h0.example"}
     steward, _ = db.queue("steward")
-    assert steward.steward("sweep_host_files") == 1
+    assert steward.maintain("sweep_host_files") == 1
 
 
 def change(**columns: Any) -> OptOuts:

@@ -17,7 +17,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.ops.server.programs import Programs
 from pairmill.workers.errors import LeaseLost, Unreachable
-from pairmill.workers.queue import Claim, Queue
+from pairmill.workers.extract.calls import ExtractQueue
+from pairmill.workers.queue import Claim
+from pairmill.workers.steward.calls import StewardQueue
 
 LOST = "select bool_and(expires_at <= clock_timestamp()) from mill.lease where ended_at is null"
 AT = "(pg_postmaster_start_time() + interval '1 hour')"
@@ -69,7 +71,7 @@ def cut_off(db: Database) -> set[str]:
 
 
 def expire(db: Database) -> int:
-    return db.queue("steward")[0].steward("expire_leases")
+    return db.queue("steward")[0].maintain("expire_leases")
 
 
 # ---- who is excused -----------------------------------------------------------------------------
@@ -190,11 +192,11 @@ def wire(db: Database) -> Iterator[Wire]:
         yield wire
 
 
-def through(db: Database, wire: Wire, name: str) -> Queue:
+def through(db: Database, wire: Wire, name: str) -> ExtractQueue:
     """A worker's queue whose connection goes through the wire; ``db.claim`` finds it by the name."""
     dsn = make_conninfo(db.login("extract", name), host="127.0.0.1", port=wire.port)
-    queue = Queue(dsn, patience=0.2)
-    db._queues[name] = queue, queue.hello().instance_id
+    queue = ExtractQueue(dsn, patience=0.2)
+    db._queues[name] = queue, queue.register().instance_id
     return queue
 
 
@@ -289,8 +291,8 @@ def test_a_failover_to_a_standby(tmp_path: Path) -> None:
         moved = make_conninfo(
             db.queue("steward")[0]._dsn, port=conninfo_to_dict(standby.url())["port"]
         )
-        steward = Queue(moved)
-        assert steward.steward("expire_leases") == 5
+        steward = StewardQueue(moved)
+        assert steward.maintain("expire_leases") == 5
         steward.close()
         assert db.rows(TASKS) == [("ready", 0, 1, 5)]
         db.close()

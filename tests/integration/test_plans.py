@@ -12,10 +12,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from database import DIMS, Database, new_database, outcomes, pair_rows, score_rows
+from database import DIMS, QUEUES, Database, new_database, outcomes, pair_rows, score_rows
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.queue import Queue
 
 ROWS = 400  # of a batch
 REAL, READY, DONE = 60, 60, 20_000  # batches: with rows, to be done, done and without rows
@@ -48,11 +47,11 @@ class Watched:
             "auto_explain.log_level = notice",
         ):
             db.admin.execute(f'alter role "{login}" set {setting}')
-        self.queue = Queue(dsn)
+        self.queue = QUEUES[kind](dsn)
         self.connection = self.queue._connected()
         self._plans: list[dict[str, Any]] = []
         self.connection.add_notice_handler(self._keep)
-        self.instance = self.queue.hello().instance_id
+        self.instance = self.queue.register().instance_id
         self.forget()
 
     def _keep(self, notice: psycopg.errors.Diagnostic) -> None:
@@ -240,7 +239,7 @@ def test_late_leases_are_found_among_live_ones(history: Database) -> None:
     for _ in range(CALLS):
         assert worker.queue.claim(worker.instance)
         history.admin.execute("update mill.lease set expires_at = now() where ended_at is null")
-        assert steward.queue.steward("expire_leases")
+        assert steward.queue.maintain("expire_leases")
     used = indexes(steward.scans())
     assert used & {"lease_live_idx", "lease_holder_idx"}
     assert {"task_pkey", "lease_pkey"} <= used

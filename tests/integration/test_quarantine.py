@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from pairmill.ops.cli import app
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.errors import LeaseLost, Refused
 from pairmill.workers.queue import Claim, Queue
 
@@ -30,7 +31,7 @@ def shop(db: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     return db
 
 
-def leased(db: Database, name: str) -> tuple[Queue, Claim]:
+def leased(db: Database, name: str) -> tuple[DownloadQueue, Claim]:
     claim = db.claim("download", name)
     assert claim
     return db.queue("download", name)[0], claim

@@ -199,7 +199,7 @@ def test_a_secured_database_takes_more_away_and_workers_still_work(db: Database)
     db.close_batches()
     db.download()
     db.score()
-    assert db.queue("steward")[0].steward("empty_slots") == 1
+    assert db.queue("steward")[0].maintain("empty_slots") == 1
 
 
 def test_temporary_files_of_workers_are_bounded_whoever_adds_them(server: str) -> None:

@@ -21,8 +21,8 @@ from pairmill.schema.outcomes import ScoreOutcome
 from pairmill.workers import daemon
 from pairmill.workers.errors import Refused, TaskFailed
 from pairmill.workers.metrics import Metrics
-from pairmill.workers.queue import Queue
 from pairmill.workers.score import worker
+from pairmill.workers.score.calls import ScoreQueue
 from pairmill.workers.score.heads import Head, Tags
 from pairmill.workers.score.layers import Layer
 from pairmill.workers.score.model import Embeddings, Model, Watch, load
@@ -150,14 +150,14 @@ def test_stopped_in_the_middle_keeps_what_was_submitted(
                 arguments[3].beat()  # type: ignore[attr-defined]
         return plain(*arguments)  # type: ignore[arg-type]
 
-    def submit(queue: Queue, lease_id: int, part: int, *counts: int) -> int:
+    def submit(queue: ScoreQueue, lease_id: int, part: int, *counts: int) -> int:
         done = plain_submit(queue, lease_id, part, *counts)
         if part == 20:
             submitted.set()
         return done
 
-    plain_submit = Queue.submit_score
-    monkeypatch.setattr(Queue, "submit_score", submit)
+    plain_submit = ScoreQueue.submit_score
+    monkeypatch.setattr(ScoreQueue, "submit_score", submit)
     model.embed = embed  # type: ignore[method-assign, assignment]
     serve(db, kind)
     assert db.value("select count(*) from mill.score") == 40

@@ -23,7 +23,8 @@ from states import (
 )
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.queue import Claim, Queue
+from pairmill.workers.queue import Claim
+from pairmill.workers.score.calls import ScoreQueue
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(60)]
 
@@ -36,7 +37,7 @@ def the_line(db: Database) -> None:
     batches(db, 1)
     db.download()
     db.score()
-    db.queue("steward")[0].steward("empty_slots")
+    db.queue("steward")[0].maintain("empty_slots")
 
 
 def a_batch_fills_up(db: Database) -> None:
@@ -90,7 +91,7 @@ def the_ring_is_full(db: Database) -> None:
     assert db.claim("download") is None
     for _ in range(9):
         db.score()
-    db.queue("steward")[0].steward("empty_slots")
+    db.queue("steward")[0].maintain("empty_slots")
     db.download()
 
 
@@ -146,7 +147,7 @@ def tag(db: Database) -> None:
     db.accept_all()
 
 
-def leased_tagger(db: Database) -> tuple[Queue, Claim]:
+def leased_tagger(db: Database) -> tuple[ScoreQueue, Claim]:
     claim = db.claim("score", digest="t1")
     assert claim
     return db.queue("score")[0], claim
@@ -203,7 +204,7 @@ def parked_until_its_thumbnails_were_gone(db: Database) -> None:
     queue.submit_download(claim.lease_id, 0, outcomes([0]))
     db.accept_all()
     queue.fail(claim.lease_id, "why", retry=False)
-    assert db.queue("steward")[0].steward("empty_slots") == 1
+    assert db.queue("steward")[0].maintain("empty_slots") == 1
     assert db.value("select mill.retry_task(%s)", claim.task_id) == "download"
 
 
@@ -212,7 +213,7 @@ def parked_with_nothing_submitted(db: Database) -> None:
     batches(db, 1)
     queue, claim = leased(db, "download")
     queue.fail(claim.lease_id, "why", retry=False)
-    db.queue("steward")[0].steward("empty_slots")
+    db.queue("steward")[0].maintain("empty_slots")
 
 
 def quarantined(db: Database) -> None:
@@ -250,7 +251,7 @@ def checked(db: Database, *answers: str) -> None:
         queue.submit_download(claim.lease_id, 0, found)
         queue.complete(claim.lease_id)
         db.accept_all()
-        db.queue("steward")[0].steward("judge_checks")
+        db.queue("steward")[0].maintain("judge_checks")
 
 
 def a_check_agrees(db: Database) -> None:
@@ -293,7 +294,7 @@ def canaries_fail(db: Database) -> None:
     given = [n for n, _ in queue.urls(claim.lease_id)]
     queue.submit_download(claim.lease_id, 0, outcomes(given))
     queue.complete(claim.lease_id)
-    db.queue("steward")[0].steward("judge_checks")
+    db.queue("steward")[0].maintain("judge_checks")
 
 
 def dead_links_are_doubted(db: Database) -> None:
@@ -354,7 +355,7 @@ def test_full_ring_lets_what_has_its_slot_go_on(db: Database) -> None:
     for claim in [leased(db, "download")[1] for _ in range(8)]:
         db.queue("download")[0].release(claim.lease_id)
     db.admin.execute("update mill.task set ready_at = now()")
-    assert db.queue("steward")[0].steward("empty_slots") == 0
+    assert db.queue("steward")[0].maintain("empty_slots") == 0
     assert db.claim("download")
 
 
@@ -389,7 +390,7 @@ def test_thumbnails_of_what_awaits_acceptance_are_kept_or_fetched_again(db: Data
     queue, claim = leased(db, "download")
     queue.submit_download(claim.lease_id, 0, outcomes([0]))
     queue.fail(claim.lease_id, "why", retry=False)
-    db.queue("steward")[0].steward("empty_slots")
+    db.queue("steward")[0].maintain("empty_slots")
     db.admin.execute("select mill.retry_task(%s)", (claim.task_id,))
     db.accept_all()
     db.download()

@@ -26,7 +26,7 @@ from states import BROKEN, Arrow, arrows_of_the_page, recorded, walked
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.errors import LeaseLost, Malformed, Refused, WorkerError
-from pairmill.workers.queue import Queue
+from pairmill.workers.steward.calls import StewardQueue
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(60)]
 
@@ -131,7 +131,7 @@ class Line(RuleBasedStateMachine):
 
     # -- the model --
 
-    def queue(self, name: str) -> Queue:
+    def queue(self, name: str) -> Any:
         return self.db.queue(self.kind_of[name], name)[0]
 
     def workers(self, kind: str) -> list[str]:
@@ -141,7 +141,7 @@ class Line(RuleBasedStateMachine):
         names = [name for name, k in self.kind_of.items() if k == kind]
         return names[which % len(names)]
 
-    def steward(self, which: int) -> Queue:
+    def steward(self, which: int) -> StewardQueue:
         return self.queue(self.worker("steward", which))
 
     def lease(self, kind: str | None, which: int) -> Lease | None:
@@ -246,7 +246,7 @@ class Line(RuleBasedStateMachine):
         idle = all(
             t.state in ("done", "parked") for t in self.tasks.values() if t.kind == "extract"
         )
-        closed = self.steward(which).steward("close_batches")
+        closed = self.steward(which).maintain("close_batches")
         assert closed == (before if idle else 0)
         made = self.new_tasks()
         assert [t.kind for t in made] == ["download"] * closed
@@ -430,8 +430,8 @@ class Line(RuleBasedStateMachine):
             return
         queue = self.queue(name)
         queue.close()
-        again = Queue(queue._dsn)
-        self.db._queues[name] = again, again.hello().instance_id
+        again = type(queue)(queue._dsn)
+        self.db._queues[name] = again, again.register().instance_id
         for lease in self.leases:
             lease.forgotten |= lease.worker == name
 
@@ -448,14 +448,14 @@ class Line(RuleBasedStateMachine):
     @rule(which=SOME)
     def expire(self, which: int) -> None:
         lost = [x for x in self.leases if x.late and x.ended_as is None]
-        assert self.steward(which).steward("expire_leases") == len(lost)
+        assert self.steward(which).maintain("expire_leases") == len(lost)
         for lease in lost:
             lease.ended_as = "expired"
             self.put_back(lease.task)
 
     @rule(which=SOME)
     def sweep(self, which: int) -> None:
-        self.steward(which).steward("sweep_inbox")
+        self.steward(which).maintain("sweep_inbox")
 
     # -- accepting --
 

@@ -22,8 +22,8 @@ from hypothesis.stateful import (
 )
 from states import BROKEN, Arrow, arrows_of_the_page, recorded, walked
 
+from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.errors import LeaseLost, Malformed, Refused
-from pairmill.workers.queue import Queue
 
 # as BROKEN
 UNTRUE = """
@@ -135,7 +135,7 @@ class Suspects(RuleBasedStateMachine):
 
     # -- who, and how --
 
-    def queue(self, name: str) -> Queue:
+    def queue(self, name: str) -> DownloadQueue:
         return self.db.queue("download", name)[0]
 
     def manner(self, name: str, is_check: bool) -> Manner:
@@ -263,13 +263,13 @@ class Suspects(RuleBasedStateMachine):
             assert answer[3] is None
 
     @rule()
-    def chores(self) -> None:
-        for chore in ("expire_leases", "judge_checks", "sweep_canaries", "empty_slots"):
-            self.db.queue("steward")[0].steward(chore)
+    def maintenance(self) -> None:
+        for name in ("expire_leases", "judge_checks", "sweep_canaries", "empty_slots"):
+            self.db.queue("steward")[0].maintain(name)
 
     @rule()
     def judge(self) -> None:
-        self.db.queue("steward")[0].steward("judge_checks")
+        self.db.queue("steward")[0].maintain("judge_checks")
 
     @rule(name=st.sampled_from(["bob", "eve"]))
     def quarantine(self, name: str) -> None:
@@ -325,7 +325,7 @@ class Suspects(RuleBasedStateMachine):
         """The admin's own worker does all that is left, and decides all checks."""
         self.db.admin.execute("update mill.lease set expires_at = now() where ended_at is null")
         for _ in range(100):
-            self.chores()
+            self.maintenance()
             self.accept(True)
             self.retry_parked()
             self.db.admin.execute("update mill.task set ready_at = now()")

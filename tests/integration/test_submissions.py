@@ -8,14 +8,15 @@ import pytest
 from database import DIMS, Database, outcomes, pair_rows, score_rows
 
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download.calls import DownloadQueue, Outcomes
 from pairmill.workers.errors import Malformed
-from pairmill.workers.queue import Claim, Outcomes, Queue
+from pairmill.workers.queue import Claim
 
 URLS = [f"http://h{i % 7}.example/{i}.jpg" for i in range(20)]
 
 
 @pytest.fixture
-def leased(db: Database) -> tuple[Queue, Claim]:
+def leased(db: Database) -> tuple[DownloadQueue, Claim]:
     """A download worker with a batch of 20 URLs."""
     db.extract(URLS)
     db.close_batches()
@@ -24,7 +25,9 @@ def leased(db: Database) -> tuple[Queue, Claim]:
     return db.queue("download")[0], claim
 
 
-def test_same_part_again_gets_the_same_answer(db: Database, leased: tuple[Queue, Claim]) -> None:
+def test_same_part_again_gets_the_same_answer(
+    db: Database, leased: tuple[DownloadQueue, Claim]
+) -> None:
     queue, claim = leased
     first = queue.submit_download(claim.lease_id, 0, outcomes([0, 1]))
     assert queue.submit_download(claim.lease_id, 0, outcomes([0, 1])) == first
@@ -63,7 +66,7 @@ MALFORMED: dict[str, Callable[[Outcomes], Outcomes]] = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed_submission_changes_nothing(
-    db: Database, leased: tuple[Queue, Claim], name: str
+    db: Database, leased: tuple[DownloadQueue, Claim], name: str
 ) -> None:
     queue, claim = leased
     with pytest.raises(Malformed):
@@ -76,13 +79,17 @@ def test_malformed_submission_changes_nothing(
     )  # and the part may be sent again, right
 
 
-def test_two_dimensional_arrays_are_refused(db: Database, leased: tuple[Queue, Claim]) -> None:
+def test_two_dimensional_arrays_are_refused(
+    db: Database, leased: tuple[DownloadQueue, Claim]
+) -> None:
     queue, claim = leased
     with pytest.raises(Malformed):
         queue.submit_download(claim.lease_id, 0, replace(outcomes([0, 1]), positions=[[0], [1]]))  # type: ignore[list-item]
 
 
-def test_covered_position_is_refused_under_another_part(leased: tuple[Queue, Claim]) -> None:
+def test_covered_position_is_refused_under_another_part(
+    leased: tuple[DownloadQueue, Claim],
+) -> None:
     queue, claim = leased
     queue.submit_download(claim.lease_id, 0, outcomes([0, 1]))
     with pytest.raises(Malformed, match="submitted already"):
@@ -90,7 +97,7 @@ def test_covered_position_is_refused_under_another_part(leased: tuple[Queue, Cla
 
 
 def test_part_of_a_lost_lease_stays_and_the_next_holder_gets_the_rest(
-    db: Database, leased: tuple[Queue, Claim]
+    db: Database, leased: tuple[DownloadQueue, Claim]
 ) -> None:
     queue, claim = leased
     steward, _ = db.queue("steward")
@@ -98,7 +105,7 @@ def test_part_of_a_lost_lease_stays_and_the_next_holder_gets_the_rest(
     db.accept_all()
     queue.submit_download(claim.lease_id, 1, outcomes(range(5, 8), Outcome.TIMEOUT))
     db.admin.execute("update mill.lease set expires_at = now()")
-    steward.steward("expire_leases")
+    steward.maintain("expire_leases")
     again = db.claim("download", "another")
     assert again
     other, _ = db.queue("download", "another")
@@ -117,7 +124,7 @@ def test_part_of_a_lost_lease_stays_and_the_next_holder_gets_the_rest(
 
 
 def test_nothing_counts_before_acceptance_and_the_last_part_makes_the_score_task(
-    db: Database, leased: tuple[Queue, Claim]
+    db: Database, leased: tuple[DownloadQueue, Claim]
 ) -> None:
     db.add_model("d1")
     db.add_model("d2")
@@ -147,7 +154,9 @@ def test_batch_without_a_success_makes_no_score_task(db: Database) -> None:
     assert db.value("select count(*) from mill.task where kind = 'score'") == 0
 
 
-def test_accepted_rows_are_what_was_submitted(db: Database, leased: tuple[Queue, Claim]) -> None:
+def test_accepted_rows_are_what_was_submitted(
+    db: Database, leased: tuple[DownloadQueue, Claim]
+) -> None:
     queue, claim = leased
     sent = replace(outcomes([4]), width=[640], height=[480], dhash=[-(2**63)], sizes=[2**31 - 1])
     queue.submit_download(claim.lease_id, 3, sent)
@@ -197,7 +206,7 @@ def test_score_submission_that_is_wrong_changes_nothing(db: Database) -> None:
         ("model-d1", "scored", 20)
     ]
     # what was copied and never submitted is swept away
-    assert db.queue("steward")[0].steward("sweep_inbox") == 10
+    assert db.queue("steward")[0].maintain("sweep_inbox") == 10
     assert db.value("select count(*) from inbox.score") == 0
 
 
@@ -213,7 +222,7 @@ def test_scores_of_a_lost_lease_stay_and_the_next_holder_gets_the_rest(db: Datab
     queue.copy_scores(score_rows(claim.lease_id, 0, range(12)))
     queue.submit_score(claim.lease_id, 0, 12)
     db.admin.execute("update mill.lease set expires_at = now()")
-    db.queue("steward")[0].steward("expire_leases")
+    db.queue("steward")[0].maintain("expire_leases")
     again = db.claim("score", digest="d1")
     assert again
     assert again.payload["count"] == 8

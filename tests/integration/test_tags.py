@@ -9,7 +9,8 @@ from database import DIMS, Database, score_rows
 from psycopg.types.json import Jsonb
 
 from pairmill.workers.errors import LeaseLost, Malformed, Refused
-from pairmill.workers.queue import Claim, Queue
+from pairmill.workers.queue import Claim
+from pairmill.workers.score.calls import ScoreQueue
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(6)]
 VECTOR = b"\x00\x3c" * DIMS
@@ -30,7 +31,7 @@ def tag_rows(
     return [(lease_id, part, model_id, n, None, value) for n in positions]
 
 
-def claimed(db: Database, digest: str) -> tuple[Queue, Claim]:
+def claimed(db: Database, digest: str) -> tuple[ScoreQueue, Claim]:
     claim = db.claim("score", digest=digest)
     assert claim is not None
     return db.queue("score")[0], claim
@@ -103,7 +104,7 @@ def test_a_tagger_added_later_reads_the_embeddings_after_the_thumbnails_are_gone
 ) -> None:
     db = downloaded
     db.score()
-    assert db.queue("steward")[0].steward("empty_slots") == 1
+    assert db.queue("steward")[0].maintain("empty_slots") == 1
     head = db.add_tagger()
     assert db.value("select count(*) from mill.thumbnail") == 0
     tag(db, head)
@@ -124,11 +125,11 @@ def test_a_tagger_of_pixels_needs_thumbnails_and_says_what_only_a_download_gives
     queue.copy_tags(tag_rows(claim.lease_id, 0, first, positions))
     queue.submit_score(claim.lease_id, 0, 0, 6)
     # its task keeps the thumbnails until it is done
-    assert db.queue("steward")[0].steward("empty_slots") == 0
+    assert db.queue("steward")[0].maintain("empty_slots") == 0
     queue.complete(claim.lease_id)
     db.accept_all()
     assert tags(db) == [("tagger-w1", 0.5, 6)]
-    assert db.queue("steward")[0].steward("empty_slots") == 1
+    assert db.queue("steward")[0].maintain("empty_slots") == 1
     (found,) = db.rows(
         "select queued, unreachable from mill.add_model('late', '', 'w2', 0, 'pixels', 1)"
     )
@@ -185,7 +186,7 @@ def test_withdrawn_tags_are_given_again(downloaded: Database) -> None:
 def test_a_parked_task_of_a_head_is_queued_again_without_a_download(downloaded: Database) -> None:
     db = downloaded
     db.score()
-    db.queue("steward")[0].steward("empty_slots")
+    db.queue("steward")[0].maintain("empty_slots")
     db.add_tagger()
     queue, claim = claimed(db, "t1")
     queue.fail(claim.lease_id, "no", retry=False)
@@ -315,7 +316,7 @@ def test_what_was_scored_of_a_task_whose_thumbnails_are_gone_is_tagged(
     db.accept_all()
     queue.fail(claim.lease_id, "no", retry=False)
     db.admin.execute("update mill.setting set parked_hold_seconds = 0")
-    assert db.queue("steward")[0].steward("empty_slots") == 1
+    assert db.queue("steward")[0].maintain("empty_slots") == 1
     assert db.value("select mill.retry_task(%s)", claim.task_id) == "download"
     assert score_tasks(db) == [("d1", "done"), ("t1", "ready")]
     assert tag(db, head).payload["count"] == 2
@@ -433,7 +434,7 @@ def test_a_retired_tagger_is_computed_no_more_and_holds_nothing_back(downloaded:
         db.claim("score", digest="w1")
     assert queue.taggers("d1") == []
     db.admin.execute("update mill.setting set parked_hold_seconds = 0")
-    assert db.queue("steward")[0].steward("empty_slots") == 1
+    assert db.queue("steward")[0].maintain("empty_slots") == 1
     # of the next batch it is not asked for
     db.extract(["http://new.example/1.jpg"], location="b.wat.gz")
     db.close_batches()

@@ -14,7 +14,7 @@ def batches(db: Database, count: int) -> None:
 
 
 def empty(db: Database) -> int:
-    return db.queue("steward")[0].steward("empty_slots")
+    return db.queue("steward")[0].maintain("empty_slots")
 
 
 def thumbnails(db: Database) -> int:
@@ -69,7 +69,7 @@ def test_slot_is_kept_while_anything_of_it_is_pending(db: Database) -> None:
     db.claim("score", "slow", "d2")
     assert empty(db) == 0  # it is being read
     db.admin.execute("update mill.lease set expires_at = now() where ended_at is null")
-    db.queue("steward")[0].steward("expire_leases")
+    db.queue("steward")[0].maintain("expire_leases")
     db.score(digest="d2")
     assert empty(db) == 1
     assert thumbnails(db) == 0

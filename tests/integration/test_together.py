@@ -3,11 +3,15 @@
 import random
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from database import Database, outcomes, pair_rows, score_rows
 
+from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.errors import LeaseLost
-from pairmill.workers.queue import Queue
+from pairmill.workers.extract.calls import ExtractQueue
+from pairmill.workers.score.calls import ScoreQueue
+from pairmill.workers.steward.calls import StewardQueue
 
 FILES, LINKS, BATCH = 12, 40, 10
 
@@ -24,7 +28,7 @@ def test_all_is_accepted_exactly_once_and_nobody_deadlocks(db: Database) -> None
     errors: list[BaseException] = []
     finished = threading.Event()
 
-    def worker(kind: str, seed: int, work: Callable[[Queue, random.Random, int], bool]) -> None:
+    def worker(kind: str, seed: int, work: Callable[[Any, random.Random, int], bool]) -> None:
         rng = random.Random(seed)
         queue, instance = db.queue(kind, f"{kind}-{seed}")
         try:
@@ -71,7 +75,7 @@ def test_all_is_accepted_exactly_once_and_nobody_deadlocks(db: Database) -> None
     ]  # fmt: skip
 
 
-def extract(queue: Queue, rng: random.Random, instance: int) -> bool:
+def extract(queue: ExtractQueue, rng: random.Random, instance: int) -> bool:
     claim = queue.claim(instance)
     if claim is None:
         return False
@@ -85,7 +89,7 @@ def extract(queue: Queue, rng: random.Random, instance: int) -> bool:
     return True
 
 
-def download(queue: Queue, rng: random.Random, instance: int) -> bool:
+def download(queue: DownloadQueue, rng: random.Random, instance: int) -> bool:
     claim = queue.claim(instance)
     if claim is None:
         return False
@@ -107,7 +111,7 @@ def download(queue: Queue, rng: random.Random, instance: int) -> bool:
     return True
 
 
-def score(queue: Queue, rng: random.Random, instance: int) -> bool:
+def score(queue: ScoreQueue, rng: random.Random, instance: int) -> bool:
     claim = queue.claim(instance, "d1")
     if claim is None:
         return False
@@ -128,16 +132,16 @@ def score(queue: Queue, rng: random.Random, instance: int) -> bool:
     return True
 
 
-def steward(queue: Queue, rng: random.Random, instance: int) -> bool:
+def steward(queue: StewardQueue, rng: random.Random, instance: int) -> bool:
     accepted = queue.accept_next()
     if accepted is not None:
         assert accepted[3] is None, accepted
-    for chore in (
+    for name in (
         "ensure_partitions",
         "expire_leases",
         "close_batches",
         "empty_slots",
         "sweep_inbox",
     ):
-        queue.steward(chore)
+        queue.maintain(name)
     return accepted is not None

@@ -417,13 +417,13 @@ def test_an_admins_own_downloads_become_canaries_for_a_while(crowd: Crowd) -> No
         assert honest(url) == (Outcome.SUCCESS, url)
         assert (digest, by_admin, answers) == (sha256(url), False, 0)
     steward = db.queue("steward")[0]
-    assert steward.steward("sweep_canaries") == 0
+    assert steward.maintain("sweep_canaries") == 0
     db.admin.execute(
         "insert into mill.removal (source, md5, reason) values ('x', %s, '')", (key(drawn[0][0]),)
     )
-    assert steward.steward("sweep_canaries") == 1
+    assert steward.maintain("sweep_canaries") == 1
     db.admin.execute("update mill.canary set answers = 3")
-    assert steward.steward("sweep_canaries") == 4
+    assert steward.maintain("sweep_canaries") == 4
 
 
 # ---- dead links ----------------------------------------------------------------------------------

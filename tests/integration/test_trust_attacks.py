@@ -311,12 +311,12 @@ def test_canaries_in_an_open_transaction_hold_nobody_up(crowd: Crowd) -> None:
 
         def others() -> int:
             bob.submit_download(second.lease_id, 0, outcomes(given[bob], Outcome.TIMEOUT))
-            return db.queue("steward")[0].steward("sweep_canaries")
+            return db.queue("steward")[0].maintain("sweep_canaries")
 
         with meanwhile(crowd, others, waits=False) as done:
             assert done.result() == 0
         held.commit()
-    assert db.queue("steward")[0].steward("sweep_canaries") == 1
+    assert db.queue("steward")[0].maintain("sweep_canaries") == 1
 
 
 # ---- checks are no attempts at a URL --------------------------------------------------------------------
@@ -407,7 +407,7 @@ def test_who_gives_a_check_back_gets_none_for_an_hour(crowd: Crowd, how: str) ->
         queue.fail(claim.lease_id, "no", retry=False)
     else:
         db.admin.execute("update mill.lease set expires_at = now() where ended_at is null")
-        db.queue("steward")[0].steward("expire_leases")
+        db.queue("steward")[0].maintain("expire_leases")
     db.admin.execute("update mill.task set ready_at = now()")
     assert db.value("select state from mill.task where task_id = %s", claim.task_id) == "ready"
     assert check_of(crowd, "bob") is None

@@ -7,7 +7,7 @@ import pytest
 from database import Database, key, outcomes, pair_rows
 from rbloom import Bloom
 
-from pairmill.workers.queue import Queue
+from pairmill.workers.steward.calls import StewardQueue
 from pairmill.workers.steward.url_filter import FALSE_POSITIVES, Filtered, UrlFilter
 
 
@@ -31,7 +31,7 @@ def accept(db: Database, url_filter: UrlFilter) -> Filtered:
     return filtered
 
 
-def steward(db: Database) -> Queue:
+def steward(db: Database) -> StewardQueue:
     return db.queue("steward")[0]
 
 
@@ -171,11 +171,11 @@ def test_it_is_kept_between_runs(
     accept(db, url_filter)
     url_filter.save()
 
-    def read(self: Queue, remainder: int) -> None:
+    def read(self: StewardQueue, remainder: int) -> None:
         raise AssertionError("the table was read")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Queue, "known_keys", read)
+        patched.setattr(StewardQueue, "known_keys", read)
         again = UrlFilter(tmp_path / "urls.bloom")
         stage(db, urls(10, 30), "b")
         assert accept(db, again).unknown <= 10

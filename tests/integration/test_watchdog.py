@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from pairmill.schema.scripts import sql
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
-from pairmill.workers.queue import Queue
+from pairmill.workers.steward.calls import StewardQueue
 from pairmill.workers.steward.watchdog import EVERY_SECONDS, Watchdog
 
 IDLE_SECONDS = 15.0  # as in api.watchdog_v1
@@ -54,7 +54,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> list[int | str | None]:
     """Who is idle in a transaction is ended at once. What each look found, or the error's name."""
     looks: list[int | str | None] = []
 
-    def look(queue: Queue) -> int | None:
+    def look(queue: StewardQueue) -> int | None:
         try:
             (found,) = queue._one("select api.watchdog_v1(0, 600)", ())
         except Exception as error:
@@ -63,7 +63,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> list[int | str | None]:
         looks.append(found)
         return None if found is None else int(found)
 
-    monkeypatch.setattr(Queue, "watchdog", look)
+    monkeypatch.setattr(StewardQueue, "watchdog", look)
     return looks
 
 

@@ -95,7 +95,7 @@ def test_the_whole_line(pooled: Pooled) -> None:
     pooled.download()
     pooled.score()
     assert pooled.value("select count(*) from report.score") == len(URLS)
-    assert pooled.queue("steward")[0].steward("empty_slots") == 1
+    assert pooled.queue("steward")[0].maintain("empty_slots") == 1
     logins = pooled.rows(
         "select distinct usename from pg_stat_activity where application_name = 'pairmill/0.1.0'"
     )
@@ -122,11 +122,11 @@ def test_identity_and_leases_hold_through_shared_connections(pooled: Pooled) -> 
 def test_disabled_and_unknown_logins_do_not_get_in(pooled: Pooled) -> None:
     login = pooled.login("download", "ada")
     ada = Queue(login, patience=0.0)
-    ada.hello()
+    ada.register()
     pooled.admin.execute("select mill.disable_worker('ada')")
     # who was connected waits for a server's connection that never comes; nobody comes in anew
     with pytest.raises((Refused, Unreachable)):
-        ada.hello()
+        ada.register()
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(login)
     admin = make_conninfo(pooled.dsn, host="127.0.0.1", port=pooled.port, password="guessed")

@@ -5,12 +5,12 @@ import random
 import trio
 import trio.testing
 
-from pairmill.workers.download.budget import SMALL, Budget
+from pairmill.workers.download.budget import SMALL, MemoryBudget
 
 
 def test_small_bodies_need_not_ask() -> None:
     async def main() -> None:
-        budget = Budget(0)
+        budget = MemoryBudget(0)
         with budget.room() as room:
             await room.take(SMALL)
             assert room.taken == 0
@@ -20,7 +20,7 @@ def test_small_bodies_need_not_ask() -> None:
 
 def test_never_more_than_there_is_and_everything_comes_back() -> None:
     size = 10 * SMALL
-    budget = Budget(size)
+    budget = MemoryBudget(size)
     held = most = done = 0
     numbers = random.Random(1)
 
@@ -53,14 +53,14 @@ def test_never_more_than_there_is_and_everything_comes_back() -> None:
 def test_large_one_is_not_starved_by_small_ones() -> None:
     order: list[str] = []
 
-    async def one(budget: Budget, name: str, need: int) -> None:
+    async def one(budget: MemoryBudget, name: str, need: int) -> None:
         with budget.room() as room:
             await room.take(need)
             order.append(name)
             await trio.sleep(1.0)
 
     async def main() -> None:
-        budget = Budget(4 * SMALL)
+        budget = MemoryBudget(4 * SMALL)
         async with trio.open_nursery() as nursery:
             for number, need in enumerate([2, 4, 2, 2]):
                 nursery.start_soon(one, budget, str(number), need * SMALL)

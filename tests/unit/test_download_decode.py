@@ -15,7 +15,7 @@ from pairmill.ops.demo.drawings import draw, photo_like
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.dhash import dhash
 from pairmill.workers.download.decode import decode
-from pairmill.workers.download.thumbnail import Decoded, Wanted
+from pairmill.workers.download.thumbnail import Decoded, ThumbnailSpec
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
@@ -140,7 +140,7 @@ def test_damaged_bytes_never_raise(seed: int) -> None:
 
 def test_thumbnails_stay_below_what_the_database_takes() -> None:
     noise = Image.frombytes("RGB", (2500, 256), random.Random(1).randbytes(2500 * 256 * 3))
-    assert len(decode(encoded(noise, "PNG")).thumbnail) <= Wanted().max_bytes
+    assert len(decode(encoded(noise, "PNG")).thumbnail) <= ThumbnailSpec().max_bytes
 
 
 def psnr(a: Image.Image, b: Image.Image) -> float:
@@ -199,7 +199,7 @@ def test_nothing_is_written_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_hashes_are_of_the_body_and_memory_raises_the_limit() -> None:
     body = encoded(Image.new("L", (5000, 4000)), "PNG")
     assert decode(body).outcome is Outcome.TOO_MANY_PIXELS
-    decoded = decode(body, Wanted(memory=160_000_000))
+    decoded = decode(body, ThumbnailSpec(memory=160_000_000))
     assert decoded.outcome is Outcome.SUCCESS
     assert decoded.md5 == hashlib.md5(body).digest()
     assert decoded.sha256 == hashlib.sha256(body).digest()
@@ -220,7 +220,7 @@ def test_webp_is_the_image_that_it_is() -> None:
 
 
 def test_another_size_may_be_wanted() -> None:
-    assert opened(decode(JPEG, Wanted(short_side=400, max_bytes=1 << 30))).size == (533, 400)
+    assert opened(decode(JPEG, ThumbnailSpec(short_side=400, max_bytes=1 << 30))).size == (533, 400)
 
 
 def test_jpeg_of_a_phone_with_a_second_picture_behind_it() -> None:

@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.fetch import Fetched
+from pairmill.workers.download.fetcher import Fetched
 from pairmill.workers.download.hosts import (
     FAILURES,
     GIVEN_UP_SECONDS,

@@ -12,14 +12,14 @@ from wats import anchor, image, packed, page, record, warcinfo
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.extract import Counts, LinkCounts, Pair, extract
-from pairmill.workers.extract.kinds import Wanted
+from pairmill.workers.extract.link_kinds import LinkSelection
 
 URL = "http://page.example/dir/"
 
 
 def run(data: bytes, *kinds: str) -> tuple[list[Pair], Counts]:
     counts = Counts()
-    pairs = list(extract(io.BytesIO(data), counts, Wanted(kinds or ["image"])))
+    pairs = list(extract(io.BytesIO(data), counts, LinkSelection(kinds or ["image"])))
     for name, kind in counts.kinds.items():
         assert kind.kept == sum(pair.kind == name for pair in pairs)
         assert kind.links == kind.kept + kind.duplicates + kind.dropped.total()
@@ -131,7 +131,7 @@ def test_audio_and_video_are_found_by_their_endings() -> None:
 
 def test_a_link_kind_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="no link kind smell; there are: image, audio"):
-        Wanted(["image", "smell"])
+        LinkSelection(["image", "smell"])
 
 
 APPLE = page(URL, [image("a.jpg", "An apple")])

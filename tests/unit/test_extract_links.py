@@ -3,14 +3,21 @@ import json
 import pytest
 from wats import Json, anchor, image, page
 
-from pairmill.workers.extract.links import MAX_VALUES, BadRecord, Link, Page, TextLink, link_reader
+from pairmill.workers.extract.links import (
+    MAX_VALUES,
+    BadRecord,
+    Link,
+    PageLinks,
+    TextLink,
+    link_reader,
+)
 
 read_links = link_reader()
 
 URL = "http://page.example/dir/"
 
 
-def read(record: Json | str | bytes) -> Page:
+def read(record: Json | str | bytes) -> PageLinks:
     body = json.dumps(record) if isinstance(record, dict) else record
     found = read_links(body.encode() if isinstance(body, str) else body)
     assert found is not None

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pairmill.schema.outcomes import DropReason
-from pairmill.workers.extract.kinds import IMAGE
+from pairmill.workers.extract.link_kinds import IMAGE
 from pairmill.workers.extract.urls import MAX_REFERENCE, Base
 
 PAGE = "http://host.example/dir/page.html?q=/x/"

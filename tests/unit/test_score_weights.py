@@ -13,6 +13,12 @@ from pairmill.workers.score import weights
 
 BODY = bytes(range(256)) * 8192  # 2 MB
 SHA256 = hashlib.sha256(BODY).hexdigest()
+BUSY = {  # Retry-After by path
+    "/busy.pt": "7",
+    "/busy-until-999999.pt": "Fri, 31 Dec 999999 23:59:59 GMT",
+    "/busy-until-overflow.pt": "Fri, 31 Dec 99999999999999999999999999 23:59:59 GMT",
+    "/busy-until-9999.pt": "Fri, 31 Dec 9999 23:59:59 GMT",
+}
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -23,10 +29,22 @@ class Answers(BaseHTTPRequestHandler):
         if self.path == "/absent.pt":
             self.send_error(404)
             return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(BODY)))
+        if self.path.startswith("/busy") and self.asked.count(self.path) < 3:
+            self.send_response(429)
+            self.send_header("Retry-After", BUSY[self.path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
+        if self.path == "/pieces.pt":
+            self.send_header("ETag", '"v1"')
+        self.send_header("Content-Length", str(len(BODY) - start))
         self.end_headers()
-        self.wfile.write(BODY[:1000] if self.path == "/cut.pt" else BODY)
+        size = {"/cut.pt": 1000, "/pieces.pt": len(BODY) // 2}.get(self.path, len(BODY))
+        self.wfile.write(BODY[start : start + size])
 
     def log_message(self, *_: object) -> None:
         pass
@@ -76,6 +94,41 @@ def test_what_is_not_what_was_asked_for_is_not_kept(
 def test_nobody_answers(server: str) -> None:
     with pytest.raises(Refused, match=r"cannot download the weights http://127.0.0.1:1/a.pt"):
         weights.local("http://127.0.0.1:1/a.pt", SHA256)
+
+
+@pytest.mark.parametrize(
+    ("name", "shortest", "longest"),
+    [("busy.pt", 7, 7), ("busy-until-999999.pt", 1.5, 5), ("busy-until-overflow.pt", 1.5, 5)],
+)
+def test_a_busy_server_is_waited_for(
+    server: str, name: str, shortest: float, longest: float
+) -> None:
+    waits: list[float] = []
+    path = weights.local(f"{server}/{name}", SHA256, wait=waits.append)
+    assert Path(path).read_bytes() == BODY
+    assert [shortest <= seconds <= longest for seconds in waits] == [True, True]
+
+
+def test_a_server_that_is_busy_for_too_long_is_refused(server: str) -> None:
+    waits: list[float] = []
+    with pytest.raises(Refused, match=r"cannot download .*9999.pt: Too Many Requests"):
+        weights.local(f"{server}/busy-until-9999.pt", SHA256, wait=waits.append)
+    assert waits == []
+
+
+def test_weights_are_gone_on_with_where_the_connection_broke(server: str) -> None:
+    waits: list[float] = []
+    path = weights.local(f"{server}/pieces.pt", SHA256, wait=waits.append)
+    assert Path(path).read_bytes() == BODY
+    assert (len(Answers.asked), waits) == (2, [0.5])
+
+
+def test_the_proxy_of_the_environment_is_used(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server)
+    monkeypatch.delenv("no_proxy", raising=False)
+    path = weights.local("http://weights.example/a.pt", SHA256)
+    assert Path(path).read_bytes() == BODY
+    assert Answers.asked == ["http://weights.example/a.pt"]
 
 
 def test_a_kept_file_that_was_changed_is_noticed(server: str) -> None:

@@ -25,11 +25,12 @@ import trio
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import Room
-from pairmill.workers.download.client import Client, user_agent
-from pairmill.workers.download.fetch import Answer, FetchFailed, Limits
+from pairmill.workers.download.client import Client
+from pairmill.workers.download.fetcher import Answer, FetchFailed, Limits
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.response import READ_SIZE, Response
 from pairmill.workers.download.url import Target
+from pairmill.workers.http.headers import user_agent
 
 
 class AsksBackend(Client):
@@ -52,7 +53,7 @@ class AsksBackend(Client):
         }
 
     async def get(self, target: Target, room: Room, *, at_most: int | None = None) -> Answer:
-        """See ``fetch.Backend``."""
+        """See ``fetcher.Backend``."""
         connection = await self._connect(target)
         try:
             wire = _Wire(connection.stream, self._limits.read, target.port)
@@ -84,8 +85,8 @@ class AsksBackend(Client):
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             raise FetchFailed(Outcome.CONNECTION_LOST, response.status) from None
         except Exception:
-            # for what servers send asks raises its own errors, h11's, and what its code runs
-            # into (AssertionError, UnicodeDecodeError, ValueError): no list of them is complete
+            # on hostile responses asks raises its own errors, h11's, and errors of its own code
+            # (AssertionError, UnicodeDecodeError, ValueError): no list of them is complete
             outcome = Outcome.CONNECTION_LOST if wire.ended else Outcome.BAD_RESPONSE
             raise FetchFailed(outcome, response.status) from None
         finally:
@@ -135,7 +136,7 @@ class _Wire:
     def __init__(self, stream: trio.abc.Stream, seconds: float, port: int) -> None:
         self._stream = stream
         self._seconds = seconds
-        self._head: bytes | None = b""  # what has come; None once the header section is read
+        self._head: bytes | None = b""  # bytes received; None once the header section is read
         self.ended = False
         self.host = ""
         self.port = str(port)

@@ -1,4 +1,4 @@
-"""How many bytes of bodies are in memory at once, from the first byte until they are decoded."""
+"""The memory of response bodies, bounded from their first byte until they are decoded."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ SMALL = 256 * 1024  # every fetch may hold so much and need not ask
 SHARED = 32_000_000  # bytes for those that need more; with 64 fetches of SMALL, 48 MB in all
 
 
-class Budget:
+class MemoryBudget:
     """Shared bytes, given out in the order in which they were asked for.
 
-    A fetch asks once, for all that it may come to hold: two that each had half of what they
-    need would wait for each other for ever.
+    A fetch asks once, for the largest body that it may hold: two fetches with half of their
+    memory each would wait for each other for ever (a deadlock).
     """
 
     def __init__(self, shared: int = SHARED) -> None:
@@ -45,7 +45,7 @@ class Budget:
                 self._give_back(size)
             else:
                 self._waiting.remove((size, turn))
-                self._give_back(0)  # who stood behind may be next
+                self._give_back(0)  # the next in the queue may fit now
             raise
         return size
 
@@ -58,14 +58,14 @@ class Budget:
 
 
 class Room:
-    """Where one body lies."""
+    """The memory of one body."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self.taken = 0
 
     async def take(self, size: int) -> None:
         """Wait until a body of so many bytes may be held. Only the first call can ask for more
-        than SMALL: say then what the body may come to."""
+        than SMALL, so its size is the largest that the body may have."""
         if size > SMALL and not self.taken:
             self.taken = await self._budget.take(size)

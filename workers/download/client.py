@@ -11,22 +11,17 @@ from contextlib import suppress
 
 import trio
 
-from pairmill import __version__
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import SMALL, Room
-from pairmill.workers.download.fetch import Answer, FetchFailed, Limits
+from pairmill.workers.download.fetcher import Answer, FetchFailed, Limits
 from pairmill.workers.download.idle import Connection, IdleConnections, end
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.response import READ_SIZE, Response
 from pairmill.workers.download.url import Target
+from pairmill.workers.http.headers import user_agent
 
 # no socket could be had: not the host's fault
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-def user_agent(contact: str) -> str:
-    """Who we are, for every web site: name, version and whom to write to."""
-    return f"pairmill/{__version__}" + (f" (+{contact})" if contact else "")
 
 
 def tls_context(*, verify: bool = True) -> ssl.SSLContext:
@@ -69,7 +64,7 @@ class Client:
         await self._idle.close()
 
     async def get(self, target: Target, room: Room, *, at_most: int | None = None) -> Answer:
-        """See ``fetch.Backend``."""
+        """See ``fetcher.Backend``."""
         if connection := self._idle.take(target):
             # it may have been closed by the other side meanwhile: then nothing was answered yet
             with suppress(_Stale):
@@ -203,7 +198,7 @@ async def tunnel(proxy: tuple[str, int], host: str, port: int) -> trio.SocketStr
     try:
         await stream.send_all(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
         head = b""
-        while not head.endswith(b"\r\n\r\n"):  # byte by byte: what follows is the host's
+        while not head.endswith(b"\r\n\r\n"):  # byte by byte: the bytes after it are the host's
             more = await stream.receive_some(1)
             head += more
             if not more or len(head) > 8192:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import trio
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.budget import Budget
-from pairmill.workers.download.fetch import Fetched, Fetcher
+from pairmill.workers.download.budget import MemoryBudget
+from pairmill.workers.download.fetcher import Fetched, Fetcher
 from pairmill.workers.download.hosts import Hosts, Pace, Schedule
 from pairmill.workers.download.optout import Evidence
 from pairmill.workers.download.pool import DecoderPool
@@ -42,7 +42,7 @@ async def fetch_all(
     concurrency: int,
     pace: Pace,
     hosts: Hosts,
-    budget: Budget,
+    budget: MemoryBudget,
     on_result: Callable[[Result], Awaitable[None]],
 ) -> None:
     """Fetch and decode (n, url) pairs, at most ``concurrency`` at once; each gets exactly one

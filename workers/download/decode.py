@@ -1,4 +1,4 @@
-"""From a body's bytes to a thumbnail, or to the name of what is wrong with them.
+"""From a body's bytes to a thumbnail, or to the outcome that names their fault.
 
 Formats are told by content, never by name or Content-Type. Nothing of the original but its
 pixels is kept: no EXIF, no ICC profile, no text chunks.
@@ -21,14 +21,14 @@ from PIL import Image, UnidentifiedImageError
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.dhash import dhash
-from pairmill.workers.download.thumbnail import Decoded, Wanted
+from pairmill.workers.download.thumbnail import Decoded, ThumbnailSpec
 
 MAX_ASPECT = 10
 QUALITIES = (88, 75, 60, 40)  # 88 gives about 8 KB on photographs; the next only if too large
 STRIP = 1 << 20  # pixels of a large image that are converted at a time
 TRUNCATED = "truncated", "premature end"  # Pillow's word, and libjpeg-turbo's
 ORIENTATION = 0x0112
-# what brings an image into place, by its orientation (Exif 2.32, 4.6.4)
+# the transposition that turns an image upright, by its orientation (Exif 2.32, 4.6.4)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -40,7 +40,7 @@ SIGNATURES = (
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
 )
-Pixels = npt.NDArray[np.uint8]
+PixelArray = npt.NDArray[np.uint8]
 cv2.setNumThreads(1)  # a decoder is one process of several
 # images that are known and not decoded: BMP, TIFF, icons, JPEG 2000, JPEG XL, Photoshop
 UNSUPPORTED = (
@@ -65,7 +65,7 @@ PIXEL_BYTES = {
 
 def sniff(body: bytes) -> str | None:
     """Pillow's name of the format, by the first bytes; "" for an image of another format, None
-    for what is no image."""
+    for bytes of no image."""
     for signature, name in SIGNATURES:
         if body.startswith(signature):
             return name
@@ -76,7 +76,7 @@ def sniff(body: bytes) -> str | None:
     return "" if body.startswith(UNSUPPORTED) else None
 
 
-def decode(body: bytes, wanted: Wanted = Wanted()) -> Decoded:
+def decode(body: bytes, spec: ThumbnailSpec = ThumbnailSpec()) -> Decoded:
     """Decode, check, and make the thumbnail. Never raises for anything that a body can hold."""
     name = sniff(body)
     if name is None:
@@ -89,9 +89,9 @@ def decode(body: bytes, wanted: Wanted = Wanted()) -> Decoded:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Pillow warns of bombs and of broken metadata
             with Image.open(io.BytesIO(body), formats=[name]) as image:
-                if refused := _too_much(name, image, wanted):
+                if refused := _too_much(name, image, spec):
                     return Decoded(refused)
-                return _thumbnail(name, image, wanted, body)
+                return _thumbnail(name, image, spec, body)
     except (EOFError, struct.error):
         return Decoded(Outcome.TRUNCATED_IMAGE)
     except UnidentifiedImageError:
@@ -120,24 +120,24 @@ def _openable() -> frozenset[str]:
     return frozenset(Image.OPEN) & {"JPEG", "PNG", "GIF", "WEBP", "AVIF"}
 
 
-def _too_much(name: str, image: Image.Image, wanted: Wanted) -> Outcome | None:
+def _too_much(name: str, image: Image.Image, spec: ThumbnailSpec) -> Outcome | None:
     """Before a pixel is decoded. Of an animation only the first frame ever is."""
     width, height = image.size
     if _plain_webp(image):
         name = "PLAIN WEBP"
     elif image.info.get("progressive"):
         name = "PROGRESSIVE"
-    if width * height * PIXEL_BYTES[name] > wanted.memory:
+    if width * height * PIXEL_BYTES[name] > spec.memory:
         return Outcome.TOO_MANY_PIXELS
     if max(width, height) > MAX_ASPECT * min(width, height):
         return Outcome.TOO_THIN
     return None
 
 
-def _thumbnail(name: str, image: Image.Image, wanted: Wanted, body: bytes) -> Decoded:
+def _thumbnail(name: str, image: Image.Image, spec: ThumbnailSpec, body: bytes) -> Decoded:
     width, height = image.size
     orientation = image.getexif().get(ORIENTATION, 1)
-    scale = min(1.0, wanted.short_side / min(width, height))
+    scale = min(1.0, spec.short_side / min(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if name == "JPEG":  # Pillow's own name may be MPO, which phones write
         small = _jpeg(image, size, body)
@@ -153,7 +153,7 @@ def _thumbnail(name: str, image: Image.Image, wanted: Wanted, body: bytes) -> De
         Outcome.SUCCESS,
         width,
         height,
-        _encode(small, wanted.max_bytes),
+        _encode(small, spec.max_bytes),
         dhash(small),
         hashlib.md5(body, usedforsecurity=False).digest(),
         hashlib.sha256(body).digest(),
@@ -195,7 +195,7 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     factor = max(1, min(width // size[0], height // size[1]) // 2)
     if plain or factor == 1 or width * height <= STRIP:
         return _scaled(np.asarray(_rgb(image)), size)
-    # cut off what fills no whole block: less than one pixel of the thumbnail
+    # rows and columns of no whole block are cut off: less than one pixel of the thumbnail
     width, height = width // factor * factor, height // factor * factor
     reduced = Image.new("RGB", (width // factor, height // factor))
     step = factor * max(1, STRIP // (width * factor))
@@ -205,11 +205,11 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return _scaled(np.asarray(reduced), size)
 
 
-def _scaled(pixels: Pixels, size: tuple[int, int]) -> Image.Image:
+def _scaled(pixels: PixelArray, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(_shrunk(pixels, size))
 
 
-def _shrunk(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def _shrunk(pixels: PixelArray, size: tuple[int, int]) -> PixelArray:
     """pixels: (height, width, 3), uint8; the result (size[1], size[0], 3).
 
     First by a whole number, to the mean of each block, then between neighbours: 0.24 ms from

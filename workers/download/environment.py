@@ -1,4 +1,4 @@
-"""The fetch layer as the environment and the command line want it."""
+"""The backend that the environment and the command line configure."""
 
 import os
 import sys

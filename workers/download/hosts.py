@@ -17,15 +17,14 @@ from urllib.parse import urlsplit
 import trio
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.fetch import Fetched
+from pairmill.workers.download.fetcher import Fetched
 
-# in a row, without one that was answered in between
+# in a row, without an answer in between
 FAILURES = 5
 GIVEN_UP_SECONDS = 600.0
 # a wait that is longer than this is not waited for within a batch
 PATIENCE_SECONDS = 30.0
 UNSAID_SECONDS = 10.0  # a 429 that does not say how long
-LONGEST_SECONDS = 86_400.0
 FAILED = frozenset(
     (
         Outcome.DNS_FAILED, Outcome.CONNECT_FAILED, Outcome.CONNECT_TIMEOUT, Outcome.TLS_FAILED,
@@ -46,7 +45,7 @@ class Pace:
 
 @dataclass
 class _Standing:
-    """What a host's answers have earned it. until: it is left alone so long (trio's clock)."""
+    """The state of a host's circuit breaker. until: no request before then (trio's clock)."""
 
     failures: int = 0
     until: float = 0.0
@@ -54,7 +53,7 @@ class _Standing:
 
 
 class Hosts:
-    """What is known of hosts from batch to batch; only of those that failed."""
+    """The circuit breakers of hosts, kept from batch to batch; only of hosts that failed."""
 
     def __init__(self) -> None:
         self._standing: dict[str, _Standing] = {}
@@ -81,7 +80,7 @@ class Hosts:
         wait = 0.0
         if fetched.outcome is Outcome.RETRY_LATER:
             after = fetched.retry_after
-            wait = UNSAID_SECONDS if after is None else min(after, LONGEST_SECONDS)
+            wait = UNSAID_SECONDS if after is None else after
             standing.outcome = Outcome.RETRY_LATER
         if standing.failures >= FAILURES and wait < GIVEN_UP_SECONDS:
             wait = GIVEN_UP_SECONDS
@@ -90,13 +89,13 @@ class Hosts:
         standing.until = max(standing.until, trio.current_time() + wait)
 
     def forget_old(self) -> None:
-        """Drop what has run out: a failure counts for ten minutes."""
+        """Drop hosts whose failures have expired: a failure counts for ten minutes."""
         since = trio.current_time() - GIVEN_UP_SECONDS
         self._standing = {h: s for h, s in self._standing.items() if s.until > since}
 
 
 @dataclass
-class _Queue:
+class _HostQueue:
     """The URLs of one host that wait."""
 
     waiting: deque[tuple[int, str]] = field(default_factory=deque)
@@ -112,9 +111,9 @@ class Schedule:
         self._hosts = hosts
         self._pace = pace
         self._left = len(urls)
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, _HostQueue] = {}
         for n, url in urls:
-            self._queues.setdefault(host_of(url), _Queue()).waiting.append((n, url))
+            self._queues.setdefault(host_of(url), _HostQueue()).waiting.append((n, url))
         # (when, turn, host); turns keep the order of those that are ready at once
         self._turn = 0
         self._heap: list[tuple[float, int, str]] = []
@@ -149,7 +148,7 @@ class Schedule:
         elif not queue.active:
             del self._queues[host]
 
-    def _enqueue(self, host: str, queue: _Queue) -> None:
+    def _enqueue(self, host: str, queue: _HostQueue) -> None:
         if queue.queued or queue.active >= self._pace.per_host:
             return
         queue.queued = True

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.fetch import FetchFailed
+from pairmill.workers.download.fetcher import FetchFailed
 from pairmill.workers.download.resolver import CachedResolver, Resolver
 from pairmill.workers.errors import Refused
 
 Address = IPv4Address | IPv6Address
-# what Python's is_global lets through, or did in some patch release: doors to any IPv4 address
-# behind a translator or relay, protocol assignments, and what clouds put beside their machines
+# networks that Python's is_global lets through, or did in some patch release: translators and
+# relays to any IPv4 address, protocol assignments, and the metadata services of clouds
 NEVER = tuple(
     ip_network(n)
     for n in (

@@ -1,4 +1,4 @@
-"""What a web site says against being collected, read from its files and its headers.
+"""Opt-outs of web sites from being collected, read from their files and headers.
 
 Pure functions: text in, Evidence or None out. Nothing here asks the network.
 
@@ -30,7 +30,7 @@ REFUSING_TAGS = frozenset(("noai", "noimageai", "noindex", "noimageindex", "noml
 # directives with a value, whose colon follows no agent's name
 AGENT_NAME = re.compile(r"[a-z0-9_-]+")  # and not the rest of a date with a comma in it
 VALUED_TAGS = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
-# of the vocabulary's revisions -00 to -05 whatever covers training; a later one may add to them
+# the labels of the vocabulary's revisions -00 to -05 that cover training; later ones may add
 CONTENT_USAGE = "Content-Usage"
 REFUSING_USES = frozenset(("train-ai", "ai", "genai", "tdm", "bots"))
 
@@ -48,7 +48,7 @@ class Evidence:
 
 
 def condensed(file: str, text: str) -> str:
-    """What of a file matters to us, to be kept; "" where it forbids nothing.
+    """The part of a file that concerns us, to be kept; "" where it forbids nothing.
 
     Of robots.txt and ai.txt the rules of the groups for our agent, or of those for every agent;
     groups for one agent are one (RFC 9309, 2.2.1). Of tdmrep.json its locations.
@@ -153,7 +153,7 @@ def _robots_refusal(rules: str, url: str) -> str | None:
 def _condensed_tdmrep(text: str) -> str:
     try:
         found = json.loads(text.removeprefix("\ufeff"))
-    except (ValueError, RecursionError):  # what answers with 200 and a page is no statement
+    except (ValueError, RecursionError):  # a page of HTML with status 200 is no statement
         return ""
     if not isinstance(found, list):
         return ""
@@ -180,7 +180,7 @@ def _tdmrep_refusal(rules: str, url: str) -> str | None:
 
 
 def _normal(path: str) -> str:
-    """With the same characters percent-encoded, whoever wrote it."""
+    """With the same characters percent-encoded, however it was written."""
     return quote(
         unquote(path, errors="surrogateescape"), "/*$?&=;:@!'()+,~-._", errors="surrogateescape"
     )

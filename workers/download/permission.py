@@ -1,4 +1,4 @@
-"""Asks a host, before its images, whether it wants to be collected, and remembers what it said.
+"""Reads a host's opt-out files before its images are fetched, and remembers them.
 
 A fetch costs at most one further request a hop: robots.txt before a host's first image,
 tdmrep.json before its second, ai.txt before its third, each once a day. So a host that has one
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import trio
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.budget import Budget
-from pairmill.workers.download.fetch import Answer, Backend, FetchFailed, asks_to_wait, follow
+from pairmill.workers.download.budget import MemoryBudget
+from pairmill.workers.download.fetcher import Answer, Backend, FetchFailed, asks_to_wait, follow
 from pairmill.workers.download.optout import (
     FILES,
     MAX_FILE_BYTES,
@@ -33,7 +33,7 @@ KNOWN_SECONDS = 86_400.0  # RFC 9309, 2.4: no more than 24 hours
 UNKNOWN_SECONDS = 300.0
 FILE_SECONDS = 15.0  # for one file with its redirects; half of a URL's total
 REMEMBERED_BYTES = 8_000_000  # of rules, with about 200 bytes a file beside them
-NEWS_BYTES = 1_000_000  # of what waits to be shared; the database takes 8 MB at once
+NEWS_BYTES = 1_000_000  # of rules that wait to be shared; the database takes 8 MB at once
 SHARED_RULES = 65_536  # characters; longer ones are this process's alone
 # robots.txt could not be asked for since the host cannot be reached: the image neither
 UNREACHABLE = frozenset(
@@ -47,9 +47,9 @@ UNREACHABLE = frozenset(
 
 @dataclass(frozen=True)
 class HostFile:
-    """What one file of a host said. origin: scheme://authority. file: robots.txt, tdmrep.json or
-    ai.txt. status: the HTTP status, None where there was no answer. rules: as ``condensed`` gives
-    them; empty where it forbids nothing. read_at: seconds of time.time()."""
+    """An opt-out file of a host as it was read. origin: scheme://authority. file: robots.txt,
+    tdmrep.json or ai.txt. status: the HTTP status, None where there was no answer. rules: as
+    ``condensed`` gives them; empty where it forbids nothing. read_at: seconds of time.time()."""
 
     origin: str
     file: str
@@ -59,14 +59,14 @@ class HostFile:
 
 
 class Permission:
-    """A ``fetch.Permit`` for one process, over one backend.
+    """A ``fetcher.Permit`` for one process, over one backend.
 
-    ``learn`` takes what others read, ``news`` gives what was read here since it was last called.
+    ``learn`` takes files that other workers read, ``news`` gives those that this one has read.
     """
 
-    def __init__(self, backend: Backend, *, budget: Budget | None = None) -> None:
+    def __init__(self, backend: Backend, *, budget: MemoryBudget | None = None) -> None:
         self._backend = backend
-        self._budget = budget or Budget()
+        self._budget = budget or MemoryBudget()
         self._known: OrderedDict[tuple[str, str], HostFile] = OrderedDict()
         self._size = 0
         self._unknown: dict[tuple[str, str], float] = {}  # until when it is not asked for again
@@ -77,7 +77,7 @@ class Permission:
 
     async def __call__(self, url: str) -> None:
         """Return if the URL may be fetched. Raises FetchFailed: OPTED_OUT with its evidence,
-        OPT_OUT_UNKNOWN, or what kept the host from being reached."""
+        OPT_OUT_UNKNOWN, or the outcome that kept the host from being reached."""
         target = parse(url)
         origin = origin_of(target)
         url = origin + target.path  # as it is asked for
@@ -91,14 +91,15 @@ class Permission:
             self._check(origin, file, url)
 
     def learn(self, files: Iterable[HostFile]) -> None:
-        """What is known here already, and is newer, stays."""
+        """Take files that others read; a newer reading of this process stays."""
         for file in files:
             known = self._known.get((file.origin, file.file))
             if known is None or known.read_at < file.read_at:
                 self._remember(file)
 
     def news(self) -> list[HostFile]:
-        """What was read here and may be of use to others; not all of it where that was much."""
+        """Files that this process has read since the last call, for other workers; files beyond
+        ``NEWS_BYTES`` are left out."""
         news, self._news, self._news_size = self._news, [], 0
         return news
 
@@ -130,7 +131,8 @@ class Permission:
             self._size -= _size(oldest)
 
     async def _ask(self, origin: str, name: str) -> None:
-        """Read one file, for all who want it. Raises FetchFailed where the host cannot be had."""
+        """Read one file, for all fetches that wait for it. Raises FetchFailed where the host cannot
+        be reached."""
         done = self._asking[origin, name] = trio.Event()
         try:
             answer = await self._read(origin, name)

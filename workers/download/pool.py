@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.thumbnail import ANSWER, LENGTH, Decoded, Wanted
+from pairmill.workers.download.thumbnail import ANSWER, LENGTH, Decoded, ThumbnailSpec
 
 SECONDS_PER_IMAGE = 20.0
 # Pillow decodes 1.2 to 1.6 times as fast when memory is kept and not handed back after each image;
@@ -36,9 +36,14 @@ class _Decoder:
         self._stdin, self._stdout = process.stdin, process.stdout
 
     @classmethod
-    async def start(cls, wanted: Wanted) -> "_Decoder":
-        numbers = wanted.short_side, wanted.max_bytes, wanted.memory
-        command = [sys.executable, "-m", "pairmill.workers.download.decoder", *map(str, numbers)]
+    async def start(cls, spec: ThumbnailSpec) -> "_Decoder":
+        numbers = spec.short_side, spec.max_bytes, spec.memory
+        command = [
+            sys.executable,
+            "-m",
+            "pairmill.workers.download.decode_process",
+            *map(str, numbers),
+        ]
         return cls(
             await trio.lowlevel.open_process(
                 command,
@@ -84,9 +89,9 @@ class DecoderPool:
         self,
         free: trio.MemoryReceiveChannel[_Decoder | None],
         put: trio.MemorySendChannel[_Decoder | None],
-        wanted: Wanted,
+        spec: ThumbnailSpec,
     ) -> None:
-        self._free, self._put, self._wanted = free, put, wanted
+        self._free, self._put, self._spec = free, put, spec
 
     async def decode(self, body: bytes) -> Decoded:
         """Decode one body. A decoder that dies of it, or hangs, costs this image alone
@@ -94,7 +99,7 @@ class DecoderPool:
         decoder = await self._free.receive()  # None: it died; another is started when needed
         whole = False
         try:
-            decoder = decoder or await _Decoder.start(self._wanted)
+            decoder = decoder or await _Decoder.start(self._spec)
             decoded = await decoder.decode(body)
             whole = True
             return decoded
@@ -110,14 +115,14 @@ class DecoderPool:
 @asynccontextmanager
 async def decoder_pool(
     processes: int,
-    wanted: Wanted = Wanted(),
+    spec: ThumbnailSpec = ThumbnailSpec(),
 ) -> AsyncIterator[DecoderPool]:
     """A pool of so many decoder processes, ended with the block."""
     put, free = trio.open_memory_channel[_Decoder | None](processes)
     try:
         for _ in range(processes):
-            put.send_nowait(await _Decoder.start(wanted))
-        yield DecoderPool(free, put, wanted)
+            put.send_nowait(await _Decoder.start(spec))
+        yield DecoderPool(free, put, spec)
     finally:
         while True:
             try:

@@ -10,7 +10,7 @@ import trio
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
-# getaddrinfo does not give a record's TTL: five minutes is what most of the web's records have
+# getaddrinfo does not give a record's TTL: most of the web's records have five minutes
 KNOWN_SECONDS = 300.0
 MISSING_SECONDS = 60.0  # a name that does not exist: RFC 2308 caps it at hours, a batch is minutes
 TROUBLE_SECONDS = 5.0  # a resolver that did not answer
@@ -21,7 +21,7 @@ REMEMBERED = 20_000  # names, about 300 bytes each; a batch has fewer
 # of the look-ups, unanswered ones: then the user is told once
 TROUBLE_SHARE, TROUBLE_AFTER = 0.1, 200
 
-# What getaddrinfo says where the name, and not the resolver, is the reason.
+# The errors of getaddrinfo whose reason is the name, and not the resolver.
 _MISSING = frozenset(
     getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)
 )
@@ -84,7 +84,7 @@ class CachedResolver:
         name = host.lower()
         while (answer := self._known(name)) is None:
             if (asked := self._asking.get(name)) is not None:
-                await asked.wait()  # who asked may have been cancelled: then we ask
+                await asked.wait()  # the look-up may have been cancelled: then it is ours
             else:
                 await self._look_up(name, port)
         if answer.error:

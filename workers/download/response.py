@@ -5,7 +5,7 @@ import zlib
 import httptools
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.fetch import Answer, FetchFailed
+from pairmill.workers.download.fetcher import Answer, FetchFailed
 
 MAX_HEAD_BYTES = 64 * 1024
 # of a body that is not wanted, a 404's, so much is read for the sake of the connection
@@ -59,10 +59,10 @@ class Response:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self._ended:  # what comes after the end is not ours to judge
+            if not self._ended:  # bytes after the end are not judged
                 raise FetchFailed(Outcome.BAD_RESPONSE, self.status) from None
             self.reusable = False
-        # the header section, trailers, and what frames chunks: up to 5 bytes for one of the body
+        # the header section, trailers, and the framing of chunks: up to 5 bytes for one of the body
         self._beside += len(data) - (self.size - before)
         if self._beside > MAX_HEAD_BYTES + 8 * self.size and not self._ended:
             raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
@@ -135,7 +135,7 @@ class Response:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head:
-            return  # a trailer says nothing of what came before it
+            return  # a trailer does not describe the response before it
         self.lines.append((name.decode("latin-1").lower(), value.decode("latin-1")))
 
     def on_headers_complete(self) -> None:

@@ -1,4 +1,4 @@
-"""What is asked of a decoder, and what it answers; without the libraries that it needs, 45 MB."""
+"""The request to a decoder process and its answer, without the 45 MB of libraries it needs."""
 
 import struct
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ ANSWER = struct.Struct(">hIIq16s32sI")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a thumbnail is. short_side: pixels; an image is never enlarged. max_bytes: of its JPEG;
-    the database refuses more. memory: bytes for a decoded original, by ``decode.PIXEL_BYTES``;
-    80 MB are 16 megapixels, 8 of AVIF, 11 of WebP or 5 with transparency."""
+class ThumbnailSpec:
+    """The properties of a thumbnail. short_side: pixels; an image is never enlarged. max_bytes: of
+    its JPEG; the database refuses more. memory: bytes for a decoded original, by
+    ``decode.PIXEL_BYTES``; 80 MB are 16 megapixels, 8 of AVIF, 11 of WebP or 5 with
+    transparency."""
 
     short_side: int = 256
     max_bytes: int = 128 * 1024
@@ -24,7 +25,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a body. width, height: pixels of the original as it is meant to be seen
+    """A body once it is decoded. width, height: pixels of the original as it is meant to be seen
     (EXIF orientation applied). thumbnail: JPEG. dhash: see ``decode.dhash``. md5, sha256: of the
     body. All zero or empty unless outcome is SUCCESS."""
 

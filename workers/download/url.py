@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote, urljoin, urlsplit
 
-# what RFC 3986 lets stand in a path or query, and "%", since most are encoded already
+# the characters that RFC 3986 lets stand in a path or query, and "%": most are encoded already
 SAFE = "%/:?#[]@!$&'()*+,;=-._~"
 PORTS = {"http": 80, "https": 443}
 MAX_URL = 4096  # characters; a pair's has 2,048 at most, and a redirect may be longer
@@ -28,7 +28,7 @@ class Target:
 
 @lru_cache(maxsize=1024)  # a fetch asks for it three times
 def parse(url: str) -> Target:
-    """Raises ValueError for what cannot be requested."""
+    """Raises ValueError for a URL that cannot be requested."""
     if len(url) > MAX_URL:
         raise ValueError(f"a URL of more than {MAX_URL} characters: {url[:200]}")
     parts = urlsplit(url)

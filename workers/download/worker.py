@@ -9,17 +9,17 @@ from uuid import UUID
 import trio
 
 from pairmill.workers.daemon import Job
-from pairmill.workers.download.budget import SHARED, Budget
+from pairmill.workers.download.budget import SHARED, MemoryBudget
+from pairmill.workers.download.calls import DownloadQueue, OptOuts, Outcomes
 from pairmill.workers.download.crawl import Result, fetch_all
-from pairmill.workers.download.fetch import Backend, Fetcher, Limits, everything
+from pairmill.workers.download.fetcher import Backend, Fetcher, Limits, everything
 from pairmill.workers.download.hosts import Hosts, Pace
 from pairmill.workers.download.permission import HostFile, Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
-from pairmill.workers.download.thumbnail import Wanted
+from pairmill.workers.download.thumbnail import ThumbnailSpec
 from pairmill.workers.errors import Malformed
-from pairmill.workers.queue import OptOuts, Outcomes, Queue
 
-ROWS_PER_PART = 1000  # what a death may lose, with the fetches under way
+ROWS_PER_PART = 1000  # a crash loses at most so many, and the fetches under way
 # of thumbnails, a quarter of a thousand at 8 KB: a part that was begun is sent before a stopped
 # worker ends, and at 5 Mbps this takes 3 s
 BYTES_PER_PART = 2_000_000
@@ -42,18 +42,19 @@ class Options:
     ask: bool = True
 
     @property
-    def budget(self) -> Budget:
-        return Budget(SHARED * self.memory // MEMORY)
+    def budget(self) -> MemoryBudget:
+        return MemoryBudget(SHARED * self.memory // MEMORY)
 
     @property
-    def wanted(self) -> Wanted:
-        return Wanted(memory=Wanted.memory * self.memory // MEMORY)
+    def thumbnail(self) -> ThumbnailSpec:
+        return ThumbnailSpec(memory=ThumbnailSpec.memory * self.memory // MEMORY)
 
 
 class Download:
     """Worker kind ``download``."""
 
     name = "download"
+    queue_type = DownloadQueue
 
     def __init__(self, backend: Backend, options: Options | None = None) -> None:
         self._options = options or Options()
@@ -66,18 +67,18 @@ class Download:
         )
         self._pool: DecoderPool
 
-    def digests(self, queue: Queue) -> Sequence[str | None]:
+    def digests(self, queue: DownloadQueue) -> Sequence[str | None]:
         return (None,)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with decoder_pool(self._options.decoders, self._options.wanted) as self._pool:
+        async with decoder_pool(self._options.decoders, self._options.thumbnail) as self._pool:
             try:
                 yield
             finally:
                 await self._backend.close()
 
-    async def work(self, job: Job) -> None:
+    async def work(self, job: Job[DownloadQueue]) -> None:
         urls = await job.call(job.queue.urls, job.lease_id)
         known = await job.call(job.queue.opt_outs, job.lease_id)
         self._permission.learn(HostFile(*row) for row in known)
@@ -85,11 +86,14 @@ class Download:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._submit_parts, job, receive)
             await self._fetch(job, urls, send)
-        await self._backend.close()  # what is kept from batch to batch only gets old
+        await self._backend.close()  # connections kept until the next batch would be closed by then
         await job.call(job.queue.complete, job.lease_id)
 
     async def _fetch(
-        self, job: Job, urls: list[tuple[int, str]], send: trio.MemorySendChannel[list[Result]]
+        self,
+        job: Job[DownloadQueue],
+        urls: list[tuple[int, str]],
+        send: trio.MemorySendChannel[list[Result]],
     ) -> None:
         """Fetch everything, and pass the results on in parts."""
         part: list[Result] = []
@@ -123,7 +127,7 @@ class Download:
                 await send.send(part)
 
     async def _submit_parts(
-        self, job: Job, receive: trio.MemoryReceiveChannel[list[Result]]
+        self, job: Job[DownloadQueue], receive: trio.MemoryReceiveChannel[list[Result]]
     ) -> None:
         number = 0
         async for part in receive:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract import text
-from pairmill.workers.extract.kinds import LinkKind, Wanted
 from pairmill.workers.extract.language import LanguageDetector
 from pairmill.workers.extract.license import find_license
-from pairmill.workers.extract.links import BadRecord, Link, Page, link_reader
+from pairmill.workers.extract.link_kinds import LinkKind, LinkSelection
+from pairmill.workers.extract.links import BadRecord, Link, PageLinks, link_reader
 from pairmill.workers.extract.records import Readable, WarcRecords
 from pairmill.workers.extract.urls import Base
 
@@ -59,7 +59,7 @@ class LinkCounts:
 class Counts:
     """What was read of a WAT file; grows while it is read.
 
-    records: WARC records of all types, broken ones too. kinds: by link kind, what became of
+    records: WARC records of all types, broken ones too. kinds: by link kind, the ends of
     its links. bad_records: records that were lost, by the reasons of ``records.Record`` and
     ``links.BadRecord``. ended_early: None, or why the rest of the file was not read.
     """
@@ -74,10 +74,12 @@ class Counts:
         return sum(kind.links for kind in self.kinds.values())
 
 
-def extract(stream: Readable, counts: Counts, wanted: Wanted | None = None) -> Iterator[Pair]:
+def extract(
+    stream: Readable, counts: Counts, selection: LinkSelection | None = None
+) -> Iterator[Pair]:
     """The pairs of a WAT file (gzipped or plain), in its order, the first of each URL.
 
-    wanted: which kinds of links; images by default. A broken record, or the rest of a file
+    selection: which kinds of links; images by default. A broken record, or the rest of a file
     that cannot be read on, is lost and stands in ``counts``; nothing else is lost by it.
     Memory stays below 300 MB whatever the file. Of a file with more than half a million URLs
     some duplicates may be given.
@@ -85,11 +87,11 @@ def extract(stream: Readable, counts: Counts, wanted: Wanted | None = None) -> I
     Raises TaskFailed (no retry) where not one record of a WAT was found: an empty file, an
     error page, a WARC of another kind. Errors of the stream pass through.
     """
-    wanted = wanted or Wanted()
-    for kind in wanted.kinds:
+    selection = selection or LinkSelection()
+    for kind in selection.kinds:
         counts.kinds.setdefault(kind.name, LinkCounts())
-    read_links = link_reader(wanted.attributes)
-    pairs = _Pairs(wanted, counts, LanguageDetector().detect)
+    read_links = link_reader(selection.attributes)
+    pairs = _Pairs(selection, counts, LanguageDetector().detect)
     records = WarcRecords(stream)
     found = False
     for record in records:
@@ -127,17 +129,17 @@ class _Pairs:
 
     def __init__(
         self,
-        wanted: Wanted,
+        selection: LinkSelection,
         counts: Counts,
         detect: Callable[[str], tuple[str | None, float]],
     ) -> None:
-        self._wanted = wanted.links
+        self._selected = selection.links
         self._counts = counts.kinds
         self._detect = detect
         self._seen: set[bytes] = set()
 
-    def of(self, page: Page) -> Iterator[Pair]:
-        found = self._wanted(page.links)
+    def of(self, page: PageLinks) -> Iterator[Pair]:
+        found = self._selected(page.links)
         if not found:
             return
         base = Base(page.url, page.base)

@@ -7,7 +7,7 @@ import gcld3
 MIN_BYTES = 1  # of letters; with 0, CLD3 is sure (0.78) that "12345" and "!!!" are Japanese
 MAX_BYTES = 1_000  # CLD3 reads this much of a text, in pieces spread over it
 _REMEMBERED = 16_384  # texts; with the length below at most about 10 MB
-_REMEMBERED_LENGTH = 64  # characters; what repeats in a crawl ("Facebook", "logo") is short
+_REMEMBERED_LENGTH = 64  # characters; texts that repeat in a crawl ("Facebook", "logo") are short
 
 
 class LanguageDetector:

@@ -1,4 +1,4 @@
-"""The links of one WAT record, with what they are resolved against.
+"""The links of one WAT record, with the URLs that they are resolved against.
 
 A WAT record is JSON as Common Crawl's ia-web-commons writes it. Read are
 ``Envelope.WARC-Header-Metadata.WARC-Target-URI`` and, below
@@ -38,7 +38,7 @@ class Link(msgspec.Struct, gc=False):
 
 
 class TextLink(Link, gc=False):
-    """A link with all that may say what it leads to."""
+    """A link with all attributes that may describe its target."""
 
     text: str | None = None
     title: str | None = None
@@ -48,7 +48,7 @@ AnyLink = TypeVar("AnyLink", bound=Link)
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageLinks:
     """url: the page's, ``""`` if not given. base: the href of its ``<base>``. head, links:
     its ``Head.Link`` and ``Links`` in the page's order."""
 
@@ -93,7 +93,7 @@ class _Wat(msgspec.Struct, Generic[AnyLink], gc=False):
     envelope: _Envelope[AnyLink] | None = msgspec.field(default=None, name="Envelope")
 
 
-def link_reader(attributes: Collection[str] = ("alt",)) -> Callable[[bytes], Page | None]:
+def link_reader(attributes: Collection[str] = ("alt",)) -> Callable[[bytes], PageLinks | None]:
     """A function that reads a WAT record's JSON with these attributes of each link.
 
     It gives the page, None where it has no links. A member that is missing, or not of its
@@ -101,13 +101,13 @@ def link_reader(attributes: Collection[str] = ("alt",)) -> Callable[[bytes], Pag
     a string is usual and a list is given (headers that repeat), the list's first string
     counts. It raises BadRecord.
 
-    Only what is asked for is decoded: an image's page has ten other links for each image,
+    Only the named attributes are decoded: an image's page has ten other links for each image,
     and their texts would take a third of the time again.
     """
     link: type[Link] = Link if set(attributes) <= {"alt"} else TextLink
     decode = msgspec.json.Decoder(_Wat[link]).decode  # type: ignore[valid-type]
 
-    def read(body: bytes) -> Page | None:
+    def read(body: bytes) -> PageLinks | None:
         if not body.isascii():
             try:  # msgspec does not check the strings that it skips
                 body.decode()
@@ -124,7 +124,7 @@ def link_reader(attributes: Collection[str] = ("alt",)) -> Callable[[bytes], Pag
     return read
 
 
-def _page(wat: _Wat[Any]) -> Page | None:
+def _page(wat: _Wat[Any]) -> PageLinks | None:
     envelope = wat.envelope
     response = envelope and envelope.payload and envelope.payload.response
     html = response and response.html
@@ -132,11 +132,11 @@ def _page(wat: _Wat[Any]) -> Page | None:
         return None
     url = envelope.headers.url if envelope.headers else None
     head = html.head or _Head()
-    return Page(url or "", head.base, head.link or [], html.links)
+    return PageLinks(url or "", head.base, head.link or [], html.links)
 
 
-def _read_slowly(body: bytes, link: type[Link]) -> Page:
-    """For what the typed decoder refuses: unusual types, and lone surrogates as ``\\ud800``."""
+def _read_slowly(body: bytes, link: type[Link]) -> PageLinks:
+    """Records that the typed decoder refuses: unusual types, and lone surrogates as ``\\ud800``."""
     if body.count(b",") > MAX_VALUES:  # here each value becomes an object
         raise BadRecord("too_large")
     try:
@@ -145,7 +145,7 @@ def _read_slowly(body: bytes, link: type[Link]) -> Page:
         raise BadRecord("not_json") from None
     html = _member(envelope, "Payload-Metadata", "HTTP-Response-Metadata", "HTML-Metadata")
     head = _member(html, "Head")
-    return Page(
+    return PageLinks(
         _string(_member(envelope, "WARC-Header-Metadata", "WARC-Target-URI")) or "",
         _string(_member(head, "Base")),
         list(_links(_member(head, "Link"), Link)),

@@ -15,7 +15,7 @@ from isal import isal_zlib
 
 GzipError: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub is wrong
 CHUNK = 64 * 1024  # bytes read at once
-# bytes inflated at once: what of it belongs to the next member is copied, and members are small
+# bytes inflated at once: the part that belongs to the next member is copied, and members are small
 PIECE = 8 * 1024
 INFLATE = 1024 * 1024  # most bytes inflated at once: a bomb is met in pieces
 MAX_HEADER = 64 * 1024  # bytes of one record's WARC header
@@ -40,7 +40,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A WARC record, or what is known of a broken one.
+    """A WARC record, or the known part of a broken one.
 
     header: the bytes up to and including the empty line, in lower case. body: the record's
     block.
@@ -55,7 +55,7 @@ class Record:
 
 
 class _Truncated(Exception):
-    """The file ends in the middle; the text says of what."""
+    """The file ends within a record or member, which the text names."""
 
 
 class _Damaged(Exception):
@@ -68,7 +68,7 @@ class _Members:
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self._raw = b""
-        self._at = 0  # what of _raw is used
+        self._at = 0  # bytes of _raw already used
         self._used = bytearray()  # of the member that is being inflated
         self._inflate: Any = None
         self._need(2)

@@ -88,7 +88,7 @@ class Base:
             return DropReason.BAD_URL
 
     def resolve_file(self, reference: str, refused: tuple[str, ...]) -> str | DropReason:
-        """``resolve``, and the rules for what is to be downloaded: at most 2,048 characters
+        """``resolve``, and the rules for URLs to be downloaded: at most 2,048 characters
         (URL_TOO_LONG), and a path that ends in none of ``refused``, which are in lower case
         (FILE_TYPE)."""
         url = self.resolve(reference)

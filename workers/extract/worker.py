@@ -1,4 +1,4 @@
-"""The extract worker: a WAT file into rows of inbox.pair, and the counts of what was dropped."""
+"""The extract worker: a WAT file into rows of inbox.pair, and the counts of dropped links."""
 
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -10,11 +10,11 @@ import trio
 
 from pairmill.workers.daemon import Job
 from pairmill.workers.errors import TaskFailed
+from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.extract.extract import Counts, Pair, extract
-from pairmill.workers.extract.kinds import Wanted
+from pairmill.workers.extract.link_kinds import LinkSelection
 from pairmill.workers.extract.reader import is_remote, open_wat
 from pairmill.workers.extract.records import Readable
-from pairmill.workers.queue import Queue
 
 ROWS_PER_COPY = 20_000  # about 5 MB; a COPY pins xmin as long as it lasts
 
@@ -23,28 +23,29 @@ class Extract:
     """Worker kind ``extract``."""
 
     name = "extract"
+    queue_type = ExtractQueue
 
-    def digests(self, queue: Queue) -> Sequence[str | None]:
+    def digests(self, queue: ExtractQueue) -> Sequence[str | None]:
         return (None,)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         yield
 
-    async def work(self, job: Job) -> None:
+    async def work(self, job: Job[ExtractQueue]) -> None:
         await trio.to_thread.run_sync(self._extract, job)
 
-    def _extract(self, job: Job) -> None:
+    def _extract(self, job: Job[ExtractQueue]) -> None:
         counts = Counts()
         rows = 0
         location = job.payload["location"]
         try:
-            wanted = Wanted(job.payload.get("link_kinds", ["image"]))
+            selection = LinkSelection(job.payload.get("link_kinds", ["image"]))
         except ValueError as unknown:
             raise TaskFailed(f"{location}: {unknown}; or upgrade Pairmill", retry=False) from None
         watch = _Watch(job, counts)
         with open_wat(location, wait=watch.wait) as stream:
-            pairs = extract(watch.over(stream), counts, wanted)
+            pairs = extract(watch.over(stream), counts, selection)
             try:
                 while chunk := list(islice(_rows(pairs, job.lease_id, rows), ROWS_PER_COPY)):
                     job.queue.copy_pairs(chunk)
@@ -53,7 +54,7 @@ class Extract:
                 reason = failed.reason if location in failed.reason else f"{location}: {failed}"
                 raise TaskFailed(reason, retry=failed.retry) from None
         if counts.ended_early and is_remote(location) and not job.payload.get("last_try", True):
-            # it may have lost its end on the way here; the last time, what there is counts
+            # it may have lost its end on the way here; at the last attempt the pairs found count
             raise TaskFailed(f"{location} ended early {counts.ended_early}", retry=True)
         job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))
         job.count("link", counts.links)
@@ -61,9 +62,9 @@ class Extract:
 
 
 class _Watch:
-    """Tells the job that the work goes on, and stops the work when it is told to."""
+    """Reports progress to the job, and ends the work when the job is cancelled."""
 
-    def __init__(self, job: Job, counts: Counts) -> None:
+    def __init__(self, job: Job[ExtractQueue], counts: Counts) -> None:
         self._job, self._counts = job, counts
 
     def look(self) -> None:
@@ -81,7 +82,7 @@ class _Watch:
 
 
 class _Watched:
-    """A stream that is looked after with every read."""
+    """A stream that reports progress with every read."""
 
     def __init__(self, stream: Readable, watch: _Watch) -> None:
         self._stream, self._watch = stream, watch

@@ -30,7 +30,7 @@ def by_length(needed: Sequence[int], size: int, step: int, most: int) -> Iterato
 
 
 def gathered(chunks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
-    """The rows of the chunks in order, in batches of ``size``; the last has what is left."""
+    """The rows of the chunks in order, in batches of ``size``; the last has the rest."""
     held: list[torch.Tensor] = []
     count = 0
     for chunk in chunks:

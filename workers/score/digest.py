@@ -1,4 +1,4 @@
-"""The digest by which a model's weights are known, whatever file they came in."""
+"""The digest that identifies a model's weights in any file format."""
 
 import hashlib
 

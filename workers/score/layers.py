@@ -34,7 +34,7 @@ class Lookup:
     """Instead of the embedding's number in this column, a table's, before the first layer.
 
     The number is rounded to float16 first, as embeddings are stored, and looked up exactly.
-    keys: float16[m], ascending. values: float32[m]. default: for what is no key.
+    keys: float16[m], ascending. values: float32[m]. default: for other values.
     """
 
     column: int

@@ -1,4 +1,5 @@
-"""What a model is asked for by, into what open_clip calls it; and what cannot be is refused."""
+"""The user's names for a model, device and precision into open_clip's and torch's; unknown ones
+are refused."""
 
 import difflib
 import importlib

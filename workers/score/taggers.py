@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pairmill.workers.errors import Refused
-from pairmill.workers.queue import Queue, Tagger
+from pairmill.workers.score.calls import RegisteredTagger, ScoreQueue
 from pairmill.workers.score.heads import Head, Tags
 
 
@@ -57,8 +57,8 @@ class Taggers:
         self.heads: dict[str, NamedHead] = {}
         self.pixels: dict[str, NamedPixels] = {}
 
-    def refresh(self, queue: Queue) -> None:
-        """Ask what there is; an admin may have added one since."""
+    def refresh(self, queue: ScoreQueue) -> None:
+        """Read the registered taggers anew; an admin may have added one since."""
         known = queue.taggers(self._model_digest)
         heads: dict[str, NamedHead] = {}
         self.pixels = {}
@@ -81,7 +81,7 @@ class Taggers:
     def digests(self) -> list[str]:
         return [*self.heads, *self.pixels]
 
-    def _head(self, queue: Queue, tagger: Tagger) -> Head | None:
+    def _head(self, queue: ScoreQueue, tagger: RegisteredTagger) -> Head | None:
         if tagger.digest in self._unusable:
             return None
         if had := self.heads.get(tagger.digest):

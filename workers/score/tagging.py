@@ -9,6 +9,7 @@ import trio
 
 from pairmill.workers.daemon import Job
 from pairmill.workers.errors import TaskFailed
+from pairmill.workers.score.calls import ScoreQueue
 from pairmill.workers.score.heads import Tags
 from pairmill.workers.score.preprocess import decoded
 from pairmill.workers.score.taggers import NamedHead, NamedPixels, PixelTagger
@@ -19,8 +20,8 @@ MAX_POSITIONS = 16_384  # a batch has at most so many: 14 bits of the sample id
 Row = tuple[Any, ...]
 
 
-async def from_embeddings(job: Job, named: NamedHead) -> None:
-    """Embeddings are float16: a tag differs by about 1e-3 from what the model's pass gives."""
+async def from_embeddings(job: Job[ScoreQueue], named: NamedHead) -> None:
+    """Embeddings are float16: a tag differs by about 1e-3 from that of the model's pass."""
 
     def tags(rows: list[Row]) -> Tags:
         stored = np.frombuffer(b"".join(row[1] for row in rows), "<f2").reshape(len(rows), -1)
@@ -30,14 +31,14 @@ async def from_embeddings(job: Job, named: NamedHead) -> None:
     await _tag(job, named.model_id, job.queue.embeddings, EMBEDDINGS_PER_PART, tags)
 
 
-async def from_thumbnails(job: Job, named: NamedPixels) -> None:
+async def from_thumbnails(job: Job[ScoreQueue], named: NamedPixels) -> None:
     def tags(rows: list[Row]) -> Tags:
         return of_thumbnails(named.tagger, squeezed(named.tagger, [row[2] for row in rows]))
 
     await _tag(job, named.model_id, job.queue.thumbnails, THUMBNAILS_PER_PART, tags)
 
 
-async def _tag(job: Job, model_id: int, read: Any, per_part: int, tags: Any) -> None:
+async def _tag(job: Job[ScoreQueue], model_id: int, read: Any, per_part: int, tags: Any) -> None:
     total, done = job.payload["count"], 0
     for start in range(0, MAX_POSITIONS, per_part):
         if done == total:
@@ -58,13 +59,13 @@ async def _tag(job: Job, model_id: int, read: Any, per_part: int, tags: Any) -> 
 
 
 def squeezed(tagger: PixelTagger, images: Sequence[bytes]) -> list[Any]:
-    """What a tagger of pixels wants to see of encoded thumbnails; None for what is none."""
+    """The input of a tagger of pixels for encoded thumbnails; None for bytes of no thumbnail."""
     pictures = [decoded(data) for data in images]
     return [tagger.squeezed(picture) if picture else None for picture in pictures]
 
 
 def of_thumbnails(tagger: PixelTagger, images: Sequence[Any]) -> Tags:
-    """A value for each; NaN for what is no thumbnail."""
+    """A value for each; NaN for bytes of no thumbnail."""
     good = [i for i, image in enumerate(images) if image is not None]
     values = np.full(len(images), np.nan, np.float32)
     if good:

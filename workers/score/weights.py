@@ -1,26 +1,24 @@
-"""Weights by URL: downloaded once, and only what has the sha256 that was asked for."""
+"""Weights by URL: downloaded once, and kept only if they have the expected sha256."""
 
 import hashlib
-import http.client
 import os
 import re
 import tempfile
-import urllib.request
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from pairmill import __version__
 from pairmill.workers.errors import Refused
+from pairmill.workers.http.remote_file import RequestFailed, Wait, open_remote_file
 
 CHUNK = 1 << 20
-TIMEOUT = 60.0  # seconds without a byte
-Progress = Callable[[int, int | None], None]
+ReportProgress = Callable[[int, int | None], None]
 
 
 def nothing(done: int, total: int | None) -> None:
-    """A Progress that shows none."""
+    """A ReportProgress that shows none."""
 
 
 def is_url(source: str) -> bool:
@@ -33,12 +31,15 @@ def folder() -> Path:
     return Path(cache) / "pairmill" / "weights"
 
 
-def local(source: str, sha256: str | None, progress: Progress = nothing) -> str:
+def local(
+    source: str, sha256: str | None, progress: ReportProgress = nothing, *, wait: Wait = time.sleep
+) -> str:
     """The path of weights given by path or URL; anything else, as open_clip's tag, as it is.
 
     sha256: hexadecimal, of the file; needed for a URL, compared for a path. progress: called with
-    bytes so far, and of all if that is known. Raises Refused, with a sentence, for other bytes, and
-    for what cannot be had; then nothing is kept.
+    bytes so far, and of all if that is known. wait: how to wait for so many seconds, where a server
+    is busy. Raises Refused, with a sentence, for other bytes, and for a file that cannot be had;
+    then nothing is kept.
     """
     if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
         raise Refused(f"{sha256[:80]!r} is no sha256: 64 hexadecimal digits in lower case")
@@ -55,7 +56,7 @@ def local(source: str, sha256: str | None, progress: Progress = nothing) -> str:
         return str(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".unfinished-") as file:
-        _compare(source, _download(source, file, progress), sha256)
+        _compare(source, _download(source, file, progress, wait), sha256)
         file.flush()
         with suppress(FileExistsError):  # another process was quicker
             os.link(file.name, target)
@@ -75,21 +76,16 @@ def _digest_of(path: Path) -> str:
         raise Refused(f"cannot read the weights {path}: {error.strerror}") from None
 
 
-def _download(url: str, file: IO[bytes], progress: Progress) -> str:
+def _download(url: str, file: IO[bytes], progress: ReportProgress, wait: Wait) -> str:
     digest, done = hashlib.sha256(), 0
-    request = urllib.request.Request(url, headers={"User-Agent": f"pairmill/{__version__}"})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            length = answer.headers.get("Content-Length", "")
-            total = int(length) if length.isdigit() else None
-            while chunk := answer.read(CHUNK):
+        with open_remote_file(url, proxies=True, wait=wait) as weights:
+            while chunk := weights.read(CHUNK):
                 digest.update(chunk)
                 file.write(chunk)
                 done += len(chunk)
-                progress(done, total)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
+                progress(done, weights.length)
+    except (OSError, RequestFailed) as error:
+        reason = error.detail if isinstance(error, RequestFailed) else error
         raise Refused(f"cannot download the weights {url}: {reason}") from None
-    if total is not None and done != total:
-        raise Refused(f"cannot download the weights {url}: {done} of {total} bytes came")
     return digest.hexdigest()

@@ -11,8 +11,8 @@ import trio
 from pairmill.schema.outcomes import ScoreOutcome
 from pairmill.workers.daemon import Job
 from pairmill.workers.errors import TaskFailed
-from pairmill.workers.queue import Queue
 from pairmill.workers.score import tagging
+from pairmill.workers.score.calls import ScoreQueue
 from pairmill.workers.score.model import Model
 from pairmill.workers.score.pipeline import Pipeline, ScoredPart, Thumbnails
 from pairmill.workers.score.taggers import PixelTagger, Taggers
@@ -27,6 +27,7 @@ class Score:
     by default."""
 
     name = "score"
+    queue_type = ScoreQueue
 
     def __init__(
         self, model: Model, pixels: Sequence[PixelTagger] = (), *, threads: int | None = None
@@ -39,7 +40,7 @@ class Score:
         self._decoders = threads if model.device.type != "cpu" else max(1, threads // 4)
         self._pipeline: Pipeline | None = None
 
-    def digests(self, queue: Queue) -> Sequence[str | None]:
+    def digests(self, queue: ScoreQueue) -> Sequence[str | None]:
         self._taggers.refresh(queue)
         taggers = self._taggers.digests
         # after a task of the model's one of a tagger's, or a long backlog would keep them for ever
@@ -55,7 +56,7 @@ class Score:
         finally:
             self._pipeline.close()
 
-    async def work(self, job: Job) -> None:
+    async def work(self, job: Job[ScoreQueue]) -> None:
         self._model_first = job.model_digest != self._model.digest
         if head := self._taggers.heads.get(job.model_digest or ""):
             await tagging.from_embeddings(job, head)
@@ -64,7 +65,7 @@ class Score:
         else:
             await self._score(job)
 
-    async def _score(self, job: Job) -> None:
+    async def _score(self, job: Job[ScoreQueue]) -> None:
         assert self._pipeline is not None, "only within running()"
         self._pipeline.heads = list(self._taggers.heads.values())
         self._pipeline.pixels = list(self._taggers.pixels.values())
@@ -101,7 +102,7 @@ class Score:
             raise TaskFailed(f"{done} thumbnails were found where {total} were counted")
         await job.call(job.queue.complete, job.lease_id)
 
-    def _count(self, job: Job, part: ScoredPart) -> None:
+    def _count(self, job: Job[ScoreQueue], part: ScoredPart) -> None:
         for outcome, rows in zip(*np.unique(part.scores.outcomes, return_counts=True), strict=True):
             job.count(ScoreOutcome(outcome).name.lower(), int(rows))
         longest = self._model.tokenizer.context_length or np.iinfo(np.int16).max

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rbloom import Bloom
 
-from pairmill.workers.queue import Accepted, Queue
+from pairmill.workers.steward.calls import Accepted, StewardQueue
 
 FALSE_POSITIVES = 0.01  # 9.6 bits a URL: 1.2 GB for 10^9
 HEADROOM = 1_000_000  # URLs for which there is room at least before it is made anew
@@ -53,7 +53,7 @@ class UrlFilter:
         self._merge_number = -1  # the table's, that the filter has every key of
         self._keys = self._capacity = 0
 
-    def accept_next(self, queue: Queue) -> Filtered | None:
+    def accept_next(self, queue: StewardQueue) -> Filtered | None:
         """Accept the next submission by the filter; None where none waits."""
         staged = queue.staged_keys()
         if staged is None:
@@ -80,7 +80,7 @@ class UrlFilter:
                 self._add(unknown)
         return Filtered(accepted, len(keys), len(unknown), used)
 
-    def build(self, queue: Queue) -> None:
+    def build(self, queue: StewardQueue) -> None:
         """Load what was saved, if it is in step; else read every key of the table."""
         number = queue.merge_number()
         if self._load(number):

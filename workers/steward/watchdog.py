@@ -1,4 +1,4 @@
-"""Ends what workers' logins leave open, whatever the steward itself is waiting for."""
+"""Ends transactions that workers' logins leave open, also while the steward itself waits."""
 
 import threading
 
@@ -6,7 +6,7 @@ import psycopg
 
 from pairmill.workers.errors import WorkerError
 from pairmill.workers.progress import Progress
-from pairmill.workers.queue import Queue
+from pairmill.workers.steward.calls import StewardQueue
 
 EVERY_SECONDS = 5.0
 STOP_SECONDS = 2.0  # how long a stop waits for a look that is under way
@@ -18,7 +18,7 @@ class Watchdog(threading.Thread):
 
     def __init__(self, dsn: str, line: Progress, every: float = EVERY_SECONDS) -> None:
         super().__init__(daemon=True, name="watchdog")
-        self._queue = Queue(dsn, patience=every)
+        self._queue = StewardQueue(dsn, patience=every)
         self._line = line
         self._every = every
         self._ended = threading.Event()
@@ -29,7 +29,7 @@ class Watchdog(threading.Thread):
             try:
                 ended = self._queue.watchdog()
             except (WorkerError, psycopg.Error):
-                continue  # the steward's own calls say what it is; this one goes on
+                continue  # the steward's own calls report the error; this thread goes on
             if ended is None and not told:
                 self._line.say(
                     "workers' open transactions are not ended here: have a superuser run"

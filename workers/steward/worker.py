@@ -1,19 +1,20 @@
 """The steward: accepts submissions and keeps the queue, the ring and the partitions in order.
 
-Beside it, in a thread of its own, the watchdog.
+The watchdog runs beside it, in a thread of its own.
 
-One is enough; several do no harm, every chore locks what it changes.
+One is enough; several do no harm: every maintenance function locks the rows that it changes.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
 from pairmill.workers.daemon import connected
 from pairmill.workers.metrics import Metrics
-from pairmill.workers.progress import Progress
-from pairmill.workers.queue import Accepted, Queue
+from pairmill.workers.progress import DrainNotice, Progress
+from pairmill.workers.steward.calls import Accepted, StewardQueue
 from pairmill.workers.steward.watchdog import Watchdog
 
 if TYPE_CHECKING:  # it needs rbloom
@@ -21,11 +22,10 @@ if TYPE_CHECKING:  # it needs rbloom
 
 ROUND_SECONDS = 1.0
 COUNT_EVERY = 15  # rounds; it reads every task
-CHORES = ("ensure_partitions", "expire_leases", "close_batches", "judge_checks", "empty_slots")
-SWEEPS, SWEEP_EVERY = (
-    ("sweep_inbox", "sweep_host_files", "sweep_canaries"),
-    60,
-)  # rounds; nothing of it is urgent
+MAINTENANCE = ("ensure_partitions", "expire_leases", "close_batches", "judge_checks", "empty_slots")
+# nothing of these is urgent
+SWEEPS = ("sweep_inbox", "sweep_host_files", "sweep_canaries")
+SWEEP_EVERY = 60  # rounds
 
 
 async def serve(
@@ -36,8 +36,8 @@ async def serve(
     metrics: Metrics | None = None,
 ) -> None:
     """Work until stopped, or with ``drain`` until the whole line is empty."""
-    async with connected(dsn, "steward") as (queue, hello):
-        with Progress(f"steward {hello.name}", metrics or Metrics("steward")) as line:
+    async with connected(dsn, "steward", StewardQueue) as (queue, registration):
+        with Progress(f"steward {registration.name}", metrics or Metrics("steward")) as line:
             watchdog = Watchdog(dsn, line)
             watchdog.start()
             try:
@@ -49,23 +49,42 @@ async def serve(
 
 
 async def _rounds(
-    queue: Queue, line: Progress, drain: bool, url_filter: "UrlFilter | None"
+    queue: StewardQueue, line: Progress, drain: bool, url_filter: "UrlFilter | None"
 ) -> None:
+    notice = DrainNotice(line)
     for number in itertools.count():
-        await _accept_all(queue, line, url_filter)
-        for chore in CHORES if number % SWEEP_EVERY else (*CHORES, *SWEEPS):
-            await trio.to_thread.run_sync(queue.steward, chore)
+        if await _accept_all(queue, line, url_filter):
+            notice.work_came()
+        for name in MAINTENANCE if number % SWEEP_EVERY else (*MAINTENANCE, *SWEEPS):
+            await trio.to_thread.run_sync(queue.maintain, name)
         if number % COUNT_EVERY == 0:
             line.metrics.queue(await trio.to_thread.run_sync(queue.counts))
-        if drain and await trio.to_thread.run_sync(queue.drained):
-            line.say("nothing left to do")
-            return
+        if drain:
+            if await trio.to_thread.run_sync(queue.drained):
+                line.say("nothing left to do")
+                return
+            if notice.due():
+                notice.say(_awaited(await trio.to_thread.run_sync(queue.counts)))
         line.idle()
         await trio.sleep(ROUND_SECONDS)
 
 
-async def _accept_all(queue: Queue, line: Progress, url_filter: "UrlFilter | None") -> None:
+def _awaited(counts: Sequence[tuple[str, str, float]]) -> str:
+    """The tasks that only workers of other kinds can finish, as a list for the operator."""
+    left: dict[str, list[str]] = {}
+    for kind, state, value in counts:
+        if state in ("ready", "leased") and value:
+            left.setdefault(kind, []).append(f"{int(value):,} {state}")
+    tasks = ", ".join(f"{kind} tasks ({', '.join(states)})" for kind, states in left.items())
+    running = "do workers of every kind run? pairmill work KIND"
+    return f"{tasks or 'open batches or thumbnails'} ({running})"
+
+
+async def _accept_all(queue: StewardQueue, line: Progress, url_filter: "UrlFilter | None") -> int:
+    """Accept all that was submitted. Returns the number of submissions."""
+    count = 0
     while accepted := await trio.to_thread.run_sync(_accept, queue, url_filter):
+        count += 1
         submission_id, kind, rows, rejected_because = accepted
         if rejected_because:
             line.say(f"submission {submission_id} ({kind}) rejected: {rejected_because}")
@@ -73,9 +92,10 @@ async def _accept_all(queue: Queue, line: Progress, url_filter: "UrlFilter | Non
             line.say(f"submission {submission_id} accepted: {kind}, {rows:,} rows")
         line.metrics.rows(f"{kind}_{'rejected' if rejected_because else 'accepted'}", rows)
         await trio.lowlevel.checkpoint()
+    return count
 
 
-def _accept(queue: Queue, url_filter: "UrlFilter | None") -> Accepted | None:
+def _accept(queue: StewardQueue, url_filter: "UrlFilter | None") -> Accepted | None:
     if url_filter is None:
         return queue.accept_next()
     filtered = url_filter.accept_next(queue)

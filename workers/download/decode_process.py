@@ -1,6 +1,6 @@
-"""A decoder process: reads bodies on standard input, writes what became of them on its output.
+"""A decoder process: reads bodies on standard input, writes their thumbnails on its output.
 
-    python -m pairmill.workers.download.decoder SHORT_SIDE MAX_BYTES MEMORY
+    python -m pairmill.workers.download.decode_process SHORT_SIDE MAX_BYTES MEMORY
 
 One at a time, as ``thumbnail`` lays it out: a length and the body in; the answer and the thumbnail
 out. Its memory is
@@ -13,23 +13,23 @@ import sys
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.decode import decode
-from pairmill.workers.download.thumbnail import ANSWER, LENGTH, Decoded, Wanted
+from pairmill.workers.download.thumbnail import ANSWER, LENGTH, Decoded, ThumbnailSpec
 
 # bytes of address space beside the image's own: Python, Pillow and its libraries map 300 MB
 BESIDE = 640 * 1024**2
 
 
 def main() -> None:
-    wanted = Wanted(*map(int, sys.argv[1:4]))
+    spec = ThumbnailSpec(*map(int, sys.argv[1:4]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
-    most = BESIDE + 4 * wanted.memory
+    most = BESIDE + 4 * spec.memory
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     # an end of input is the worker's end, orderly or not
     while len(head := requests.read(LENGTH.size)) == LENGTH.size:
         body = requests.read(LENGTH.unpack(head)[0])
         try:
-            d = decode(body, wanted)
+            d = decode(body, spec)
         except MemoryError:
             d = Decoded(Outcome.TOO_MANY_PIXELS)
         del body

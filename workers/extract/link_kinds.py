@@ -1,15 +1,15 @@
-"""What kinds of links are extracted. A further kind is one more declaration here."""
+"""The kinds of links that are extracted. A further kind is one more declaration here."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-if TYPE_CHECKING:  # the commands list the kinds without what extraction needs
+if TYPE_CHECKING:  # the commands list the kinds without extraction's libraries
     from pairmill.workers.extract.links import Link
 
 AnyLink = TypeVar("AnyLink", bound="Link")
 
-ATTRIBUTES = ("alt", "text", "title")  # of a link in a WAT, that may say what it leads to
+ATTRIBUTES = ("alt", "text", "title")  # of a link in a WAT, that may describe its target
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class LinkKind:
     case; empty for any. refused: nor in one of these, or the link is dropped (FILE_TYPE).
     text: the attributes whose first that is not empty is the text, of ``ATTRIBUTES``.
 
-    A link is of the first kind, in the order of ``KINDS``, that names its path, else of the
+    A link is of the first kind, in the order of ``LINK_KINDS``, that names its path, else of the
     first that names its ending.
     """
 
@@ -44,19 +44,19 @@ VIDEO = LinkKind(
 )
 DOCUMENT = LinkKind("document", endings=(".pdf", ".epub", ".djvu", ".mobi", ".doc", ".docx"))
 
-KINDS = {kind.name: kind for kind in (IMAGE, AUDIO, VIDEO, DOCUMENT)}
+LINK_KINDS = {kind.name: kind for kind in (IMAGE, AUDIO, VIDEO, DOCUMENT)}
 
 
-class Wanted:
-    """The kinds that an extraction takes. Raises ValueError for a name that is not in ``KINDS``."""
+class LinkSelection:
+    """The kinds that an extraction takes. Raises ValueError for a name not in ``LINK_KINDS``."""
 
     def __init__(self, names: Iterable[str] = (IMAGE.name,)) -> None:
-        wanted = set(names)
-        unknown = sorted(wanted - KINDS.keys())
-        if unknown or not wanted:
-            listed = ", ".join(KINDS)
+        names = set(names)
+        unknown = sorted(names - LINK_KINDS.keys())
+        if unknown or not names:
+            listed = ", ".join(LINK_KINDS)
             raise ValueError(f"no link kind {', '.join(unknown)}; there are: {listed}")
-        self.kinds = tuple(kind for kind in KINDS.values() if kind.name in wanted)
+        self.kinds = tuple(kind for kind in LINK_KINDS.values() if kind.name in names)
         self._by_path: dict[str | None, LinkKind] = {
             path: kind for kind in reversed(self.kinds) for path in kind.paths
         }
@@ -69,7 +69,7 @@ class Wanted:
         self.attributes = frozenset(name for kind in self.kinds for name in kind.text)
 
     def links(self, links: Iterable[AnyLink]) -> list[tuple[AnyLink, LinkKind]]:
-        """Those links of a page that are of a wanted kind, each with its kind."""
+        """Those links of a page that are of a selected kind, each with its kind."""
         by_path = self._by_path.get
         if not self._by_ending:  # images alone: a tenth of the links, and nine tenths of the time
             return [(link, kind) for link in links if (kind := by_path(link.path))]

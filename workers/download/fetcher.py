@@ -3,7 +3,6 @@
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 import trio
@@ -12,6 +11,7 @@ from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import Room
 from pairmill.workers.download.optout import Evidence, header_refusal
 from pairmill.workers.download.url import Target, parse, redirected
+from pairmill.workers.http.headers import retry_after
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
@@ -48,7 +48,7 @@ class Backend(Protocol):
 
     async def get(self, target: Target, room: Room, *, at_most: int | None = None) -> Answer:
         """at_most: a longer body is cut there, and is no failure. Raises FetchFailed, and
-        nothing else for what a server may do."""
+        nothing else whatever a server does."""
 
     async def close(self) -> None:
         """Let go of the connections that are kept; ``get`` may be called again."""
@@ -171,17 +171,5 @@ def asks_to_wait(answer: Answer) -> FetchFailed | None:
     """RETRY_LATER where the server says so: 429, or 503 with Retry-After; else None."""
     after = answer.header("retry-after")
     if answer.status == 429 or (answer.status == 503 and after):
-        return FetchFailed(Outcome.RETRY_LATER, answer.status, retry_after=retry_seconds(after))
+        return FetchFailed(Outcome.RETRY_LATER, answer.status, retry_after=retry_after(after))
     return None
-
-
-def retry_seconds(value: str) -> float | None:
-    """Retry-After (RFC 9110, 10.2.3), seconds or a date, as seconds from now; None where it is
-    absent or neither."""
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None

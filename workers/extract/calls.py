@@ -1,0 +1,33 @@
+"""The functions of schema ``api`` that an extract worker calls."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pairmill.workers.queue import Queue
+
+# url_key is a uuid there: its 16 bytes are the same, and a UUID object costs 1 µs a row
+PAIR_TYPES = ("int8", "int4", "bytea", "text", "text", "text", "float4", "text", "text")
+COPY_PAIRS = (
+    "copy inbox.pair (lease_id, ordinal, url_key, url, text, language,"
+    " language_probability, license, link_kind) from stdin (format binary)"
+)
+
+
+class ExtractQueue(Queue):
+    """The queue as an extract worker's login may use it."""
+
+    def copy_pairs(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows of inbox.pair: (lease_id, ordinal, url_key (16 bytes), url, text, language,
+        probability, license, link_kind). A repeat after a lost answer would double them;
+        submit_extract finds out."""
+        self._copy_in(COPY_PAIRS, PAIR_TYPES, rows)
+
+    def submit_extract(
+        self, lease_id: int, rows: int, counts: Iterable[tuple[str, str, str, int]]
+    ) -> int:
+        """counts: (link kind, stage, name, count), as mill.wat_count keeps them."""
+        kinds, stages, names, numbers = map(list, zip(*counts, strict=True))
+        call = (
+            "select api.submit_extract_v1(%s, %s, %s::text[], %s::text[], %s::text[], %s::bigint[])"
+        )
+        return int(self._one(call, (lease_id, rows, kinds, stages, names, numbers))[0])

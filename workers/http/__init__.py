@@ -1,0 +1,1 @@
+"""HTTP that more than one kind of work needs: header fields, checksums, large files as streams."""
