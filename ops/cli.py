@@ -21,6 +21,7 @@ from pairmill.ops.commands import (
     embeddings,
     fetch,
     index,
+    item,
     model,
     people,
     release,
@@ -51,6 +52,7 @@ app.add_typer(people.worker, name="worker")
 app.add_typer(people.researcher, name="researcher")
 app.add_typer(model.app, name="model")
 app.add_typer(task.app, name="task")
+app.add_typer(item.app, name="item")
 app.add_typer(trust.canary, name="canary")
 app.add_typer(trust.check, name="check")
 app.add_typer(removal.app, name="removal")

@@ -69,6 +69,11 @@ KINDS = (
 )
 
 
+def login_of(name: str) -> str:
+    """The kind of login that may claim a kind of work, or that a steward has."""
+    return next((kind.login for kind in KINDS if kind.name == name), name)
+
+
 def worker_kinds() -> tuple[str, ...]:
     """The kinds of logins that workers have, the steward's last."""
     return (*dict.fromkeys(kind.login for kind in KINDS), STEWARD)

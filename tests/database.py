@@ -258,6 +258,10 @@ def say_migrated(admin: psycopg.Connection[Any]) -> None:
     """What the migrations leave behind, which the command asks for."""
     admin.execute("create table mill.migration (version_num varchar(32) not null)")
     admin.execute("insert into mill.migration values (%s)", (migrate.revisions()[-1],))
+    (owner,) = admin.execute(
+        "select nspowner::regrole::text from pg_namespace where nspname = 'mill'"
+    ).fetchone() or ("",)
+    admin.execute(f"alter table mill.migration owner to {owner}")
 
 
 @contextmanager

@@ -14,11 +14,12 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
+from pairmill.schema.kinds import login_of
 from pairmill.workers.errors import LeaseLost, Refused, TaskFailed, Unreachable, WorkerError
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import DrainNotice, Progress
@@ -69,16 +70,18 @@ class Job(Generic[AnyQueue]):
 
 
 class WorkerKind(Protocol[AnyQueue]):
-    """How a kind of worker does a claimed task. queue_type: the calls that its login may make."""
+    """How tasks of a kind are done. queue_type: the calls that its login may make."""
 
     name: str
     queue_type: type[AnyQueue]
 
     def digests(self, queue: AnyQueue) -> Sequence[str | None]:
         """The models whose tasks it claims, in this order; (None,) where a task has no model."""
+        return (None,)
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """Resources kept from task to task, open while the worker runs."""
+        return nullcontext()
 
     async def work(self, job: Job[AnyQueue]) -> None:
         """Do the task and submit it. Raise TaskFailed with the reason if it cannot be done."""
@@ -161,7 +164,10 @@ async def serve(
     Raises Refused where this login or configuration cannot work at all, Unreachable when
     the database stays away.
     """
-    async with connected(dsn, kind.name, kind.queue_type) as (queue, registration), kind.running():
+    async with (
+        connected(dsn, login_of(kind.name), kind.queue_type) as (queue, registration),
+        kind.running(),
+    ):
         with Progress(f"{kind.name} {registration.name}", metrics or Metrics(kind.name)) as line:
             await _claim_loop(kind, queue, dsn, registration, line, drain)
 
@@ -200,7 +206,10 @@ async def _claim(
     queue: AnyQueue, registration: Registration, kind: WorkerKind[AnyQueue]
 ) -> Claim | None:
     def claim_any() -> Claim | None:
-        claims = (queue.claim(registration.instance_id, digest) for digest in kind.digests(queue))
+        claims = (
+            queue.claim(registration.instance_id, digest, kind.name)
+            for digest in kind.digests(queue)
+        )
         return next((claim for claim in claims if claim), None)
 
     with trio.CancelScope(shield=True):  # a claim whose answer is dropped would be a lost lease
@@ -209,7 +218,7 @@ async def _claim(
 
 
 def _drained(queue: AnyQueue, kind: WorkerKind[AnyQueue]) -> bool:
-    return all(queue.drained(digest) for digest in kind.digests(queue))
+    return all(queue.drained(digest, kind.name) for digest in kind.digests(queue))
 
 
 async def _do(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
+from psycopg.types.json import Jsonb
 
 from pairmill import __version__
 from pairmill.workers.errors import LeaseLost, Malformed, Refused, Unreachable, WorkerError
@@ -91,8 +92,12 @@ class Queue:
         row = self._one("select * from api.hello_v1(%s, %s)", (__version__, PROTOCOL))
         return Registration(*row)
 
-    def claim(self, instance_id: int, model_digest: str | None = None) -> Claim | None:
-        row = self._row("select * from api.claim_v1(%s, %s)", (instance_id, model_digest))
+    def claim(
+        self, instance_id: int, model_digest: str | None = None, kind: str | None = None
+    ) -> Claim | None:
+        """A task of a kind that this login may claim; None: of the login's own name."""
+        call = "select * from api.claim_v1(%s, %s, %s)"
+        row = self._row(call, (instance_id, model_digest, kind))
         return Claim(row[0], row[1], row[2], model_digest) if row else None
 
     def heartbeat(self, lease_id: int) -> int:
@@ -108,8 +113,14 @@ class Queue:
     def complete(self, lease_id: int) -> None:
         self._one("select api.complete_v1(%s)", (lease_id,))
 
-    def drained(self, model_digest: str | None = None) -> bool:
-        return bool(self._one("select api.drained_v1(%s)", (model_digest,))[0])
+    def drained(self, model_digest: str | None = None, kind: str | None = None) -> bool:
+        """Whether nothing is left to claim of a kind (and model), here and upstream."""
+        return bool(self._one("select api.drained_v1(%s, %s)", (model_digest, kind))[0])
+
+    def submit_item(self, lease_id: int, result: dict[str, Any]) -> int:
+        """Hand over the result of a task that is about an item, 1 MB of JSON at most."""
+        call = "select api.submit_item_v1(%s, %s)"
+        return int(self._one(call, (lease_id, Jsonb(result)))[0])
 
     def me(self) -> dict[str, Any]:
         names = ("name", "kind", "added_at", "live_leases",

@@ -9,6 +9,7 @@ import psycopg
 from pairmill.ops.admin import migrate
 from pairmill.ops.admin.connection import rows
 from pairmill.ops.errors import UserError
+from pairmill.schema.kinds import worker_kinds
 from pairmill.schema.scripts import sql
 
 EXTRAS = {"extract": "gcld3", "download": "httptools", "score": "open_clip", "ops": "pyarrow"}
@@ -62,7 +63,7 @@ def check_database(connection: psycopg.Connection) -> Iterator[Finding]:
 
 
 def _check_work(connection: psycopg.Connection) -> Iterator[Finding]:
-    for kind in ("extract", "download", "score", "steward"):
+    for kind in worker_kinds():
         workers = rows(
             connection, "select 1 from report.worker where kind = %s and disabled_at is null", kind
         )

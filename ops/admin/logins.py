@@ -10,8 +10,7 @@ from psycopg.sql import SQL, Identifier
 
 from pairmill.ops.admin.connection import home
 from pairmill.ops.errors import UserError
-
-KINDS = ("extract", "download", "score", "steward")
+from pairmill.schema.kinds import worker_kinds
 
 
 def _new_password(connection: psycopg.Connection, login: str) -> tuple[str, str]:
@@ -59,8 +58,8 @@ def _host_and_port(server: str, port: int) -> tuple[str, int]:
 
 def add_worker(connection: psycopg.Connection, name: str, kind: str, server: str = "") -> str:
     """Make a worker's login; returns its DSN, which cannot be had a second time."""
-    if kind not in KINDS:
-        raise UserError(f"unknown kind {kind!r}: it is one of {', '.join(KINDS)}")
+    if kind not in worker_kinds():
+        raise UserError(f"unknown kind {kind!r}: it is one of {', '.join(worker_kinds())}")
     login, password, verifier = _new_login(connection)
     try:
         with connection.transaction():

@@ -12,6 +12,7 @@ from pairmill.ops.admin import logins
 from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
+from pairmill.schema.kinds import worker_kinds
 from pairmill.workers.queue import Queue
 
 worker = typer.Typer(no_args_is_help=True, help="Workers' logins.")
@@ -26,7 +27,7 @@ SHOWN = ("name", "kind", "live_leases", "rows_accepted", "streak", "agreement", 
 @worker.command("add")
 def worker_add(
     name: str = typer.Argument(help="What people will call it."),
-    kind: str = typer.Option(..., "--kind", help="extract, download, score or steward."),
+    kind: str = typer.Option(..., "--kind", help=f"{', '.join(worker_kinds())}."),
     host: str = HOST,
     network: str = typer.Option("", "--network", help="Where it connects from; see `network`."),
     proven: bool = typer.Option(False, "--proven", help="It is your own; see `prove`."),

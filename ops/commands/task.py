@@ -13,7 +13,7 @@ SHOWN = ("task_id", "kind", "state", "wat_id", "batch_id", "tries", "worker", "r
 @app.command("list")
 def task_list(
     state: str = typer.Option(None, "--state", help="ready, leased, submitted, done or parked."),
-    kind: str = typer.Option(None, "--kind", help="extract, download or score."),
+    kind: str = typer.Option(None, "--kind", help="extract, download, score …"),
     limit: int = typer.Option(
         100, "--limit", min=1, help="At most so many, the newest change first."
     ),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import typer
@@ -11,6 +12,7 @@ from pairmill.ops.admin.connection import admin
 from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.commands.model import MODEL, PRETRAINED, SHA256, load
 from pairmill.ops.errors import UserError, extra
+from pairmill.schema.kinds import KINDS, login_of
 from pairmill.workers import daemon
 from pairmill.workers.metrics import Metrics, listen
 
@@ -161,3 +163,19 @@ def steward(
         keys = UrlFilter(url_filter, trusted=trust_filter)
     with _login(dsn, "steward") as login, _measured("steward", metrics) as measured:
         daemon.run(partial(serve, login, drain=drain, url_filter=keys, metrics=measured))
+
+
+def _add_command(kind: str) -> None:
+    """A command of a kind that has no options of its own: ``Worker`` of its worker.py is run."""
+
+    def command(dsn: str = DSN, drain: bool = DRAIN, metrics: str = METRICS) -> None:
+        worker = import_module(f"pairmill.workers.{kind}.worker").Worker()
+        with _login(dsn, login_of(kind)) as login, _measured(kind, metrics) as measured:
+            daemon.run(partial(daemon.serve, worker, login, drain=drain, metrics=measured))
+
+    app.command(kind.replace("_", "-"), help=f"Do tasks of kind {kind}.")(command)
+
+
+for each in KINDS:
+    if each.name not in globals():
+        _add_command(each.name)

@@ -23,14 +23,14 @@ end
 $$;
 comment on function mill.add_items is 'Adds items of a kind, and their tasks; those known already are left alone. Returns how many were new.';
 
-create function mill.is_handed_over(t mill.task) returns boolean
+create function mill.whole_submission(t mill.task) returns bigint
 language sql stable
 as $$
-    select exists (select from mill.submission s
-                    where s.task_id = t.task_id and s.state in ('received', 'accepted')
-                      and not exists (select from mill.withdrawn w where w.submission_id = s.submission_id))
+    select max(s.submission_id) from mill.submission s
+     where s.task_id = t.task_id and s.state in ('received', 'accepted')
+       and not exists (select from mill.withdrawn w where w.submission_id = s.submission_id)
 $$;
-comment on function mill.is_handed_over is 'Of a task that is handed over whole: whether a submission of it counts, or may come to count.';
+comment on function mill.whole_submission is 'Of a task that is handed over whole: the submission of it that counts, or may come to count; null where there is none.';
 
 create function api.submit_item_v1(p_lease_id bigint, p_result jsonb) returns bigint
 language plpgsql security definer
@@ -38,20 +38,22 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     t mill.task := mill.require_lease(p_lease_id, null);
-    id bigint := mill.earlier_submission(p_lease_id, 0);
+    -- an earlier holder's, too: it may have died between its submission and complete_v1
+    id bigint := mill.whole_submission(t);
 begin
     if id is not null then
         return id;
     end if;
-    if t.item_id is null or p_result is null or pg_column_size(p_result) > 1000000 or mill.is_handed_over(t) then
-        perform mill.refuse('PM003', 'a result must be of an item''s task that has none yet, and at most 1 MB');
+    if t.item_id is null or p_result is null or pg_column_size(p_result) > 1000000 then
+        perform mill.refuse('PM003', 'a result must be of an item''s task, and at most 1 MB');
     end if;
     id := mill.record_submission(t, p_lease_id, 0, 1);
     insert into mill.submission_item (submission_id, result) values (id, p_result);
     return id;
 end
 $$;
-comment on function api.submit_item_v1 is 'Hands over the result of an item''s task. Idempotent.';
+comment on function api.submit_item_v1 is
+    'Hands over the result of an item''s task; where it has one already, of whomever, that one stays. Idempotent.';
 
 create function mill.item_payload(t mill.task, p_lease_id bigint) returns jsonb
 language sql
@@ -63,7 +65,7 @@ comment on function mill.item_payload is 'Tells a worker what is to be done.';
 create function mill.item_left(t mill.task) returns bigint
 language sql stable
 as $$
-    select (not mill.is_handed_over(t))::integer::bigint
+    select (mill.whole_submission(t) is null)::integer::bigint
 $$;
 comment on function mill.item_left is '1 where there is no result, else 0.';
 

@@ -289,7 +289,7 @@ comment on function mill.extract_payload is 'Tells a worker which file it is, wh
 create function mill.extract_left(t mill.task) returns bigint
 language sql stable
 as $$
-    select (not mill.is_handed_over(t))::integer::bigint
+    select (mill.whole_submission(t) is null)::integer::bigint
 $$;
 comment on function mill.extract_left is '1 where the file''s extraction was not submitted, else 0.';
 
