@@ -451,3 +451,28 @@ def test_a_retired_model_scores_nothing_until_it_is_added_again(downloaded: Data
     db.add_model()
     db.score()
     assert db.rows("select outcome, pairs from report.score_count") == [("scored", 6)]
+
+
+def test_a_tagger_of_pixels_may_say_it_in_words_and_another_may_not(downloaded: Database) -> None:
+    """Would catch: a caption that is lost on its way, or one from a head that cannot have any."""
+    db = downloaded
+    words = db.add_tagger(kind="pixels", digest="words")
+    number = db.add_tagger()
+    queue, claim = claimed(db, "d1")
+    queue.copy_scores(score_rows(claim.lease_id, 0, range(6)))
+    copy = "insert into inbox.tag (lease_id, part, model_id, n, value, text, worker) values (%s, 0, %s, %s, null, %s, %s)"
+    login = db.value("select login from mill.worker where kind = 'score'")
+    for n in range(3):
+        db.admin.execute(copy, (claim.lease_id, words, n, f"a red square, {n}", login))
+    db.admin.execute(copy, (claim.lease_id, number, 0, "words", login))
+    with pytest.raises(Malformed, match="only a tagger of pixels gives a text"):
+        queue.submit_score(claim.lease_id, 0, 6, 4)
+    db.admin.execute("delete from inbox.tag where model_id = %s", (number,))
+    queue.submit_score(claim.lease_id, 0, 6, 3)
+    queue.complete(claim.lease_id)
+    db.accept_all()
+    assert db.rows("select n, text from report.tag order by n") == [
+        (n, f"a red square, {n}") for n in range(3)
+    ]
+    with pytest.raises(psycopg.errors.CheckViolation):
+        db.admin.execute(copy, (claim.lease_id, words, 0, "x" * 2001, login))
