@@ -14,6 +14,11 @@ from template import Template
 
 from pairmill.schema.embedded import Embedded
 
+# Of the cores that they share each process takes its own: threads of one that wait for those of
+# another spin, and twenty images then take a minute. Set before torch is imported.
+SHARE = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
+os.environ.setdefault("OMP_NUM_THREADS", str(SHARE))
+
 MEMORY = Path("/dev/shm")
 # Nobody pulls the plug. Tests of what survives a crash have servers of their own.
 SETTINGS = (
@@ -22,6 +27,15 @@ SETTINGS = (
     "synchronous_commit = off",
     "max_wal_size = '256MB'",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cores() -> Iterator[None]:
+    """What is done in a process of tests counts the cores that are its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        mine = set(sorted(os.sched_getaffinity(0))[:SHARE])
+        patch.setattr(os, "sched_getaffinity", lambda pid: mine)
+        yield
 
 
 @pytest.fixture(scope="session")
