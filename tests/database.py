@@ -26,6 +26,7 @@ DIMS = 4
 QUEUES: dict[str, type[Queue]] = {
     "extract": ExtractQueue, "download": DownloadQueue, "score": ScoreQueue, "steward": StewardQueue,
 }  # fmt: skip
+PREFIX = 40  # so much of a database's name its group roles carry: schema/sql/roles.sql
 
 
 def key(data: str) -> UUID:
@@ -40,6 +41,10 @@ class Database:
         self.admin = psycopg.connect(dsn, autocommit=True)
         self._queues: dict[str, tuple[Queue, int]] = {}
         self._logins = 0
+
+    def group(self, kind: str) -> str:
+        """The name of a group role, or of the owner."""
+        return f"{self.admin.info.dbname[:PREFIX]}_{kind}"
 
     def value(self, query: str, *arguments: Any) -> Any:
         row = self.admin.execute(query, arguments).fetchone()
@@ -222,27 +227,33 @@ def outcomes_of(
 
 
 @contextmanager
-def empty_database(server: str) -> Iterator[str]:
+def empty_database(server: str, name: str | None = None) -> Iterator[str]:
     """A new database on the server; dropped afterwards with the roles that carry its name."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
+    name = name or f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as admin:
         admin.execute(f"create database {name}")
         try:
             yield make_conninfo(server, dbname=name)
         finally:
-            # what others were granted goes before those who granted it
-            roles = admin.execute(
-                "select m.rolname, 0 from pg_roles g"
-                " join pg_auth_members a on a.roleid = g.oid join pg_roles m on m.oid = a.member"
-                " where g.rolname like %(ours)s and m.rolname not like %(ours)s and not m.rolsuper"
-                " union select rolname, 1 + rolcanlogin::int from pg_roles where rolname like %(ours)s"
-                " order by 2",
-                {"ours": name + "\\_%"},
-            ).fetchall()
-            admin.execute(f"drop database {name} with (force)")
-            for role, _ in roles:
-                admin.execute(f'drop owned by "{role}"')  # its rights on the server's settings
-                admin.execute(f'drop role "{role}"')
+            drop_database(admin, name)
+
+
+def drop_database(admin: psycopg.Connection[Any], name: str) -> None:
+    """Drop a database, the roles that carry its whole name, and the logins in its group roles."""
+    group, ours = f"{name[:PREFIX]}_%".replace("_", "\\_"), f"{name}_%".replace("_", "\\_")
+    # what others were granted goes before those who granted it
+    roles = admin.execute(
+        "select m.rolname, 0 from pg_roles g"
+        " join pg_auth_members a on a.roleid = g.oid join pg_roles m on m.oid = a.member"
+        " where g.rolname like %(group)s and m.rolname not like %(group)s and not m.rolsuper"
+        " union select rolname, 1 + rolcanlogin::int from pg_roles where rolname like %(ours)s"
+        " order by 2",
+        {"group": group, "ours": ours},
+    ).fetchall()
+    admin.execute(f"drop database {name} with (force)")
+    for role, _ in roles:
+        admin.execute(f'drop owned by "{role}"')  # its rights on the server's settings
+        admin.execute(f'drop role "{role}"')
 
 
 def make_schema(dsn: str) -> None:

@@ -1,15 +1,10 @@
 """The arrows of docs/states.md, the changes of state that a database records, and what must always hold."""
 
 import re
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psycopg
-from database import Database, new_database
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from database import Database
 
 from pairmill.workers.queue import Claim
 
@@ -77,45 +72,15 @@ RECORDED = {
 }  # fmt: skip
 
 
-KINDS = ("extract", "download", "score", "steward")
-
-
-@contextmanager
-def recording(server: str) -> Iterator[tuple[str, str]]:
-    """The server, and a database that keeps each change of state, and the functions that made it."""
-    with new_database(server) as db:
-        db.admin.execute(RECORDER)
-        for table, machine in RECORDED.items():
-            events = "insert" if table == "withdrawn" else "insert or update or delete"
-            db.admin.execute(
-                f"create trigger seen after {events} on mill.{table}"
-                f" for each row execute function seen.note('{machine}')"
-            )
-        db.admin.close()  # or it is no template
-        yield server, str(conninfo_to_dict(db.dsn)["dbname"])
-
-
-@contextmanager
-def recorded(template: tuple[str, str]) -> Iterator[Database]:
-    """A copy of it: 30 ms, and a new one takes half a second."""
-    server, original = template
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f"create database {name} template {original}")
-        # it commits often, and nobody pulls the plug
-        admin.execute(f"alter database {name} set synchronous_commit = off")
-        roles = [f"{name}_{kind}" for kind in KINDS]
-        for kind, role in zip(KINDS, roles, strict=True):  # rights come from the original's
-            admin.execute(f"create role {role} in role {original}_{kind}")
-        db = Database(make_conninfo(server, dbname=name))
-        try:
-            yield db
-        finally:
-            roles = [login for (login,) in db.rows("select login from mill.worker")] + roles
-            db.close()
-            admin.execute(f"drop database {name} with (force)")
-            for role in roles:
-                admin.execute(f"drop role {role}")
+def record(db: Database) -> None:
+    """Have a database keep each change of state, and the functions that made it."""
+    db.admin.execute(RECORDER)
+    for table, machine in RECORDED.items():
+        events = "insert" if table == "withdrawn" else "insert or update or delete"
+        db.admin.execute(
+            f"create trigger seen after {events} on mill.{table}"
+            f" for each row execute function seen.note('{machine}')"
+        )
 
 
 def seen(db: Database) -> set[tuple[str, str, str, frozenset[str]]]:

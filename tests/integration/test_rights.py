@@ -132,7 +132,7 @@ def test_functions_with_the_owners_rights_pin_their_search_path(db: Database) ->
         assert "search_path=pg_catalog, pg_temp" in (config or []), name
     owners = db.rows("select distinct r.rolname, r.rolsuper from pg_proc p join pg_roles r on r.oid = proowner"
                      " where pronamespace in ('mill'::regnamespace, 'api'::regnamespace)")  # fmt: skip
-    assert owners == [(db.admin.info.dbname + "_owner", False)]
+    assert owners == [(db.group("owner"), False)]
 
 
 def test_everything_has_a_comment(db: Database) -> None:

@@ -168,7 +168,7 @@ def test_half_precision_is_close_and_the_digest_is_the_same(
     exact = load(str(demo.PATH), device="cpu")
     model = load(str(demo.PATH), device="cpu", precision=precision)
     assert model.digest == exact.digest
-    seeds = range(HELD_OUT, HELD_OUT + 200)
+    seeds = range(HELD_OUT, HELD_OUT + 64)  # 23 ms each without bf16 in the processor
     pairs = [thumbnail(n) for n in seeds], [caption(n, attributes(n)) for n in seeds]
     change = np.abs(model.score(*pairs).similarity - exact.score(*pairs).similarity)
     assert 0 < change.mean() <= mean

@@ -17,10 +17,10 @@ from states import (
     late,
     leased,
     newest_submission,
-    recorded,
     walked,
     withdraw,
 )
+from template import Template
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.queue import Claim
@@ -314,25 +314,25 @@ STORIES: list[Callable[[Database], None]] = [
 ]  # fmt: skip
 
 
-def test_every_arrow_of_the_page_happens_and_no_other(template: tuple[str, str]) -> None:
+def test_every_arrow_of_the_page_happens_and_no_other(recorder: Template) -> None:
     page = arrows_of_the_page()
     assert Counter(a.machine for a in page).keys() == set(RECORDED.values())
     found = set()
     for story in STORIES:
-        with recorded(template) as db:
+        with recorder.copy() as db:
             story(db)
             found |= walked(db, page)
     assert sorted(page - found) == []
 
 
-def test_a_strange_arrow_is_noticed(template: tuple[str, str]) -> None:
+def test_a_strange_arrow_is_noticed(recorder: Template) -> None:
     page = arrows_of_the_page()
-    with recorded(template) as db:
+    with recorder.copy() as db:
         db.add_wat()
         db.admin.execute("update mill.task set state = 'done'")
         with pytest.raises(AssertionError, match="task: ready -> done by nobody"):
             walked(db, page)
-    with recorded(template) as db:
+    with recorder.copy() as db:
         db.add_wat()
         with pytest.raises(AssertionError, match=r"task: \(new\) -> ready by \['add_wat'\]"):
             walked(db, {a for a in page if a.function != "mill.add_wat"})

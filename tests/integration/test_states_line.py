@@ -22,7 +22,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from states import BROKEN, Arrow, arrows_of_the_page, recorded, walked
+from states import BROKEN, Arrow, arrows_of_the_page, walked
+from template import Template
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.errors import LeaseLost, Malformed, Refused, WorkerError
@@ -88,7 +89,7 @@ class Line(RuleBasedStateMachine):
     """Extraction and download with several workers, beside a model in Python that says what each
     call must answer and which state everything is in afterwards."""
 
-    template: ClassVar[tuple[str, str]]
+    recorder: ClassVar[Template]
     page: ClassVar[set[Arrow]]
     arrows: ClassVar[set[Arrow]] = set()
     WORKERS: ClassVar[dict[str, list[str]]] = {
@@ -99,7 +100,7 @@ class Line(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.context = recorded(self.template)
+        self.context = self.recorder.copy()
         self.db = self.context.__enter__()
         self.db.admin.execute(
             "update mill.setting set batch_size = %s, open_batches_max = 2, pairs_per_wat = 6, max_tries = %s,"
@@ -641,8 +642,8 @@ class Line(RuleBasedStateMachine):
         ) == [(url,) for url in urls]
 
 
-def test_whatever_is_done_each_url_is_accepted_exactly_once(template: tuple[str, str]) -> None:
-    Line.template, Line.page = template, arrows_of_the_page()
+def test_whatever_is_done_each_url_is_accepted_exactly_once(recorder: Template) -> None:
+    Line.recorder, Line.page = recorder, arrows_of_the_page()
     examples = os.environ.get("PAIRMILL_STATES_EXAMPLES")
     run_state_machine_as_test(
         Line,

@@ -20,7 +20,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from states import BROKEN, Arrow, arrows_of_the_page, recorded, walked
+from states import BROKEN, Arrow, arrows_of_the_page, walked
+from template import Template
 
 from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.errors import LeaseLost, Malformed, Refused
@@ -89,13 +90,13 @@ SOME = st.integers(0, 2**16)
 class Suspects(RuleBasedStateMachine):
     """Downloads and their checks; what is done is drawn, what comes of it must fit UNTRUE."""
 
-    template: ClassVar[tuple[str, str]]
+    recorder: ClassVar[Template]
     page: ClassVar[set[Arrow]]
     seen: ClassVar[set[tuple[Any, ...]]] = set()
 
     def __init__(self) -> None:
         super().__init__()
-        self.context = recorded(self.template)
+        self.context = self.recorder.copy()
         self.db: Database = self.context.__enter__()
         self.crowd = Crowd(self.db)
         self.files = 0
@@ -350,8 +351,8 @@ class Suspects(RuleBasedStateMachine):
         assert lies == []
 
 
-def test_whatever_is_done_each_url_counts_once_and_no_lie(template: tuple[str, str]) -> None:
-    Suspects.template, Suspects.page = template, arrows_of_the_page()
+def test_whatever_is_done_each_url_counts_once_and_no_lie(recorder: Template) -> None:
+    Suspects.recorder, Suspects.page = recorder, arrows_of_the_page()
     examples = os.environ.get("PAIRMILL_STATES_EXAMPLES")
     run_state_machine_as_test(
         Suspects,

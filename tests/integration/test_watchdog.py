@@ -173,7 +173,7 @@ def test_it_ends_workers_sessions_and_nobody_elses(
     db.admin.execute(
         cast(
             LiteralString,
-            f"create role {name}_admin login password 'secret' in role {name}_owner, {name}_download",
+            f"create role {name}_admin login password 'secret' in role {db.group('owner')}, {db.group('download')}",
         )
     )
     db.admin.execute("select mill.add_researcher(%s, 'Ada', 'secret')", (f"{name}_ada",))
@@ -205,7 +205,7 @@ def test_its_own_connection_may_end_and_its_database_be_old(
     db.admin.execute(sql("secure"))
     dsn = db.login("steward")
     login = psycopg.conninfo.conninfo_to_dict(dsn)["user"]
-    function, group = "function api.watchdog_v1", f"{db.admin.info.dbname}_steward"
+    function, group = "function api.watchdog_v1", db.group("steward")
     with watching(dsn):
         for trouble, seen, mend in (
             (f"alter {function} rename to away", "Refused", "alter function api.away rename to watchdog_v1"),
@@ -229,7 +229,7 @@ def test_the_doctor_says_what_is_missing(db: Database) -> None:
     db.login("download")
     transactions = "keep a transaction open"
     files = "fill the disk with temporary files"
-    owner = db.admin.info.dbname + "_owner"
+    owner = db.group("owner")
     db.admin.execute("update mill.worker set disabled_at = null")
     db.admin.execute(cast(LiteralString, f"alter role {db.value('select login from mill.worker')} reset temp_file_limit"))  # fmt: skip
     assert {transactions, files} <= missing()
