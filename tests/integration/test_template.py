@@ -15,7 +15,7 @@ from pairmill.schema.scripts import sql
 
 ROLES = r"""
 select to_jsonb(r) - 'oid' - 'rolname', rolname, array(
-    select (m.roleid::regrole, m.admin_option, m.inherit_option, m.set_option)::text
+    select m.roleid::regrole || (to_jsonb(m) - 'oid' - 'roleid' - 'member' - 'grantor')::text
       from pg_auth_members m where m.member = r.oid order by 1)
   from pg_roles r where rolname like %s order by rolname
 """
@@ -44,7 +44,7 @@ def test_a_copy_is_what_the_script_makes(server: str, template: Template) -> Non
     with new_database(server) as direct, template.copy() as copy:
         objects, roles = described(direct)
         assert len(objects) > 5000
-        assert len(roles) == 7
+        assert len(roles) == 8
         assert described(copy) == (objects, roles)
 
 

@@ -35,7 +35,7 @@ def dump(dsn: str) -> list[str]:
     pg_dump = Path(package.origin).parent / "pginstall" / "bin" / "pg_dump"
     command = [pg_dump, "--schema-only", "--exclude-table=mill.migration", f"--dbname={dsn}"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    text = text.replace(f"{conninfo_to_dict(dsn)['dbname']}_", "db_")
+    text = text.replace(f"{str(conninfo_to_dict(dsn)['dbname'])[:40]}_", "db_")
     return [line for line in text.splitlines() if not re.match(r"\\(un)?restrict ", line)]
 
 
