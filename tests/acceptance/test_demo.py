@@ -19,7 +19,6 @@ from pairmill.ops.demo.model import PATH as MODEL
 from pairmill.ops.demo.site import build
 from pairmill.schema.outcomes import DropReason, Outcome
 
-
 # sitecustomize of every process of the demo's: what only scoring needs is not there, and who asks
 # for it is written down
 WITHOUT_TORCH = """
