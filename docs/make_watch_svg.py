@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psycopg
 from rich.console import Console
 
 from pairmill.ops.connection import connect, rows
@@ -30,13 +31,13 @@ from pairmill.ops.watch import Reader, look, page
 OUT = Path(__file__).with_name("watch.svg")
 WIDTH = 78  # columns
 CHARACTER = 12.2  # of a column's width in the picture: 20 px high, by rich's font_aspect_ratio
-WATS, PAGES, LINKS = 60, 20, 20  # files, pages of each, images of each
+WATS, PAGES, LINKS = 100, 20, 20  # files, pages of each, images of each
 LATE = 20  # of the files, which are added when the others are extracted: extraction is fast
 IMAGES = 100
 BATCH = 500  # pairs; of 10,000, as usual, there would be two
 VOLUNTEERS = ("ada", "grace", "alan", "edsger")
 # what is to be seen: submissions that were accepted, by kind of work
-MID_WORK = {"extract": 12, "download": 8, "score": 3}
+MID_WORK = {"extract": 50, "download": 16, "score": 2}
 PAUSE = 3.0  # seconds between two looks
 PATIENCE = 1200.0
 
@@ -98,6 +99,22 @@ def _running(environment: dict[str, str], *module: str) -> Iterator[subprocess.P
             child.stdout.close()
 
 
+def _wait(connection: psycopg.Connection, wanted: dict[str, int]) -> None:
+    """Until so many submissions of these kinds are accepted."""
+    give_up = time.monotonic() + PATIENCE
+    query = (
+        "select kind, count(*)::int as n from mill.submission join mill.task using (task_id)"
+        " where submission.state = 'accepted' group by kind"
+    )
+    while True:
+        done = {row["kind"]: row["n"] for row in rows(connection, query)}
+        if all(done.get(kind, 0) >= n for kind, n in wanted.items()):
+            return
+        if time.monotonic() > give_up:
+            sys.exit(f"the workers are too slow: accepted are {done}")
+        time.sleep(PAUSE)
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -129,27 +146,17 @@ def main() -> None:
             "PAIRMILL_ALLOW_NETWORKS": "127.0.0.0/8",
         }
         work = ("pairmill.ops.cli", "work")
-        stack.enter_context(_running(environment, *work, "steward"))
-        stack.enter_context(_running(environment, *work, "extract"))
+        for others in (["steward"], ["extract"], ["score", "--model", str(MODEL)]):
+            stack.enter_context(_running(environment, *work, *others))
         for volunteer in VOLUNTEERS:
             own = pairmill("worker", "add", volunteer, "--kind", "download", "--proven")
             told = environment | {"PAIRMILL_WORKER_DSN": own}
             stack.enter_context(_running(told, *work, "download", "--concurrency", "8"))
-        stack.enter_context(_running(environment, *work, "score", "--model", str(MODEL)))
+            if volunteer == VOLUNTEERS[0]:  # the others come when the model is loaded
+                reader = Reader(dsn, look(connection))
+                _wait(connection, {"score": 1})
 
-        reader = Reader(dsn, look(connection))
-        give_up = time.monotonic() + PATIENCE
-        accepted = (
-            "select kind, count(*)::int as n from mill.submission join mill.task using (task_id)"
-            " where submission.state = 'accepted' group by kind"
-        )
-        while True:
-            done = {row["kind"]: row["n"] for row in rows(connection, accepted)}
-            if all(done.get(kind, 0) >= n for kind, n in MID_WORK.items()):
-                break
-            if time.monotonic() > give_up:
-                sys.exit(f"the workers are too slow: accepted are {done}")
-            time.sleep(PAUSE)
+        _wait(connection, MID_WORK)
         reader.before = look(connection)
         time.sleep(PAUSE)
         pairmill("wat", "add", *wats[:LATE])
