@@ -153,8 +153,8 @@ def main() -> None:
             told = environment | {"PAIRMILL_WORKER_DSN": own}
             stack.enter_context(_running(told, *work, "download", "--concurrency", "8"))
             if volunteer == VOLUNTEERS[0]:  # the others come when the model is loaded
-                reader = Reader(dsn, look(connection))
                 _wait(connection, {"score": 1})
+        reader = Reader(dsn, look(connection))
 
         _wait(connection, MID_WORK)
         reader.before = look(connection)
