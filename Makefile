@@ -1,3 +1,4 @@
+# make try    the line up to the downloaded images, without torch, and its status
 # make demo   the whole line on a small web site of its own, with an embedded PostgreSQL
 # make test   lint, type check and every test: JOBS=2 processes, each with a server of its own; TESTS=tests/unit …
 # make chaos   faults on a line at work, then its books: FAULTS=1000 of them, about 6 minutes; SEED=1 URLS=20000
@@ -16,10 +17,14 @@ FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
 
-.PHONY: help demo test chaos asks-env pooler-test tls-test check format clean .mypy_path
+.PHONY: help try demo test chaos asks-env pooler-test tls-test check format clean .mypy_path
 
 help:
 	@grep '^# make' Makefile | cut -c3-
+
+try: .venv/.for-try
+	@$(BIN)/python -m pairmill.ops.demo --until download $(DEMO_ARGS)
+	@$(BIN)/pairmill status
 
 demo: .venv/.for-demo
 	@$(BIN)/python -m pairmill.ops.demo $(DEMO_ARGS)
@@ -57,6 +62,9 @@ define install
 	@rm .venv-unfinished
 	@touch $@
 endef
+
+.venv/.for-try: pyproject.toml setup.py
+	$(call install,pairmill without torch,extract$(,)download$(,)ops)
 
 .venv/.for-demo: pyproject.toml setup.py
 	$(call install,pairmill and what it needs (torch and torchvision among it: minutes the first time),extract$(,)download$(,)score$(,)ops$(,)index)

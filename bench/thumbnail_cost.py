@@ -2,12 +2,12 @@
 
     python bench/thumbnail_cost.py [--models FOLDER_OR_NAME,…] [--json]
 
-Real images: those of shared/data/warc/web-2008.warc.gz, where it is; PAIRMILL_SHARED names another
-folder. Beside them photographs of bench/images.py, and drawings of the demo at 1024 x 768. The
-thumbnail is the downloader's (256 pixels on the short side, JPEG), the full image is decoded by
-Pillow as the downloader would: first frame, transparency over white, turned as EXIF says. Both go
-through the model's own transform and towers in float32. not_reduced: images that were no larger
-than a thumbnail already; they are only encoded again.
+Real images: those of warc/web-2008.warc.gz in the folder that PAIRMILL_SHARED names, where it is:
+docs/real-input.md. Beside them photographs of bench/images.py, and drawings of the demo at 1024 x
+768. The thumbnail is the downloader's (256 pixels on the short side, JPEG), the full image is
+decoded by Pillow as the downloader would: first frame, transparency over white, turned as EXIF
+says. Both go through the model's own transform and towers in float32. not_reduced: images that
+were no larger than a thumbnail already; they are only encoded again.
 
 A model of open_clip's gets random weights, since trained ones are downloads: of it take the cosine
 of both embeddings, and of the similarity only the order of magnitude.

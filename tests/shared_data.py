@@ -12,5 +12,8 @@ def shared_file(name: str) -> Path:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     path = Path(os.environ.get("PAIRMILL_SHARED", beside)) / name
     if not path.is_file():
-        pytest.skip(f"the real test data is absent: {path}; PAIRMILL_SHARED may name its folder")
+        pytest.skip(
+            f"the real test data is absent: {name} of the folder that PAIRMILL_SHARED names;"
+            " docs/real-input.md says where it is from"
+        )
     return path

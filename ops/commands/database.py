@@ -1,5 +1,7 @@
 """pairmill migrate, pairmill db: the server and its schema."""
 
+import os
+
 import typer
 
 from pairmill.ops.admin import migrate as migration
@@ -68,9 +70,15 @@ def stop() -> None:
 
 @app.command()
 def url() -> None:
-    """Print the admin's URL, for psql: psql "$(pairmill db url)"."""
-    with admin_dsn() as dsn:
-        print(dsn)
+    """Print the admin's URL, for psql: psql "$(pairmill db url)". The embedded server must run."""
+    if os.environ.get("DATABASE_URL"):
+        with admin_dsn() as dsn:
+            print(dsn)
+        return
+    embedded = EmbeddedServer(home())
+    if not embedded.running():
+        raise UserError("the embedded server does not run: start it with `pairmill db start`")
+    print(embedded.url())
 
 
 @app.command()

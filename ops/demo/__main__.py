@@ -3,6 +3,7 @@
 Without options it serves a small web site of its own on loopback and makes a WAT file of it,
 so it needs no network. It uses the ordinary database (DATABASE_URL, or the embedded one of
 PAIRMILL_HOME): `pairmill status` shows it afterwards, and a second run adds nothing.
+`--until download` ends before scoring, the only step that needs torch; a later run goes on there.
 """
 
 import os
@@ -10,8 +11,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,13 @@ STOP_SECONDS = 20.0
 console = Console(highlight=False)
 
 
+class Until(StrEnum):
+    """The last step of the demo."""
+
+    DOWNLOAD = "download"
+    RELEASE = "release"
+
+
 @contextmanager
 def _process(*command: str, env: dict[str, str], **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A child process, ended by its pid when the block ends."""
@@ -53,8 +62,11 @@ def _process(*command: str, env: dict[str, str], **options: Any) -> Iterator[sub
                 child.wait()
 
 
-def _serve(stack: ExitStack, serve: str | None) -> dict[str, str]:
-    """Start the web server; returns the environment that sends the downloader there."""
+def _serve(stack: ExitStack, serve: str | None, wat: Path | None) -> dict[str, str]:
+    """Start the web server; returns the environment that sends the downloader there.
+
+    wat: where the WAT file of the demo's site goes; it is written while the server draws the site.
+    """
     if serve is None:
         what: list[str] = []
     else:
@@ -62,6 +74,8 @@ def _serve(stack: ExitStack, serve: str | None) -> dict[str, str]:
     child = stack.enter_context(
         _process("pairmill.ops.demo.serve", *what, env={}, stdout=subprocess.PIPE)
     )
+    if wat:
+        _write_demo_wat(wat)
     assert child.stdout is not None
     address = child.stdout.readline().strip()
     if not address:
@@ -73,11 +87,13 @@ def _serve(stack: ExitStack, serve: str | None) -> dict[str, str]:
     }
 
 
-def _run_workers(connection: psycopg.Connection, model: list[str], web: dict[str, str]) -> None:
+def _run_workers(
+    connection: psycopg.Connection, kinds: Iterable[str], model: list[str], web: dict[str, str]
+) -> None:
     """One process a kind, each with its own login, until nothing is left to do."""
     with ExitStack() as stack:
         children = {}
-        for kind in ("steward", "extract", "download", "score"):
+        for kind in kinds:
             options = model if kind == "score" else []
             env = web | {"PAIRMILL_WORKER_DSN": local_worker(connection, kind)}
             env |= {"DATABASE_URL": ""}  # a worker needs no admin's rights
@@ -92,32 +108,24 @@ def _run_workers(connection: psycopg.Connection, model: list[str], web: dict[str
 
 
 def _funnel(
-    state: dict[str, Any], connection: psycopg.Connection, model: str, kept: dict[str, int]
+    state: dict[str, Any], connection: psycopg.Connection, model: str, kept: dict[str, int] | None
 ) -> Table:
-    """links -> pairs -> downloaded -> scored -> kept, by language."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("language", "pairs", "downloaded", "scored", "kept"):
-        table.add_column(name, justify="left" if name == "language" else "right")
-    downloaded = _by_language(
-        rows(connection, "select * from report.pair_count where outcome = 'success'")
-    )
-    scored = _by_language(
-        rows(
-            connection,
-            "select * from report.score_count where outcome = 'scored' and model = %s",
-            model,
-        )
-    )
-    for language, pairs in sorted(state["pairs"].items(), key=lambda item: -item[1]):
-        table.add_row(
-            language,
-            *(str(n.get(language, 0)) for n in ({language: pairs}, downloaded, scored, kept)),
-        )
-    table.add_row(
-        "all",
-        *(str(sum(n.values())) for n in (state["pairs"], downloaded, scored, kept)),
-        style="bold",
-    )
+    """Pairs and downloads by language; with a release, also what was scored and kept."""
+    columns = {
+        "pairs": state["pairs"],
+        "downloaded": _by_language(
+            rows(connection, "select * from report.pair_count where outcome = 'success'")
+        ),
+    }
+    if kept is not None:
+        query = "select * from report.score_count where outcome = 'scored' and model = %s"
+        columns |= {"scored": _by_language(rows(connection, query, model)), "kept": kept}
+    table = Table("language", box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right")
+    for language, _ in sorted(state["pairs"].items(), key=lambda item: -item[1]):
+        table.add_row(language, *(str(n.get(language, 0)) for n in columns.values()))
+    table.add_row("all", *(str(sum(n.values())) for n in columns.values()), style="bold")
     return table
 
 
@@ -140,6 +148,9 @@ def demo(
     pretrained: str = typer.Option(
         "", "--pretrained", help="Its weights: open_clip's tag or a checkpoint's path."
     ),
+    until: Until = typer.Option(
+        Until.RELEASE, "--until", help="The last step; up to `download` no torch is needed."
+    ),
 ) -> None:
     """From a WAT file to a Parquet release, with the real workers."""
     with admin_dsn() as dsn, ExitStack() as stack:
@@ -152,32 +163,32 @@ def demo(
             f"{connection.info.host}:{connection.info.port}, schema at {migrate.revisions()[-1]}"
         )
 
-        console.rule("model")
-        options = (
-            ["--model", model, "--pretrained", pretrained]
-            if model
-            else ["--model", str(demo_model.PATH)]
-        )
+        options = ["--model", model or str(demo_model.PATH)]
+        if model:
+            options += ["--pretrained", pretrained]
         name = model or "pairmill-demo"
-        _cli("model", "add", *options, "--name", name)
+        if until is Until.RELEASE:
+            console.rule("model")
+            _cli("model", "add", *options, "--name", name)
 
         console.rule("WAT file")
-        web = {} if wat and not serve else _serve(stack, serve if wat else None)
-        if wat is None:
-            wat = str(home() / "demo.wat.gz")
-            _write_demo_wat(Path(wat))
-        _cli("wat", "add", wat)
+        own = None if wat else home() / "demo.wat.gz"
+        web = _serve(stack, serve if wat else None, own) if own or serve else {}
+        _cli("wat", "add", wat or str(own))
 
         console.rule("workers")
-        _run_workers(connection, options, web)
+        kinds = ("steward", "extract", "download", "score")
+        _run_workers(connection, kinds if until is Until.RELEASE else kinds[:-1], options, web)
 
-        console.rule("release")
-        overrides: dict[str, Any] = {"model": name, "pretrained": pretrained}
-        if model:  # the recipe's threshold is of our own model's scale; this is LAION-400M's
-            overrides["min_similarity"] = 0.3
-        chosen = recipe.load("demo", overrides)
-        shutil.rmtree(OUT, ignore_errors=True)
-        manifest = release.build(connection, chosen, OUT)
+        manifest = None
+        if until is Until.RELEASE:
+            console.rule("release")
+            overrides: dict[str, Any] = {"model": name, "pretrained": pretrained}
+            if model:  # the recipe's threshold is of our own model's scale; this is LAION-400M's
+                overrides["min_similarity"] = 0.3
+            chosen = recipe.load("demo", overrides)
+            shutil.rmtree(OUT, ignore_errors=True)
+            manifest = release.build(connection, chosen, OUT)
         _report(connection, name, manifest)
 
 
@@ -195,7 +206,8 @@ def _write_demo_wat(path: Path) -> None:
         write_wat(build().pages, out)
 
 
-def _report(connection: psycopg.Connection, model: str, manifest: Manifest) -> None:
+def _report(connection: psycopg.Connection, model: str, manifest: Manifest | None) -> None:
+    """manifest: of the release; None before there is one."""
     state = gather(connection)
     console.rule("funnel")
     dropped = ", ".join(f"{name} {count}" for name, count in state["dropped"].items())
@@ -205,8 +217,16 @@ def _report(connection: psycopg.Connection, model: str, manifest: Manifest) -> N
     console.print(f"fetched: {fetched}\n")
     for task in state["parked"]:
         console.print(f"parked: task {task['task_id']} ({task['kind']}): {task['reason']}\n")
-    console.print(_funnel(state, connection, model, manifest.kept_by_language))
-    console.print(f"\nrelease: {OUT}/part-00000.parquet, {manifest.kept} rows; see {OUT}/README.md")
+    kept = manifest.kept_by_language if manifest else None
+    console.print(_funnel(state, connection, model, kept))
+    if manifest:
+        console.print(
+            f"\nrelease: {OUT}/part-00000.parquet, {manifest.kept} rows; see {OUT}/README.md"
+        )
+    else:
+        console.print(
+            "\nnot scored: `make demo` installs torch, scores these pairs and releases them"
+        )
 
 
 if __name__ == "__main__":

@@ -37,6 +37,24 @@ def test_database_that_is_not_there(tmp_path: Path) -> None:
     ) or "the database" in refusal(line, "work", "steward")
 
 
+def test_url_is_printed_of_a_server_that_runs_and_of_no_other(server: str, tmp_path: Path) -> None:
+    """Would catch: a URL on which nobody listens, which psql would be blamed for."""
+    line = Line("", tmp_path)
+    stopped = "the embedded server does not run: start it with `pairmill db start`"
+    assert refusal(line, "db", "url") == f"pairmill: {stopped}"
+    assert list(tmp_path.iterdir()) == []  # asking made no server
+    try:
+        started = line.pairmill("db", "start")
+        assert line.pairmill("db", "url") == started
+        with psycopg.connect(started.strip()) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+    finally:
+        line.pairmill("db", "stop")
+    assert refusal(line, "db", "url") == f"pairmill: {stopped}"
+    named = Line(server, tmp_path)
+    assert named.pairmill("db", "url").strip() == server
+
+
 def test_unmigrated_and_newer_databases(server: str, tmp_path: Path) -> None:
     with empty_database(server) as dsn:
         line = Line(dsn, tmp_path)

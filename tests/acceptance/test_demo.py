@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -17,23 +19,65 @@ from pairmill.ops.demo.model import PATH as MODEL
 from pairmill.ops.demo.site import build
 from pairmill.schema.outcomes import DropReason, Outcome
 
+# sitecustomize of every process of the demo's: what only scoring needs is not there, and who asks
+# for it is written down
+WITHOUT_TORCH = """
+import os, sys
+from pathlib import Path
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "torchvision", "open_clip", "timm", "transformers"):
+            with Path(__file__).with_name("asked").open("a") as asked:
+                asked.write(f"{name}: {sys.argv}\\n")
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+@dataclass
+class Tried:
+    """folder: where the demo ran up to the downloads. status: after it. asked: who imported what is
+    not there, a line each."""
+
+    folder: Path
+    status: dict[str, Any]
+    asked: str
+
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the demo was run: on an embedded server of its own."""
-    folder = tmp_path_factory.mktemp("demo")
-    _python(folder, "-m", "pairmill.ops.demo")
-    return folder
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Tried:
+    """The demo without torch, on an embedded server of its own."""
+    folder, site = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("site")
+    (site / "sitecustomize.py").write_text(WITHOUT_TORCH)
+    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+    without = {"PYTHONPATH": path}
+    _python(folder, "-m", "pairmill.ops.demo", "--until", "download", **without)
+    status = json.loads(_python(folder, "-m", "pairmill.ops.cli", "status", "--json", **without))
+    asked = site / "asked"
+    before = asked.read_text() if asked.exists() else ""
+    with pytest.raises(AssertionError, match="No module named 'torch'"):
+        _python(folder, "-c", "import torch", **without)
+    assert asked.read_text().removeprefix(before) == "torch: ['-c']\n"
+    return Tried(folder, status, before)
 
 
-def _python(folder: Path, *arguments: str) -> str:
+@pytest.fixture(scope="module")
+def folder(tried: Tried) -> Path:
+    """Where the demo was run to its end: it goes on from the downloads."""
+    _python(tried.folder, "-m", "pairmill.ops.demo")
+    return tried.folder
+
+
+def _python(folder: Path, *arguments: str, **more: str) -> str:
     environment = {
         k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "PAIRMILL_HOME")
     }
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=environment,
+        env=environment | more,
         capture_output=True,
         text=True,
         check=False,
@@ -46,9 +90,8 @@ def _status(folder: Path) -> dict:
     return json.loads(_python(folder, "-m", "pairmill.ops.cli", "status", "--json"))
 
 
-def test_every_link_is_in_exactly_one_place_of_the_funnel(folder: Path) -> None:
+def _assert_every_link_is_where_the_site_says(status: dict[str, Any]) -> None:
     links = build().links
-    status = _status(folder)
     dropped = Counter(link.fate.value for link in links if isinstance(link.fate, DropReason))
     fates = {link.url: link.fate for link in links if isinstance(link.fate, Outcome)}
     assert status["links"] == len(links)
@@ -56,8 +99,26 @@ def test_every_link_is_in_exactly_one_place_of_the_funnel(folder: Path) -> None:
     assert status["duplicates"] == len(links) - dropped.total() - len(fates)
     assert sum(status["pairs"].values()) == len(fates)
     assert status["fetched"] == Counter(fate.name.lower() for fate in fates.values())
-    assert status["scored"] == {"pairmill-demo": {"scored": status["fetched"]["success"]}}
     assert status["wat_files"] == {"done": 1}
+
+
+def test_without_torch_every_link_is_in_exactly_one_place_of_the_funnel(tried: Tried) -> None:
+    """Would catch: a first try that installs gigabytes, or that shows less than was downloaded."""
+    _assert_every_link_is_where_the_site_says(tried.status)
+    assert tried.status["scored"] == {}
+    assert tried.status["tasks"] == {kind: {"done": 1} for kind in ("download", "extract")}
+    assert not (tried.folder / "out").exists()
+
+
+def test_up_to_the_downloads_nothing_imports_torch(tried: Tried) -> None:
+    """Would catch: an import of torch that is tried and not missed, and costs seconds a process."""
+    assert tried.asked == ""
+
+
+def test_every_link_is_in_exactly_one_place_of_the_funnel(folder: Path) -> None:
+    status = _status(folder)
+    _assert_every_link_is_where_the_site_says(status)
+    assert status["scored"] == {"pairmill-demo": {"scored": status["fetched"]["success"]}}
     assert status["tasks"] == {kind: {"done": 1} for kind in ("download", "extract", "score")}
 
 

@@ -1,5 +1,6 @@
 """pairmill status --watch, on a real terminal (a pty) and into a pipe."""
 
+import importlib.util
 import os
 import pty
 import re
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from xml.etree import ElementTree
 
 import psycopg
 import pytest
@@ -165,6 +167,36 @@ def test_lost_database_is_said_and_found_again(tmp_path: Path) -> None:
             assert is_whole(watch)
     finally:
         server.stop()
+
+
+def test_picture_in_the_readme_is_of_todays_page(db: Database) -> None:
+    """Would catch: a heading that was renamed, and is still the old one in the picture."""
+    path = Path(__file__).parents[2] / "docs" / "make_watch_svg.py"
+    spec = importlib.util.spec_from_file_location("make_watch_svg", path)
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def words(svg: str) -> set[str]:
+        """Without tables, numbers, times and units."""
+        texts = (
+            element.text or ""
+            for element in ElementTree.fromstring(svg).iter()
+            if element.tag.endswith("}text")
+        )
+        return {
+            word
+            for text in texts
+            for word in text.split()
+            if re.fullmatch(r"[a-zA-Z/]+", word) and not re.fullmatch(r"(bytes|[kMG]B)(/s)?", word)
+        }
+
+    today = words(script.svg(script.Reader(db.dsn, script.look(db.admin))))
+    assert {"ready", "done", "rows/min", "leaderboard", "WAL"} < today
+    stored = script.OUT.read_text("utf-8")
+    assert today - words(stored) == set(), "run docs/make_watch_svg.py"
+    assert not re.search(r"url\(\W*http|href=\W*http", stored)  # nothing of another host
 
 
 def test_without_a_terminal_pages_follow_each_other(line: Line) -> None:
