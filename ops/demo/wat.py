@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 from warcio.warcwriter import WARCWriter
 
+from pairmill.ops.demo.site import SitePage
+
 LINKS = {
     "a": "href", "area": "href", "embed": "src", "frame": "src", "iframe": "src", "img": "src",
     "link": "href", "script": "src",

@@ -15,7 +15,7 @@ from warcio.warcwriter import WARCWriter
 
 from pairmill.ops.demo import make_wat
 from pairmill.ops.demo.wat import WatWriter
-from pairmill.workers.extract.links import Page, link_reader
+from pairmill.workers.extract.links import PageLinks, link_reader
 
 PAGE = """<html><head><title>T</title><base href="/b/"><link rel="license" href="/l">
 <script src="s.js"></script></head><body>
@@ -25,7 +25,7 @@ PAGE = """<html><head><title>T</title><base href="/b/"><link rel="license" href=
 <map><area href="y" alt="z"></map></body></html>"""
 
 
-def pages(wat: bytes) -> list[Page]:
+def pages(wat: bytes) -> list[PageLinks]:
     read = link_reader(("alt", "text", "title"))
     found = [
         read(record.content_stream().read())
