@@ -11,29 +11,16 @@ from pathlib import Path
 
 import pytest
 from database import empty_database
+from installing import FOLDERS, ROOT, copied, install
 
-ROOT = Path(__file__).parents[2]
-FOLDERS = ("schema", "migrations", "workers", "ops")
 PATTERNS = ("*.py", "*.sql", "*.toml", "*.txt", "*.json", "*.safetensors")
-PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-# no network: what a build needs is there already
-OFFLINE = ["--no-deps", "--no-build-isolation"]
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of the tree as git has them, without anything that a build left."""
-    folder = tmp_path_factory.mktemp("tree") / "pairmill"
-    folder.mkdir()
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    for name in (*FOLDERS, "src"):
-        shutil.copytree(
-            ROOT / name, folder / name, symlinks=True,
-            ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
-        )  # fmt: skip
-    return folder
+    return copied(tmp_path_factory.mktemp("tree") / "pairmill")
 
 
 def _without_links(tree: Path, to: Path) -> None:
@@ -106,7 +93,7 @@ def installed(
     """A folder with pairmill installed in it, and the environment that runs it from there."""
     source = WAYS[request.param](tree, tmp_path)
     target = tmp_path / "installed"
-    subprocess.run([*PIP, "install", *OFFLINE, "--target", str(target), source], check=True)
+    install(source, target)
     yield target, {**os.environ, "PYTHONPATH": str(target)}
 
 
