@@ -17,7 +17,6 @@ from pairmill.workers.score.watermark import architecture, load
 import timm
 import torchvision
 
-
 # as LAION's inference.py
 TRANSFORM = torchvision.transforms.Compose([
     torchvision.transforms.Resize((256, 256)),
