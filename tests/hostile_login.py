@@ -29,7 +29,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "security.md"
 REFUSED, BOUNDED, OPEN = "refused", "bounded", "**not defended**"
 BLOCKED = "55P03"  # lock_not_available: its lock_timeout ended a wait
 Session = psycopg.Connection[Any]
-BOUNDS = re.findall(r"p_(?:idle|busy)_seconds integer default (\d+)", sql("steward"))
+BOUNDS = re.findall(r"p_(?:idle|busy)_seconds integer default (\d+)", sql("core/steward"))
 IDLE, BUSY = (
     f"the watchdog ends it within {int(seconds) + EVERY_SECONDS:.0f} seconds" for seconds in BOUNDS
 )
