@@ -57,10 +57,10 @@ coverage: .venv/.for-test
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run --source $(subst $() $(),$(,),$(addprefix $(CURDIR)/,schema migrations workers ops)) -m pytest -q -n $(JOBS) --dist loadfile $(TESTS)
 	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage json --quiet -o - | $(BIN)/python tests/by_folder.py
+	@$(BIN)/coverage json --quiet -o - | $(BIN)/python tests/support/by_folder.py
 
 chaos: .venv/.for-test
-	@$(BIN)/python tests/chaos.py --faults $(FAULTS) --urls $(URLS) --seed $(SEED)
+	@PYTHONPATH=tests $(BIN)/python -m support.chaos --faults $(FAULTS) --urls $(URLS) --seed $(SEED)
 
 check: .venv/.for-test .mypy_path
 	@echo '== lint, format, types'

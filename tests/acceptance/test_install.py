@@ -10,7 +10,8 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-from database import empty_database
+
+from support.database import empty_database
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("schema", "migrations", "workers", "ops")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from database import Database
-from line import Line, Web
 
 from pairmill.ops.demo import model
 from pairmill.ops.demo.serve import site_answers
 from pairmill.ops.demo.site import Site, build
 from pairmill.ops.demo.wat import write_wat
 from pairmill.schema.outcomes import Outcome
+from support.database import Database
+from support.line import Line, Web
 
 
 @pytest.mark.quick

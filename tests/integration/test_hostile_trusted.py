@@ -1,7 +1,7 @@
 """Logins that may copy into an inbox, extract's and score's, in the hands of somebody who means ill.
 
 Beside what any worker's login may do (test_hostile_volunteer.py). CASES is the table of what was
-tried, see tests/hostile_login.py; docs/security.md shows the same, and the last test compares them.
+tried, see tests/support/hostile_login.py; docs/security.md shows the same, and the last test compares them.
 """
 
 import math
@@ -11,8 +11,11 @@ from typing import Any, LiteralString, cast
 
 import psycopg
 import pytest
-from database import DIMS, Database, new_database, pair_rows, score_rows
-from hostile_login import (
+
+from pairmill.workers.errors import LeaseLost, Malformed
+from pairmill.workers.extract.calls import COPY_PAIRS, PAIR_TYPES
+from support.database import DIMS, Database, new_database, pair_rows, score_rows
+from support.hostile_login import (
     BLOCKED,
     BOUNDED,
     BUSY,
@@ -27,10 +30,7 @@ from hostile_login import (
     state_of,
     value,
 )
-from line import wait_until
-
-from pairmill.workers.errors import LeaseLost, Malformed
-from pairmill.workers.extract.calls import COPY_PAIRS, PAIR_TYPES
+from support.line import wait_until
 
 CASES = Cases()
 KINDS: dict[str, str] = {}

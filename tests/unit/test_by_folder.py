@@ -1,6 +1,6 @@
 """The table of `make coverage` sums what its folders hold."""
 
-from by_folder import by_folder, table
+from support.by_folder import by_folder, table
 
 
 def file(*counts: int) -> dict[str, dict[str, int]]:

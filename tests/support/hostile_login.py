@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any, LiteralString, cast
 
 import psycopg
-from database import Database
-from line import wait_until
 
 from pairmill.schema.scripts import sql
 from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.score.calls import ScoreQueue
 from pairmill.workers.steward.watchdog import EVERY_SECONDS
+from support.database import Database
+from support.line import wait_until
 
-PAGE = Path(__file__).parents[1] / "docs" / "security.md"
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 REFUSED, BOUNDED, OPEN = "refused", "bounded", "**not defended**"
 BLOCKED = "55P03"  # lock_not_available: its lock_timeout ended a wait
 Session = psycopg.Connection[Any]

@@ -1,0 +1,5 @@
+"""What several tests, and the programs in bench, use."""
+
+import pytest
+
+pytest.register_assert_rewrite("support")
