@@ -305,7 +305,7 @@ def test_canaries_in_an_open_transaction_hold_nobody_up(crowd: Crowd) -> None:
     with session(crowd, "download", "ada") as held:
         held.execute(
             "select api.submit_download_v1(%s, 0, %s, '{24}', '{null}', '{null}', '{null}', '{null}',"
-            " '{null}', '{null}', '{null}', '{}', '{}')",
+            " '{null}', '{null}', '{null}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
             (first.lease_id, given[ada]),
         )
 

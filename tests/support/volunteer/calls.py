@@ -62,7 +62,7 @@ def _(s: Stage) -> None:
     mine = {name for _, name, _, _, allowed in functions if allowed}
     assert mine == {f"api.{f}" for f in (
         "hello_v1", "me_v1", "drained_v1", "claim_v1", "heartbeat_v1", "release_v1", "fail_v1",
-        "urls_v1", "submit_download_v1", "submit_download_v1", "complete_v1", "opt_outs_v1",
+        "urls_v1", "submit_download_v1", "complete_v1", "opt_outs_v1",
         "submit_opt_outs_v1",
     )}  # fmt: skip
     for _, name, types, of_mill, _ in functions:
@@ -78,8 +78,6 @@ LEASE_CALLS = (
     "select api.heartbeat_v1({})", "select api.release_v1({})", "select api.fail_v1({}, 'x', false)",
     "select api.complete_v1({})", "select * from api.urls_v1({})", "select * from api.opt_outs_v1({})",
     "select api.submit_opt_outs_v1({}, '{{http://a}}', '{{robots.txt}}', '{{200}}', '{{disallow: /}}', '{{1}}')",
-    "select api.submit_download_v1({}, 0, '{{0}}', '{{1}}', '{{200}}', '{{1}}', '{{1}}', '{{1}}', '{{null}}', '{{null}}',"
-    " '{{1}}', '{{}}', '{{}}')",
     "select api.submit_download_v1({}, 0, '{{0}}', '{{1}}', '{{200}}', '{{1}}', '{{1}}', '{{1}}', '{{null}}', '{{null}}',"
     " '{{1}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')",
 )  # fmt: skip
@@ -197,7 +195,7 @@ def _(s: Stage) -> None:
             for t in ("smallint", "smallint", "int", "int", "int")
         )
         call = f"select api.submit_download_v1({lease}, 0, {array}::int[], {columns}, array_fill(null::uuid, array[1000000])," \
-               " array_fill(null::bytea, array[1000000]), array_fill(1::bigint, array[1000000]), '{}', '{}')"  # fmt: skip
+               " array_fill(null::bytea, array[1000000]), array_fill(1::bigint, array[1000000]), '{}', '{}', '{}', '{}', '{}', '{}', '{}')"  # fmt: skip
         assert state_of(s.eve, call) == "PM003"
     many = ", ".join(
         f"array_fill({v}, array[1000000])"
@@ -222,7 +220,7 @@ def _(s: Stage) -> None:
     )
     thumbnail = f"array[convert_to({long}, 'UTF8')]"
     submit = f"select api.submit_download_v1({lease}, 0, '{{0}}', '{{0}}', '{{200}}', '{{1}}', '{{1}}', '{{1}}'," \
-             f" array[gen_random_uuid()], array[decode(repeat('00', 32), 'hex')], '{{1}}', '{{0}}', {thumbnail})"  # fmt: skip
+             f" array[gen_random_uuid()], array[decode(repeat('00', 32), 'hex')], '{{1}}', '{{0}}', {thumbnail}, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"  # fmt: skip
     assert state_of(s.eve, submit) == "PM003"
     rules = f"select api.submit_opt_outs_v1({lease}, '{{http://secret-host-1.example}}', '{{ai.txt}}', '{{200}}', array[{long}], '{{1}}')"
     assert state_of(s.eve, rules) == "PM003"
@@ -237,7 +235,7 @@ def _(s: Stage) -> None:
     lease = s.claim(s.eve, s.eve_instance)
     call = (
         f"select count(api.submit_download_v1({lease}, n, array[n], '{{{int(Outcome.TIMEOUT)}}}', '{{null}}', '{{null}}', '{{null}}', '{{null}}',"
-        " '{null}', '{null}', '{null}', '{}', '{}')) from generate_series(%s::int, %s::int) n"
+        " '{null}', '{null}', '{null}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')) from generate_series(%s::int, %s::int) n"
     )
     assert value(s.eve, call, 0, 999) == 1000
     assert state_of(s.eve, call, 1000, 1000) == "PM003"
