@@ -1,6 +1,8 @@
 # make try    the line up to the downloaded images, without torch, and its status
 # make demo   the whole line on a small web site of its own, with an embedded PostgreSQL
-# make test   lint, type check and every test: JOBS=2 processes, each with a server of its own; TESTS=tests/unit …
+# make quick   lint, types, unit tests and one line end to end, side by side: a minute
+# make test   all of that, then every other test: JOBS=2 processes, each with a server of its own; TESTS=tests/unit …
+# make coverage   lines and branches that the tests run, by folder, in subprocesses too
 # make chaos   faults on a line at work, then its books: FAULTS=1000 of them, about 6 minutes; SEED=1 URLS=20000
 # make asks-env   the second HTTP backend in .venv-asks, since asks pins what others may not have
 # make pooler-test   what workers do, through a real PgBouncer (apt-get install pgbouncer)
@@ -17,7 +19,7 @@ FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
 
-.PHONY: help try demo test chaos asks-env pooler-test tls-test check format clean .mypy_path
+.PHONY: help try demo quick test unit line coverage chaos asks-env pooler-test tls-test check format clean .mypy_path
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -29,12 +31,36 @@ try: .venv/.for-try
 demo: .venv/.for-demo
 	@$(BIN)/python -m pairmill.ops.demo $(DEMO_ARGS)
 
+quick: .venv/.for-test .mypy_path
+	@$(MAKE) --no-print-directory -j2 check line unit
+
+# The folders with whole processes come first and files in that order: a long one begins early, not last.
+ifdef TESTS
 test: check
 	@echo '== tests'
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS)
+else
+test: quick
+	@echo '== the other tests'
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not quick' --ignore tests/unit
+endif
+
+unit: .venv/.for-test
+	@echo '== unit tests'
+	@$(BIN)/pytest -q tests/unit
+
+line: .venv/.for-test
+	@echo '== a line, end to end'
+	@$(BIN)/pytest -q -m quick tests/acceptance
+
+coverage: .venv/.for-test
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run --source $(subst $() $(),$(,),$(addprefix $(CURDIR)/,schema migrations workers ops)) -m pytest -q -n $(JOBS) --dist loadfile $(TESTS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage json --quiet -o - | $(BIN)/python tests/support/by_folder.py
 
 chaos: .venv/.for-test
-	@$(BIN)/python tests/chaos.py --faults $(FAULTS) --urls $(URLS) --seed $(SEED)
+	@PYTHONPATH=tests $(BIN)/python -m support.chaos --faults $(FAULTS) --urls $(URLS) --seed $(SEED)
 
 check: .venv/.for-test .mypy_path
 	@echo '== lint, format, types'
@@ -94,4 +120,4 @@ asks-env: .venv-asks/.ready
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-* .mypy_path build out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .coverage .coverage.* .venv .venv-* .mypy_path build out .mypy_cache .ruff_cache .pytest_cache

@@ -39,9 +39,7 @@ from warcio.archiveiterator import ArchiveIterator
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from database import Database, new_database
 from ingest import know, ours
-from peak import extraction_peak
 from wat import IMAGES, LANGUAGES, wat
 
 from pairmill.ops.server.embedded import EmbeddedServer
@@ -50,6 +48,8 @@ from pairmill.workers.extract.extract import Counts, extract
 from pairmill.workers.extract.language import LanguageDetector
 from pairmill.workers.extract.records import PIECE
 from pairmill.workers.extract.worker import ROWS_PER_COPY, _rows, count_rows
+from support.database import Database, new_database
+from support.peak import extraction_peak
 
 REAL_BYTES = 300_000_000
 INGEST_ROWS = 50_000  # of a file; see bench/ingest.py, which has more of this

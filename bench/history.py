@@ -46,12 +46,12 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from database import DIMS, Database
 from own_server import database, machine, note, own_server, percentiles, restart, show
 from queue_sides import TOO_THIN, columns
 
 from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.workers.download.calls import DownloadQueue, Outcomes
+from support.database import DIMS, Database
 
 BATCH = 10_000
 PART = 1_000

@@ -30,12 +30,11 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from database import Database, new_database, pair_rows
-
 from pairmill.ops.server.embedded import embedded
 from pairmill.schema.tables.inbox import inbox_pair
 from pairmill.workers.extract.calls import PAIR_TYPES
 from pairmill.workers.steward.url_filter import UrlFilter
+from support.database import Database, new_database, pair_rows
 
 
 def urls(number: int, rows: int) -> list[str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from database import make_schema
 
 from pairmill.ops.server.embedded import EmbeddedServer
+from support.database import make_schema
 
 SETTINGS = (
     "fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "full_page_writes",

@@ -63,10 +63,11 @@ if __name__ != "queue":
     sys.path.insert(0, str(HERE.parent / "tests"))
     import psycopg
     import typer
-    from database import Database, empty_database, new_database
     from extract import server_seconds
     from own_server import machine, own_server, percentiles, show
     from queue_sides import RESULTS
+
+    from support.database import Database, empty_database, new_database
 
 
 BATCH = 10_000

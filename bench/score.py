@@ -40,7 +40,6 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from database import Database
 from images import images
 from own_server import database, machine, note, own_server
 from score_sides import (
@@ -54,7 +53,6 @@ from score_sides import (
     timed,
     write_files,
 )  # fmt: skip
-from scoring import add_model, hash_of, to_score
 
 from pairmill.workers.daemon import Job
 from pairmill.workers.download.decode import decode
@@ -65,6 +63,8 @@ from pairmill.workers.score.loading import device_of, dtype_of
 from pairmill.workers.score.model import BATCH_SIZES, Model
 from pairmill.workers.score.pipeline import Pipeline, Thumbnails
 from pairmill.workers.score.worker import POSITIONS_PER_PART, Score
+from support.database import Database
+from support.scoring import add_model, hash_of, to_score
 
 MODELS = "ViT-B-32,ViT-L-14,ViT-B-16-SigLIP"
 PLAIN = 32  # pairs that are scored by a plain loop too

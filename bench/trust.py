@@ -35,7 +35,6 @@ import psycopg
 import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from database import outcomes_of
 from own_server import database, machine, note, own_server, show
 from psycopg.conninfo import make_conninfo
 
@@ -43,6 +42,7 @@ from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.errors import Refused
 from pairmill.workers.steward.calls import StewardQueue
+from support.database import outcomes_of
 
 CROWD, BATCH, SAMPLE, PRODUCTION = 20, 1_000, 50, 10_000
 ANY = "x"  # the password of all

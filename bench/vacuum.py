@@ -32,8 +32,9 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from database import Database, new_database, outcomes, pair_rows, score_rows
 from own_server import machine, note, own_server, percentiles, restart, show
+
+from support.database import Database, new_database, outcomes, pair_rows, score_rows
 
 TABLES = (
     "mill.task", "mill.lease", "mill.submission", "mill.batch", "mill.worker", "mill.instance",

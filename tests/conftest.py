@@ -8,11 +8,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database import Database
-from states import record
-from template import Template
 
 from pairmill.ops.server.embedded import EmbeddedServer
+from support.database import Database
+from support.states import record
+from support.template import Template
 
 # Of the cores that they share each process takes its own: threads of one that wait for those of
 # another spin, and twenty images then take a minute. Set before torch is imported.

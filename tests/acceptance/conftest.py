@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from database import Database, say_migrated
-from line import Line
+
+from support.database import Database, say_migrated
+from support.line import Line
 
 
 @pytest.fixture

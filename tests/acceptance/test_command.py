@@ -9,14 +9,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database import Database, empty_database
-from line import Line, Web, wait_until
 
 from pairmill.ops.admin import migrate
 from pairmill.ops.demo import model
 from pairmill.ops.demo.site import build
 from pairmill.ops.demo.wat import write_wat
 from pairmill.schema.outcomes import Outcome
+from support.database import Database, empty_database
+from support.line import Line, Web, wait_until
 
 
 def refusal(line: Line, *command: str) -> str:

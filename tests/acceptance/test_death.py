@@ -5,14 +5,14 @@ import socket
 from pathlib import Path
 
 import pytest
-from database import Database
-from line import Line, Web, lose_leases, wait_until
 
 from pairmill.ops.demo.serve import folder_answers
 from pairmill.ops.demo.site import File, build
 from pairmill.ops.demo.wat import write_wat
 from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.workers.download.worker import ROWS_PER_PART
+from support.database import Database
+from support.line import Line, Web, lose_leases, wait_until
 
 URLS = ROWS_PER_PART + 200
 

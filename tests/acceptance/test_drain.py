@@ -4,9 +4,9 @@ import subprocess
 import threading
 from pathlib import Path
 
-from database import Database
-from line import PATIENCE, Line
-from wats import image, packed, page
+from support.database import Database
+from support.line import PATIENCE, Line
+from support.wats import image, packed, page
 
 
 def said(worker: subprocess.Popen[str], words: str) -> str:

@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from line import PATIENCE, Web, wait_until
 from PIL import Image
 
 from pairmill.ops.demo.drawings import photo_like
 from pairmill.ops.demo.serve import site_answers
 from pairmill.ops.demo.site import File, build, jpeg
 from pairmill.schema.outcomes import Outcome
+from support.line import PATIENCE, Web, wait_until
 
 ROWS, SHARD = 60, 20
 

@@ -10,8 +10,9 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-from database import empty_database
-from installing import FOLDERS, ROOT, copied, install
+
+from support.database import empty_database
+from support.installing import FOLDERS, ROOT, copied, install
 
 PATTERNS = ("*.py", "*.sql", "*.toml", "*.txt", "*.json", "*.safetensors")
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from database import Database
-from line import Line, wait_until
 
 from pairmill.workers.queue import Queue
+from support.database import Database
+from support.line import Line, wait_until
 
 ROOT = Path(__file__).parents[2]
 SPECS = [{"text": "word " * (n % 7) + f"text {n}"} for n in range(60)]

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from database import Database
-from line import Line, Web
-from shared_data import shared_file
 
 from pairmill.ops.demo import model
 from pairmill.ops.demo.serve import warc_answers
+from support.database import Database
+from support.line import Line, Web
+from support.shared_data import shared_file
 
 
 def test_web_of_2008(db: Database, line: Line, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from database import Database
-from line import Line
-from wats import image, packed, page
+
+from support.database import Database
+from support.line import Line
+from support.wats import image, packed, page
 
 WAT = packed([page("http://p.example/", [image(f"{n}.jpg", f"Apple {n}")]) for n in range(40)])
 # within a member: each is of nearly the same size, and half of the file often lies between two,

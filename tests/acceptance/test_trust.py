@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from database import Database
-from line import Line, Web, wait_until
 from PIL import Image
 
 from pairmill.ops.demo.site import File
+from support.database import Database
+from support.line import Line, Web, wait_until
 
 URLS = [f"http://h{n % 40}.example/{n}.jpg" for n in range(400)]
 

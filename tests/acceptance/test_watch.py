@@ -17,10 +17,10 @@ from xml.etree import ElementTree
 
 import psycopg
 import pytest
-from database import Database, make_schema, outcomes, say_migrated
-from line import PATIENCE, Line
 
 from pairmill.ops.server.embedded import EmbeddedServer
+from support.database import Database, make_schema, outcomes, say_migrated
+from support.line import PATIENCE, Line
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(8)]
 WATCH = [sys.executable, "-m", "pairmill.ops.cli", "status", "--watch"]

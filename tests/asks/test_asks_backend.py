@@ -14,7 +14,6 @@ from ipaddress import ip_network
 import pytest
 import trio
 import trustme
-from misbehaving import Script, misbehaving, request_of, saying
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.asks_backend import AsksBackend
@@ -22,6 +21,7 @@ from pairmill.workers.download.budget import MemoryBudget
 from pairmill.workers.download.fetcher import Answer, Fetched, Fetcher, Limits
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.url import parse
+from support.misbehaving import Script, misbehaving, request_of, saying
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 QUICK = Limits(connect=1.0, read=0.3, total=2.0, body=100_000)

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from database import Database
 from typer.testing import CliRunner
 
 from pairmill.ops.cli import app
+from support.database import Database
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")])

@@ -5,21 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 COUNT = 10_000
 MEMORY = 256  # MB: what the loop and its decoder may take
 
 
 def test_hostile_web() -> None:
     with subprocess.Popen(
-        [sys.executable, TESTS / "hostile.py"],
+        [sys.executable, SUPPORT / "hostile_web.py"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as web:  # fmt: skip
         assert web.stdin
         assert web.stdout
         ports = web.stdout.readline()
         done = subprocess.run(
-            [sys.executable, TESTS / "hostile_run.py", str(COUNT)],
+            [sys.executable, SUPPORT / "hostile_run.py", str(COUNT)],
             input=ports, capture_output=True, text=True, timeout=400, check=False,
         )  # fmt: skip
         web.stdin.close()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from ipaddress import ip_network
 
 import trio
-from misbehaving import misbehaving, request_of, saying
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import MemoryBudget
@@ -14,6 +13,7 @@ from pairmill.workers.download.client import Client
 from pairmill.workers.download.fetcher import Fetched, Fetcher, Limits
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.permission import HostFile, Permission
+from support.misbehaving import misbehaving, request_of, saying
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 QUICK = Limits(connect=1.0, read=0.5, total=5.0)

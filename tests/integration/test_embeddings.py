@@ -10,7 +10,6 @@ import numpy as np
 import psycopg
 import pyarrow.parquet as pq
 import pytest
-from database import DIMS, Database, outcomes, pair_rows
 from embedding_reader import EmbeddingReader
 
 from pairmill.ops.admin import removal
@@ -18,6 +17,7 @@ from pairmill.ops.errors import UserError
 from pairmill.ops.release import release
 from pairmill.ops.release.recipe import Recipe
 from pairmill.ops.vectors import embeddings
+from support.database import DIMS, Database, outcomes, pair_rows
 
 N = 12
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(N)]

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import pytest
 import trustme
-from wats import image, packed, page
 
 from pairmill import __version__
 from pairmill.workers.errors import TaskFailed
@@ -24,6 +23,7 @@ from pairmill.workers.extract import reader
 from pairmill.workers.extract.extract import Counts, LinkCounts, extract
 from pairmill.workers.extract.reader import open_wat
 from pairmill.workers.http import remote_file
+from support.wats import image, packed, page
 
 WAT = packed([page("http://p.example/", [image(f"{n}.jpg", f"Apple {n}")]) for n in range(400)])
 Answer = Callable[[BaseHTTPRequestHandler], None]

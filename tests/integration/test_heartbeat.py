@@ -4,7 +4,6 @@ import threading
 import time
 
 import pytest
-from database import Database
 
 from pairmill.workers import daemon
 from pairmill.workers.daemon import Heartbeat, Job
@@ -13,6 +12,7 @@ from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.queue import Queue
+from support.database import Database
 
 BEAT = 0.05  # seconds
 

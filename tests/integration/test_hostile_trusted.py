@@ -1,7 +1,7 @@
 """Logins that may copy into an inbox, extract's and score's, in the hands of somebody who means ill.
 
 Beside what any worker's login may do (test_hostile_volunteer.py). CASES is the table of what was
-tried, see tests/hostile_login.py; docs/security.md shows the same, and the last test compares them.
+tried, see tests/support/hostile_login.py; docs/security.md shows the same, and the last test compares them.
 """
 
 import math
@@ -11,8 +11,11 @@ from typing import Any, LiteralString, cast
 
 import psycopg
 import pytest
-from database import DIMS, Database, new_database, pair_rows, score_rows
-from hostile_login import (
+
+from pairmill.workers.errors import LeaseLost, Malformed
+from pairmill.workers.extract.calls import COPY_PAIRS, PAIR_TYPES
+from support.database import DIMS, Database, new_database, pair_rows, score_rows
+from support.hostile_login import (
     BLOCKED,
     BOUNDED,
     BUSY,
@@ -27,10 +30,7 @@ from hostile_login import (
     state_of,
     value,
 )
-from line import wait_until
-
-from pairmill.workers.errors import LeaseLost, Malformed
-from pairmill.workers.extract.calls import COPY_PAIRS, PAIR_TYPES
+from support.line import wait_until
 
 CASES = Cases()
 KINDS: dict[str, str] = {}
@@ -348,7 +348,7 @@ def _(s: Stage) -> None:
     for number in (lease, bobs, downloads.lease_id, bobs + 10, -1):
         refused_each(
             s.eve, "PM001", f"select * from api.thumbnails_v1({number}, 0, 9)",
-            f"select api.submit_score_v1({number}, 0, 8)", f"select api.complete_v1({number})",
+            f"select api.submit_score_v1({number}, 0, 8, 0)", f"select api.complete_v1({number})",
         )  # fmt: skip
         with pytest.raises(LeaseLost):
             OnSession(s.eve).copy_scores(score_rows(number, 0, range(8)))
@@ -387,7 +387,9 @@ def _(s: Stage) -> None:
     with pytest.raises(Malformed):
         queue.copy_scores([(lease, 99, 0, 0, 0.5, b"x" * 65_537, vector, 5)])
     for part, count in (("null", 1), (500, 1), (500, 0), (500, -1), (500, "null"), (0, 2)):
-        assert state_of(s.eve, f"select api.submit_score_v1({lease}, {part}, {count})") == "PM003"
+        assert (
+            state_of(s.eve, f"select api.submit_score_v1({lease}, {part}, {count}, 0)") == "PM003"
+        )
     assert s.db.value("select count(*) from mill.submission where lease_id = %s", lease) == 0
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from database import Database
-from line import wait_until
 from PIL import Image
 from usearch.index import Index
 
@@ -29,6 +27,8 @@ from pairmill.ops.vectors.index import NeighbourIndex
 from pairmill.ops.vectors.recall import exact, found
 from pairmill.workers.errors import Refused
 from pairmill.workers.score.model import Model, load
+from support.database import Database
+from support.line import wait_until
 
 FILES = ["duplicates.parquet", "images.usearch", "index.json", "pairs.parquet"]
 DIMS = 32

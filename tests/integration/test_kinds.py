@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from database import Database, empty_database, make_schema
 
 from pairmill.schema import create, kinds
 from pairmill.schema.kinds import KINDS, Kind
 from pairmill.workers.errors import Refused
+from support.database import Database, empty_database, make_schema
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database import Database, outcomes
-from line import wait_until
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
@@ -19,6 +17,8 @@ from pairmill.schema.outcomes import Outcome
 from pairmill.workers import daemon
 from pairmill.workers.errors import LeaseLost, Malformed, Refused
 from pairmill.workers.queue import PROTOCOL, Queue
+from support.database import Database, outcomes
+from support.line import wait_until
 
 
 def late(db: Database) -> None:

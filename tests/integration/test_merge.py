@@ -1,9 +1,9 @@
 """Dedupe at the door, and the dealing of new pairs over open batches."""
 
 import pytest
-from database import Database, key, pair_rows
 
 from pairmill.workers.errors import LeaseLost, Malformed
+from support.database import Database, key, pair_rows
 
 
 def urls(first: int, last: int, hosts: int = 10) -> list[str]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from database import Database, outcomes
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.metrics import Metrics
+from support.database import Database, outcomes
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "ops" / "deploy"

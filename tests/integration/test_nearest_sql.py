@@ -5,9 +5,9 @@ from importlib.resources import files
 import numpy as np
 import psycopg
 import pytest
-from database import Database, pair_rows
 
 from pairmill.ops.admin import removal
+from support.database import Database, pair_rows
 
 ROWS, DIMS = 600, 24
 SQL = (files("pairmill.ops.vectors") / "sql" / "nearest.sql").read_text("utf-8")

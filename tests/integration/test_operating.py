@@ -1,8 +1,7 @@
 """What the views and the steward's numbers say of the queue."""
 
-from database import Database, outcomes
-
 from pairmill.schema.outcomes import Outcome
+from support.database import Database, outcomes
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(8)]
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from database import Database, outcomes
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.calls import DownloadQueue, OptOuts, Outcomes
 from pairmill.workers.errors import LeaseLost, Malformed
 from pairmill.workers.queue import Claim
+from support.database import Database, outcomes
 
 URLS = [f"http://h{i % 4}.example/{i}.jpg" for i in range(8)]
 ROBOTS = "robots.txt"

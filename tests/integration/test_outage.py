@@ -10,8 +10,6 @@ from typing import LiteralString, cast
 
 import psycopg
 import pytest
-from database import Database, make_schema
-from line import Wire, wait_until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill.ops.server.embedded import EmbeddedServer
@@ -20,6 +18,8 @@ from pairmill.workers.errors import LeaseLost, Unreachable
 from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.queue import Claim
 from pairmill.workers.steward.calls import StewardQueue
+from support.database import Database, make_schema
+from support.line import Wire, wait_until
 
 LOST = "select bool_and(expires_at <= clock_timestamp()) from mill.lease where ended_at is null"
 AT = "(pg_postmaster_start_time() + interval '1 hour')"

@@ -1,6 +1,6 @@
 """Settings of autovacuum that a partition or a slot is born with; bench/vacuum.py chose them."""
 
-from database import Database
+from support.database import Database
 
 OPTIONS = "select coalesce(reloptions::text, '') from pg_class where oid = %s::regclass"
 FREEZES = "{autovacuum_freeze_min_age=0}"

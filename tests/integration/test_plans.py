@@ -12,9 +12,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from database import DIMS, QUEUES, Database, new_database, outcomes, pair_rows, score_rows
 
 from pairmill.schema.outcomes import Outcome
+from support.database import DIMS, QUEUES, Database, new_database, outcomes, pair_rows, score_rows
 
 ROWS = 400  # of a batch
 REAL, READY, DONE = 60, 60, 20_000  # batches: with rows, to be done, done and without rows

@@ -5,7 +5,6 @@ from datetime import datetime
 
 import psycopg
 import pytest
-from database import Database, outcomes
 from typer.testing import CliRunner
 
 from pairmill.ops.cli import app
@@ -13,6 +12,7 @@ from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.errors import LeaseLost, Refused
 from pairmill.workers.queue import Claim, Queue
+from support.database import Database, outcomes
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(12)]
 

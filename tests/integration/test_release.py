@@ -9,13 +9,13 @@ import mmh3
 import psycopg
 import pyarrow.parquet as pq
 import pytest
-from database import Database, key, outcomes, pair_rows, score_rows
 
 from pairmill.ops.admin import removal
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import release
 from pairmill.ops.release.recipe import Recipe
 from pairmill.schema.outcomes import Outcome
+from support.database import Database, key, outcomes, pair_rows, score_rows
 
 LANGUAGES = ["en", "en", "en", "de", "de", None]
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(12)]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database import Database, make_schema, outcomes, say_migrated
-from line import Line
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.ops.server.programs import Programs
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.errors import LeaseLost
+from support.database import Database, make_schema, outcomes, say_migrated
+from support.line import Line
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(20)]
 

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from database import Database, outcomes
 from typer.testing import CliRunner
 
 from pairmill.ops.cli import app
 from pairmill.schema.outcomes import Outcome
+from support.database import Database, outcomes
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(6)]
 

@@ -2,11 +2,11 @@
 
 import psycopg
 import pytest
-from database import Database, new_database
 from psycopg.conninfo import make_conninfo
 
 from pairmill.schema.outcomes import DropReason, Outcome, ScoreOutcome
 from pairmill.schema.scripts import sql
+from support.database import Database, new_database
 
 KINDS = ("extract", "download", "score", "steward")
 

@@ -15,10 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from database import Database
-from multilingual import CAPTIONS, CONTEXT, POOLERS, save_model
 from PIL import Image
-from scoring import add_model, to_score
 
 from pairmill.ops.demo import model as demo
 from pairmill.ops.demo.model.train import HELD_OUT, thumbnail
@@ -31,6 +28,9 @@ from pairmill.workers.score import text_tower
 from pairmill.workers.score.model import Model, load
 from pairmill.workers.score.model import open_clip as clip
 from pairmill.workers.score.worker import Score
+from support.database import Database
+from support.multilingual import CAPTIONS, CONTEXT, POOLERS, save_model
+from support.scoring import add_model, to_score
 
 PICTURES = 5
 LONG = "雪の中の赤いキツネ " * 20

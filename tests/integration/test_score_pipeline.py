@@ -11,8 +11,6 @@ import pytest
 import torch
 import trio
 import trio.testing
-from database import Database
-from scoring import add_model, hash_of, to_score
 
 from pairmill.ops.demo import model as demo
 from pairmill.ops.demo.drawings import attributes, caption
@@ -29,6 +27,8 @@ from pairmill.workers.score.model import Embeddings, Model, Watch, load
 from pairmill.workers.score.pipeline import Pipeline, ScoredPart, Thumbnails
 from pairmill.workers.score.taggers import NamedHead
 from pairmill.workers.score.worker import Score, score_rows, tag_rows
+from support.database import Database
+from support.scoring import add_model, hash_of, to_score
 
 PATIENCE = 60.0
 IMAGES = [thumbnail(HELD_OUT + n) for n in range(50)]

@@ -8,9 +8,13 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from database import Database, outcomes, outcomes_of, pair_rows, score_rows
-from line import wait_until
-from states import (
+
+from pairmill.schema.outcomes import Outcome
+from pairmill.workers.queue import Claim
+from pairmill.workers.score.calls import ScoreQueue
+from support.database import Database, outcomes, outcomes_of, pair_rows, score_rows
+from support.line import wait_until
+from support.states import (
     RECORDED,
     arrows_of_the_page,
     batches,
@@ -20,11 +24,7 @@ from states import (
     walked,
     withdraw,
 )
-from template import Template
-
-from pairmill.schema.outcomes import Outcome
-from pairmill.workers.queue import Claim
-from pairmill.workers.score.calls import ScoreQueue
+from support.template import Template
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(60)]
 

@@ -8,8 +8,6 @@ import sys
 from typing import Any, ClassVar
 
 import pytest
-from crowd import Crowd, Manner, honest, lazy, liar, reply, sha256
-from database import Database
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,11 +18,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from states import BROKEN, Arrow, arrows_of_the_page, walked
-from template import Template
 
 from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.errors import LeaseLost, Malformed, Refused
+from support.crowd import Crowd, Manner, honest, lazy, liar, reply, sha256
+from support.database import Database
+from support.states import BROKEN, Arrow, arrows_of_the_page, walked
+from support.template import Template
 
 # as BROKEN
 UNTRUE = """

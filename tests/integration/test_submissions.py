@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from database import DIMS, Database, outcomes, pair_rows, score_rows
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.calls import DownloadQueue, Outcomes
 from pairmill.workers.errors import Malformed
 from pairmill.workers.queue import Claim
+from support.database import DIMS, Database, outcomes, pair_rows, score_rows
 
 URLS = [f"http://h{i % 7}.example/{i}.jpg" for i in range(20)]
 

@@ -10,9 +10,6 @@ from threading import Event
 import numpy as np
 import pytest
 import torch
-from database import Database, say_migrated
-from scoring import to_score
-from shared_data import shared_file
 from typer.testing import CliRunner
 
 from pairmill.ops import cli
@@ -27,6 +24,9 @@ from pairmill.workers.score.heads import Head
 from pairmill.workers.score.layers import Layer
 from pairmill.workers.score.model import Model, load
 from pairmill.workers.score.worker import Score
+from support.database import Database, say_migrated
+from support.scoring import to_score
+from support.shared_data import shared_file
 
 DEMO = ("--model", str(demo.PATH))
 DIMS, COUNT = 64, 120

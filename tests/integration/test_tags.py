@@ -5,12 +5,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from database import DIMS, Database, score_rows
 from psycopg.types.json import Jsonb
 
 from pairmill.workers.errors import LeaseLost, Malformed, Refused
 from pairmill.workers.queue import Claim
 from pairmill.workers.score.calls import ScoreQueue
+from support.database import DIMS, Database, score_rows
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(6)]
 VECTOR = b"\x00\x3c" * DIMS

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from database import Database, new_database
-from states import record
-from template import Template
 
 from pairmill.schema.scripts import sql
+from support.database import Database, new_database
+from support.states import record
+from support.template import Template
 
 ROLES = r"""
 select to_jsonb(r) - 'oid' - 'rolname', rolname, array(

@@ -1,7 +1,8 @@
 """The ring of thumbnail slots: bounded, emptied by truncation, never under a reader."""
 
 import psycopg
-from database import Database, outcomes
+
+from support.database import Database, outcomes
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(5)]
 

@@ -5,13 +5,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from database import Database, outcomes, pair_rows, score_rows
-
 from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.errors import LeaseLost
 from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.score.calls import ScoreQueue
 from pairmill.workers.steward.calls import StewardQueue
+from support.database import Database, outcomes, pair_rows, score_rows
 
 FILES, LINKS, BATCH = 12, 40, 10
 

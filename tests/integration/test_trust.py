@@ -1,11 +1,22 @@
 """Who downloads what, who checks it, and what follows from what they find."""
 
 import pytest
-from crowd import Crowd, Manner, batches, honest, lazy, liar, new_crowd, reply, sha256, unlucky
-from database import Database, key
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.errors import Malformed, Refused
+from support.crowd import (
+    Crowd,
+    Manner,
+    batches,
+    honest,
+    lazy,
+    liar,
+    new_crowd,
+    reply,
+    sha256,
+    unlucky,
+)
+from support.database import Database, key
 
 
 @pytest.fixture

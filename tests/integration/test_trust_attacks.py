@@ -7,13 +7,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from crowd import Crowd, batches, honest, lazy, liar, new_crowd, reply
-from database import Database, outcomes
-from line import wait_until
 
 from pairmill.ops.admin import migrate
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.queue import Claim
+from support.crowd import Crowd, batches, honest, lazy, liar, new_crowd, reply
+from support.database import Database, outcomes
+from support.line import wait_until
 
 WAITING = "select count(*) > 0 from pg_locks where not granted"
 WAITING_FOR_LONG = "select count(*) > 0 from pg_locks where not granted and waitstart < clock_timestamp() - interval '5 s'"
@@ -305,7 +305,7 @@ def test_canaries_in_an_open_transaction_hold_nobody_up(crowd: Crowd) -> None:
     with session(crowd, "download", "ada") as held:
         held.execute(
             "select api.submit_download_v1(%s, 0, %s, '{24}', '{null}', '{null}', '{null}', '{null}',"
-            " '{null}', '{null}', '{null}', '{}', '{}')",
+            " '{null}', '{null}', '{null}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
             (first.lease_id, given[ada]),
         )
 

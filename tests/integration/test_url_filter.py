@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from database import Database, key, outcomes, pair_rows
 from rbloom import Bloom
 
 from pairmill.workers.steward.calls import StewardQueue
 from pairmill.workers.steward.url_filter import FALSE_POSITIVES, Filtered, UrlFilter
+from support.database import Database, key, outcomes, pair_rows
 
 
 def urls(first: int, last: int) -> list[str]:

@@ -10,8 +10,6 @@ from typing import Any, LiteralString, cast
 
 import psycopg
 import pytest
-from database import Database
-from line import Line, wait_until
 from psycopg.conninfo import make_conninfo
 
 from pairmill.schema.scripts import sql
@@ -19,6 +17,8 @@ from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.steward.calls import StewardQueue
 from pairmill.workers.steward.watchdog import EVERY_SECONDS, Watchdog
+from support.database import Database
+from support.line import Line, wait_until
 
 IDLE_SECONDS = 15.0  # as in api.watchdog_v1
 MARGIN = 3.0  # of a busy machine

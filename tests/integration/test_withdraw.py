@@ -1,9 +1,9 @@
 """Withdrawing a submission: it stops counting, and what it gave is done again."""
 
 import pytest
-from database import Database, pair_rows
 
 from pairmill.schema.outcomes import Outcome
+from support.database import Database, pair_rows
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(6)]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database import Database, empty_database, outcomes
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill.ops.admin import logins, migrate
 from pairmill.ops.errors import UserError
 from pairmill.schema import create
 from pairmill.workers.queue import Queue
+from support.database import Database, empty_database, outcomes
 
 
 def dump(dsn: str) -> list[str]:

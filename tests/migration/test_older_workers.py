@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from database import Database, empty_database
-from installing import copied, install
-from line import Line, Web, wait_until
 
 from pairmill.ops.admin import migrate
 from pairmill.workers.download.worker import ROWS_PER_PART
+from support.database import Database, empty_database
+from support.installing import copied, install
+from support.line import Line, Web, wait_until
 
 URLS = ROWS_PER_PART + 200
 

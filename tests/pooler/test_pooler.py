@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database import Database, new_database, outcomes, say_migrated
-from line import Line, Web, wait_until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill.workers.errors import LeaseLost, Refused, Unreachable
 from pairmill.workers.queue import Queue
+from support.database import Database, new_database, outcomes, say_migrated
+from support.line import Line, Web, wait_until
 
 DEPLOY = Path(__file__).parents[2] / "ops" / "deploy"
 PASSWORD = "the pooler's own"

@@ -25,11 +25,11 @@ from typing import Any
 import psycopg
 import pytest
 import trustme
-from database import Database
-from line import Line, Web, wait_until
 from psycopg.conninfo import make_conninfo
 
 from pairmill.ops.server.programs import Programs
+from support.database import Database
+from support.line import Line, Web, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 SECTION = PAGE.read_text().partition("**The line.**")[2].partition("\n## ")[0]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shared_data import shared_file
 from typer.testing import CliRunner
 from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
@@ -16,6 +15,7 @@ from warcio.warcwriter import WARCWriter
 from pairmill.ops.demo import make_wat
 from pairmill.ops.demo.wat import WatWriter
 from pairmill.workers.extract.links import PageLinks, link_reader
+from support.shared_data import shared_file
 
 PAGE = """<html><head><title>T</title><base href="/b/"><link rel="license" href="/l">
 <script src="s.js"></script></head><body>

@@ -8,6 +8,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
@@ -102,6 +103,7 @@ def png_claiming(width: int, height: int) -> bytes:
 
 
 JPEG, PNG = encoded(PHOTO), encoded(PHOTO, "PNG")
+WEBP, GIF = encoded(PHOTO, "WEBP"), encoded(PHOTO, "GIF")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_what_is_no_good_is_named(body: bytes, outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_damaged_bytes_never_raise(seed: int) -> None:
-    body = bytearray((JPEG, PNG, encoded(PHOTO, "WEBP"), encoded(PHOTO, "GIF"))[seed % 4])
+    body = bytearray((JPEG, PNG, WEBP, GIF)[seed % 4])
     for i in range(1, 60):
         body[(i * 7919 * (seed + 1)) % len(body)] ^= 1 << (i % 8)
     assert isinstance(decode(bytes(body)).outcome, Outcome)
@@ -145,8 +147,8 @@ def test_thumbnails_stay_below_what_the_database_takes() -> None:
 
 def psnr(a: Image.Image, b: Image.Image) -> float:
     """Peak signal-to-noise ratio in dB; infinite for the same pixels."""
-    pairs = zip(a.tobytes(), b.tobytes(), strict=True)
-    error = sum((x - y) ** 2 for x, y in pairs) / (a.width * a.height * len(a.getbands()))
+    assert (a.size, a.mode) == (b.size, b.mode)
+    error = np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64)).mean()
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
@@ -168,7 +170,7 @@ def test_large_image_is_converted_in_strips_to_the_same_pixels(mode: str) -> Non
     image = photo_like(6, (2311, 1733)).convert(mode)
     if mode in ("RGBA", "LA"):
         image.putalpha(Image.linear_gradient("L").resize(image.size))
-    thumbnail = opened(decode(encoded(image, "PNG")))
+    thumbnail = opened(decode(encoded(image, "PNG", compress_level=1)))
     assert thumbnail.size == (341, 256)
     flat = Image.new("RGBA", image.size, "white")
     flat.alpha_composite(image.convert("RGBA"))

@@ -6,13 +6,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from shared_data import shared_file
-from wats import anchor, image, packed, page, record, warcinfo
 
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.extract import Counts, LinkCounts, Pair, extract
 from pairmill.workers.extract.link_kinds import LinkSelection
+from support.shared_data import shared_file
+from support.wats import anchor, image, packed, page, record, warcinfo
 
 URL = "http://page.example/dir/"
 

@@ -1,7 +1,6 @@
 import json
 
 import pytest
-from wats import Json, anchor, image, page
 
 from pairmill.workers.extract.links import (
     MAX_VALUES,
@@ -11,6 +10,7 @@ from pairmill.workers.extract.links import (
     TextLink,
     link_reader,
 )
+from support.wats import Json, anchor, image, page
 
 read_links = link_reader()
 

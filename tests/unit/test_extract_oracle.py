@@ -11,11 +11,11 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shared_data import shared_file
 from warcio.archiveiterator import ArchiveIterator
-from wats import Json, anchor, image, packed, page, record, warcinfo
 
 from pairmill.workers.extract.extract import Counts, Pair, extract
+from support.shared_data import shared_file
+from support.wats import Json, anchor, image, packed, page, record, warcinfo
 
 URL = "http://page.example/dir/"
 

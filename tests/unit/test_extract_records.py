@@ -6,9 +6,9 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wats import packed, record, warcinfo
 
 from pairmill.workers.extract.records import MAX_BODY, MAX_HEADER, Record, WarcRecords
+from support.wats import packed, record, warcinfo
 
 ONE, TWO, THREE = (record(f'{{"n": "{word}"}}') for word in ("one", "two", "three"))
 

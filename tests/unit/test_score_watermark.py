@@ -17,6 +17,18 @@ from pairmill.workers.score.watermark import architecture, load
 import timm
 import torchvision
 
+# as LAION's inference.py
+TRANSFORM = torchvision.transforms.Compose([
+    torchvision.transforms.Resize((256, 256)),
+    torchvision.transforms.ToTensor(),
+    torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+])  # fmt: skip
+
+
+def picture(seed: int, width: int, height: int) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
 
 def state(seed: int = 0) -> dict[str, torch.Tensor]:
     """Weights of the network, as it starts its training, with other statistics of the batches."""
@@ -29,21 +41,18 @@ def state(seed: int = 0) -> dict[str, torch.Tensor]:
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean of all passes
-    # one pass in training's mode, so that pictures differ at the end of the network
+    # One pass in training's mode, over pictures like those that are asked about: with statistics of
+    # others the values explode on their way, and differ with the number of threads.
+    pictures = torch.stack([TRANSFORM(picture(100 + i, 256, 256)) for i in range(6)])
     with torch.no_grad():
-        network.train()(torch.randn(8, 3, 64, 64))
-    network.classifier[-1].weight.data /= 3e5  # they are large there, of such weights
+        network.train()(pictures)
+    network.classifier[-1].weight.data *= 10  # so that pictures differ
     return {name: tensor.detach() for name, tensor in network.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, torch.Tensor]:
     return state()
-
-
-def picture(seed: int, width: int, height: int) -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
 PICTURES = [picture(i, 256 + 40 * i, 300 - 30 * i) for i in range(4)]
@@ -56,13 +65,8 @@ def test_values_equal_a_plain_loop(tmp_path: Path, weights: dict[str, torch.Tens
     network = timm.create_model("efficientnet_b3", num_classes=2)
     network.classifier = architecture().classifier.to_empty(device="cpu")
     network.load_state_dict(weights)
-    transform = torchvision.transforms.Compose([
-        torchvision.transforms.Resize((256, 256)),
-        torchvision.transforms.ToTensor(),
-        torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    ])  # fmt: skip
     with torch.inference_mode():
-        wanted = [network.eval()(transform(p)[None]).softmax(dim=1)[0, 0].item() for p in PICTURES]
+        wanted = [network.eval()(TRANSFORM(p)[None]).softmax(dim=1)[0, 0].item() for p in PICTURES]
     assert values.dtype == np.float32
     assert values == pytest.approx(wanted, abs=1e-4)
     assert np.ptp(values) > 1e-3  # so that the order of the pictures is seen

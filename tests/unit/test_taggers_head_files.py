@@ -10,8 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nsfw_reference import COLUMNS, vectors
-from shared_data import shared_file
 
 from pairmill.ops.taggers import keras_model
 from pairmill.ops.taggers.head_files import load
@@ -19,8 +17,10 @@ from pairmill.ops.taggers.tensorflow_files import checkpoint
 from pairmill.workers.errors import Refused
 from pairmill.workers.score.heads import Head
 from pairmill.workers.score.layers import Layer
+from support.nsfw_reference import COLUMNS, vectors
+from support.shared_data import shared_file
 
-REFERENCE = json.loads((Path(__file__).parents[1] / "nsfw_reference.json").read_text())
+REFERENCE = json.loads((Path(__file__).parents[1] / "support" / "nsfw_reference.json").read_text())
 NSFW = {512: "models/nsfw-vit-b-32.zip", 768: "models/nsfw-vit-l-14.zip"}
 
 

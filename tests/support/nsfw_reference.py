@@ -1,7 +1,7 @@
 """What TensorFlow says about LAION's NSFW detectors, as a reference for the reader that needs none.
 
     python -m venv tf && tf/bin/pip install tensorflow-cpu==2.21.0
-    tf/bin/python tests/nsfw_reference.py nsfw-vit-*.zip > tests/nsfw_reference.json
+    tf/bin/python tests/support/nsfw_reference.py nsfw-vit-*.zip > tests/support/nsfw_reference.json
 
 The saved models' own function, serving_default, is run on ``vectors``: of unit length before they
 are rounded to float16; every second one has numbers in the categorical columns near those that the

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from peak import extraction_peak
-from wats import image, packed, page
 
 from pairmill.workers.extract.records import MAX_BODY
+from support.peak import extraction_peak
+from support.wats import image, packed, page
 
 
 @pytest.mark.parametrize("links", [1, 290_000])

@@ -1,6 +1,6 @@
 """A hostile web on loopback: what each kind of URL does to its visitor, and what must come of it.
 
-    python tests/hostile.py    # serves until its input ends; prints what hostile_run.py needs to know
+    python tests/support/hostile_web.py    # serves until its input ends; prints what hostile_run.py needs to know
 
 A host's name says its kind, kind-number.web.test. Its robots.txt is not there unless the kind says so.
 """

@@ -9,7 +9,7 @@ import pytest
 def shared_file(name: str) -> Path:
     """A file of the folder shared/data beside the project, or of the folder that PAIRMILL_SHARED
     names; the test is skipped, saying so, where it is absent."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     path = Path(os.environ.get("PAIRMILL_SHARED", beside)) / name
     if not path.is_file():
         pytest.skip(

@@ -4,11 +4,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from database import Database, key, outcomes_of
-
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.calls import Outcomes
 from pairmill.workers.queue import Claim
+from support.database import Database, key, outcomes_of
 
 URLS = [f"http://h{n}.example/{n}.jpg" for n in range(40)]
 Answer = tuple[Outcome, str]  # and what the image is made of

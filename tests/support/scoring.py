@@ -4,11 +4,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
-from database import Database, key, outcomes
-
 from pairmill.workers.dhash import dhash
 from pairmill.workers.score.model import Model
 from pairmill.workers.score.preprocess import decoded
+from support.database import Database, key, outcomes
 
 
 def hash_of(thumbnail: bytes) -> int:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import psycopg
-from database import PREFIX, Database, drop_database, empty_database, make_schema
 from psycopg.conninfo import make_conninfo
+
+from support.database import PREFIX, Database, drop_database, empty_database, make_schema
 
 # What all databases of a server share, as far as the roles of one template tell: which roles there
 # are, what they may, whose members they are, and who may set what.

@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any, LiteralString, cast
 
 import psycopg
-from database import Database
-from line import wait_until
 
 from pairmill.schema.scripts import sql
 from pairmill.workers.download.calls import DownloadQueue
 from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.score.calls import ScoreQueue
 from pairmill.workers.steward.watchdog import EVERY_SECONDS
+from support.database import Database
+from support.line import wait_until
 
-PAGE = Path(__file__).parents[1] / "docs" / "security.md"
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 REFUSED, BOUNDED, OPEN = "refused", "bounded", "**not defended**"
 BLOCKED = "55P03"  # lock_not_available: its lock_timeout ended a wait
 Session = psycopg.Connection[Any]
-BOUNDS = re.findall(r"p_(?:idle|busy)_seconds integer default (\d+)", sql("steward"))
+BOUNDS = re.findall(r"p_(?:idle|busy)_seconds integer default (\d+)", sql("core/steward"))
 IDLE, BUSY = (
     f"the watchdog ends it within {int(seconds) + EVERY_SECONDS:.0f} seconds" for seconds in BOUNDS
 )
@@ -140,7 +140,7 @@ def on_stage(database: Database, kind: str = "download") -> Iterator[Stage]:
     tables = database.value(
         "select string_agg(oid::regclass::text, ', ') from pg_class"
         " where relnamespace in ('mill'::regnamespace, 'inbox'::regnamespace) and relkind in ('r', 'p') and not relispartition"
-        " and relname not in ('outcome', 'score_outcome', 'drop_reason', 'thumbnail_slot')"
+        " and relname not in ('outcome', 'score_outcome', 'drop_reason', 'worker_kind', 'task_kind', 'thumbnail_slot')"
     )
     database.admin.execute(cast(LiteralString, f"truncate {tables} restart identity cascade"))
     database.admin.execute("insert into mill.setting (only_row) values (1)")

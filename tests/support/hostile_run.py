@@ -1,6 +1,6 @@
 """The downloader on the hostile web, in a process of its own so that its memory can be seen.
 
-    python tests/hostile_run.py COUNT < what tests/hostile.py printed
+    python tests/support/hostile_run.py COUNT < what tests/support/hostile_web.py printed
 
 Prints one JSON object: wrong (kind, URL, outcome: those that are not what must come of it, at most
 20), results (count by URL's number of results), outcomes, rss (MB at the quarters), peak (MB).
@@ -30,7 +30,7 @@ from pairmill.workers.download.worker import Options
 
 PER_HOST = 4  # one fewer than makes a host be given up
 SLOW_HOSTS = 5
-Kinds = dict[str, Any]  # as tests/hostile.py prints them
+Kinds = dict[str, Any]  # as tests/support/hostile_web.py prints them
 LIMITS = Limits(connect=4.0, read=2.0, total=5.0)
 
 

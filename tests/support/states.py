@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from database import Database
-
 from pairmill.workers.queue import Claim
+from support.database import Database
 
-PAGE = Path(__file__).parents[1] / "docs" / "states.md"
+PAGE = Path(__file__).parents[2] / "docs" / "states.md"
 
 
 # ---- the page, and what happens ----------------------------------------------------------------
