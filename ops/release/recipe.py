@@ -129,8 +129,8 @@ def _checked(name: str, values: dict[str, Any]) -> Recipe:
 
 
 def _parts(values: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Name, type and value of each key, and of a table instead of each of its keys: of these
-    msgspec's errors do not name the one that is wrong."""
+    """Name, type and value of each key. A table is given key by key: msgspec's errors do not name
+    a table's key."""
     for key, value in values.items():
         kind = FIELDS[key].type
         if get_origin(kind) is dict and isinstance(value, dict):
