@@ -3,10 +3,9 @@
 import threading
 import time
 from collections.abc import Callable, Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry, Counter, Gauge, MetricsHandler
 
 from pairmill.workers.errors import Refused
 
@@ -73,25 +72,21 @@ def listen(metrics: Metrics, address: str) -> Callable[[], None]:
     return end
 
 
-def _handler(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
-    class MetricsHandler(BaseHTTPRequestHandler):
+def _handler(metrics: Metrics) -> type[MetricsHandler]:
+    class Handler(MetricsHandler):
+        registry = metrics.registry
+
         def do_GET(self) -> None:
             if self.path == "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
-            elif self.path == "/healthz":
+                super().do_GET()
+                return
+            status, said = 404, b"/metrics or /healthz\n"
+            if self.path == "/healthz":
                 status, said = (200, b"ok\n") if metrics.healthy else (503, b"no sign of life\n")
-                self._answer(status, "text/plain", said)
-            else:
-                self._answer(404, "text/plain", b"/metrics or /healthz\n")
-
-        def _answer(self, status: int, kind: str, body: bytes) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "text/plain")
+            self.send_header("Content-Length", str(len(said)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(said)
 
-        def log_message(self, *_: object) -> None:
-            """Nothing: it is asked every few seconds."""
-
-    return MetricsHandler
+    return Handler

@@ -60,14 +60,12 @@ def add(
     md5s = [e.md5 for e in parsed if e.md5]
     sha256s = [e.sha256 for e in parsed if e.sha256]
     with connection.transaction(force_rollback=dry_run), connection.cursor() as cursor:
-        added = 0
-        for e in parsed:
-            cursor.execute(
-                "insert into mill.removal (source, md5, sha256, reason) values (%s, %s, %s, %s)"
-                " on conflict (source) do nothing",
-                (e.source, e.md5, e.sha256, reason),
-            )
-            added += cursor.rowcount
+        cursor.executemany(
+            "insert into mill.removal (source, md5, sha256, reason) values (%s, %s, %s, %s)"
+            " on conflict (source) do nothing",
+            [(e.source, e.md5, e.sha256, reason) for e in parsed],
+        )
+        added = cursor.rowcount
         matches = (files("pairmill.ops.admin") / "sql" / "removal_matches.sql").read_text("utf-8")
         cursor.execute(matches, {"md5s": md5s, "sha256s": sha256s})
         row = cursor.fetchone()

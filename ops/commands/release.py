@@ -9,7 +9,6 @@ from rich.progress import Progress
 
 from pairmill.ops.admin.connection import admin
 from pairmill.ops.output import print_json
-from pairmill.ops.release import recipe as recipes
 
 app = typer.Typer(no_args_is_help=True, help="Releases.")
 
@@ -24,7 +23,9 @@ def build(
     as_json: bool = typer.Option(False, "--json", help="Print the manifest."),
 ) -> None:
     """Write the pairs that a recipe keeps as Parquet shards, with a manifest and a README."""
-    from pairmill.ops.release import release  # pyarrow is not in every installation
+    # msgspec and pyarrow are not in every installation
+    from pairmill.ops.release import recipe as recipes
+    from pairmill.ops.release import release
 
     chosen = recipes.load(recipe, recipes.parse_overrides(overrides))
     with admin() as connection, Progress(console=Console(stderr=True), transient=True) as bar:

@@ -3,17 +3,26 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, field
 
 from pairmill.ops.errors import UserError
 
+# A description ends the sentence of the error: "min_bytes must be …".
+Similarity = Annotated[float, Meta(ge=-1, le=1, description="between -1 and 1")]
+Count = Annotated[int, Meta(ge=0, description="of type int, 0 or more")]
+Languages = Annotated[list[str], Meta(description="a list of codes, like ['en', 'nolang']")]
+Tagger = Annotated[str, Meta(min_length=1, description="a tagger's name")]
+# a tag is a float32
+Tag = Annotated[float, Meta(ge=-3.4e38, le=3.4e38, description="a number that a tag can be")]
 
-@dataclass(frozen=True)
-class Recipe:
+
+class Recipe(msgspec.Struct, frozen=True):
     """The thresholds of a release, all of them inclusive.
 
     model, pretrained: the model whose similarity is used, as in ``mill.model``.
@@ -32,32 +41,24 @@ class Recipe:
     description: str
     licence: str
     model: str
-    min_similarity: float
+    min_similarity: Similarity
     pretrained: str = ""
-    min_similarity_by_language: dict[str, float] = field(default_factory=dict)
-    languages: list[str] = field(default_factory=list)
-    min_text_length: int = 5
-    min_bytes: int = 5000
+    min_similarity_by_language: dict[str, Similarity] = {}
+    languages: Languages = []
+    min_text_length: Count = 5
+    min_bytes: Count = 5000
     multilingual_model: str = ""
     multilingual_pretrained: str = ""
-    model_languages: list[str] = field(default_factory=lambda: ["en"])
-    tags: dict[str, str] = field(default_factory=dict)
-    min_tag: dict[str, float] = field(default_factory=dict)
-    max_tag: dict[str, float] = field(default_factory=dict)
+    model_languages: Languages = field(default_factory=lambda: ["en"])
+    tags: dict[str, Tagger] = {}
+    min_tag: dict[str, Tag] = {}
+    max_tag: dict[str, Tag] = {}
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return msgspec.structs.asdict(self)
 
 
-KINDS: dict[str, type] = {
-    "name": str, "version": int, "description": str, "licence": str, "model": str,
-    "pretrained": str, "min_similarity": float, "min_similarity_by_language": dict,
-    "languages": list, "min_text_length": int, "min_bytes": int, "multilingual_model": str,
-    "multilingual_pretrained": str, "model_languages": list, "tags": dict, "min_tag": dict,
-    "max_tag": dict,
-}  # fmt: skip
-
-
+FIELDS = {f.name: f for f in msgspec.structs.fields(Recipe)}
 # of every release, and no tagger's, however they are written
 COLUMNS = (
     "SAMPLE_ID", "URL", "TEXT", "HEIGHT", "WIDTH", "LICENSE", "LANGUAGE", "SIMILARITY", "HASH",
@@ -65,7 +66,6 @@ COLUMNS = (
 )  # fmt: skip
 # of every release, filled by taggers where the recipe names any
 TAG_COLUMNS = ("NSFW", "punsafe", "pwatermark", "aesthetic")
-MAX_TAG = 3.4e38  # a tag is a float32
 
 
 def builtin() -> list[str]:
@@ -109,60 +109,45 @@ def parse_overrides(given: Sequence[str]) -> dict[str, Any]:
 
 
 def _checked(name: str, values: dict[str, Any]) -> Recipe:
-    for key, value in values.items():
-        if key not in KINDS:
-            close = difflib.get_close_matches(key, KINDS, 1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(KINDS)}"
+    for key in values:
+        if key not in FIELDS:
+            close = difflib.get_close_matches(key, FIELDS, 1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(FIELDS)}"
             raise UserError(f"recipe {name}: unknown key {key!r}: {hint}")
-        kind = KINDS[key]
-        if kind is float and type(value) is int:
-            values[key] = value = float(value)
-        if type(value) is not kind:
-            raise UserError(
-                f"recipe {name}: {key} must be of type {kind.__name__}, and is {value!r}"
-            )
-    required = [f.name for f in fields(Recipe) if f.default is f.default_factory is MISSING]
-    missing = [key for key in required if key not in values]
-    if missing:
+    if missing := [f.name for f in FIELDS.values() if f.required and f.name not in values]:
         raise UserError(f"recipe {name} lacks {', '.join(missing)}")
-    _check_ranges(name, values)
-    return Recipe(**values)
+    for key, kind, value in _parts(values):
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            meta = getattr(kind, "__metadata__", None)
+            must = meta[0].description if meta else f"of type {kind.__name__}"
+            raise UserError(f"recipe {name}: {key} must be {must}, and is {value!r:.40}") from None
+    recipe = msgspec.convert(values, Recipe)
+    _check_tags(recipe, name)
+    return recipe
 
 
-def _check_ranges(name: str, values: dict[str, Any]) -> None:
-    similarities = {"min_similarity": values["min_similarity"]}
-    for language, value in values.get("min_similarity_by_language", {}).items():
-        similarities[f"min_similarity_by_language.{language}"] = value
-    for key, value in similarities.items():
-        if type(value) not in (int, float) or not -1 <= value <= 1:
-            raise UserError(f"recipe {name}: {key} must be between -1 and 1, and is {value!r}")
-    for key in ("min_text_length", "min_bytes"):
-        if values.get(key, 0) < 0:
-            raise UserError(f"recipe {name}: {key} must not be negative, and is {values[key]}")
-    for key in ("languages", "model_languages"):
-        if not all(isinstance(language, str) for language in values.get(key, [])):
-            raise UserError(f"recipe {name}: {key} must be a list of codes, like ['en', 'nolang']")
-    _check_tags(name, values)
+def _parts(values: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, type and value of each key. A table is given key by key: msgspec's errors do not name
+    a table's key."""
+    for key, value in values.items():
+        kind = FIELDS[key].type
+        if get_origin(kind) is dict and isinstance(value, dict):
+            of = get_args(kind)[1]
+            yield from ((f"{key}.{part}", of, each) for part, each in value.items())
+        else:
+            yield key, kind, value
 
 
-def _check_tags(name: str, values: dict[str, Any]) -> None:
-    tags = values.get("tags", {})
-    for column, tagger in tags.items():
-        others = [*COLUMNS, *TAG_COLUMNS, *tags]
+def _check_tags(recipe: Recipe, name: str) -> None:
+    for column in recipe.tags:
+        others = {*COLUMNS, *TAG_COLUMNS, *recipe.tags} - {column}
         # a reader that does not tell cases apart must not find two
-        twice = sum(column.lower() == other.lower() for other in {*others} - {column})
+        twice = column.lower() in {other.lower() for other in others}
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,59}", column) or twice or column in COLUMNS:
             raise UserError(f"recipe {name}: tags.{column} cannot be a column of a release")
-        if not isinstance(tagger, str) or not tagger:
-            raise UserError(
-                f"recipe {name}: tags.{column} must be a tagger's name, and is {tagger!r}"
-            )
-    for key in ("min_tag", "max_tag"):
-        for column, value in values.get(key, {}).items():
-            if column not in tags or column == "NSFW":
+    for key, thresholds in (("min_tag", recipe.min_tag), ("max_tag", recipe.max_tag)):
+        for column in thresholds:
+            if column not in recipe.tags or column == "NSFW":
                 raise UserError(f"recipe {name}: {key}.{column} needs tags.{column}, with numbers")
-            if type(value) not in (int, float) or not -MAX_TAG <= value <= MAX_TAG:
-                raise UserError(
-                    f"recipe {name}: {key}.{column} must be a number that a tag can be, and is"
-                    f" {str(value)[:40]}"
-                )

@@ -102,9 +102,7 @@ def train(
 def spearman(a: Floats, b: Floats) -> float | None:
     """Rank correlation of two vectors, ties by their mean rank; None where one is constant."""
     x, y = _ranks(a), _ranks(b)
-    x, y = x - x.mean(), y - y.mean()
-    spread = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / spread if spread else None
+    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) and np.ptp(y) else None
 
 
 def _ranks(values: Floats) -> Float64:

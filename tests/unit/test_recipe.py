@@ -46,7 +46,7 @@ def test_file_with_overrides(tmp_path: Path) -> None:
         (GOOD + "min_similarty = 1.0", "unknown key 'min_similarty': did you mean min_similarity"),
         (GOOD + "xyzzy = 1", "unknown key 'xyzzy': known are"),
         (GOOD + "min_bytes = 'many'", "min_bytes must be of type int"),
-        (GOOD + "min_bytes = -1", "min_bytes must not be negative"),
+        (GOOD + "min_bytes = -1", "min_bytes must be of type int, 0 or more, and is -1"),
         (GOOD + "min_bytes = true", "min_bytes must be of type int"),
         (GOOD.replace("0.28", "28.0"), "min_similarity must be between -1 and 1"),
         (GOOD.replace("0.28", "nan"), "min_similarity must be between -1 and 1"),
