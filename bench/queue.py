@@ -12,8 +12,8 @@ ours          claim_v1, urls_v1, submit_download_v1, complete_v1, and one stewar
               meanwhile, until mill.download has the rows. One submission a batch, no thumbnails:
               every row has all its columns and the outcome too_thin.
 ours_parts    The same in submissions of 1,000 rows, as the download worker sends them.
-ours_canaries As ours_parts, of workers who are not vouched for: 20 canaries among the URLs of each
-              batch, which they answer rightly (there is no image). Without samples that others
+ours_gold     As ours_parts, of workers who are not vouched for: 20 gold questions among the URLs of
+              each batch, which they answer rightly (there is no image). Without samples that others
               repeat, 50 URLs of 10,000.
 ours_images   Every row a success with 8,192 random bytes of thumbnail, 250 rows a submission
               (2 MB, as the worker sends them).
@@ -72,7 +72,7 @@ if __name__ != "queue":
 
 BATCH = 10_000
 THUMBNAIL = 8_192
-CANARIES = 20  # of a batch: mill.setting.canaries_per_lease
+GOLD_QUESTIONS = 20  # of a batch: mill.setting.gold_questions_per_lease
 PER_LOGIN = 8  # connections: add_worker's limit
 OTHERS = ("tablesample", "per_row")
 LIBRARIES = ("procrastinate", "pgqueuer")
@@ -107,11 +107,11 @@ def add_batches(db: Database, count: int) -> None:
     )
 
 
-def add_canaries(db: Database) -> None:
+def add_gold_questions(db: Database) -> None:
     """URLs that are known to have no image: what these workers answer is right."""
     db.admin.execute(
-        "insert into mill.canary (url, by_admin) select 'https://c' || n || '.example/x.jpg', true"
-        " from generate_series(1, 1000) n"
+        "insert into mill.gold_question (url, by_admin)"
+        " select 'https://c' || n || '.example/x.jpg', true from generate_series(1, 1000) n"
     )
 
 
@@ -334,16 +334,16 @@ def run_ours(
 ) -> dict[str, Any]:
     with new_database(server) as db:
         db.admin.execute(
-            "update mill.setting set lease_seconds = 3600, batches_per_slot = 1000, check_urls = 0,"
-            " unfinished_per_hour = 1000000, canaries_per_lease = %s",
-            (CANARIES,),
+            "update mill.setting set lease_seconds = 3600, batches_per_slot = 1000,"
+            " replicated_urls = 0, unfinished_per_hour = 1000000, gold_questions_per_lease = %s",
+            (GOLD_QUESTIONS,),
         )
         if history:
             know_history(db, history)
         add_batches(db, plan.batches)
-        checked = "canaries" in plan.options
+        checked = "gold_questions" in plan.options
         if checked:
-            add_canaries(db)
+            add_gold_questions(db)
         count = -(-plan.connections // PER_LOGIN)
         logins = [db.login("download", checked=checked) for _ in range(count)]
         dsns = list(itertools.islice(itertools.cycle(logins), plan.connections))
@@ -437,10 +437,10 @@ def plans(connections: int, *, quick: bool) -> list[Plan]:
     """The runs of a round at so many connections: every connection has at least a batch."""
     batches = max(4 if quick else 24, connections)
     images = min(4, connections) if quick else max(4, connections)
-    canaries = {"part": 1002, "canaries": CANARIES}
+    gold_questions = {"part": 1002, "gold_questions": GOLD_QUESTIONS}
     parts = [
         Plan("ours_parts", connections, batches, {"part": 1000}),
-        Plan("ours_canaries", connections, batches, canaries),
+        Plan("ours_gold_questions", connections, batches, gold_questions),
     ]
     return [
         Plan("ours", connections, batches),

@@ -41,7 +41,7 @@ class Work:
     batch: int
     part: int = 10_000  # ours: rows a submission
     thumbnail: int = 0  # ours: bytes of each; 0: no row is a success
-    canaries: int = 0  # ours: of each batch, beside its URLs
+    gold_questions: int = 0  # ours: of each batch, beside its URLs
     percent: float = 100.0  # of the table, for TABLESAMPLE
     concurrency: int = 1  # of the job libraries: jobs at once in this process
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -88,7 +88,7 @@ def ours(work: Work) -> Iterator[Callable[[int], int]]:
     """claim, urls, submit (in parts), complete: what a download worker calls."""
     from pairmill.workers.download.calls import DownloadQueue, Outcomes
 
-    rows = work.batch + work.canaries
+    rows = work.batch + work.gold_questions
     full = columns(rows, SUCCESS if work.thumbnail else TOO_THIN)
     parts = []
     for first in range(0, rows, work.part):
@@ -110,7 +110,7 @@ def one_of_ours(work: Work, queue: Any, instance: int, parts: list[Any]) -> Call
         with work.timed("urls"):
             urls = queue.urls(claim.lease_id)
         work.seconds["take"].append(time.perf_counter() - taken)
-        assert len(urls) == wanted + work.canaries
+        assert len(urls) == wanted + work.gold_questions
         for number, part in enumerate(parts):
             with work.timed("submit"):
                 queue.submit_download(claim.lease_id, number, part)

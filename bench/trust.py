@@ -3,8 +3,8 @@
     python bench/trust.py [--quick] [--json] [--seed 1]
 
 The workers are simulated, the database is not: a server of its own (embedded), the real functions
-(claim_v1 … judge_checks_v1), a login and a network for each worker. Each crowd has 20 workers, who
-come by chance; batches have 1,000 URLs, of which three in ten are dead; 50 are checked. The last
+(claim_v1 … judge_replications_v1), a login and a network for each worker. Each crowd has 20
+workers, who come by chance; batches have 1,000 URLs, of which three in ten are dead; 50 are checked. The last
 workers of a crowd are the ones in its name:
 
 honest      lose one living image in thirty, by chance (a time-out)
@@ -14,8 +14,8 @@ half        invent one for every second URL; a tenth: for every tenth
 turncoat    honest for 15 batches, lying from then on
 lazy        say of every URL that it timed out
 colluding   lie alike, know which URLs one of them did, and agree with it in checks; honest else
-+ canaries  the same crowd, with one worker of the admin's own, who is proven: canaries are drawn
-            from what it downloads
++ gold questions  the same crowd, with one worker of the admin's own, who is proven: gold
+            questions are drawn from what it downloads
 
 lies_sent and lies_left are shares of all rows: what was submitted, and what counts at the end.
 stopped: how many of those in the crowd's name, and of the honest. checks: repeats a task, and what
@@ -154,12 +154,14 @@ def fill(admin: psycopg.Connection, batches: int) -> None:
         "insert into mill.task (kind, batch_id) select 'download', b from generate_series(0, %s) b",
         (batches - 1,),
     )
-    admin.execute("update mill.setting set check_urls = %s, batches_per_slot = 1000000", (SAMPLE,))
+    admin.execute(
+        "update mill.setting set replicated_urls = %s, batches_per_slot = 1000000", (SAMPLE,)
+    )
     admin.execute("analyze")
 
 
 def simulate(
-    url: str, kind: str, bad: int, *, canaries: bool, batches: int, seed: int
+    url: str, kind: str, bad: int, *, gold_questions: bool, batches: int, seed: int
 ) -> dict[str, Any]:
     """One crowd, from the first claim until nobody has anything to do."""
     draw = random.Random(seed)
@@ -171,7 +173,7 @@ def simulate(
         steward = StewardQueue(make_conninfo(url, user="steward", password=ANY))
         steward.register()
         crowd = []
-        for number in range(CROWD + canaries):
+        for number in range(CROWD + gold_questions):
             name = f"w{number:02}"
             admin.execute("select mill.add_worker(%s, %s, 'download', 'x')", (name, name))
             admin.execute("select mill.set_network(%s, %s)", (name, name))
@@ -186,10 +188,10 @@ def simulate(
             idle = 0 if worker.work(tally) else idle + 1
             while steward.accept_next():
                 pass
-            steward.maintain("judge_checks")
+            steward.maintain("judge_replications")
             if draw.random() < 0.05:
-                steward.maintain("sweep_canaries")
-        result = count(admin, tally, kind, bad, canaries=canaries)
+                steward.maintain("sweep_gold_questions")
+        result = count(admin, tally, kind, bad, gold_questions=gold_questions)
         for queue in (steward, *(w.queue for w in crowd)):
             queue.close()
         for worker in crowd:
@@ -199,7 +201,7 @@ def simulate(
 
 
 def count(
-    admin: psycopg.Connection, tally: Tally, kind: str, bad: int, *, canaries: bool
+    admin: psycopg.Connection, tally: Tally, kind: str, bad: int, *, gold_questions: bool
 ) -> dict[str, Any]:
     rows = admin.execute(
         "select w.name, p.url from mill.current_download d join mill.pair p using (batch_id, n)"
@@ -208,7 +210,7 @@ def count(
     ).fetchall()
     left = sum(row in tally.lies for row in rows)
     total = admin.execute("select count(*) from mill.pair").fetchone()
-    checks = admin.execute("select count(*) from mill.task where is_check").fetchone()
+    checks = admin.execute("select count(*) from mill.task where is_replica").fetchone()
     stopped = Counter(
         "bad" if CROWD - bad <= int(name[1:]) < CROWD else "honest"
         for (name,) in admin.execute(
@@ -219,7 +221,8 @@ def count(
     assert checks
     tasks = total[0] / BATCH
     return {
-        "crowd": f"{CROWD - bad} honest, {bad} {kind}" + (" + canaries" if canaries else ""),
+        "crowd": f"{CROWD - bad} honest, {bad} {kind}"
+        + (" + gold questions" if gold_questions else ""),
         "lies_sent": f"{100 * tally.sent / total[0]:.1f} %",
         "lies_left": f"{100 * left / total[0]:.2f} %",
         "stopped": f"{stopped['bad']} of {bad}",
@@ -231,7 +234,7 @@ def count(
     }
 
 
-CROWDS: list[tuple[str, int, bool]] = [  # (who, how many, with canaries)
+CROWDS: list[tuple[str, int, bool]] = [  # (who, how many, with gold questions)
     ("lying", 0, False),
     ("sloppy", 4, False),
     ("lying", 2, False),
@@ -262,9 +265,11 @@ def main(
     found: list[dict[str, Any]] = []
     with own_server() as (server, _):
         ran_on = machine(server.url())
-        for number, (kind, bad, canaries) in enumerate(crowds):
+        for number, (kind, bad, gold_questions) in enumerate(crowds):
             url = database(server, f"crowd{number}")
-            found.append(simulate(url, kind, bad, canaries=canaries, batches=batches, seed=seed))
+            found.append(
+                simulate(url, kind, bad, gold_questions=gold_questions, batches=batches, seed=seed)
+            )
             note(str(found[-1]))
     show(ran_on | {"batches": batches, "urls_a_batch": BATCH, "crowds": found}, as_json=as_json)
 

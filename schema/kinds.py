@@ -20,7 +20,7 @@ class Kind:
     needs_model: whether a task names a model, and is claimed by its weights' digest.
     upstream: kinds whose unfinished tasks may yet lead to tasks of this one; a worker that drains
         waits for them.
-    is_checked: whether samples of what unproven workers submit are repeated by others.
+    is_replicated: whether samples of what unproven workers submit are repeated by others.
     writes_thumbnails, reads_thumbnails: a task that writes is given a slot of the ring of
         thumbnails when it is claimed; a slot is emptied once nobody that reads needs it.
     lease_seconds, lease_max_seconds: as in ``mill.setting``; None: as there.
@@ -31,7 +31,7 @@ class Kind:
     subject: Literal["wat", "batch", "item"]
     needs_model: bool = False
     upstream: tuple[str, ...] = ()
-    is_checked: bool = False
+    is_replicated: bool = False
     writes_thumbnails: bool = False
     reads_thumbnails: bool = False
     lease_seconds: int | None = None
@@ -56,7 +56,7 @@ KINDS = (
         "download",
         "batch",
         upstream=("extract",),
-        is_checked=True,
+        is_replicated=True,
         writes_thumbnails=True,
     ),
     Kind(

@@ -229,7 +229,7 @@ async def _do(
     claim: Claim,
     line: Progress,
 ) -> None:
-    """One task, to whichever end. A fault costs this task one try, never the worker."""
+    """One task, to whichever end. A fault costs this task one attempt, never the worker."""
     job = Job(claim, queue, line)
     token = trio.lowlevel.current_trio_token()
     with trio.CancelScope() as scope:

@@ -8,8 +8,8 @@ class WorkerError(Exception):
 class TaskFailed(WorkerError):
     """This task cannot be finished by this worker; the reason goes to the database.
 
-    retry: True where another try, later or elsewhere, may succeed (a 503, a broken
-    connection); False parks the task at once (a WAT that does not exist).
+    retry: True where another attempt, later or elsewhere, may succeed (a 503, a broken
+    connection); False discards the task at once (a WAT that does not exist).
     """
 
     def __init__(self, reason: str, *, retry: bool = True) -> None:

@@ -89,7 +89,7 @@ class Queue:
         self._hurry.set()
 
     def register(self) -> Registration:
-        row = self._one("select * from api.hello_v1(%s, %s)", (__version__, PROTOCOL))
+        row = self._one("select * from api.register_v1(%s, %s)", (__version__, PROTOCOL))
         return Registration(*row)
 
     def claim(

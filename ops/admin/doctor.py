@@ -15,7 +15,7 @@ from pairmill.schema.scripts import sql
 EXTRAS = {"extract": "gcld3", "download": "httptools", "score": "open_clip", "ops": "pyarrow"}
 # condition on report.task -> what is wrong
 TROUBLES = {
-    "state = 'parked'": "tasks are parked: `pairmill task list --state parked` says why",
+    "state = 'discarded'": "tasks are discarded: `pairmill task list --state discarded` says why",
     "lease_expires_at < now() - interval '1 minute'": (
         "leases are late: is a steward running? `pairmill work steward`"
     ),

@@ -138,7 +138,7 @@ def one(connection: psycopg.Connection, name: str) -> dict[str, Any]:
 
 
 def retire(connection: psycopg.Connection, model: dict[str, Any], *, dry_run: bool) -> int:
-    """End the use of a model; returns the number of its waiting tasks, which are parked. Raises
+    """End the use of a model; returns the number of its waiting tasks, which are discarded. Raises
     UserError while tasks of it are at work."""
     with connection.transaction(force_rollback=dry_run):
         (row,) = rows(
@@ -151,7 +151,7 @@ def retire(connection: psycopg.Connection, model: dict[str, Any], *, dry_run: bo
             f"{row['busy']} tasks of {model['name']} are at work or await acceptance: stop its"
             " workers, let the steward accept, and try again"
         )
-    return int(row["parked"])
+    return int(row["discarded"])
 
 
 def check_weights(model: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
     Returns wat_files (by state), records, links, bad_records (by kind), ended_early (by
     reason), dropped (by reason), duplicates, pairs (by language), fetched (by outcome), scored
     (by model, then outcome), other_links (by link kind: links, dropped, duplicates, pairs, of
-    what is not an image), crawls (rows of report.crawl), tasks (by kind, then state), parked
+    what is not an image), crawls (rows of report.crawl), tasks (by kind, then state), discarded
     (task, kind, reason) and removals.
     """
     with connection.transaction():
@@ -36,9 +36,10 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
             connection,
             "select kind, state, count(*) as count from report.task group by 1, 2 order by 1, 2",
         )
-        parked = rows(
+        discarded = rows(
             connection,
-            "select task_id, kind, reason from report.task where state = 'parked' order by task_id",
+            "select task_id, kind, reason from report.task"
+            " where state = 'discarded' order by task_id",
         )
         (removals,) = rows(connection, "select count(*) as count from mill.removal")
     of_records, of_images, other = _counts(links)
@@ -64,7 +65,7 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
         },
         "crawls": crawls,
         "tasks": _nested(tasks, "kind", "state", "count"),
-        "parked": parked,
+        "discarded": discarded,
         "removals": removals["count"],
     }
 

@@ -35,7 +35,7 @@ SHARE = 4  # a pause is at least this many times as long as the queries before i
 # a connection that is lost without a packet is noticed after 20 s
 KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3}
 
-QUERIES = ("queue", "ring", "parked", "leaders", "sizes")
+QUERIES = ("queue", "ring", "discarded", "leaders", "sizes")
 
 
 @dataclass
@@ -115,7 +115,7 @@ def page(poller: Poller, *, keys: bool) -> Group:
         else Text("")
     )
     return Group(
-        head, said, _queue(now), _ring(now), *_parked(now), Text(""), _leaders(now), Text(""),
+        head, said, _queue(now), _ring(now), *_discarded(now), Text(""), _leaders(now), Text(""),
         _sizes(now, poller.first, poller.before),
     )  # fmt: skip
 
@@ -128,7 +128,7 @@ def _table(*columns: str) -> Table:
 
 
 def _queue(now: Snapshot) -> Table:
-    names = ("ready", "oldest", "leased", "workers", "late", "to accept", "parked", "done")
+    names = ("ready", "oldest", "leased", "workers", "late", "to accept", "discarded", "done")
     table = _table("queue", *names, "rows/min")
     for q in now.found["queue"]:
         table.add_row(
@@ -139,7 +139,7 @@ def _queue(now: Snapshot) -> Table:
             f"{q['workers']:,}",
             _bad(q["late_leases"]),
             f"{q['waiting_submissions']:,}",
-            _bad(q["parked"]),
+            _bad(q["discarded"]),
             f"{q['done']:,}",
             f"{q['rows_a_minute']:,.0f}",
         )
@@ -174,10 +174,10 @@ def _ring(now: Snapshot) -> Text:
     return text
 
 
-def _parked(now: Snapshot) -> list[Text]:
+def _discarded(now: Snapshot) -> list[Text]:
     return [
-        Text(f"parked: {each['tasks']:,} {each['kind']}: {each['reason']}")
-        for each in now.found["parked"]
+        Text(f"discarded: {each['tasks']:,} {each['kind']}: {each['reason']}")
+        for each in now.found["discarded"]
     ]
 
 

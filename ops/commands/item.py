@@ -15,7 +15,7 @@ from pairmill.ops.output import print_rows
 from pairmill.schema.kinds import KINDS
 
 app = typer.Typer(no_args_is_help=True, help="Items: work of a kind that has specs.")
-SHOWN = ("item_id", "kind", "state", "tries", "spec", "result", "reason")
+SHOWN = ("item_id", "kind", "state", "attempts", "spec", "result", "reason")
 
 
 @app.command("add")
@@ -56,7 +56,7 @@ def _specs(file: str) -> Iterator[dict[str, Any]]:
 @app.command("list")
 def item_list(
     kind: str = typer.Option(None, "--kind", help="A kind of work."),
-    state: str = typer.Option(None, "--state", help="ready, leased, submitted, done or parked."),
+    state: str = typer.Option(None, "--state", help="ready, leased, submitted, done or discarded."),
     limit: int = typer.Option(100, "--limit", min=1, help="At most so many, the newest first."),
     as_json: bool = typer.Option(False, "--json", help="A JSON array."),
 ) -> None:

@@ -203,12 +203,12 @@ def retire(
 ) -> None:
     """Score nothing by a model or tagger any more. What was scored stays; `model add` undoes it."""
     with admin() as connection:
-        parked = models.retire(connection, models.one(connection, name), dry_run=dry_run)
+        discarded = models.retire(connection, models.one(connection, name), dry_run=dry_run)
     if as_json:
-        print_json({"name": name, "parked": parked, "dry_run": dry_run})
+        print_json({"name": name, "discarded": discarded, "dry_run": dry_run})
         return
     done = "would be retired" if dry_run else "is retired"
-    print(f"{name} {done}; {parked} of its tasks {'would be' if dry_run else 'are'} parked")
+    print(f"{name} {done}; {discarded} of its tasks {'would be' if dry_run else 'are'} discarded")
 
 
 @app.command("check")

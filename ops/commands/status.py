@@ -18,7 +18,7 @@ def _line(table: Table, name: str, counts: dict[str, int]) -> None:
 
 
 def page(state: dict[str, Any]) -> Group:
-    """The status for people: one line a stage of the funnel, then the parked tasks."""
+    """The status for people: one line a stage of the funnel, then the discarded tasks."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -44,8 +44,10 @@ def page(state: dict[str, Any]) -> Group:
     for kind, counts in state["tasks"].items():
         _line(table, f"tasks: {kind}", counts)
     table.add_row("removals", f"{state['removals']:,}", "")
-    parked = [f"parked: task {t['task_id']} ({t['kind']}): {t['reason']}" for t in state["parked"]]
-    return Group(table, *parked)
+    discarded = [
+        f"discarded: task {t['task_id']} ({t['kind']}): {t['reason']}" for t in state["discarded"]
+    ]
+    return Group(table, *discarded)
 
 
 def _noted(state: dict[str, Any]) -> str:

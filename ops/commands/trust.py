@@ -1,4 +1,4 @@
-"""pairmill canary, pairmill check: checks of workers, and their results."""
+"""pairmill gold-question, pairmill replication: checks of workers, and their results."""
 
 import re
 from pathlib import Path
@@ -9,17 +9,19 @@ from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
 
-canary = typer.Typer(
+gold_question = typer.Typer(
     no_args_is_help=True, help="URLs with known answers, hidden among those of a download batch."
 )
-check = typer.Typer(no_args_is_help=True, help="Checks of what workers downloaded.")
+replication = typer.Typer(
+    no_args_is_help=True, help="Repeats of samples of what workers downloaded."
+)
 JSON = typer.Option(False, "--json", help="A JSON array.")
 DEAD = "dead"
 
 
-def read_canaries(text: str) -> list[tuple[str, bytes | None]]:
-    """The canaries of a file of lines, each a URL and the sha256 of its image, or the word dead:
-    (URL, 32 bytes or None).
+def read_gold_questions(text: str) -> list[tuple[str, bytes | None]]:
+    """The gold questions of a file: (URL, 32 bytes or None). A line is a URL, and the sha256 of its
+    image or the word dead.
 
     Raises UserError, naming the line.
     """
@@ -37,57 +39,58 @@ def read_canaries(text: str) -> list[tuple[str, bytes | None]]:
     return found
 
 
-@canary.command("add")
+@gold_question.command("add")
 def add(
     file: Path = typer.Argument(help="Lines of a URL and its image's sha256, or the word dead."),
 ) -> None:
-    """Add canaries of your own; a URL that is there already gets the new answer.
+    """Add gold questions of your own; a URL that is there already gets the new answer.
 
-    Those that you add stay until `canary remove`; workers who remember URLs come to know them, so
-    change them now and then. Others are drawn by themselves from what proven workers download.
+    Those that you add stay until `gold-question remove`; workers who remember URLs come to know
+    them, so change them now and then. Others are drawn by themselves from what proven workers
+    download.
     """
     try:
-        canaries = read_canaries(file.read_text())
+        gold_questions = read_gold_questions(file.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
     with admin() as connection, connection.transaction():
         connection.cursor().executemany(
-            "insert into mill.canary (url, sha256, by_admin) values (%s, %s, true)"
+            "insert into mill.gold_question (url, sha256, by_admin) values (%s, %s, true)"
             " on conflict (url) do update"
             " set sha256 = excluded.sha256, dhash = null, by_admin = true",
-            canaries,
+            gold_questions,
         )
-    print(f"{len(canaries):,} canaries added")
+    print(f"{len(gold_questions):,} gold questions added")
 
 
-@canary.command("list")
+@gold_question.command("list")
 def listing(as_json: bool = JSON) -> None:
-    """The canaries, and how often each was answered."""
+    """The gold questions, and how often each was answered."""
     with admin() as connection:
         found = rows(
             connection,
             f"select url, coalesce(encode(sha256, 'hex'), '{DEAD}') as answer, by_admin, answers,"
-            " added_at from mill.canary order by canary_id",
+            " added_at from mill.gold_question order by gold_question_id",
         )
     print_rows(
         found, ("url", "answer", "by_admin", "answers"), as_json=as_json,
-        empty="no canaries: add some with `pairmill canary add FILE`",
+        empty="no gold questions: add some with `pairmill gold-question add FILE`",
     )  # fmt: skip
 
 
-@canary.command("remove")
+@gold_question.command("remove")
 def remove(url: str = typer.Argument(help="Its URL, or the word all.")) -> None:
-    """Take a canary out. Leases that hold it lose nothing."""
+    """Take a gold question out. Leases that hold it lose nothing."""
     with admin() as connection:
         gone = connection.execute(
-            "delete from mill.canary where %(url)s in (url, 'all')", {"url": url}
+            "delete from mill.gold_question where %(url)s in (url, 'all')", {"url": url}
         ).rowcount
     if not gone:
-        raise UserError(f"there is no canary {url}: see `pairmill canary list`")
-    print(f"{gone:,} canaries removed")
+        raise UserError(f"there is no gold question {url}: see `pairmill gold-question list`")
+    print(f"{gone:,} gold questions removed")
 
 
-@check.command("list")
+@replication.command("list")
 def checks(
     worker: str = typer.Option("", "--worker", help="Of this worker only."),
     as_json: bool = JSON,
@@ -97,8 +100,8 @@ def checks(
     with admin() as connection:
         found = rows(
             connection,
-            "select * from report.recheck where %s in (worker, '')"
-            " order by recheck_id desc limit 1000",
+            "select * from report.replication where %s in (worker, '')"
+            " order by replication_id desc limit 1000",
             worker,
         )
     print_rows(

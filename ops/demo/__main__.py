@@ -215,8 +215,8 @@ def _report(connection: psycopg.Connection, model: str, manifest: Manifest | Non
     console.print(f"  + {state['duplicates']} duplicates + {sum(state['pairs'].values())} pairs")
     fetched = ", ".join(f"{name} {count}" for name, count in state["fetched"].items())
     console.print(f"fetched: {fetched}\n")
-    for task in state["parked"]:
-        console.print(f"parked: task {task['task_id']} ({task['kind']}): {task['reason']}\n")
+    for task in state["discarded"]:
+        console.print(f"discarded: task {task['task_id']} ({task['kind']}): {task['reason']}\n")
     kept = manifest.kept_by_language if manifest else None
     console.print(_funnel(state, connection, model, kept))
     if manifest:

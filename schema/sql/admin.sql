@@ -153,7 +153,7 @@ begin
         perform mill.withdraw(s.submission_id, why);
         tasks := tasks + 1;
     end loop;
-    perform mill.check_again(w.worker_id);
+    perform mill.replicate_again(w.worker_id);
 end
 $$;
 comment on function mill.quarantine_worker is
@@ -199,12 +199,12 @@ $$;
 comment on function mill.prove_worker is
     'An admin vouches for a worker, or no longer: it is not checked, and others rely on what it says a host allows. Null where there is no such worker.';
 
-create function mill.park_task(p_task_id bigint, why text) returns boolean
+create function mill.discard_task(p_task_id bigint, why text) returns boolean
 language plpgsql
 as $$
 begin
     perform from mill.task where task_id = p_task_id for update;
-    update mill.task set state = 'parked', reason = why, changed_at = now()
+    update mill.task set state = 'discarded', reason = why, changed_at = now()
      where task_id = p_task_id and state in ('ready', 'leased');
     if not found then
         return false;
@@ -213,4 +213,4 @@ begin
     return true;
 end
 $$;
-comment on function mill.park_task is 'Takes a ready or leased task out of the queue; its holder''s next call is refused.';
+comment on function mill.discard_task is 'Takes a ready or leased task out of the queue; its holder''s next call is refused.';

@@ -22,8 +22,8 @@ begin
            metrics = coalesce(nullif(excluded.metrics, '{}'), model.metrics),
            retired_at = null
     returning model.model_id into model_id;
-    update mill.task t set state = 'ready', tries = 0, ready_at = now(), changed_at = now()
-     where t.model_id = add_model.model_id and t.state = 'parked' and t.reason = 'its model was retired';
+    update mill.task t set state = 'ready', attempts = 0, ready_at = now(), changed_at = now()
+     where t.model_id = add_model.model_id and t.state = 'discarded' and t.reason = 'its model was retired';
     perform mill.queue_scoring(t.batch_id, t.attempt, add_model.model_id)
        from mill.task t where t.kind = 'download' and t.state = 'done' and t.slot is not null and p_kind = 'clip';
     insert into mill.task (kind, batch_id, attempt, model_id)
@@ -37,7 +37,7 @@ begin
     select count(*) into queued from mill.task t where t.model_id = add_model.model_id and t.state = 'ready';
     select count(*) into unreachable
       from mill.task d
-     where d.kind = 'download' and d.state = 'done' and d.slot is null and not d.is_check and p_kind in ('clip', 'pixels')
+     where d.kind = 'download' and d.state = 'done' and d.slot is null and not d.is_replica and p_kind in ('clip', 'pixels')
        and not exists (select from mill.task s
                         where s.kind = 'score' and s.batch_id = d.batch_id and s.attempt = d.attempt and s.model_id = add_model.model_id);
 end
@@ -46,21 +46,21 @@ comment on function mill.add_model is
     'Makes a model or a tagger known, and queues the batches that it can be computed for: those whose thumbnails are still there, '
     'or for a head those that have embeddings of its clip model. unreachable: downloads that only a new download could give it.';
 
-create function mill.retire_model(p_model_id integer, out busy bigint, out parked bigint)
+create function mill.retire_model(p_model_id integer, out busy bigint, out discarded bigint)
 language plpgsql
 as $$
 begin
     perform from mill.model where model_id = p_model_id for no key update;
     perform from mill.task where model_id = p_model_id and state in ('ready', 'leased', 'submitted') order by task_id for update;
-    select count(*) filter (where state <> 'ready'), count(*) filter (where state = 'ready') into busy, parked
+    select count(*) filter (where state <> 'ready'), count(*) filter (where state = 'ready') into busy, discarded
       from mill.task where model_id = p_model_id and state in ('ready', 'leased', 'submitted');
     if busy = 0 then
         update mill.model set retired_at = coalesce(retired_at, now()) where model_id = p_model_id;
-        update mill.task set state = 'parked', reason = 'its model was retired', changed_at = now()
+        update mill.task set state = 'discarded', reason = 'its model was retired', changed_at = now()
          where model_id = p_model_id and state = 'ready';
     end if;
 end
 $$;
 comment on function mill.retire_model is
-    'Nothing is scored by a model or tagger any more, and its ready tasks are parked; what was scored stays. Nothing is done while tasks of '
+    'Nothing is scored by a model or tagger any more, and its ready tasks are discarded; what was scored stays. Nothing is done while tasks of '
     'it are leased or await acceptance (busy). add_model makes it active again.';

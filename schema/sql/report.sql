@@ -124,7 +124,7 @@ comment on column report.opt_out.read_at is 'When it was read';
 
 create view report.wat as
 select f.wat_id, f.location, c.name as crawl,
-       t.state, t.tries, t.reason,
+       t.state, t.attempts, t.reason,
        n.records, n.links, n.dropped, n.duplicates, n.pairs, n.bad_records, n.ended_early, f.link_kinds, n.languages
   from mill.wat_file f
   left join mill.crawl c using (crawl_id)
@@ -146,8 +146,8 @@ comment on view report.wat is 'WAT files with what their extraction counted: lin
 comment on column report.wat.wat_id is 'Key';
 comment on column report.wat.location is 'Path or URL';
 comment on column report.wat.crawl is 'The crawl that it belongs to, if any';
-comment on column report.wat.state is 'ready, leased, submitted, done or parked';
-comment on column report.wat.tries is 'How often its extraction failed';
+comment on column report.wat.state is 'ready, leased, submitted, done or discarded';
+comment on column report.wat.attempts is 'How often its extraction failed';
 comment on column report.wat.reason is 'Why it failed last';
 comment on column report.wat.records is 'WARC records read';
 comment on column report.wat.links is 'Links of its kinds seen';
@@ -179,7 +179,7 @@ select coalesce(c.name, '') as crawl, f.wat_files, n.records, n.links, n.dropped
   ) n on true;
 comment on view report.crawl is 'Crawls with what the extraction of their WAT files counted: links = dropped + duplicates + pairs.';
 comment on column report.crawl.crawl is 'CC-MAIN-YYYY-WW; empty for the files that were added alone';
-comment on column report.crawl.wat_files is 'WAT files by state: ready, leased, submitted, done or parked';
+comment on column report.crawl.wat_files is 'WAT files by state: ready, leased, submitted, done or discarded';
 comment on column report.crawl.records is 'WARC records read';
 comment on column report.crawl.links is 'Links of its kinds seen';
 comment on column report.crawl.dropped is 'Links dropped, by reason';
@@ -226,7 +226,7 @@ comment on column report.score_count.outcome is 'scored, or why not; waiting whi
 comment on column report.score_count.pairs is 'How many pairs';
 
 create view report.task as
-select t.task_id, t.kind, t.state, t.wat_id, t.batch_id, t.attempt, m.name as model, t.tries, t.ready_at, t.reason, t.changed_at,
+select t.task_id, t.kind, t.state, t.wat_id, t.batch_id, t.attempt, m.name as model, t.attempts, t.ready_at, t.reason, t.changed_at,
        w.name as worker, l.expires_at as lease_expires_at, t.item_id
   from mill.task t
   left join mill.model m using (model_id)
@@ -236,12 +236,12 @@ select t.task_id, t.kind, t.state, t.wat_id, t.batch_id, t.attempt, m.name as mo
 comment on view report.task is 'Every task, with who holds it.';
 comment on column report.task.task_id is 'Key';
 comment on column report.task.kind is 'The kind of work: extract, download, score and so on';
-comment on column report.task.state is 'ready, leased, submitted, done or parked';
+comment on column report.task.state is 'ready, leased, submitted, done or discarded';
 comment on column report.task.wat_id is 'The WAT file that it is about';
 comment on column report.task.batch_id is 'The batch that it is about';
 comment on column report.task.attempt is 'Of a batch: which attempt at its download';
 comment on column report.task.model is 'The model, of a kind that needs one';
-comment on column report.task.tries is 'How often it failed or was lost';
+comment on column report.task.attempts is 'How often it failed or was lost';
 comment on column report.task.ready_at is 'Not claimed before then';
 comment on column report.task.reason is 'Why it failed last';
 comment on column report.task.changed_at is 'When its state changed last';
@@ -250,7 +250,7 @@ comment on column report.task.lease_expires_at is 'When that lease is late';
 comment on column report.task.item_id is 'The item that it is about; see report.item';
 
 create view report.item as
-select i.item_id, i.kind, i.spec, t.state, t.tries, t.reason, r.result, i.added_at
+select i.item_id, i.kind, i.spec, t.state, t.attempts, t.reason, r.result, i.added_at
   from mill.item i
   join mill.task t on t.item_id = i.item_id and t.kind = i.kind
   left join mill.item_result r on r.item_id = i.item_id
@@ -259,8 +259,8 @@ comment on view report.item is 'Items, the work that is about neither a WAT file
 comment on column report.item.item_id is 'Key';
 comment on column report.item.kind is 'The kind of work';
 comment on column report.item.spec is 'What is to be done, in the words of its kind';
-comment on column report.item.state is 'ready, leased, submitted, done or parked';
-comment on column report.item.tries is 'How often it failed or was lost';
+comment on column report.item.state is 'ready, leased, submitted, done or discarded';
+comment on column report.item.attempts is 'How often it failed or was lost';
 comment on column report.item.reason is 'Why it failed last';
 comment on column report.item.result is 'What was found; null while there is nothing that counts';
 comment on column report.item.added_at is 'When it was added';
@@ -290,24 +290,24 @@ comment on column report.worker.streak is 'Checks in a row that agreed; null: an
 comment on column report.worker.agreement is 'Share of its checked downloads that others found alike, a moving average';
 comment on column report.worker.stopped_because is 'Why the trust check disabled it; null where it did not';
 
-create view report.recheck as
-select r.recheck_id, w.name as worker, t.batch_id, t.attempt,
-       case when r.repeat_task_id is null then 'canaries' else 'repeat' end as kind,
+create view report.replication as
+select r.replication_id, w.name as worker, t.batch_id, t.attempt,
+       case when r.replica_task_id is null then 'gold_questions' else 'replica' end as kind,
        r.state, r.compared, r.agreed, r.opened_at, r.decided_at
-  from mill.recheck r
+  from mill.replication r
   join mill.worker w using (worker_id)
   join mill.task t using (task_id);
-comment on view report.recheck is 'Checks of what workers downloaded.';
-comment on column report.recheck.recheck_id is 'Key';
-comment on column report.recheck.worker is 'Who is checked';
-comment on column report.recheck.batch_id is 'The batch whose download is checked';
-comment on column report.recheck.attempt is 'Which attempt at it';
-comment on column report.recheck.kind is 'repeat: another worker''s, of a sample; canaries: URLs with known answers';
-comment on column report.recheck.state is 'open, disputed (a third worker decides), agreed, failed or void (nothing could be told)';
-comment on column report.recheck.compared is 'URLs that could be compared';
-comment on column report.recheck.agreed is 'Of those, URLs that ended alike';
-comment on column report.recheck.opened_at is 'When it was drawn';
-comment on column report.recheck.decided_at is 'When it was decided';
+comment on view report.replication is 'Checks of what workers downloaded.';
+comment on column report.replication.replication_id is 'Key';
+comment on column report.replication.worker is 'Who is checked';
+comment on column report.replication.batch_id is 'The batch whose download is checked';
+comment on column report.replication.attempt is 'Which attempt at it';
+comment on column report.replication.kind is 'repeat: another worker''s, of a sample; gold questions: URLs with known answers';
+comment on column report.replication.state is 'open, disputed (a third worker decides), agreed, failed or void (nothing could be told)';
+comment on column report.replication.compared is 'URLs that could be compared';
+comment on column report.replication.agreed is 'Of those, URLs that ended alike';
+comment on column report.replication.opened_at is 'When it was drawn';
+comment on column report.replication.decided_at is 'When it was decided';
 
 create view report.dead_link as
 select mill.sample_id(d.batch_id, d.n) as sample_id, d.batch_id, d.n, p.url, o.name as outcome, f.networks, f.networks >= 2 as believed
@@ -322,7 +322,7 @@ select mill.sample_id(d.batch_id, d.n) as sample_id, d.batch_id, d.n, p.url, o.n
          join mill.worker w on w.worker_id = s.worker_id
         where x.batch_id = d.batch_id and x.n = d.n and x.outcome not in (0, 50, 51)
           -- a check counts for nothing else, but for this
-          and (t.is_check or not exists (select from mill.withdrawn z where z.submission_id = x.submission_id))) f;
+          and (t.is_replica or not exists (select from mill.withdrawn z where z.submission_id = x.submission_id))) f;
 comment on view report.dead_link is
     'Pairs that gave no image, and how many networks have seen that. Name a range of batch_id: there may be billions.';
 comment on column report.dead_link.sample_id is 'As report.pair.sample_id';
@@ -356,7 +356,7 @@ select k.kind,
        count(*) filter (where t.state = 'ready') as ready,
        count(*) filter (where t.state = 'leased') as leased,
        count(*) filter (where t.state = 'submitted') as submitted,
-       count(*) filter (where t.state = 'parked') as parked,
+       count(*) filter (where t.state = 'discarded') as discarded,
        count(*) filter (where t.state = 'done') as done,
        min(t.ready_at) filter (where t.state = 'ready') as oldest_ready_at,
        (select count(*) from mill.lease l join mill.task x using (task_id)
@@ -371,7 +371,7 @@ comment on column report.queue.kind is 'The kind of work: extract, download, sco
 comment on column report.queue.ready is 'Tasks that may be claimed, now or after a back-off';
 comment on column report.queue.leased is 'Tasks that a worker holds';
 comment on column report.queue.submitted is 'Tasks that await the acceptance of what was submitted';
-comment on column report.queue.parked is 'Tasks that were given up';
+comment on column report.queue.discarded is 'Tasks that were given up';
 comment on column report.queue.done is 'Tasks that are done';
 comment on column report.queue.oldest_ready_at is 'Since when the oldest ready task may be claimed';
 comment on column report.queue.late_leases is 'Leases whose time is over and that no steward has ended yet';
@@ -437,7 +437,7 @@ begin
     return query
     select q.kind, x.what, x.value::double precision
       from report.queue q,
-           lateral (values ('ready', q.ready), ('leased', q.leased), ('submitted', q.submitted), ('parked', q.parked), ('done', q.done),
+           lateral (values ('ready', q.ready), ('leased', q.leased), ('submitted', q.submitted), ('discarded', q.discarded), ('done', q.done),
                            ('late_leases', q.late_leases), ('waiting_submissions', q.waiting_submissions),
                            ('oldest_ready_seconds', greatest(0, extract(epoch from now() - q.oldest_ready_at))::bigint)) x (what, value)
     union all

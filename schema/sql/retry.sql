@@ -1,4 +1,4 @@
--- What is done again on an admin's word: parked tasks, URLs whose download failed, downloads that were withdrawn.
+-- What is done again on an admin's word: discarded tasks, URLs whose download failed, downloads that were withdrawn.
 
 create function mill.withdraw_downloads(p_submissions bigint[], why text) returns integer
 language plpgsql
@@ -14,14 +14,14 @@ begin
     on conflict do nothing;
     with gone as (
         select y.batch_id, y.attempt, x.submission_id from mill.submission x join mill.task y using (task_id)
-         where x.submission_id = any (p_submissions) and not y.is_check
+         where x.submission_id = any (p_submissions) and not y.is_replica
     ), again as (
         select g.batch_id, array_agg(distinct d.n) as positions
           from gone g
           join mill.download d on d.batch_id = g.batch_id and d.attempt = g.attempt and d.submission_id = g.submission_id
          where not exists (select from mill.current_download c where c.batch_id = d.batch_id and c.n = d.n)
            and not exists (select from mill.task o where o.kind = 'download' and o.batch_id = d.batch_id and o.attempt > g.attempt
-                              and o.state <> 'done' and not o.is_check and (o.positions is null or d.n = any (o.positions))
+                              and o.state <> 'done' and not o.is_replica and (o.positions is null or d.n = any (o.positions))
                               -- what it was given and lost again it does not ask for
                               and not exists (select from mill.download e
                                                where e.batch_id = d.batch_id and e.n = d.n and e.attempt = o.attempt))
@@ -37,7 +37,7 @@ $$;
 comment on function mill.withdraw_downloads is
     'Withdraws accepted download submissions and queues their URLs again, one task a batch and not one a submission. Returns the tasks queued.';
 
--- A parked task whose thumbnails are gone cannot go on where it stopped: what it lacks is fetched anew.
+-- A discarded task whose thumbnails are gone cannot go on where it stopped: what it lacks is fetched anew.
 create function mill.retry_task(p_task_id bigint) returns text
 language plpgsql
 as $$
@@ -47,7 +47,7 @@ declare
     anew integer[];
 begin
     select * into t from mill.task where task_id = p_task_id for update;
-    if not found or t.state <> 'parked' or t.is_check then  -- a check that was parked is void
+    if not found or t.state <> 'discarded' or t.is_replica then  -- a check that was discarded is void
         return null;
     end if;
     select * into d from mill.task x where x.kind = 'download' and x.batch_id = t.batch_id and x.attempt = t.attempt;
@@ -55,7 +55,7 @@ begin
        or not exists (select from mill.task_kind k where k.name = t.kind and (k.reads_thumbnails or k.writes_thumbnails))
        or t.kind = 'score' and (select m.kind from mill.model m where m.model_id = t.model_id) in ('head', 'zero-shot')
        or t.kind = 'download' and not exists (select from mill.download x where x.batch_id = t.batch_id and x.attempt = t.attempt) then
-        update mill.task set state = 'ready', tries = 0, excused = 0, ready_at = now(), changed_at = now() where task_id = p_task_id;
+        update mill.task set state = 'ready', attempts = 0, excused = 0, ready_at = now(), changed_at = now() where task_id = p_task_id;
         return t.kind;
     end if;
     select array_agg(n order by n) into anew
@@ -73,7 +73,7 @@ begin
 end
 $$;
 comment on function mill.retry_task is
-    'Queues a parked task again. Returns the kind of work that was queued, or null where the task is not parked.';
+    'Queues a discarded task again. Returns the kind of work that was queued, or null where the task is not discarded.';
 
 -- Later, and not in a loop: the same minute's second try meets the same trouble.
 create function mill.retry_outcomes(
@@ -102,8 +102,8 @@ begin
         select f.batch_id, f.positions, t.attempt, t.busy,
                t.ended_at + make_interval(secs => s.url_retry_seconds * 2 ^ least(t.attempts - 1, 20)) as ready_at
           from found f, mill.setting s, lateral (
-              select max(x.attempt) as attempt, count(*) filter (where not x.is_check) as attempts,
-                     max(x.changed_at) filter (where not x.is_check) as ended_at, bool_or(x.state <> 'done' and not x.is_check) as busy
+              select max(x.attempt) as attempt, count(*) filter (where not x.is_replica) as attempts,
+                     max(x.changed_at) filter (where not x.is_replica) as ended_at, bool_or(x.state <> 'done' and not x.is_replica) as busy
                 from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id) t
     ), queued as (
         insert into mill.task (kind, batch_id, attempt, positions, ready_at)
@@ -140,7 +140,7 @@ begin
          group by l.batch_id
     ), planned as (
         select f.*, exists (select from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id
-                               and x.state <> 'done' and not x.is_check) as is_busy
+                               and x.state <> 'done' and not x.is_replica) as is_busy
           from found f
     ), queued as (
         insert into mill.task (kind, batch_id, attempt, positions, avoid_workers)

@@ -190,8 +190,8 @@ begin
            and (g.kind <> 'pixels' or exists (select from mill.task d where d.kind = 'download' and d.batch_id = t.batch_id
                                                  and d.attempt = t.attempt and d.slot is not null))
         on conflict (batch_id, attempt, kind, model_id) where batch_id is not null
-        do update set state = 'ready', tries = 0, ready_at = now(), changed_at = now()
-                where mill.task.state in ('done', 'parked');
+        do update set state = 'ready', attempts = 0, ready_at = now(), changed_at = now()
+                where mill.task.state in ('done', 'discarded');
     end loop;
 end
 $$;

@@ -56,13 +56,13 @@ as $$
            and (exists (select from mill.submission r where r.task_id = d.task_id and r.state = 'received')
                 or 'ready' in (d.state, s.state) or 'leased' in (d.state, s.state) or 'submitted' in (d.state, s.state)
                 -- a download can be made again: not for it does everybody wait
-                or d.state = 'parked' and d.changed_at > now() - make_interval(secs => parked_hold_seconds)
+                or d.state = 'discarded' and d.changed_at > now() - make_interval(secs => discarded_hold_seconds)
                    and exists (select from mill.thumbnail_slot where state <> 'full')
-                or s.state = 'parked' and s.changed_at > now() - make_interval(secs => parked_hold_seconds)))
+                or s.state = 'discarded' and s.changed_at > now() - make_interval(secs => discarded_hold_seconds)))
 $$;
 comment on function mill.slot_is_done is
-    'Whether nobody needs a slot''s thumbnails any more: its downloads and their score tasks are done, or parked for long, or '
-    'downloads are parked and the ring is full. False while there is no model: they were fetched to be scored.';
+    'Whether nobody needs a slot''s thumbnails any more: its downloads and their score tasks are done, or discarded for long, or '
+    'downloads are discarded and the ring is full. False while there is no model: they were fetched to be scored.';
 
 -- Locks the slot, then its tasks. A claim and a submission lock their task first: but a claim never waits
 -- for a slot, and nobody waits here for a task that is not at rest.
@@ -70,21 +70,21 @@ create function mill.give_back_places(p_slot smallint) returns void
 language plpgsql
 as $$
 declare
-    parked bigint[];
+    discarded bigint[];
     places integer;
 begin
     perform from mill.thumbnail_slot where slot = p_slot for update;
-    parked := array(select task_id from mill.task where slot = p_slot and state = 'parked' order by task_id for update skip locked);
+    discarded := array(select task_id from mill.task where slot = p_slot and state = 'discarded' order by task_id for update skip locked);
     -- a second statement, which sees what was submitted until the tasks were locked
     update mill.task t set slot = null
-     where t.task_id = any (parked) and not exists (select from mill.submission s where s.task_id = t.task_id);
+     where t.task_id = any (discarded) and not exists (select from mill.submission s where s.task_id = t.task_id);
     get diagnostics places = row_count;
     if places > 0 then
         update mill.thumbnail_slot set batches = batches - places, state = 'filling' where slot = p_slot;
     end if;
 end
 $$;
-comment on function mill.give_back_places is 'Parked tasks under which nothing was submitted keep no place in a slot. Locks the slot.';
+comment on function mill.give_back_places is 'Discarded tasks under which nothing was submitted keep no place in a slot. Locks the slot.';
 
 create function api.empty_slots_v1() returns integer
 language plpgsql security definer

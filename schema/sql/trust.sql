@@ -4,38 +4,38 @@
 -- Not whole batches are repeated but a sample: 50 of 10,000 URLs cost 0.5 %, and who lies about every second
 -- one passes a check with a probability below 1e-6 (docs/trust.md has the simulation).
 
-create function mill.hide_canaries(t mill.task, p_lease_id bigint) returns void
+create function mill.assign_gold_questions(t mill.task, p_lease_id bigint) returns void
 language sql
 as $$
     -- by the task, and not by chance: who claims, releases and claims again would see them change
-    insert into mill.assignment (lease_id, canary_places, canary_ids)
-    select p_lease_id, '{}', array_agg(c.canary_id)
-      from (select canary_id from mill.canary
-             order by hashint8extended(canary_id, t.task_id)
-             limit (select least(canaries_per_lease,
+    insert into mill.assignment (lease_id, gold_places, gold_question_ids)
+    select p_lease_id, '{}', array_agg(c.gold_question_id)
+      from (select gold_question_id from mill.gold_question
+             order by hashint8extended(gold_question_id, t.task_id)
+             limit (select least(gold_questions_per_lease,
                                  coalesce(cardinality(t.positions), (select pair_count from mill.batch where batch_id = t.batch_id)) / 20)
                       from mill.setting)) c
     having count(*) > 0
 $$;
-comment on function mill.hide_canaries is 'Chooses the canaries of a download lease, if there are any.';
+comment on function mill.assign_gold_questions is 'Chooses the gold questions of a download lease, if there are any.';
 
 create function mill.shuffle(t mill.task, p_lease_id bigint) returns void
 language sql
 as $$
     update mill.assignment a
-       set positions = x.positions, canary_places = x.places, canary_ids = x.ids
+       set positions = x.positions, gold_places = x.places, gold_question_ids = x.ids
       from (select array_agg(m.n order by m.place) as positions,
-                   array_agg(m.place::integer) filter (where m.canary_id is not null) as places,
-                   array_agg(m.canary_id) filter (where m.canary_id is not null) as ids
-              from (select h.n, h.canary_id, row_number() over (order by random()) - 1 as place
-                      from (select d.n, null::integer as canary_id from mill.to_download(t) d
+                   array_agg(m.place::integer) filter (where m.gold_question_id is not null) as places,
+                   array_agg(m.gold_question_id) filter (where m.gold_question_id is not null) as ids
+              from (select h.n, h.gold_question_id, row_number() over (order by random()) - 1 as place
+                      from (select d.n, null::integer as gold_question_id from mill.to_download(t) d
                             union all
-                            select null, unnest(b.canary_ids) from mill.assignment b where b.lease_id = p_lease_id) h) m) x
+                            select null, unnest(b.gold_question_ids) from mill.assignment b where b.lease_id = p_lease_id) h) m) x
      where a.lease_id = p_lease_id and a.positions is null
 $$;
-comment on function mill.shuffle is 'Puts what is left of a task, and the canaries of its lease, in an order by chance; once a lease.';
+comment on function mill.shuffle is 'Puts what is left of a task, and the gold questions of its lease, in an order by chance; once a lease.';
 
-create function mill.take_canaries(
+create function mill.take_gold_answers(
     p_lease_id bigint, p_places integer[], p_outcome smallint[], p_sha256 bytea[], p_dhash bigint[]
 ) returns integer[]
 language plpgsql
@@ -48,7 +48,7 @@ begin
     if exists (
         select from unnest(p_places) p (place)
           left join unnest(a.positions) with ordinality as h (n, number) on h.number = p.place + 1
-         where h.n is null and not p.place = any (a.canary_places)
+         where h.n is null and not p.place = any (a.gold_places)
     ) then
         perform mill.refuse('PM003', 'a position is not of this task, is given twice, or was submitted already');
     end if;
@@ -59,22 +59,22 @@ begin
         return n;
     end if;
     with answer as (
-        select k.canary_id, mill.is_right(c, r.outcome, r.sha256, r.dhash) as is_right
+        select k.gold_question_id, mill.is_right(c, r.outcome, r.sha256, r.dhash) as is_right
           from unnest(p_places, p_outcome, p_sha256, p_dhash) as r (place, outcome, sha256, dhash)
-          join unnest(a.canary_places, a.canary_ids) as k (place, canary_id) using (place)
-          join mill.canary c using (canary_id)
+          join unnest(a.gold_places, a.gold_question_ids) as k (place, gold_question_id) using (place)
+          join mill.gold_question c using (gold_question_id)
     ), counted as (
-        -- a canary is in many leases at once, and who does not commit must not hold the others up: then it is not counted
-        update mill.canary set answers = answers + 1
-         where canary_id in (select c.canary_id from mill.canary c where c.canary_id in (select canary_id from answer)
+        -- a gold question is in many leases at once, and who does not commit must not hold the others up: then it is not counted
+        update mill.gold_question set answers = answers + 1
+         where gold_question_id in (select c.gold_question_id from mill.gold_question c where c.gold_question_id in (select gold_question_id from answer)
                                 for no key update skip locked)
     ), told as (
         select count(is_right) as compared, count(*) filter (where is_right) as agreed from answer
     )
     update mill.assignment x
-       set (canary_places, canary_ids) = (
-               select coalesce(array_agg(k.place), '{}'), coalesce(array_agg(k.canary_id), '{}')
-                 from unnest(a.canary_places, a.canary_ids) as k (place, canary_id)
+       set (gold_places, gold_question_ids) = (
+               select coalesce(array_agg(k.place), '{}'), coalesce(array_agg(k.gold_question_id), '{}')
+                 from unnest(a.gold_places, a.gold_question_ids) as k (place, gold_question_id)
                 where not k.place = any (p_places)),
            compared = x.compared + told.compared, agreed = x.agreed + told.agreed
       from told
@@ -82,8 +82,8 @@ begin
     return n;
 end
 $$;
-comment on function mill.take_canaries is
-    'From the numbers that a worker was given to those of the batch, null where it answered a canary, whose answer is noted. Refuses other numbers.';
+comment on function mill.take_gold_answers is
+    'From the numbers that a worker was given to those of the batch, null where it answered a gold question, whose answer is noted. Refuses other numbers.';
 
 -- 10 of 64 bits: what re-encoding and scaling change; unrelated images differ in 32 on average
 create function mill.look_alike(a bigint, b bigint) returns boolean
@@ -91,22 +91,22 @@ language sql immutable parallel safe
 return bit_count((a # b)::bit(64)) <= 10;
 comment on function mill.look_alike is 'Whether two difference hashes are of the same picture.';
 
-create function mill.is_right(c mill.canary, p_outcome smallint, p_sha256 bytea, p_dhash bigint) returns boolean
+create function mill.is_right(c mill.gold_question, p_outcome smallint, p_sha256 bytea, p_dhash bigint) returns boolean
 language sql immutable
 as $$
     select case when p_outcome in (50, 51) then null  -- a site may have changed its mind
                 when c.sha256 is null then p_outcome <> 0
                 else coalesce(p_outcome = 0 and (p_sha256 = c.sha256 or mill.look_alike(p_dhash, c.dhash)), false) end
 $$;
-comment on function mill.is_right is 'Whether an answer to a canary is right; null where that cannot be told.';
+comment on function mill.is_right is 'Whether an answer to a gold question is right; null where that cannot be told.';
 
-create function mill.canaries_left(p_lease_id bigint) returns bigint
+create function mill.gold_questions_left(p_lease_id bigint) returns bigint
 language sql stable
 as $$
-    select count(*) from mill.assignment a, unnest(a.canary_ids) k (canary_id) join mill.canary using (canary_id)
+    select count(*) from mill.assignment a, unnest(a.gold_question_ids) k (gold_question_id) join mill.gold_question using (gold_question_id)
      where a.lease_id = p_lease_id
 $$;
-comment on function mill.canaries_left is 'Canaries of a lease that were not answered.';
+comment on function mill.gold_questions_left is 'Gold questions of a lease that were not answered.';
 
 -- Not random(): complete_v1 may be what ends a task, and a worker could roll it back and draw again until nothing was
 -- drawn (pg_stat_xact_all_tables shows it). The microsecond of the acceptance is the steward's, and it cannot read it.
@@ -116,7 +116,7 @@ return hashint8extended((extract(epoch from p_accepted_at) * 1000000)::bigint, h
        < 9223372036854775807 / greatest(p_streak, 1);
 comment on function mill.is_drawn is 'Whether a worker is checked for a task: once in p_streak tasks, and the same whenever it is asked.';
 
-create function mill.draw_checks(t mill.task) returns void
+create function mill.draw_replications(t mill.task) returns void
 language plpgsql
 as $$
 declare
@@ -125,7 +125,7 @@ declare
     sample integer[];
 begin
     select * into s from mill.setting;
-    if t.is_check or s.check_urls = 0 then
+    if t.is_replica or s.replicated_urls = 0 then
         return;
     end if;
     for w in
@@ -136,57 +136,57 @@ begin
          group by x.worker_id order by x.worker_id
     loop
         if w.streak is null then
-            insert into mill.canary (url, sha256, dhash, by_admin)
+            insert into mill.gold_question (url, sha256, dhash, by_admin)
             select p.url, d.sha256, d.dhash, false
               from (select * from mill.download x
                      where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id = any (w.submissions) and x.outcome = 0
-                       and (select count(*) from mill.canary where not by_admin) < 1000
+                       and (select count(*) from mill.gold_question where not by_admin) < 1000
                      order by random() limit 5) d
               join mill.pair p using (batch_id, n)
             on conflict do nothing;
         elsif (w.streak < 10 or mill.is_drawn(w.streak, w.accepted_at, t.task_id, w.worker_id))
               -- with so many undecided another one tells nothing new, and somebody has to do them
-              and (select count(*) from mill.recheck r where r.worker_id = w.worker_id and r.state in ('open', 'disputed')) < 20 then
+              and (select count(*) from mill.replication r where r.worker_id = w.worker_id and r.state in ('open', 'disputed')) < 20 then
             sample := array(
                 select d.n
                   from (select x.n from mill.download x
                          where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id = any (w.submissions)
-                         order by random() limit s.check_urls) d
+                         order by random() limit s.replicated_urls) d
                  where not exists (select from mill.pair p join mill.removal r on r.md5 = p.url_key
                                     where p.batch_id = t.batch_id and p.n = d.n));
             if cardinality(sample) >= 5 then  -- fewer tell nothing
-                insert into mill.recheck (worker_id, task_id, repeat_task_id)
-                values (w.worker_id, t.task_id, mill.queue_check(t, sample, array[w.worker_id]));
+                insert into mill.replication (worker_id, task_id, replica_task_id)
+                values (w.worker_id, t.task_id, mill.queue_replica(t, sample, array[w.worker_id]));
             end if;
         end if;
     end loop;
 end
 $$;
-comment on function mill.draw_checks is
-    'Once a download task is done: draws whether its workers are checked, and of one that an admin vouches for, some canaries.';
+comment on function mill.draw_replications is
+    'Once a download task is done: draws whether its workers are checked, and of one that an admin vouches for, some gold questions.';
 
-create function mill.queue_check(t mill.task, p_positions integer[], p_avoid integer[]) returns bigint
+create function mill.queue_replica(t mill.task, p_positions integer[], p_avoid integer[]) returns bigint
 language sql
 as $$
-    insert into mill.task (kind, batch_id, attempt, positions, is_check, avoid_workers)
+    insert into mill.task (kind, batch_id, attempt, positions, is_replica, avoid_workers)
     values ('download', t.batch_id, mill.next_attempt(t.batch_id), p_positions, true, p_avoid)
     returning task_id
 $$;
-comment on function mill.queue_check is 'Queues a repeat of these positions, for somebody else.';
+comment on function mill.queue_replica is 'Queues a repeat of these positions, for somebody else.';
 
 -- A checker's own trouble is not held against the checked one: his success against another's failure counts only
 -- where that failure is final. That both found nothing tells nothing: two who do no work say so of everything (it
 -- left 0.6 % of lies in the simulation). Whether a link is dead is report.dead_link's business.
-create function mill.compare(p_task_id bigint, p_repeat_id bigint, p_worker_id integer, out compared integer, out agreed integer)
+create function mill.compare(p_task_id bigint, p_replica_id bigint, p_worker_id integer, out compared integer, out agreed integer)
 language sql stable
 as $$
     with who as materialized (
-        select coalesce(p_worker_id, mill.repeated_by(p_task_id)) as checked, mill.repeated_by(p_repeat_id) as checker
+        select coalesce(p_worker_id, mill.replicated_by(p_task_id)) as checked, mill.replicated_by(p_replica_id) as checker
     )
     select count(alike), count(*) filter (where alike)
       from who
       join mill.task t on t.task_id = p_task_id
-      join mill.task r on r.task_id = p_repeat_id
+      join mill.task r on r.task_id = p_replica_id
       join mill.download a on a.batch_id = t.batch_id and a.attempt = t.attempt
       join mill.submission s on s.submission_id = a.submission_id and s.worker_id = who.checked
       join mill.download b on b.batch_id = r.batch_id and b.attempt = r.attempt and b.n = a.n
@@ -202,29 +202,29 @@ comment on function mill.compare is
     'How the downloads of a task (of one worker; null: of who did most of it) compare with those of a task that repeats some of its '
     'positions: with what the one who did most of that says, since a repeat that was given back may hold a part of somebody else''s.';
 
-create function api.judge_checks_v1() returns integer
+create function api.judge_replications_v1() returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '1s'
 as $$
 declare
     w mill.worker := mill.me('steward');
-    r mill.recheck;
+    r mill.replication;
     judged integer := 0;
     late integer := 0;
 begin
     begin
-        lock table mill.recheck in share update exclusive mode nowait;  -- two who judge would lock in two orders
+        lock table mill.replication in share update exclusive mode nowait;  -- two who judge would lock in two orders
     exception when lock_not_available then
         return 0;
     end;
     for r in
-        select x.* from mill.recheck x
+        select x.* from mill.replication x
          where x.state in ('open', 'disputed')
-           and (x.repeat_task_id is null
+           and (x.replica_task_id is null
                 or exists (select from mill.task t
-                            where t.task_id = coalesce(x.second_task_id, x.repeat_task_id) and t.state in ('done', 'parked')))
-         order by x.recheck_id limit 20
+                            where t.task_id = coalesce(x.second_replica_task_id, x.replica_task_id) and t.state in ('done', 'discarded')))
+         order by x.replication_id limit 20
     loop
         begin
             judged := judged + 1;
@@ -232,14 +232,14 @@ begin
         exception when lock_not_available or deadlock_detected then
             judged := judged - 1;
             late := late + 1;
-            perform mill.end_idle(array[r.worker_id, mill.repeated_by(r.repeat_task_id)]);
+            perform mill.end_idle(array[r.worker_id, mill.replicated_by(r.replica_task_id)]);
             exit when late = 3;
         end;
     end loop;
     return judged;
 end
 $$;
-comment on function api.judge_checks_v1 is
+comment on function api.judge_replications_v1 is
     'Decides checks whose repeats are done; one at most that has tasks queued or taken back. Returns how many. Waits for nobody: a check '
     'whose rows an open transaction holds is left to the next round.';
 
@@ -254,7 +254,7 @@ $$;
 comment on function mill.end_idle is
     'Ends the sessions of workers that keep a transaction open: nobody holds its own judgement up. Does nothing without the right of `pairmill db secure`.';
 
-create function api.sweep_canaries_v1() returns bigint
+create function api.sweep_gold_questions_v1() returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -262,17 +262,17 @@ declare
     w mill.worker := mill.me('steward');
     swept bigint;
 begin
-    delete from mill.canary c
-     where c.canary_id in (select x.canary_id from mill.canary x where not x.by_admin for update skip locked)
+    delete from mill.gold_question c
+     where c.gold_question_id in (select x.gold_question_id from mill.gold_question x where not x.by_admin for update skip locked)
        and (c.answers >= 3 or c.added_at < now() - interval '7 days'  -- known by then, or stale
             or exists (select from mill.removal r where r.md5 = md5(c.url)::uuid or r.sha256 = c.sha256));
     get diagnostics swept = row_count;
     return swept;
 end
 $$;
-comment on function api.sweep_canaries_v1 is 'Deletes the canaries that were drawn and are of no more use, or are to be removed.';
+comment on function api.sweep_gold_questions_v1 is 'Deletes the gold questions that were drawn and are of no more use, or are to be removed.';
 
-create function mill.judge(r mill.recheck) returns boolean
+create function mill.judge(r mill.replication) returns boolean
 language plpgsql
 as $$
 declare
@@ -282,33 +282,33 @@ declare
     verdict text := 'void';
 begin
     select r.compared, r.agreed into found;
-    if r.repeat_task_id is not null then
-        select * into last from mill.task where task_id = coalesce(r.second_task_id, r.repeat_task_id);
+    if r.replica_task_id is not null then
+        select * into last from mill.task where task_id = coalesce(r.second_replica_task_id, r.replica_task_id);
         found := mill.compare(r.task_id, last.task_id, r.worker_id);
     end if;
-    if last.state = 'parked' or found.compared < 5 then
+    if last.state = 'discarded' or found.compared < 5 then
         null;  -- too little to tell
     elsif found.agreed >= least_share * found.compared then
         verdict := 'agreed';
-    elsif r.repeat_task_id is null or mill.is_vouched(mill.repeated_by(last.task_id)) then
+    elsif r.replica_task_id is null or mill.is_vouched(mill.replicated_by(last.task_id)) then
         verdict := 'failed';
     elsif r.state = 'open' then
         perform mill.dispute(r, last);
         return true;
-    elsif (select agreed >= least_share * compared and compared >= 5 from mill.compare(r.repeat_task_id, r.second_task_id, null)) then
-        found := mill.compare(r.task_id, r.repeat_task_id, r.worker_id);
+    elsif (select agreed >= least_share * compared and compared >= 5 from mill.compare(r.replica_task_id, r.second_replica_task_id, null)) then
+        found := mill.compare(r.task_id, r.replica_task_id, r.worker_id);
         verdict := 'failed';
     end if;
-    update mill.recheck set state = verdict, compared = found.compared, agreed = found.agreed, decided_at = now()
-     where recheck_id = r.recheck_id;
+    update mill.replication set state = verdict, compared = found.compared, agreed = found.agreed, decided_at = now()
+     where replication_id = r.replication_id;
     if verdict = 'agreed' and r.state = 'disputed' then
-        perform mill.blame_repeat(r);
+        perform mill.blame_replica(r);
     end if;
-    -- to have answered canaries well proves little: whoever remembers URLs knows them
-    if verdict = 'failed' or verdict = 'agreed' and r.repeat_task_id is not null then
-        perform mill.count_check(r.worker_id, r.task_id, found.compared, found.agreed, r.repeat_task_id is null);
+    -- to have answered gold questions well proves little: whoever remembers URLs knows them
+    if verdict = 'failed' or verdict = 'agreed' and r.replica_task_id is not null then
+        perform mill.count_replication(r.worker_id, r.task_id, found.compared, found.agreed, r.replica_task_id is null);
     end if;
-    if verdict = 'void' and (last.state = 'parked' or found.compared < 5 and mill.told_little(last)) then
+    if verdict = 'void' and (last.state = 'discarded' or found.compared < 5 and mill.told_little(last)) then
         return mill.ask_again(r, last);
     end if;
     return verdict = 'failed' or verdict = 'agreed' and r.state = 'disputed';
@@ -327,53 +327,53 @@ as $$
 $$;
 comment on function mill.told_little is 'Whether a fifth of a repeat, or more, was the repeater''s own trouble.';
 
-create function mill.ask_again(r mill.recheck, t mill.task) returns boolean
+create function mill.ask_again(r mill.replication, t mill.task) returns boolean
 language plpgsql
 as $$
 begin
-    if (select count(*) from mill.recheck x where x.worker_id = r.worker_id and x.task_id = r.task_id and x.state = 'void') >= 3 then
+    if (select count(*) from mill.replication x where x.worker_id = r.worker_id and x.task_id = r.task_id and x.state = 'void') >= 3 then
         return false;
     end if;
-    insert into mill.recheck (worker_id, task_id, repeat_task_id)
-    values (r.worker_id, r.task_id, mill.queue_check(t, t.positions, t.avoid_workers));
+    insert into mill.replication (worker_id, task_id, replica_task_id)
+    values (r.worker_id, r.task_id, mill.queue_replica(t, t.positions, t.avoid_workers));
     return true;
 end
 $$;
 comment on function mill.ask_again is
     'Has a sample repeated anew whose repeat told nothing, three times at most: a friend who says that all timed out must not end a check.';
 
-create function mill.dispute(r mill.recheck, t mill.task) returns void
+create function mill.dispute(r mill.replication, t mill.task) returns void
 language sql
 as $$
-    update mill.recheck
+    update mill.replication
        set state = 'disputed',
-           second_task_id = mill.queue_check(t, t.positions, array[r.worker_id, mill.repeated_by(t.task_id)] || array(
+           second_replica_task_id = mill.queue_replica(t, t.positions, array[r.worker_id, mill.replicated_by(t.task_id)] || array(
                -- where an admin's own worker is at work, it decides: liars who are many outvote the honest
                select w.worker_id from mill.worker w
                 where w.kind = 'download' and w.streak is not null and w.disabled_at is null
                   and exists (select from (select * from mill.lease order by lease_id desc limit 1000) l
                                 join mill.instance i using (instance_id) join mill.worker v on v.worker_id = i.worker_id
                                where l.claimed_at > now() - interval '1 hour' and v.kind = 'download' and v.streak is null)))
-     where recheck_id = r.recheck_id
+     where replication_id = r.replication_id
 $$;
 comment on function mill.dispute is 'Has a repeat that did not agree repeated once more, by somebody else.';
 
-create function mill.blame_repeat(r mill.recheck) returns void
+create function mill.blame_replica(r mill.replication) returns void
 language plpgsql
 as $$
 declare
-    checker constant integer := mill.repeated_by(r.repeat_task_id);
+    checker constant integer := mill.replicated_by(r.replica_task_id);
     found record;
 begin
-    found := mill.compare(r.repeat_task_id, r.second_task_id, null);
-    insert into mill.recheck (worker_id, task_id, repeat_task_id, state, compared, agreed, decided_at)
-    values (checker, r.repeat_task_id, r.second_task_id, 'failed', found.compared, found.agreed, now());
-    perform mill.count_check(checker, r.repeat_task_id, found.compared, found.agreed, false);
+    found := mill.compare(r.replica_task_id, r.second_replica_task_id, null);
+    insert into mill.replication (worker_id, task_id, replica_task_id, state, compared, agreed, decided_at)
+    values (checker, r.replica_task_id, r.second_replica_task_id, 'failed', found.compared, found.agreed, now());
+    perform mill.count_replication(checker, r.replica_task_id, found.compared, found.agreed, false);
 end
 $$;
-comment on function mill.blame_repeat is 'Counts a repeat that turned out to be the wrong one as a failed check of who did it.';
+comment on function mill.blame_replica is 'Counts a repeat that turned out to be the wrong one as a failed check of who did it.';
 
-create function mill.count_check(p_worker_id integer, p_task_id bigint, p_compared integer, p_agreed integer, p_by_canaries boolean)
+create function mill.count_replication(p_worker_id integer, p_task_id bigint, p_compared integer, p_agreed integer, p_by_gold_questions boolean)
 returns void
 language plpgsql
 as $$
@@ -399,24 +399,24 @@ begin
     update mill.worker
        set disabled_at = now(), stopped_because = format('others found only %s %% of its downloads alike', round(w.agreement * 100))
      where worker_id = p_worker_id and disabled_at is null;
-    -- what came in up to the last task that others found right stays, of those before this one; but who answers canaries wrong may have friends
+    -- what came in up to the last task that others found right stays, of those before this one; but who answers gold questions wrong may have friends
     perform mill.quarantine_worker(
         w.name,
         (select max(s.received_at) + interval '1 microsecond'
-           from mill.recheck r join mill.submission s on s.task_id = r.task_id and s.worker_id = r.worker_id
-          where r.worker_id = p_worker_id and r.state = 'agreed' and r.repeat_task_id is not null and not p_by_canaries
+           from mill.replication r join mill.submission s on s.task_id = r.task_id and s.worker_id = r.worker_id
+          where r.worker_id = p_worker_id and r.state = 'agreed' and r.replica_task_id is not null and not p_by_gold_questions
             and s.received_at < (select min(y.received_at) from mill.submission y
                                   where y.task_id = p_task_id and y.worker_id = p_worker_id and y.state = 'accepted')
             and (select stopped_because is null from mill.worker c
-                  where c.worker_id = mill.repeated_by(coalesce(r.second_task_id, r.repeat_task_id)))),
+                  where c.worker_id = mill.replicated_by(coalesce(r.second_replica_task_id, r.replica_task_id)))),
         'its worker was stopped: others did not find the same');
 end
 $$;
-comment on function mill.count_check is
+comment on function mill.count_replication is
     'Counts a check''s share of agreement for or against a worker: a failed one takes the task''s downloads back; a bad average stops the worker '
-    'and takes back all since the last task before that was found right, and all there is where canaries told it. Of one that was disabled, too.';
+    'and takes back all since the last task before that was found right, and all there is where gold questions told it. Of one that was disabled, too.';
 
-create function mill.check_again(p_stopped_id integer) returns void
+create function mill.replicate_again(p_stopped_id integer) returns void
 language plpgsql
 as $$
 declare
@@ -425,19 +425,19 @@ begin
     for r in
         select x.worker_id, x.task_id, t as repeat
           from mill.submission s
-          join mill.recheck x on s.task_id = coalesce(x.second_task_id, x.repeat_task_id)
+          join mill.replication x on s.task_id = coalesce(x.second_replica_task_id, x.replica_task_id)
           join mill.task t on t.task_id = s.task_id
           join mill.worker w on w.worker_id = x.worker_id
-         where s.worker_id = p_stopped_id and t.is_check and x.state = 'agreed' and w.disabled_at is null
-           and not exists (select from mill.recheck y where y.worker_id = x.worker_id and y.task_id = x.task_id and y.recheck_id > x.recheck_id)
-         order by x.recheck_id desc limit 20
+         where s.worker_id = p_stopped_id and t.is_replica and x.state = 'agreed' and w.disabled_at is null
+           and not exists (select from mill.replication y where y.worker_id = x.worker_id and y.task_id = x.task_id and y.replication_id > x.replication_id)
+         order by x.replication_id desc limit 20
     loop
-        insert into mill.recheck (worker_id, task_id, repeat_task_id)
-        values (r.worker_id, r.task_id, mill.queue_check(r.repeat, (r.repeat).positions, array[r.worker_id, p_stopped_id]));
+        insert into mill.replication (worker_id, task_id, replica_task_id)
+        values (r.worker_id, r.task_id, mill.queue_replica(r.repeat, (r.repeat).positions, array[r.worker_id, p_stopped_id]));
     end loop;
 end
 $$;
-comment on function mill.check_again is 'Has others check what a worker that was stopped or quarantined had found right: liars have friends.';
+comment on function mill.replicate_again is 'Has others check what a worker that was stopped or quarantined had found right: liars have friends.';
 
 create function mill.take_back(p_worker_id integer, p_task_id bigint, why text) returns void
 language plpgsql

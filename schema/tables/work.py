@@ -25,7 +25,7 @@ task = mill(
     "The one queue, of every kind of work. A task is coarse: a WAT file, a batch, or an item.",
     identity("task_id", "Key"),
     col("kind", Text, "The kind of work"),
-    col("state", Text, "ready, leased, submitted (awaiting acceptance), done or parked (gave up; reason says why)", one_of("state", ("ready", "leased", "submitted", "done", "parked")), server_default="ready"),
+    col("state", Text, "ready, leased, submitted (awaiting acceptance), done or discarded (gave up; reason says why)", one_of("state", ("ready", "leased", "submitted", "done", "discarded")), server_default="ready"),
     col("wat_id", BigInteger, "The WAT file that it is about", ForeignKey("mill.wat_file.wat_id"), nullable=True),
     col("batch_id", BigInteger, "The batch that it is about", ForeignKey("mill.batch.batch_id"), nullable=True),
     col("item_id", BigInteger, "The item that it is about", ForeignKey("mill.item.item_id"), nullable=True),
@@ -40,13 +40,13 @@ task = mill(
     col("ready_at", TIMESTAMP, "Not claimed before then", server_default=NOW),
     col("reason", Text, "Why it failed last", nullable=True),
     col("changed_at", TIMESTAMP, "When the state changed last", server_default=NOW),
-    col("is_check", Boolean, "download: repeats a sample of another's; nothing that it gives counts", server_default="false"),
+    col("is_replica", Boolean, "download: repeats a sample of another's; nothing that it gives counts", server_default="false"),
     col("avoid_workers", ARRAY(Integer), "download: these workers, and those of their networks, may not claim it; null: all may", nullable=True),
-    col("excused", SmallInteger, "Leases that were lost in an outage and counted no try", server_default="0"),
+    col("excused", SmallInteger, "Leases that were lost in an outage and counted no attempt", server_default="0"),
     CheckConstraint("num_nonnulls(wat_id, batch_id, item_id) = 1", name="subject"),
     ForeignKeyConstraint(["kind", "subject", "has_model"], ["mill.task_kind.name", "mill.task_kind.subject", "mill.task_kind.needs_model"]),
     # checks go first: one at the end of a crawl's backlog would come weeks late
-    Index("task_ready_idx", "kind", text("is_check desc"), "task_id", postgresql_where=text("state = 'ready'")),
+    Index("task_ready_idx", "kind", text("is_replica desc"), "task_id", postgresql_where=text("state = 'ready'")),
     Index("task_pending_idx", "kind", postgresql_where=text("state in ('ready', 'leased', 'submitted')")),
     # one task of a kind for each download of a batch, and of a kind that needs a model one for each model
     Index("task_batch_key", "batch_id", "attempt", "kind", "model_id", unique=True, postgresql_nulls_not_distinct=True, postgresql_where=text("batch_id is not null")),
@@ -80,12 +80,12 @@ lease = mill(
 
 assignment = mill(
     "assignment",
-    "What a download lease was handed, where canaries are among it; without a row its numbers are the batch's.",
+    "What a download lease was handed, where gold questions are among it; without a row its numbers are the batch's.",
     col("lease_id", BigInteger, "The lease", ForeignKey("mill.lease.lease_id"), primary_key=True, autoincrement=False),
-    col("positions", ARRAY(Integer), "n of each URL, in the shuffled order in which the worker got them; null where a canary is. " "Null as a whole until it asked for them", nullable=True),
-    col("canary_places", ARRAY(Integer), "Which places, from 0, hold canaries; answered ones go"),
-    col("canary_ids", ARRAY(Integer), "The canaries, parallel to canary_places"),
-    col("compared", SmallInteger, "Canaries answered that could be compared", server_default="0"),
+    col("positions", ARRAY(Integer), "n of each URL, in the shuffled order in which the worker got them; null where a gold question is. " "Null as a whole until it asked for them", nullable=True),
+    col("gold_places", ARRAY(Integer), "Which places, from 0, hold gold questions; answered ones go"),
+    col("gold_question_ids", ARRAY(Integer), "The gold questions, parallel to gold_places"),
+    col("compared", SmallInteger, "Gold questions answered that could be compared", server_default="0"),
     col("agreed", SmallInteger, "Of those, the right ones", server_default="0"),
 )
 

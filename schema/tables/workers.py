@@ -31,7 +31,7 @@ task_kind = mill(
     col("subject", Text, "What a task is about: wat, batch or item", one_of("subject", ("wat", "batch", "item"))),
     col("needs_model", Boolean, "Whether a task names a model, and is claimed by its digest"),
     col("upstream", ARRAY(Text), "Kinds whose unfinished tasks may yet lead to tasks of this one"),
-    col("is_checked", Boolean, "Whether samples of what unproven workers submit are repeated by others"),
+    col("is_replicated", Boolean, "Whether samples of what unproven workers submit are repeated by others"),
     col("writes_thumbnails", Boolean, "Whether a task is given a slot of the ring of thumbnails when it is claimed"),
     col("reads_thumbnails", Boolean, "Whether a slot is kept until its tasks are done"),
     col("lease_seconds", Integer, "As setting.lease_seconds; null: as there", nullable=True),
@@ -66,12 +66,12 @@ researcher = mill(
 
 instance = mill(
     "instance",
-    "A process of a worker, or several that said hello before any of them had claimed. Leases belong to it.",
+    "A process of a worker, or several that registered before any of them had claimed. Leases belong to it.",
     identity("instance_id", "Key"),
     col("worker_id", Integer, "Whose process it is", ForeignKey("mill.worker.worker_id")),
     col("version", Text, "The version of Pairmill that it said it runs"),
     col("protocol", Integer, "The protocol that it said it speaks"),
-    col("started_at", TIMESTAMP, "When it said hello", server_default=NOW),
+    col("started_at", TIMESTAMP, "When it registered", server_default=NOW),
     Index(None, "worker_id"),
 )
 
@@ -100,10 +100,10 @@ model = mill(
     Index("model_tagger_name_key", "name", unique=True, postgresql_where=text("kind <> 'clip'")),
 )
 
-canary = mill(
-    "canary",
+gold_question = mill(
+    "gold_question",
     "A URL with a known answer, given to workers among their own.",
-    identity("canary_id", "Key", Integer),
+    identity("gold_question_id", "Key", Integer),
     col("url", Text, "The URL", unique=True),
     col("sha256", LargeBinary, "sha256 of its image, 32 bytes; null: there is no image", nullable=True),
     col("dhash", BigInteger, "As download.dhash, where it is known", nullable=True),
@@ -112,20 +112,20 @@ canary = mill(
     col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
 )
 
-recheck = mill(
-    "recheck",
-    "A check of what a worker downloaded: by another's repeat of a sample, or by canaries.",
-    identity("recheck_id", "Key"),
+replication = mill(
+    "replication",
+    "A check of what a worker downloaded: by another's repeat of a sample, or by gold questions.",
+    identity("replication_id", "Key"),
     col("worker_id", Integer, "Who is checked", ForeignKey("mill.worker.worker_id")),
     col("task_id", BigInteger, "The task whose downloads are checked", ForeignKey("mill.task.task_id")),
-    col("repeat_task_id", BigInteger, "The task that repeats a sample; null for canaries", ForeignKey("mill.task.task_id"), nullable=True),
-    col("second_task_id", BigInteger, "The task that repeats it once more, since the first did not agree", ForeignKey("mill.task.task_id"), nullable=True),
+    col("replica_task_id", BigInteger, "The task that repeats a sample; null for gold questions", ForeignKey("mill.task.task_id"), nullable=True),
+    col("second_replica_task_id", BigInteger, "The task that repeats it once more, since the first did not agree", ForeignKey("mill.task.task_id"), nullable=True),
     col("state", Text, "open, disputed (a third worker decides), agreed, failed, or void (nothing could be told)", one_of("state", ("open", "disputed", "agreed", "failed", "void")), server_default="open"),
     col("compared", Integer, "Positions that could be compared", server_default="0"),
     col("agreed", Integer, "Of those, positions that ended alike", server_default="0"),
     col("opened_at", TIMESTAMP, "When it was drawn", server_default=NOW),
     col("decided_at", TIMESTAMP, "When it was decided", nullable=True),
-    Index("recheck_open_idx", "recheck_id", postgresql_where=text("state in ('open', 'disputed')")),
-    Index("recheck_void_idx", "decided_at", postgresql_where=text("state = 'void'")),
+    Index("replication_open_idx", "replication_id", postgresql_where=text("state in ('open', 'disputed')")),
+    Index("replication_void_idx", "decided_at", postgresql_where=text("state = 'void'")),
     Index(None, "worker_id"),
 )

@@ -165,18 +165,18 @@ def test_wat_that_is_broken_is_parked_with_its_reason(line: Line, tmp_path: Path
     line.pairmill("wat", "add", str(gone))
     gone.unlink()
     line.drain("extract")
-    parked = json.loads(line.pairmill("task", "list", "--state", "parked", "--json"))
-    assert len(parked) == 3
-    reasons = " ".join(task["reason"] for task in parked)
+    discarded = json.loads(line.pairmill("task", "list", "--state", "discarded", "--json"))
+    assert len(discarded) == 3
+    reasons = " ".join(task["reason"] for task in discarded)
     for file in (page, cut, gone):
         assert file.name in reasons
-    assert [task["kind"] for task in line.status()["parked"]] == ["extract"] * 3
-    assert "queued again (extract)" in line.pairmill("task", "retry", str(parked[0]["task_id"]))
-    assert "is not parked" in refusal(line, "task", "retry", str(parked[0]["task_id"]))
-    line.pairmill("task", "park", str(parked[0]["task_id"]), "--reason", "enough")
-    assert "is neither ready nor leased" in refusal(line, "task", "park", "999")
+    assert [task["kind"] for task in line.status()["discarded"]] == ["extract"] * 3
+    assert "queued again (extract)" in line.pairmill("task", "retry", str(discarded[0]["task_id"]))
+    assert "is not discarded" in refusal(line, "task", "retry", str(discarded[0]["task_id"]))
+    line.pairmill("task", "discard", str(discarded[0]["task_id"]), "--reason", "enough")
+    assert "is neither ready nor leased" in refusal(line, "task", "discard", "999")
     assert line.pairmill("task", "retry", "--all").count("queued again") == 3
-    assert "name the parked tasks" in refusal(line, "task", "retry")
+    assert "name the discarded tasks" in refusal(line, "task", "retry")
 
 
 def test_wat_that_is_cut_off_or_damaged_keeps_the_rest(line: Line, tmp_path: Path) -> None:

@@ -117,7 +117,9 @@ def test_stopped_worker_hands_its_lease_back(db: Database, line: Line, how: sign
     assert worker.returncode == 0, errors
     assert "handed back" in errors
     assert "Traceback" not in errors
-    assert db.rows("select state, tries from mill.task where kind = 'download'") == [("ready", 0)]
+    assert db.rows("select state, attempts from mill.task where kind = 'download'") == [
+        ("ready", 0)
+    ]
     assert db.rows("select ended_as from mill.lease order by lease_id desc limit 1") == [
         ("released",)
     ]

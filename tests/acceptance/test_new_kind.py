@@ -88,7 +88,7 @@ def test_the_whole_cost_is_the_pages(line_of: Line, db: Database, tmp_path: Path
         " where w.name = 'ada' and p.pronamespace in ('mill'::regnamespace, 'api'::regnamespace) order by 1"
     )
     assert {name for (name,) in allowed} == {
-        "claim_v1", "complete_v1", "drained_v1", "fail_v1", "heartbeat_v1", "hello_v1", "me_v1",
+        "claim_v1", "complete_v1", "drained_v1", "fail_v1", "heartbeat_v1", "register_v1", "me_v1",
         "release_v1", "submit_item_v1",
     }  # fmt: skip
 
@@ -107,7 +107,7 @@ def test_killed_again_and_again_it_loses_nothing_and_counts_nothing_twice(
     line_of: Line, db: Database, tmp_path: Path
 ) -> None:
     db.admin.execute(
-        "update mill.setting set lease_seconds = 4, retry_seconds = 0, max_tries = 100"
+        "update mill.setting set lease_seconds = 4, retry_seconds = 0, max_attempts = 100"
     )
     add(line_of, tmp_path)
     line_of.start("steward")

@@ -29,7 +29,7 @@ def test_web_of_2008(db: Database, line: Line, tmp_path: Path) -> None:
     assert status["fetched"] == {"opted_out": 11, "http_error": 2, "success": 10}
     assert status["scored"] == {"pairmill-demo": {"scored": 10}}
     assert status["bad_records"] == {}
-    assert status["parked"] == []
+    assert status["discarded"] == []
 
     out = tmp_path / "release"
     loose = ("--set", "min_similarity=-1", "--set", "languages=[]")

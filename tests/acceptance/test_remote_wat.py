@@ -57,7 +57,7 @@ def wats() -> Iterator[Server]:
 def test_a_missing_and_a_cut_file_are_tried_again_then_named(
     line: Line, db: Database, wats: Server, tmp_path: Path
 ) -> None:
-    db.admin.execute("update mill.setting set retry_seconds = 0, max_tries = 3")
+    db.admin.execute("update mill.setting set retry_seconds = 0, max_attempts = 3")
     for name in ("missing", "cut", "heals"):
         line.pairmill("wat", "add", f"{wats.url}/{name}.wat.gz")
     steward = line.start("steward", "--url-filter", str(tmp_path / "urls.bloom"))
@@ -67,8 +67,8 @@ def test_a_missing_and_a_cut_file_are_tried_again_then_named(
     assert (tmp_path / "urls.bloom").exists()
     assert wats.asked == {"/missing.wat.gz": 3, "/cut.wat.gz": 3, "/heals.wat.gz": 2}
     status = line.status()
-    assert status["wat_files"] == {"done": 2, "parked": 1}
-    assert "was answered with status 404" in status["parked"][0]["reason"]
+    assert status["wat_files"] == {"done": 2, "discarded": 1}
+    assert "was answered with status 404" in status["discarded"][0]["reason"]
     # the cut file gave what it has, once, and says so; the other gave all
     assert status["ended_early"] == {"truncated: the file ends inside a gzip member": 1}
     assert sum(status["pairs"].values()) == 40

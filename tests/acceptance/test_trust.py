@@ -96,23 +96,26 @@ def test_the_admins_commands(db: Database, line: Line, tmp_path: Path) -> None:
     assert line.pairmill("worker", "prove", "ada", "--not") == "ada is not proven\n"
     assert line.pairmill("worker", "network", "ada", "south") == "ada connects from south\n"
     assert db.rows(row) == [("south", False, False)]
-    assert "no canaries" in line.pairmill("canary", "list")
+    assert "no gold questions" in line.pairmill("gold-question", "list")
     assert "no checks yet" in line.pairmill("check", "list")
-    file = tmp_path / "canaries.txt"
+    file = tmp_path / "gold questions.txt"
     file.write_text(f"http://a.example/1.jpg {'ab' * 32}\nhttp://a.example/2.jpg dead\n")
-    assert line.pairmill("canary", "add", str(file)) == "2 canaries added\n"
-    assert line.pairmill("canary", "add", str(file)) == "2 canaries added\n"
-    listed = json.loads(line.pairmill("canary", "list", "--json"))
+    assert line.pairmill("gold-question", "add", str(file)) == "2 gold questions added\n"
+    assert line.pairmill("gold-question", "add", str(file)) == "2 gold questions added\n"
+    listed = json.loads(line.pairmill("gold-question", "list", "--json"))
     assert [(c["url"][-5:], c["answer"]) for c in listed] == [
         ("1.jpg", "ab" * 32),
         ("2.jpg", "dead"),
     ]
-    assert line.pairmill("canary", "remove", "http://a.example/1.jpg") == "1 canaries removed\n"
-    assert line.run("canary", "remove", "http://a.example/1.jpg").returncode == 1
-    assert line.pairmill("canary", "remove", "all") == "1 canaries removed\n"
+    assert (
+        line.pairmill("gold-question", "remove", "http://a.example/1.jpg")
+        == "1 gold questions removed\n"
+    )
+    assert line.run("gold-question", "remove", "http://a.example/1.jpg").returncode == 1
+    assert line.pairmill("gold-question", "remove", "all") == "1 gold questions removed\n"
     file.write_text("nonsense\n")
-    assert "line 1 is not" in line.run("canary", "add", str(file)).stderr
-    assert "cannot be read" in line.run("canary", "add", "/none").stderr
+    assert "line 1 is not" in line.run("gold-question", "add", str(file)).stderr
+    assert "cannot be read" in line.run("gold-question", "add", "/none").stderr
     for command in (("prove", "eve"), ("network", "eve", "x")):
         assert "there is no worker 'eve'" in line.run("worker", *command).stderr
     queued = json.loads(line.pairmill("retry", "--doubted", "--json"))

@@ -116,12 +116,12 @@ def test_page_shows_what_goes_on_and_q_ends_it(line: Line, db: Database) -> None
         db.admin.execute("update mill.lease set expires_at = now() where ended_at is null")
         db.add_wat("broken.wat.gz")
         db.admin.execute(
-            "select mill.park_task(task_id, 'no such file') from mill.task where state = 'ready'"
+            "select mill.discard_task(task_id, 'no such file') from mill.task where state = 'ready'"
         )
         page = watch.until(lambda page: "no such file" in page)
-        # ready, leased, workers, late, to accept, parked, done, rows a minute
+        # ready, leased, workers, late, to accept, discarded, done, rows a minute
         assert row(page, "download")[1:] == ["0", "1", "1", "1", "0", "0", "0", "1"]
-        assert "parked: 1 extract: no such file" in page
+        assert "discarded: 1 extract: no such file" in page
         assert "▒······· 1 of 8 slots, 1 batches" in page
         assert row(page, "ada") == ["ada", "5", "5"]
         assert re.search(r"mill\.\w+ +[\d.]+ [kM]?B +\+", page)

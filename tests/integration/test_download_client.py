@@ -245,7 +245,7 @@ def test_redirect_to_a_private_address_is_refused() -> None:
     assert found.outcome is Outcome.ADDRESS_REFUSED
 
 
-def test_connect_to_is_checked_too() -> None:
+def test_connect_to_is_replicated_too() -> None:
     network = Network((), ("127.0.0.1", 80))
     assert fetch("http://a.example/", network).outcome is Outcome.ADDRESS_REFUSED
 

@@ -117,16 +117,16 @@ def test_late_lease_is_refused_before_anybody_expired_it(db: Database) -> None:
     assert db.value("select count(*) from mill.submission where state = 'received'") == 0
 
 
-def test_late_lease_returns_to_the_queue_and_is_parked_after_max_tries(db: Database) -> None:
+def test_late_lease_returns_to_the_queue_and_is_parked_after_max_attempts(db: Database) -> None:
     db.add_wat()
     steward, _ = db.queue("steward")
-    for tries in range(1, 6):
+    for attempts in range(1, 6):
         assert db.claim("extract")
         assert steward.maintain("expire_leases") == 0
         late(db)
         assert steward.maintain("expire_leases") == 1
-        state = "ready" if tries < 5 else "parked"
-        assert db.rows("select state, tries from mill.task") == [(state, tries)]
+        state = "ready" if attempts < 5 else "discarded"
+        assert db.rows("select state, attempts from mill.task") == [(state, attempts)]
     assert db.claim("extract") is None
     assert "no heartbeat in time" in db.value("select reason from mill.task")
 
@@ -137,11 +137,11 @@ def test_release_counts_no_try_and_fail_does(db: Database) -> None:
     claim = db.claim("extract")
     assert claim
     queue.release(claim.lease_id)
-    assert db.rows("select state, tries from mill.task") == [("ready", 0)]
+    assert db.rows("select state, attempts from mill.task") == [("ready", 0)]
     claim = db.claim("extract")
     assert claim
     queue.fail(claim.lease_id, "the server said 503", retry=True)
-    assert db.rows("select state, tries, reason from mill.task") == [
+    assert db.rows("select state, attempts, reason from mill.task") == [
         ("ready", 1, "the server said 503")
     ]
     assert db.value("select ready_at > now() + interval '20 s' from mill.task")
@@ -149,7 +149,7 @@ def test_release_counts_no_try_and_fail_does(db: Database) -> None:
     claim = db.claim("extract")
     assert claim
     queue.fail(claim.lease_id, "404", retry=False)
-    assert db.value("select state from mill.task") == "parked"
+    assert db.value("select state from mill.task") == "discarded"
 
 
 def test_another_workers_lease_is_refused(db: Database) -> None:
@@ -214,7 +214,7 @@ def test_parking_ends_the_lease(db: Database) -> None:
     db.add_wat()
     claim = db.claim("extract")
     assert claim
-    assert db.value("select mill.park_task(%s, 'why not')", claim.task_id)
+    assert db.value("select mill.discard_task(%s, 'why not')", claim.task_id)
     with pytest.raises(LeaseLost):
         db.queue("extract")[0].heartbeat(claim.lease_id)
     assert db.value("select mill.retry_task(%s)", claim.task_id) == "extract"
@@ -231,7 +231,7 @@ def test_drained_means_here_and_upstream(db: Database) -> None:
     assert drained() == ["extract", "download", "score", "steward"]
     db.add_wat()
     assert drained() == []
-    db.admin.execute("update mill.task set state = 'parked'")
+    db.admin.execute("update mill.task set state = 'discarded'")
     assert drained() == ["extract", "download", "score", "steward"]
     db.extract(["http://a.example/1.jpg"], location="b")
     assert drained() == ["extract"]
@@ -268,7 +268,7 @@ def test_a_restart_that_outlasts_a_lease_counts_no_try(own_server: EmbeddedServe
     db = Database(own_server.url())
     try:
         # so two in a row are excused
-        db.admin.execute("update mill.setting set max_tries = 2, lease_seconds = 1")
+        db.admin.execute("update mill.setting set max_attempts = 2, lease_seconds = 1")
         db.add_wat()
         steward, _ = db.queue("steward")
         over = "select bool_and(expires_at <= clock_timestamp()) from mill.lease where ended_at is null"
@@ -286,8 +286,8 @@ def test_a_restart_that_outlasts_a_lease_counts_no_try(own_server: EmbeddedServe
             with pytest.raises(LeaseLost):
                 db.queue("extract")[0].heartbeat(claim.lease_id)
             assert steward.maintain("expire_leases") == 1
-            ((state, tries, reason),) = db.rows("select state, tries, reason from mill.task")
-            assert (state, tries) == ("ready", 0)
+            ((state, attempts, reason),) = db.rows("select state, attempts, reason from mill.task")
+            assert (state, attempts) == ("ready", 0)
             assert reason == f"lease {claim.lease_id} was lost while the server was away"
         db.admin.execute("update mill.task set excused = 0")
         # whose holder was heard of since is lost as ever
@@ -298,7 +298,7 @@ def test_a_restart_that_outlasts_a_lease_counts_no_try(own_server: EmbeddedServe
         db.queue("extract")[0].heartbeat(claim.lease_id)
         wait_until(lambda: db.value(over), "the lease's end")
         assert steward.maintain("expire_leases") == 1
-        assert db.rows("select state, tries, excused from mill.task") == [("ready", 1, 0)]
+        assert db.rows("select state, attempts, excused from mill.task") == [("ready", 1, 0)]
     finally:
         db.close()
 
@@ -332,7 +332,7 @@ def test_a_worker_that_only_fails_ends_with_a_sentence_and_parks_nothing(
     with pytest.raises(Malformed, match="5 leases of this login were failed, lost or given back"):
         daemon.run(partial(daemon.serve, FullDisk(), db.login("extract", "full"), drain=True))
     assert "No space left on device" in capsys.readouterr().err
-    assert db.rows("select state, tries, count(*) from mill.task group by 1, 2 order by 2") == [
+    assert db.rows("select state, attempts, count(*) from mill.task group by 1, 2 order by 2") == [
         ("ready", 0, 3), ("ready", 1, 5),
     ]  # fmt: skip
     assert db.value("select count(*) from mill.lease where ended_at is null") == 0

@@ -167,7 +167,7 @@ def test_batches_mix_files_and_hosts(db: Database) -> None:
         db.admin.execute("update mill.task set ready_at = 'infinity' where state = 'ready'")
         db.extract([f"http://host{i}.example/{n}.jpg" for n in range(30)], f"{i}.wat")
     db.admin.execute(
-        "update mill.task set state = 'parked' where state = 'ready' and kind = 'extract'"
+        "update mill.task set state = 'discarded' where state = 'ready' and kind = 'extract'"
     )
     db.close_batches()
     shares = db.rows(
@@ -305,7 +305,7 @@ def test_short_batches_close_when_nothing_more_will_come(db: Database) -> None:
     db.extract(urls(3, 5), "b.wat")
     assert db.close_batches() == 0
     db.admin.execute(
-        "update mill.task set state = 'parked' where kind = 'extract' and state = 'ready'"
+        "update mill.task set state = 'discarded' where kind = 'extract' and state = 'ready'"
     )
     assert db.close_batches() >= 1
     assert (
@@ -337,4 +337,4 @@ def test_rows_copied_after_the_submission_reject_it(db: Database) -> None:
     ((_, _, _, why),) = db.accept_all()
     assert why == "3 rows were submitted and 9 are there"
     assert db.value("select count(*) from mill.pair") == 0
-    assert db.rows("select state, tries from mill.task") == [("ready", 1)]
+    assert db.rows("select state, attempts from mill.task") == [("ready", 1)]

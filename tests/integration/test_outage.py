@@ -1,4 +1,4 @@
-"""Leases that are lost in an outage count no try; those that a worker loses do."""
+"""Leases that are lost in an outage count no attempt; those that a worker loses do."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from support.line import Wire, wait_until
 
 LOST = "select bool_and(expires_at <= clock_timestamp()) from mill.lease where ended_at is null"
 AT = "(pg_postmaster_start_time() + interval '1 hour')"
-TASKS = "select state, tries, excused, count(*) from mill.task group by 1, 2, 3 order by 1, 2, 3"
+TASKS = "select state, attempts, excused, count(*) from mill.task group by 1, 2, 3 order by 1, 2, 3"
 
 
 def hold(db: Database, **counts: int) -> dict[str, list[Claim]]:
@@ -159,9 +159,9 @@ def test_the_deadline_is_no_outage(db: Database) -> None:
     assert cut_off(db) == set()
 
 
-def test_a_task_is_excused_max_tries_times_and_then_counts(db: Database) -> None:
+def test_a_task_is_excused_max_attempts_times_and_then_counts(db: Database) -> None:
     """One that takes the machine of all workers down with it looks like an outage each time."""
-    db.admin.execute("update mill.setting set max_tries = 2, lease_seconds = 1")
+    db.admin.execute("update mill.setting set max_attempts = 2, lease_seconds = 1")
     hold(db, ada=1, bob=1, eve=1)
     for expected in ((0, 1), (0, 2), (1, 2), (2, 2)):
         if expected != (0, 1):
@@ -169,10 +169,10 @@ def test_a_task_is_excused_max_tries_times_and_then_counts(db: Database) -> None
         for name in ("ada", "bob", "eve"):
             seen(db, name, 2, at="now()")
         assert expire(db) == 3
-        assert set(db.rows("select tries, excused from mill.task")) == {expected}
-    assert db.value("select bool_and(state = 'parked') from mill.task")
+        assert set(db.rows("select attempts, excused from mill.task")) == {expected}
+    assert db.value("select bool_and(state = 'discarded') from mill.task")
     db.admin.execute("select mill.retry_task(task_id) from mill.task")
-    assert set(db.rows("select tries, excused from mill.task")) == {(0, 0)}
+    assert set(db.rows("select attempts, excused from mill.task")) == {(0, 0)}
 
 
 # ---- real ones ----------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def through(db: Database, wire: Wire, name: str) -> ExtractQueue:
 
 def test_a_network_that_is_cut(db: Database, wire: Wire) -> None:
     """The steward is beside the server; the workers are not."""
-    db.admin.execute("update mill.setting set max_tries = 1, lease_seconds = 2")
+    db.admin.execute("update mill.setting set max_attempts = 1, lease_seconds = 2")
     queues = {name: through(db, wire, name) for name in ("ada", "bob", "eve", "kim")}
     held = hold(db, ada=3, bob=1, eve=1, kim=1)
     beat_all(db)
@@ -221,7 +221,7 @@ def test_a_network_that_is_cut(db: Database, wire: Wire) -> None:
 
 
 def test_one_workers_network_that_is_cut(db: Database, wire: Wire) -> None:
-    db.admin.execute("update mill.setting set max_tries = 1, lease_seconds = 6")
+    db.admin.execute("update mill.setting set max_attempts = 1, lease_seconds = 6")
     through(db, wire, "ada")
     held = hold(db, ada=3, bob=1, eve=1, kim=1)
     wire.cut()
@@ -235,7 +235,7 @@ def test_one_workers_network_that_is_cut(db: Database, wire: Wire) -> None:
         return sum(expired) == 3
 
     wait_until(look, "the leases' end")
-    assert db.rows(TASKS) == [("leased", 0, 0, 3), ("parked", 1, 0, 3)]
+    assert db.rows(TASKS) == [("leased", 0, 0, 3), ("discarded", 1, 0, 3)]
 
 
 def standby_of(server: EmbeddedServer, home: Path) -> EmbeddedServer:
@@ -270,7 +270,7 @@ def test_a_failover_to_a_standby(tmp_path: Path) -> None:
         make_schema(primary.url())
         standby = standby_of(primary, tmp_path / "standby")
         db = Database(primary.url())
-        db.admin.execute("update mill.setting set max_tries = 1, lease_seconds = 2")
+        db.admin.execute("update mill.setting set max_attempts = 1, lease_seconds = 2")
         hold(db, ada=3, bob=1, eve=1)
         beat_all(db)
         sent = db.value("select pg_current_wal_lsn()")

@@ -48,7 +48,7 @@ def test_worker_calls_its_own_functions_and_no_others(db: Database, kind: str) -
             " where nspname in ('mill', 'api') and has_function_privilege(%s, p.oid, 'execute')", role,
         )
     }  # fmt: skip
-    common = {"hello_v1", "me_v1", "drained_v1"}
+    common = {"register_v1", "me_v1", "drained_v1"}
     claiming = common | {"claim_v1", "heartbeat_v1", "release_v1", "fail_v1"}
     assert allowed == {
         "extract": claiming | {"submit_extract_v1"},
@@ -62,7 +62,7 @@ def test_worker_calls_its_own_functions_and_no_others(db: Database, kind: str) -
         },
         "steward": common | {
             "accept_next_v1", "accept_filtered_v1", "staged_keys_v1", "known_keys_v1",
-            "merge_number_v1", "close_batches_v1", "judge_checks_v1", "sweep_canaries_v1", "watchdog_v1", "expire_leases_v1", "sweep_inbox_v1",
+            "merge_number_v1", "close_batches_v1", "judge_replications_v1", "sweep_gold_questions_v1", "watchdog_v1", "expire_leases_v1", "sweep_inbox_v1",
             "sweep_host_files_v1",
             "empty_slots_v1", "ensure_partitions_v1", "metrics_v1",
         },
@@ -98,7 +98,7 @@ def test_researcher_reads_reports_and_writes_nothing(db: Database) -> None:
         for statement in (
             "select * from mill.worker",
             "select * from inbox.pair",
-            "select api.hello_v1('x', 1)",
+            "select api.register_v1('x', 1)",
             "create table report.t (a int)",
             "delete from report.outcome",
         ):

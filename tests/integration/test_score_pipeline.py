@@ -163,7 +163,7 @@ def test_stopped_in_the_middle_keeps_what_was_submitted(
     assert db.value("select count(*) from mill.score") == 40
     leases = "select ended_as from mill.lease join mill.task using (task_id) where kind = 'score' order by lease_id"
     assert db.rows(leases) == [("released",)]
-    assert db.rows("select state, tries from mill.task where kind = 'score'") == [("ready", 0)]
+    assert db.rows("select state, attempts from mill.task where kind = 'score'") == [("ready", 0)]
     model.embed = plain  # type: ignore[method-assign]
     serve(db, Once(model))
     assert_scored_as(db, model, pairs)
@@ -181,7 +181,7 @@ def test_device_that_vanishes_hands_the_task_back_and_ends_the_worker(
     model._encode_image = gone
     with pytest.raises(Refused, match=r"the device cpu stopped working; .*unspecified launch"):
         serve(db, Score(model))
-    assert db.rows("select state, tries from mill.task where kind = 'score'") == [("ready", 0)]
+    assert db.rows("select state, attempts from mill.task where kind = 'score'") == [("ready", 0)]
 
 
 def test_memory_that_is_short_halves_the_batches_and_says_so(model: Model) -> None:

@@ -64,18 +64,22 @@ def handed_back(db: Database) -> None:
 
 
 def late_and_late_again(db: Database) -> None:
-    db.admin.execute("update mill.setting set max_tries = 2")
+    db.admin.execute("update mill.setting set max_attempts = 2")
     batches(db, 1)
     for _ in range(2):
         leased(db, "download")
         late(db)
 
 
-def parked_by_an_admin(db: Database) -> None:
+def discarded_by_an_admin(db: Database) -> None:
     batches(db, 2)
     _, claim = leased(db, "download")
-    db.admin.execute("select mill.park_task(task_id, 'why') from mill.task where kind = 'download'")
-    assert db.rows("select distinct state from mill.task where kind = 'download'") == [("parked",)]
+    db.admin.execute(
+        "select mill.discard_task(task_id, 'why') from mill.task where kind = 'download'"
+    )
+    assert db.rows("select distinct state from mill.task where kind = 'download'") == [
+        ("discarded",)
+    ]
     assert db.value("select ended_as from mill.lease where lease_id = %s", claim.lease_id)
 
 
@@ -96,7 +100,7 @@ def the_ring_is_full(db: Database) -> None:
 
 
 def extractions_are_rejected(db: Database) -> None:
-    db.admin.execute("update mill.setting set max_tries = 2, retry_seconds = 0")
+    db.admin.execute("update mill.setting set max_attempts = 2, retry_seconds = 0")
     db.admin.execute("alter table mill.pair add constraint odd check (url not like '%/7.jpg')")
     db.add_wat()
     for _ in range(2):
@@ -107,7 +111,7 @@ def extractions_are_rejected(db: Database) -> None:
 
 
 def downloads_are_rejected(db: Database) -> None:
-    db.admin.execute("update mill.setting set max_tries = 2, retry_seconds = 0")
+    db.admin.execute("update mill.setting set max_attempts = 2, retry_seconds = 0")
     db.admin.execute("alter table mill.download add constraint odd check (http_status <> 999)")
     batches(db, 1)
     for _ in range(2):
@@ -132,7 +136,7 @@ def scores_of_a_parked_task_are_withdrawn(db: Database) -> None:
     queue.copy_scores(score_rows(claim.lease_id, 0, [0]))
     queue.submit_score(claim.lease_id, 0, 1)
     db.accept_all()
-    db.admin.execute("select mill.park_task(%s, 'why')", (claim.task_id,))
+    db.admin.execute("select mill.discard_task(%s, 'why')", (claim.task_id,))
     withdraw(db, "score")
 
 
@@ -196,9 +200,9 @@ def tried_again(db: Database) -> None:
     db.admin.execute("select mill.retry_outcomes(null, 0, 100, true)")
 
 
-def parked_until_its_thumbnails_were_gone(db: Database) -> None:
+def discarded_until_its_thumbnails_were_gone(db: Database) -> None:
     db.add_model()
-    db.admin.execute("update mill.setting set parked_hold_seconds = 0")
+    db.admin.execute("update mill.setting set discarded_hold_seconds = 0")
     batches(db, 1)
     queue, claim = leased(db, "download")
     queue.submit_download(claim.lease_id, 0, outcomes([0]))
@@ -208,7 +212,7 @@ def parked_until_its_thumbnails_were_gone(db: Database) -> None:
     assert db.value("select mill.retry_task(%s)", claim.task_id) == "download"
 
 
-def parked_with_nothing_submitted(db: Database) -> None:
+def discarded_with_nothing_submitted(db: Database) -> None:
     db.admin.execute("update mill.setting set batches_per_slot = 1")
     batches(db, 1)
     queue, claim = leased(db, "download")
@@ -251,7 +255,7 @@ def checked(db: Database, *answers: str) -> None:
         queue.submit_download(claim.lease_id, 0, found)
         queue.complete(claim.lease_id)
         db.accept_all()
-        db.queue("steward")[0].maintain("judge_checks")
+        db.queue("steward")[0].maintain("judge_replications")
 
 
 def a_check_agrees(db: Database) -> None:
@@ -274,17 +278,17 @@ def a_check_tells_nothing(db: Database) -> None:
     checked(db, "a", "timeout")
 
 
-def a_friend_is_checked_again(db: Database) -> None:
+def a_friend_is_replicated_again(db: Database) -> None:
     checked(db, "a", "a")
     db.admin.execute(
-        "select mill.count_check(worker_id, (select min(task_id) from mill.task where is_check), 10, 0, false)"
+        "select mill.count_replication(worker_id, (select min(task_id) from mill.task where is_replica), 10, 0, false)"
         " from mill.worker where name = 'bob'"
     )
 
 
-def canaries_fail(db: Database) -> None:
+def gold_questions_fail(db: Database) -> None:
     db.admin.execute(
-        "insert into mill.canary (url, by_admin)"
+        "insert into mill.gold_question (url, by_admin)"
         " select 'http://c.example/' || i, true from generate_series(1, 5) i"
     )
     db.queue("download", "ada")
@@ -294,7 +298,7 @@ def canaries_fail(db: Database) -> None:
     given = [n for n, _ in queue.urls(claim.lease_id)]
     queue.submit_download(claim.lease_id, 0, outcomes(given))
     queue.complete(claim.lease_id)
-    db.queue("steward")[0].maintain("judge_checks")
+    db.queue("steward")[0].maintain("judge_replications")
 
 
 def dead_links_are_doubted(db: Database) -> None:
@@ -304,13 +308,13 @@ def dead_links_are_doubted(db: Database) -> None:
 
 
 STORIES: list[Callable[[Database], None]] = [
-    the_line, a_batch_fills_up, a_model_comes_later, handed_back, late_and_late_again, parked_by_an_admin,
+    the_line, a_batch_fills_up, a_model_comes_later, handed_back, late_and_late_again, discarded_by_an_admin,
     the_ring_is_full, extractions_are_rejected, downloads_are_rejected, withdrawn,
     scores_of_a_parked_task_are_withdrawn, embeddings_are_tagged_later,
-    embeddings_of_tags_are_withdrawn, a_model_is_retired_and_added_again, tried_again, parked_until_its_thumbnails_were_gone,
-    parked_with_nothing_submitted, quarantined,
+    embeddings_of_tags_are_withdrawn, a_model_is_retired_and_added_again, tried_again, discarded_until_its_thumbnails_were_gone,
+    discarded_with_nothing_submitted, quarantined,
     restored, a_check_agrees, a_check_fails_by_two, a_checker_is_wrong, three_say_three_things,
-    a_check_tells_nothing, a_friend_is_checked_again, canaries_fail, dead_links_are_doubted,
+    a_check_tells_nothing, a_friend_is_replicated_again, gold_questions_fail, dead_links_are_doubted,
 ]  # fmt: skip
 
 
@@ -385,7 +389,7 @@ def test_quarantine_leaves_alone_what_another_claims_meanwhile(db: Database) -> 
 
 def test_thumbnails_of_what_awaits_acceptance_are_kept_or_fetched_again(db: Database) -> None:
     db.add_model()
-    db.admin.execute("update mill.setting set parked_hold_seconds = 0")
+    db.admin.execute("update mill.setting set discarded_hold_seconds = 0")
     batches(db, 1)
     queue, claim = leased(db, "download")
     queue.submit_download(claim.lease_id, 0, outcomes([0]))

@@ -67,7 +67,7 @@ class Line(Model):
             "select count(*) from mill.batch where closed_at is null and pair_count > 0"
         )
         idle = all(
-            t.state in ("done", "parked") for t in self.tasks.values() if t.kind == "extract"
+            t.state in ("done", "discarded") for t in self.tasks.values() if t.kind == "extract"
         )
         closed = self.steward(which).maintain("close_batches")
         assert closed == (before if idle else 0)
@@ -340,27 +340,27 @@ class Line(Model):
             assert made == []
 
     @rule(which=SOME)
-    def park(self, which: int) -> None:
+    def discard(self, which: int) -> None:
         task = list(self.tasks.values())[which % len(self.tasks)]
-        parks = task.state in ("ready", "leased")
-        assert self.db.value("select mill.park_task(%s, 'why')", task.task_id) is parks
-        if parks:
-            task.state = "parked"
+        discards = task.state in ("ready", "leased")
+        assert self.db.value("select mill.discard_task(%s, 'why')", task.task_id) is discards
+        if discards:
+            task.state = "discarded"
             for lease in self.leases:
                 if lease.task is task and lease.ended_as is None:
                     lease.ended_as = "expired"
 
-    @precondition(lambda self: any(t.state == "parked" for t in self.tasks.values()))
+    @precondition(lambda self: any(t.state == "discarded" for t in self.tasks.values()))
     @rule(which=SOME)
     def retry_task(self, which: int) -> None:
         for task in self.tasks.values():
-            if task.state != "parked":
+            if task.state != "discarded":
                 assert self.db.value("select mill.retry_task(%s)", task.task_id) is None
                 break
-        parked = [t for t in self.tasks.values() if t.state == "parked"]
-        task = parked[which % len(parked)]
+        discarded = [t for t in self.tasks.values() if t.state == "discarded"]
+        task = discarded[which % len(discarded)]
         assert self.db.value("select mill.retry_task(%s)", task.task_id) == task.kind
-        task.state, task.tries = "ready", 0
+        task.state, task.attempts = "ready", 0
 
     @rule()
     def retry_outcomes(self) -> None:
@@ -410,8 +410,8 @@ class Line(Model):
     @invariant()
     def the_model_says_the_same(self) -> None:
         db = self.db
-        assert db.rows("select task_id, state, tries from mill.task order by 1") == [
-            (t.task_id, t.state, t.tries) for t in self.tasks.values()
+        assert db.rows("select task_id, state, attempts from mill.task order by 1") == [
+            (t.task_id, t.state, t.attempts) for t in self.tasks.values()
         ]
         assert db.rows("select lease_id, ended_as from mill.lease order by 1") == [
             (x.lease_id, x.ended_as) for x in self.leases
@@ -435,7 +435,7 @@ class Line(Model):
             self.accept(0, True)
             self.close_batches(0)
             for task in list(self.tasks.values()):
-                if task.state == "parked":
+                if task.state == "discarded":
                     self.retry_task(0)
             for kind in ("extract", "download"):
                 who = WORKERS[kind].index(self.workers(kind)[0])

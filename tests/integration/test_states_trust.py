@@ -30,11 +30,11 @@ from support.template import Template
 UNTRUE = """
 select 'a row of a check counts', d.batch_id
   from mill.current_download d join mill.task t on t.kind = 'download' and t.batch_id = d.batch_id and t.attempt = d.attempt
- where t.is_check
+ where t.is_replica
 union all
 select 'a check has a thumbnail, a slot or a score task', t.task_id
   from mill.task t
- where t.is_check
+ where t.is_replica
    and (t.slot is not null
         or exists (select from mill.thumbnail h where h.batch_id = t.batch_id and h.attempt = t.attempt)
         or exists (select from mill.task s where s.kind = 'score' and s.batch_id = t.batch_id and s.attempt = t.attempt))
@@ -46,35 +46,35 @@ union all
 select 'an assignment outlives its lease', a.lease_id
   from mill.assignment a join mill.lease l using (lease_id) where l.ended_at is not null
 union all
-select 'a canary is a pair', p.batch_id from mill.pair p join mill.canary c using (url) where c.by_admin
+select 'a gold question is a pair', p.batch_id from mill.pair p join mill.gold_question c using (url) where c.by_admin
 union all
 select 'a row has no pair', d.batch_id
   from mill.download d where not exists (select from mill.pair p where p.batch_id = d.batch_id and p.n = d.n)
 union all
 select 'a login does two checks at a time', i.worker_id
   from mill.lease l join mill.instance i using (instance_id) join mill.task t using (task_id) join mill.worker w on w.worker_id = i.worker_id
- where l.ended_at is null and t.is_check and w.streak is not null
+ where l.ended_at is null and t.is_replica and w.streak is not null
  group by i.worker_id having count(*) > 1
 union all
 select 'a check was done by whom it is of', s.submission_id
-  from mill.submission s join mill.task t using (task_id) where t.is_check and s.worker_id = any (t.avoid_workers)
+  from mill.submission s join mill.task t using (task_id) where t.is_replica and s.worker_id = any (t.avoid_workers)
 union all
-select 'what a check found wrong counts', r.recheck_id
-  from mill.recheck r
+select 'what a check found wrong counts', r.replication_id
+  from mill.replication r
   join mill.task t using (task_id)
   join mill.submission s on s.task_id = r.task_id and s.worker_id = r.worker_id and s.received_at < r.decided_at
- where r.state = 'failed' and not t.is_check and s.state <> 'rejected'
+ where r.state = 'failed' and not t.is_replica and s.state <> 'rejected'
    and not exists (select from mill.withdrawn x where x.submission_id = s.submission_id)
 union all
-select 'a check is decided or is not', recheck_id
-  from mill.recheck where (state in ('open', 'disputed')) <> (decided_at is null) or (state = 'disputed' and second_task_id is null)
+select 'a check is decided or is not', replication_id
+  from mill.replication where (state in ('open', 'disputed')) <> (decided_at is null) or (state = 'disputed' and second_replica_task_id is null)
 union all
 select 'a streak is longer than what agreed', w.worker_id
   from mill.worker w
- where w.streak > (select count(*) from mill.recheck r where r.worker_id = w.worker_id and r.state = 'agreed' and r.repeat_task_id is not null)
+ where w.streak > (select count(*) from mill.replication r where r.worker_id = w.worker_id and r.state = 'agreed' and r.replica_task_id is not null)
 union all
 select 'more checks of one worker wait than may', worker_id
-  from mill.recheck where state in ('open', 'disputed') group by worker_id having count(*) > 45
+  from mill.replication where state in ('open', 'disputed') group by worker_id having count(*) > 45
 """
 SIZE, CANARIES, SAMPLE = 100, 6, 12
 WORKERS = (
@@ -102,9 +102,9 @@ class Suspects(RuleBasedStateMachine):
         self.files = 0
         self.held: list[tuple[str, int, bool]] = []  # worker, lease, whether it is of a check
         self.part = 0
-        self.knows = False  # eve, which URLs are canaries
+        self.knows = False  # eve, which URLs are gold questions
         self.db.admin.execute(
-            "update mill.setting set check_urls = %s, canaries_per_lease = %s, max_tries = 3, retry_seconds = 0,"
+            "update mill.setting set replicated_urls = %s, gold_questions_per_lease = %s, max_attempts = 3, retry_seconds = 0,"
             " url_retry_seconds = 0, lease_seconds = 3600, lease_max_seconds = 36000, open_batches_max = 1",
             (SAMPLE, CANARIES),
         )
@@ -114,9 +114,9 @@ class Suspects(RuleBasedStateMachine):
             "update mill.worker set streak = 0 where kind = 'download' and name <> 'own'"
         )
         for n in range(8):
-            url = f"http://canary{n}.example/"
+            url = f"http://gold question{n}.example/"
             self.db.admin.execute(
-                "insert into mill.canary (url, sha256, by_admin) values (%s, %s, true)",
+                "insert into mill.gold_question (url, sha256, by_admin) values (%s, %s, true)",
                 (url, sha256(url) if honest(url)[1] else None),
             )
 
@@ -131,7 +131,7 @@ class Suspects(RuleBasedStateMachine):
             self.context.__exit__(None, None, None)
 
     def note_checks(self) -> None:
-        query = "select distinct state, repeat_task_id is null from mill.recheck"
+        query = "select distinct state, replica_task_id is null from mill.replication"
         Suspects.seen |= set(self.db.rows(query))
 
     # -- who, and how --
@@ -139,11 +139,11 @@ class Suspects(RuleBasedStateMachine):
     def queue(self, name: str) -> DownloadQueue:
         return self.db.queue("download", name)[0]
 
-    def manner(self, name: str, is_check: bool) -> Manner:
+    def manner(self, name: str, is_replica: bool) -> Manner:
         if name == "eve":
             lie, knows = liar("!"), self.knows
-            return lambda url: honest(url) if knows and "//canary" in url else lie(url)
-        return lazy if name == "mia" and is_check else honest
+            return lambda url: honest(url) if knows and "//gold question" in url else lie(url)
+        return lazy if name == "mia" and is_replica else honest
 
     def stopped(self, name: str) -> bool:
         return self.crowd.of(name, "disabled_at") is not None
@@ -193,10 +193,10 @@ class Suspects(RuleBasedStateMachine):
             with pytest.raises(Refused):
                 self.db.claim("download", name)
         elif claim := self.db.claim("download", name):
-            is_check = self.db.value(
-                "select is_check from mill.task where task_id = %s", claim.task_id
+            is_replica = self.db.value(
+                "select is_replica from mill.task where task_id = %s", claim.task_id
             )
-            self.held.append((name, claim.lease_id, is_check))
+            self.held.append((name, claim.lease_id, is_replica))
 
     @rule(name=st.sampled_from(WORKERS), judged=st.booleans())
     def work(self, name: str, judged: bool) -> None:
@@ -214,27 +214,27 @@ class Suspects(RuleBasedStateMachine):
         if lease := self.use(which):
             self.hand_over(*lease, start, count)
 
-    def hand_over(self, name: str, lease_id: int, is_check: bool, start: int, count: int) -> None:
+    def hand_over(self, name: str, lease_id: int, is_replica: bool, start: int, count: int) -> None:
         queue = self.queue(name)
         given = self.call(name, lease_id, lambda: queue.urls(lease_id)) or []
         start = start % max(1, len(given))
         some = given[start : start + count]
         self.part += 1
         if some:
-            queue.submit_download(lease_id, self.part, reply(some, self.manner(name, is_check)))
+            queue.submit_download(lease_id, self.part, reply(some, self.manner(name, is_replica)))
 
     @rule(which=SOME)
     def complete(self, which: int) -> None:
         if lease := self.use(which):
-            name, lease_id, is_check = lease
+            name, lease_id, is_replica = lease
             queue = self.queue(name)
             for _ in range(2):  # what was asked for again meanwhile comes at the second time
                 given = self.call(name, lease_id, lambda: queue.urls(lease_id))
                 if given is None:
                     return
-                # canaries that were answered are given again, and refused
+                # gold questions that were answered are given again, and refused
                 if given:
-                    self.hand_over(name, lease_id, is_check, 0, len(given))
+                    self.hand_over(name, lease_id, is_replica, 0, len(given))
             try:
                 queue.complete(lease_id)
             except Malformed:  # a part was rejected after the order was drawn: another finishes
@@ -265,12 +265,12 @@ class Suspects(RuleBasedStateMachine):
 
     @rule()
     def maintenance(self) -> None:
-        for name in ("expire_leases", "judge_checks", "sweep_canaries", "empty_slots"):
+        for name in ("expire_leases", "judge_replications", "sweep_gold_questions", "empty_slots"):
             self.db.queue("steward")[0].maintain(name)
 
     @rule()
     def judge(self) -> None:
-        self.db.queue("steward")[0].maintain("judge_checks")
+        self.db.queue("steward")[0].maintain("judge_replications")
 
     @rule(name=st.sampled_from(["bob", "eve"]))
     def quarantine(self, name: str) -> None:
@@ -287,9 +287,9 @@ class Suspects(RuleBasedStateMachine):
             self.db.admin.execute("select mill.withdraw(%s, 'why')", (submission_id,))
 
     @rule(which=SOME)
-    def park(self, which: int) -> None:
+    def discard(self, which: int) -> None:
         tasks = self.db.rows("select task_id from mill.task where kind = 'download' order by 1")
-        self.db.admin.execute("select mill.park_task(%s, 'why')", tasks[which % len(tasks)])
+        self.db.admin.execute("select mill.discard_task(%s, 'why')", tasks[which % len(tasks)])
 
     @rule()
     def restore(self) -> None:
@@ -297,7 +297,7 @@ class Suspects(RuleBasedStateMachine):
 
     @rule()
     def retry(self) -> None:
-        self.retry_parked()
+        self.retry_discarded()
         self.db.admin.execute("select mill.retry_outcomes(null, 0, 1000, true)")
 
     @rule()
@@ -305,11 +305,13 @@ class Suspects(RuleBasedStateMachine):
         self.db.admin.execute(
             "update mill.lease set ended_at = ended_at - interval '1 hour' where ended_at is not null"
         )
-        self.db.admin.execute("update mill.recheck set decided_at = decided_at - interval '1 hour'")
-
-    def retry_parked(self) -> None:
         self.db.admin.execute(
-            "select mill.retry_task(task_id) from mill.task where state = 'parked'"
+            "update mill.replication set decided_at = decided_at - interval '1 hour'"
+        )
+
+    def retry_discarded(self) -> None:
+        self.db.admin.execute(
+            "select mill.retry_task(task_id) from mill.task where state = 'discarded'"
         )
 
     # -- after each step, and in the end --
@@ -328,15 +330,15 @@ class Suspects(RuleBasedStateMachine):
         for _ in range(100):
             self.maintenance()
             self.accept(True)
-            self.retry_parked()
+            self.retry_discarded()
             self.db.admin.execute("update mill.task set ready_at = now()")
             self.claim("own")
             if self.held and self.held[-1][0] == "own":
                 self.complete(len(self.held) - 1)
             elif not self.db.value(
-                "select count(*) from mill.task where kind = 'download' and state <> 'done' and not is_check"
+                "select count(*) from mill.task where kind = 'download' and state <> 'done' and not is_replica"
             ) and not self.db.value(
-                "select count(*) from mill.recheck where state in ('open', 'disputed')"
+                "select count(*) from mill.replication where state in ('open', 'disputed')"
             ):
                 break
             self.nothing_is_broken()

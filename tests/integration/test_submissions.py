@@ -264,6 +264,6 @@ def test_unacceptable_submission_is_rejected_and_asked_for_again(db: Database) -
     assert "odd" in (why or "")
     assert db.value("select count(*) from mill.pair") == 0
     assert db.value("select count(*) from mill.seen_url") == 0
-    assert db.rows("select state, tries from mill.task") == [("ready", 1)]
+    assert db.rows("select state, attempts from mill.task") == [("ready", 1)]
     assert db.rows("select state from mill.submission") == [("rejected",)]
     assert db.value("select count(*) from inbox.pair") == 0

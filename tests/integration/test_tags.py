@@ -190,7 +190,7 @@ def test_a_parked_task_of_a_head_is_queued_again_without_a_download(downloaded: 
     db.add_tagger()
     queue, claim = claimed(db, "t1")
     queue.fail(claim.lease_id, "no", retry=False)
-    assert score_tasks(db) == [("d1", "done"), ("t1", "parked")]
+    assert score_tasks(db) == [("d1", "done"), ("t1", "discarded")]
     assert db.value("select mill.retry_task(%s)", claim.task_id) == "score"
     assert score_tasks(db) == [("d1", "done"), ("t1", "ready")]
 
@@ -300,7 +300,7 @@ def test_tags_of_withdrawn_embeddings_do_not_pass_for_tags_of_the_next(
         queue.heartbeat(claim.lease_id)
     with pytest.raises(LeaseLost):
         queue.copy_tags(tag_rows(claim.lease_id, 0, head, range(6), 0.75))
-    assert db.value("select tries from mill.task where task_id = %s", claim.task_id) == 0
+    assert db.value("select attempts from mill.task where task_id = %s", claim.task_id) == 0
     tag(db, head)
     assert tags(db) == [("tagger-t1", 0.25, 6)]
 
@@ -315,7 +315,7 @@ def test_what_was_scored_of_a_task_whose_thumbnails_are_gone_is_tagged(
     queue.submit_score(claim.lease_id, 0, 2)
     db.accept_all()
     queue.fail(claim.lease_id, "no", retry=False)
-    db.admin.execute("update mill.setting set parked_hold_seconds = 0")
+    db.admin.execute("update mill.setting set discarded_hold_seconds = 0")
     assert db.queue("steward")[0].maintain("empty_slots") == 1
     assert db.value("select mill.retry_task(%s)", claim.task_id) == "download"
     assert score_tasks(db) == [("d1", "done"), ("t1", "ready")]
@@ -429,18 +429,18 @@ def test_a_retired_tagger_is_computed_no_more_and_holds_nothing_back(downloaded:
     assert db.rows("select * from mill.retire_model(%s)", pixels) == [(1, 0)]  # it is at work
     queue.release(claim.lease_id)
     assert db.rows("select * from mill.retire_model(%s)", pixels) == [(0, 1)]
-    assert score_tasks(db) == [("d1", "done"), ("w1", "parked")]
+    assert score_tasks(db) == [("d1", "done"), ("w1", "discarded")]
     with pytest.raises(Refused, match="or it was retired"):
         db.claim("score", digest="w1")
     assert queue.taggers("d1") == []
-    db.admin.execute("update mill.setting set parked_hold_seconds = 0")
+    db.admin.execute("update mill.setting set discarded_hold_seconds = 0")
     assert db.queue("steward")[0].maintain("empty_slots") == 1
     # of the next batch it is not asked for
     db.extract(["http://new.example/1.jpg"], location="b.wat.gz")
     db.close_batches()
     db.download()
     db.score()
-    assert score_tasks(db) == [("d1", "done"), ("d1", "done"), ("w1", "parked")]
+    assert score_tasks(db) == [("d1", "done"), ("d1", "done"), ("w1", "discarded")]
 
 
 def test_a_retired_model_scores_nothing_until_it_is_added_again(downloaded: Database) -> None:

@@ -121,7 +121,7 @@ def test_parked_score_task_holds_its_slot_for_a_time_and_is_then_downloaded_agai
     assert claim
     db.queue("score")[0].fail(claim.lease_id, "out of memory", retry=False)
     assert empty(db) == 0
-    db.admin.execute("update mill.setting set parked_hold_seconds = 0")
+    db.admin.execute("update mill.setting set discarded_hold_seconds = 0")
     assert empty(db) == 1
     assert db.value("select mill.retry_task(%s)", claim.task_id) == "download"
     again = db.download()
@@ -146,7 +146,7 @@ def test_parked_score_task_is_retried_from_its_thumbnails_while_they_are_there(
 
 
 def fail(db: Database, *, submitted: int) -> int:
-    """A download that is parked at once, after so many positions; returns its task."""
+    """A download that is discarded at once, after so many positions; returns its task."""
     claim = db.claim("download")
     assert claim
     queue, _ = db.queue("download")
@@ -202,24 +202,24 @@ def test_parked_downloads_stop_nobody_and_what_they_lack_is_fetched_anew(db: Dat
     db.admin.execute("update mill.setting set batches_per_slot = 1")
     db.add_model()
     batches(db, 9)
-    parked = [fail(db, submitted=2) for _ in range(8)]
+    discarded = [fail(db, submitted=2) for _ in range(8)]
     assert db.claim("download") is None
     with psycopg.connect(db.dsn) as admin:
-        admin.execute("select mill.retry_task(%s)", (parked[0],))
+        admin.execute("select mill.retry_task(%s)", (discarded[0],))
         # the first one's thumbnails are kept: it may be tried again by now. One place is enough
         assert empty(db) == 1
-    assert db.value("select state from mill.task where task_id = %s", parked[0]) == "ready"
+    assert db.value("select state from mill.task where task_id = %s", discarded[0]) == "ready"
     assert db.value("select count(*) from mill.thumbnail where batch_id = 0") == 2
-    assert db.download().task_id == parked[0]
+    assert db.download().task_id == discarded[0]
     assert db.download()
     assert db.claim("download") is None
-    assert db.value("select mill.retry_task(%s)", parked[1]) == "download"
+    assert db.value("select mill.retry_task(%s)", discarded[1]) == "download"
     assert empty(db) == 1
     assert db.download().payload == {"batch_id": 1, "attempt": 2}
 
 
 def test_parked_scores_keep_their_thumbnails_though_the_ring_is_full(db: Database) -> None:
-    """They would be downloaded in vain, and parked again."""
+    """They would be downloaded in vain, and discarded again."""
     db.admin.execute("update mill.setting set batches_per_slot = 1")
     db.add_model()
     batches(db, 9)

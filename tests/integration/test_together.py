@@ -18,7 +18,7 @@ FILES, LINKS, BATCH = 12, 40, 10
 def test_all_is_accepted_exactly_once_and_nobody_deadlocks(db: Database) -> None:
     db.admin.execute(
         "update mill.setting set batch_size = %s, open_batches_max = 3, batches_per_slot = 2,"
-        " retry_seconds = 0, max_tries = 1000, pairs_per_wat = 40",
+        " retry_seconds = 0, max_attempts = 1000, pairs_per_wat = 40",
         (BATCH,),
     )
     db.add_model()

@@ -40,7 +40,7 @@ def test_a_new_workers_download_is_repeated_by_another(crowd: Crowd) -> None:
     assert check.payload.keys() == first.payload.keys()
     assert crowd.judge() == ["agreed"]
     assert (crowd.of("ada", "streak"), crowd.of("bob", "streak")) == (1, 0)
-    assert db.rows("select compared, agreed from mill.recheck") == [
+    assert db.rows("select compared, agreed from mill.replication") == [
         (compared := good(db), compared)
     ]
     assert compared > 10
@@ -57,7 +57,7 @@ def good(db: Database) -> int:
 
 
 def test_a_sample_is_repeated_and_not_the_batch(crowd: Crowd) -> None:
-    crowd.db.admin.execute("update mill.setting set check_urls = 7")
+    crowd.db.admin.execute("update mill.setting set replicated_urls = 7")
     crowd.work("ada")
     claim = crowd.db.claim("download", "bob")
     assert claim is not None
@@ -81,16 +81,16 @@ def test_checks_need_no_room_in_the_ring(crowd: Crowd) -> None:
 
 
 @pytest.mark.parametrize(("streak", "checks"), [(9, 1), (2_000_000_000, 0), (None, 0)])
-def test_who_agreed_often_is_checked_rarely(crowd: Crowd, streak: int, checks: int) -> None:
+def test_who_agreed_often_is_replicated_rarely(crowd: Crowd, streak: int, checks: int) -> None:
     crowd.db.admin.execute("update mill.worker set streak = %s where name = 'ada'", (streak,))
     crowd.work("ada")
-    assert crowd.db.value("select count(*) from mill.recheck") == checks
+    assert crowd.db.value("select count(*) from mill.replication") == checks
 
 
 def test_checks_can_be_switched_off(crowd: Crowd) -> None:
-    crowd.db.admin.execute("update mill.setting set check_urls = 0")
+    crowd.db.admin.execute("update mill.setting set replicated_urls = 0")
     crowd.work("ada")
-    assert crowd.db.value("select count(*) from mill.recheck") == 0
+    assert crowd.db.value("select count(*) from mill.replication") == 0
 
 
 def test_ten_checks_in_a_row_prove_a_worker(crowd: Crowd) -> None:
@@ -98,7 +98,7 @@ def test_ten_checks_in_a_row_prove_a_worker(crowd: Crowd) -> None:
     for number in range(10):
         assert crowd.of("ada", "proven_at") is None
         crowd.work("ada")
-        assert crowd.db.value("select count(*) from mill.recheck") == number + 1
+        assert crowd.db.value("select count(*) from mill.replication") == number + 1
         crowd.work("bob")
         crowd.judge()
     assert crowd.of("ada", "streak") == 10
@@ -154,7 +154,7 @@ def test_a_slip_costs_the_streak_and_the_task(crowd: Crowd) -> None:
     assert crowd.judge() == ["failed"]
     assert (crowd.of("ada", "streak"), crowd.of("ada", "disabled_at")) == (0, None)
     assert db.value("select count(*) from mill.current_download") == 0
-    assert db.value("select count(*) from mill.task where state = 'ready' and not is_check") == 1
+    assert db.value("select count(*) from mill.task where state = 'ready' and not is_replica") == 1
 
 
 def test_a_false_checker_is_found_by_a_third(crowd: Crowd) -> None:
@@ -196,7 +196,7 @@ def test_the_admins_own_worker_decides_disputes_where_it_is_at_work(crowd: Crowd
     assert crowd.of("bob", "disabled_at") is not None
 
 
-def test_what_a_liar_found_right_is_checked_again(crowd: Crowd) -> None:
+def test_what_a_liar_found_right_is_replicated_again(crowd: Crowd) -> None:
     """Two friends lie alike; once one is stopped, the other's are looked at anew."""
     db = crowd.db
     batches(db, 1)
@@ -257,7 +257,7 @@ def test_a_login_more_of_the_same_network_is_no_other(crowd: Crowd) -> None:
 
 def test_a_parked_check_is_void(crowd: Crowd) -> None:
     db = crowd.db
-    db.admin.execute("update mill.setting set max_tries = 1")
+    db.admin.execute("update mill.setting set max_attempts = 1")
     crowd.work("ada")
     claim = db.claim("download", "bob")
     assert claim is not None
@@ -269,7 +269,7 @@ def test_a_parked_check_is_void(crowd: Crowd) -> None:
 def test_checks_that_nobody_does_hold_nothing_up(crowd: Crowd) -> None:
     db = crowd.db
     crowd.work("ada", lazy)
-    assert db.value("select count(*) from mill.task where is_check and state = 'ready'") == 1
+    assert db.value("select count(*) from mill.task where is_replica and state = 'ready'") == 1
     assert db.queue("download", "ada")[0].drained()
     db.admin.execute("update mill.setting set url_retry_seconds = 0")
     queued = db.rows("select urls, busy from mill.retry_outcomes(null, 0, 1000, true)")
@@ -280,20 +280,20 @@ def test_no_more_than_twenty_checks_of_one_worker_wait(crowd: Crowd) -> None:
     batches(crowd.db, 22)
     while crowd.work("ada"):
         pass
-    assert crowd.db.value("select count(*) from mill.recheck") == 20
+    assert crowd.db.value("select count(*) from mill.replication") == 20
 
 
-# ---- canaries ------------------------------------------------------------------------------------
+# ---- gold questions ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def hidden(crowd: Crowd) -> Crowd:
-    """Ten canaries in the pool, an admin's, and room for them in a lease."""
+    """Ten gold questions in the pool, an admin's, and room for them in a lease."""
     for n in range(10):
         url = f"http://c{n}.example/{n}.jpg"
         _, image = honest(url)
         crowd.db.admin.execute(
-            "insert into mill.canary (url, sha256, by_admin) values (%s, %s, true)",
+            "insert into mill.gold_question (url, sha256, by_admin) values (%s, %s, true)",
             (url, sha256(image) if image else None),
         )
     big = [f"http://b{n}.example/{n}.jpg" for n in range(200)]
@@ -303,19 +303,19 @@ def hidden(crowd: Crowd) -> Crowd:
     return crowd
 
 
-def is_canary(url: str) -> bool:
+def is_gold_question(url: str) -> bool:
     return url.startswith("http://c")
 
 
-def test_canaries_stand_among_the_urls_in_no_place_that_shows_it(hidden: Crowd) -> None:
+def test_gold_questions_stand_among_the_urls_in_no_place_that_shows_it(hidden: Crowd) -> None:
     claim = hidden.db.claim("download", "ada")
     assert claim is not None
     given = hidden.db.queue("download", "ada")[0].urls(claim.lease_id)
     assert [n for n, _ in given] == list(range(210))
-    assert sum(is_canary(url) for _, url in given) == 10
-    order = [url for _, url in given if not is_canary(url)]
+    assert sum(is_gold_question(url) for _, url in given) == 10
+    order = [url for _, url in given if not is_gold_question(url)]
     assert order != sorted(order, key=lambda url: int(url.rsplit("/", 1)[1][:-4]))
-    # asked for again, and claimed again after a release, the same canaries come
+    # asked for again, and claimed again after a release, the same gold questions come
     assert hidden.db.queue("download", "ada")[0].urls(claim.lease_id) == given
     hidden.db.queue("download", "ada")[0].release(claim.lease_id)
     again = hidden.db.claim("download", "bob")
@@ -346,30 +346,32 @@ def test_right_answers_leave_no_trace_in_the_results(hidden: Crowd) -> None:
     )
     thumbs = db.rows("select url from mill.thumbnail join mill.pair using (batch_id, n) order by 1")
     assert thumbs == sorted(
-        (url,) for _, url in given if not is_canary(url) and honest(url)[0] is Outcome.SUCCESS
+        (url,)
+        for _, url in given
+        if not is_gold_question(url) and honest(url)[0] is Outcome.SUCCESS
     )
     assert db.value("select count(*) from mill.assignment") == 0
     assert hidden.judge()[:1] == ["agreed"]
     assert hidden.of("ada", "streak") == 0  # that proves little
-    assert db.value("select min(answers) from mill.canary") == 1
+    assert db.value("select min(answers) from mill.gold_question") == 1
 
 
-def test_who_answers_canaries_wrong_is_stopped(hidden: Crowd) -> None:
+def test_who_answers_gold_questions_wrong_is_stopped(hidden: Crowd) -> None:
     hidden.work("ada", liar("!"))
     assert "failed" in hidden.judge()
     assert hidden.of("ada", "disabled_at") is not None
     assert hidden.db.value("select count(*) from mill.current_download") == 0
 
 
-def test_who_repeats_a_sample_gets_no_canaries(hidden: Crowd) -> None:
+def test_who_repeats_a_sample_gets_no_gold_questions(hidden: Crowd) -> None:
     hidden.work("ada")
     claim = hidden.db.claim("download", "bob")
     assert claim is not None
     given = hidden.db.queue("download", "bob")[0].urls(claim.lease_id)
-    assert not any(is_canary(url) for _, url in given)
+    assert not any(is_gold_question(url) for _, url in given)
 
 
-def test_refusals_do_not_tell_canaries_from_urls(hidden: Crowd) -> None:
+def test_refusals_do_not_tell_gold_questions_from_urls(hidden: Crowd) -> None:
     db = hidden.db
     queue, _ = db.queue("download", "ada")
     claim = db.claim("download", "ada")
@@ -378,28 +380,30 @@ def test_refusals_do_not_tell_canaries_from_urls(hidden: Crowd) -> None:
         queue.submit_download(claim.lease_id, 0, reply([(0, "http://b1.example/")], honest))
     given = queue.urls(claim.lease_id)
     said = set()
-    canaries = [(n, url) for n, url in given if is_canary(url)]
-    others = [(n, url) for n, url in given if not is_canary(url)]
-    for some in (canaries, others):
+    gold_questions = [(n, url) for n, url in given if is_gold_question(url)]
+    others = [(n, url) for n, url in given if not is_gold_question(url)]
+    for some in (gold_questions, others):
         wrong = reply(some[:3], honest)
         wrong.http_status[0] = 7
         with pytest.raises(Malformed) as malformed:
             queue.submit_download(claim.lease_id, 0, wrong)
         said.add(str(malformed.value))
     assert len(said) == 1
-    queue.submit_download(claim.lease_id, 1, reply(canaries[:1] + others[:1], honest))
-    for some in (canaries[:1], others[:1]):
+    queue.submit_download(claim.lease_id, 1, reply(gold_questions[:1] + others[:1], honest))
+    for some in (gold_questions[:1], others[:1]):
         with pytest.raises(Malformed, match="submitted already"):
             queue.submit_download(claim.lease_id, 2, reply(some, honest))
     with pytest.raises(Malformed, match="208 positions were not submitted"):
         queue.complete(claim.lease_id)
-    queue.submit_download(claim.lease_id, 3, reply(canaries[1:], honest))  # nothing but canaries
+    queue.submit_download(
+        claim.lease_id, 3, reply(gold_questions[1:], honest)
+    )  # nothing but gold questions
     queue.submit_download(claim.lease_id, 4, reply(others[1:], honest))
     queue.complete(claim.lease_id)
     assert [a[2:] for a in db.accept_all()] == [(1, None), (0, None), (199, None)]
 
 
-def test_a_lost_lease_with_canaries_goes_on_elsewhere(hidden: Crowd) -> None:
+def test_a_lost_lease_with_gold_questions_goes_on_elsewhere(hidden: Crowd) -> None:
     db = hidden.db
     queue, _ = db.queue("download", "ada")
     claim = db.claim("download", "ada")
@@ -410,31 +414,31 @@ def test_a_lost_lease_with_canaries_goes_on_elsewhere(hidden: Crowd) -> None:
     again = db.claim("download", "bob")
     assert again is not None
     rest = db.queue("download", "bob")[0].urls(again.lease_id)
-    done = {url for _, url in given[:100] if not is_canary(url)}
-    assert {url for _, url in rest if not is_canary(url)} == {
-        url for _, url in given if not is_canary(url)
+    done = {url for _, url in given[:100] if not is_gold_question(url)}
+    assert {url for _, url in rest if not is_gold_question(url)} == {
+        url for _, url in given if not is_gold_question(url)
     } - done
     hidden.finish("bob", again, honest)
     assert db.value("select count(*) from mill.current_download") == 200
 
 
-def test_an_admins_own_downloads_become_canaries_for_a_while(crowd: Crowd) -> None:
+def test_an_admins_own_downloads_become_gold_questions_for_a_while(crowd: Crowd) -> None:
     db = crowd.db
     db.admin.execute("select mill.prove_worker('bob', true)")
     crowd.work("bob")
-    drawn = db.rows("select url, sha256, by_admin, answers from mill.canary")
+    drawn = db.rows("select url, sha256, by_admin, answers from mill.gold_question")
     assert len(drawn) == 5
     for url, digest, by_admin, answers in drawn:
         assert honest(url) == (Outcome.SUCCESS, url)
         assert (digest, by_admin, answers) == (sha256(url), False, 0)
     steward = db.queue("steward")[0]
-    assert steward.maintain("sweep_canaries") == 0
+    assert steward.maintain("sweep_gold_questions") == 0
     db.admin.execute(
         "insert into mill.removal (source, md5, reason) values ('x', %s, '')", (key(drawn[0][0]),)
     )
-    assert steward.maintain("sweep_canaries") == 1
-    db.admin.execute("update mill.canary set answers = 3")
-    assert steward.maintain("sweep_canaries") == 4
+    assert steward.maintain("sweep_gold_questions") == 1
+    db.admin.execute("update mill.gold_question set answers = 3")
+    assert steward.maintain("sweep_gold_questions") == 4
 
 
 # ---- dead links ----------------------------------------------------------------------------------
@@ -442,7 +446,7 @@ def test_an_admins_own_downloads_become_canaries_for_a_while(crowd: Crowd) -> No
 
 def test_a_dead_link_that_one_network_saw_is_tried_from_another(crowd: Crowd) -> None:
     db = crowd.db
-    db.admin.execute("update mill.setting set check_urls = 0")
+    db.admin.execute("update mill.setting set replicated_urls = 0")
     crowd.network(ada="north", bob="north", eve="south")
     dead = {url for (url,) in db.rows("select url from mill.pair") if honest(url)[1] == ""}
     crowd.work("ada")

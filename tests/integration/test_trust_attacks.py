@@ -1,4 +1,4 @@
-"""What somebody who knows all of this tries, and what happens to two at once."""
+"""What somebody who knows all of this attempts, and what happens to two at once."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -115,7 +115,7 @@ def test_an_admins_quarantine_has_others_check_what_it_found_right(crowd: Crowd)
 
 def test_no_url_is_lost_when_an_attempt_and_a_part_of_the_next_are_taken_back(crowd: Crowd) -> None:
     db = crowd.db
-    db.admin.execute("update mill.setting set check_urls = 0")
+    db.admin.execute("update mill.setting set replicated_urls = 0")
     crowd.work("ada", lazy)
     assert db.value(RETRY) == 40
     part(crowd, "bob", claimed(crowd, "bob"), 20, lazy)
@@ -163,12 +163,12 @@ def test_most_of_a_repeat_is_counted_in_rows_and_not_in_parts(crowd: Crowd) -> N
         )
     crowd.finish("bob", claim, honest) if len(given) > 30 else queue.complete(claim.lease_id)
     crowd.db.accept_all()
-    repeat = "select mill.repeated_by(task_id) from mill.task where is_check"
+    repeat = "select mill.replicated_by(task_id) from mill.task where is_replica"
     assert crowd.db.value(repeat) == crowd.of("bob", "worker_id")
 
 
 def test_nothing_is_not_repeated(crowd: Crowd) -> None:
-    """Who answered canaries only has nothing that could be checked."""
+    """Who answered gold questions only has nothing that could be checked."""
     db = crowd.db
     claim = claimed(crowd, "bob")
     db.admin.execute(
@@ -183,14 +183,14 @@ def test_nothing_is_not_repeated(crowd: Crowd) -> None:
     db.accept_all()
     db.queue("download", "bob")[0].release(claim.lease_id)
     crowd.work("ada")
-    assert db.rows("select cardinality(positions) from mill.task where is_check") == [(40,)]
+    assert db.rows("select cardinality(positions) from mill.task where is_replica") == [(40,)]
 
 
 # ---- nobody chooses whether it is checked ------------------------------------------------------------
 
 
 def inserted(worker: psycopg.Connection[Any]) -> int:
-    query = "select n_tup_ins from pg_stat_xact_all_tables where relname = 'recheck'"
+    query = "select n_tup_ins from pg_stat_xact_all_tables where relname = 'replication'"
     row = worker.execute(query).fetchone()
     assert row is not None
     return int(row[0])
@@ -264,18 +264,18 @@ def test_one_steward_judges_at_a_time(crowd: Crowd) -> None:
     crowd.work("bob")
     crowd.db.queue("steward", "other")
     with session(crowd, "steward", "other") as other:
-        assert other.execute("select api.judge_checks_v1()").fetchone() == (1,)
+        assert other.execute("select api.judge_replications_v1()").fetchone() == (1,)
         with meanwhile(crowd, crowd.judge, waits=False) as judged:
             assert judged.result() == ["open"]
         other.commit()
-    assert crowd.db.rows("select state from mill.recheck") == [("failed",)]
+    assert crowd.db.rows("select state from mill.replication") == [("failed",)]
     assert left_of(crowd, "ada") == 0
 
 
 def test_a_judgement_and_a_retry_take_no_number_twice(crowd: Crowd) -> None:
     crowd.work("ada", lambda url: lazy(url) if url.endswith("0.jpg?1") else honest(url))
     crowd.work("bob", liar("?"))
-    assert crowd.db.value("select count(*) from mill.task where is_check") == 1
+    assert crowd.db.value("select count(*) from mill.task where is_replica") == 1
     crowd.db.admin.execute("update mill.download set outcome = 24 where n = 0 and attempt = 1")
     with psycopg.connect(crowd.db.dsn) as admin:
         assert admin.execute(RETRY).fetchone() == (1,)
@@ -289,10 +289,10 @@ def test_a_judgement_and_a_retry_take_no_number_twice(crowd: Crowd) -> None:
     ]  # fmt: skip
 
 
-def test_canaries_in_an_open_transaction_hold_nobody_up(crowd: Crowd) -> None:
+def test_gold_questions_in_an_open_transaction_hold_nobody_up(crowd: Crowd) -> None:
     db = crowd.db
     db.admin.execute(
-        "insert into mill.canary (url, by_admin, answers) values ('http://c.example/1', false, 3)"
+        "insert into mill.gold_question (url, by_admin, answers) values ('http://c.example/1', false, 3)"
     )
     batches(db, 1)
     ada, bob = db.queue("download", "ada")[0], db.queue("download", "bob")[0]
@@ -311,12 +311,12 @@ def test_canaries_in_an_open_transaction_hold_nobody_up(crowd: Crowd) -> None:
 
         def others() -> int:
             bob.submit_download(second.lease_id, 0, outcomes(given[bob], Outcome.TIMEOUT))
-            return db.queue("steward")[0].maintain("sweep_canaries")
+            return db.queue("steward")[0].maintain("sweep_gold_questions")
 
         with meanwhile(crowd, others, waits=False) as done:
             assert done.result() == 0
         held.commit()
-    assert db.queue("steward")[0].maintain("sweep_canaries") == 1
+    assert db.queue("steward")[0].maintain("sweep_gold_questions") == 1
 
 
 # ---- checks are no attempts at a URL --------------------------------------------------------------------
@@ -324,10 +324,10 @@ def test_canaries_in_an_open_transaction_hold_nobody_up(crowd: Crowd) -> None:
 
 def test_checks_put_no_retry_off(crowd: Crowd) -> None:
     db = crowd.db
-    db.admin.execute("update mill.setting set check_urls = 0")
+    db.admin.execute("update mill.setting set replicated_urls = 0")
     crowd.work("ada", lazy)
     db.admin.execute(
-        "insert into mill.task (kind, batch_id, attempt, positions, is_check, state, changed_at)"
+        "insert into mill.task (kind, batch_id, attempt, positions, is_replica, state, changed_at)"
         " select 'download', batch_id, i, '{0}', true, 'done', now() + interval '1 day'"
         " from mill.batch, generate_series(2, 60) i where pair_count > 0"
     )
@@ -355,14 +355,14 @@ def more_checks(crowd: Crowd, count: int) -> None:
     batches(crowd.db, count - 1)
     for _ in range(count):
         assert crowd.work("ada")
-    assert crowd.db.value("select count(*) from mill.task where is_check") == count
+    assert crowd.db.value("select count(*) from mill.task where is_replica") == count
 
 
 def check_of(crowd: Crowd, name: str) -> Claim | None:
     claim = crowd.db.claim("download", name)
     if claim:
-        is_check = "select is_check from mill.task where task_id = %s"
-        assert crowd.db.value(is_check, claim.task_id)
+        is_replica = "select is_replica from mill.task where task_id = %s"
+        assert crowd.db.value(is_replica, claim.task_id)
     return claim
 
 

@@ -92,7 +92,7 @@ def test_a_steward_that_waits_for_a_worker_is_freed_by_its_watchdog(
         sessions(db.login("download")),
         sessions(db.dsn),
     )
-    (instance,) = eve.execute("select instance_id from api.hello_v1('0', 1)").fetchone() or (0,)
+    (instance,) = eve.execute("select instance_id from api.register_v1('0', 1)").fetchone() or (0,)
     line, dsn = Line(db.dsn, tmp_path), db.login("steward", "watching")
     login = psycopg.conninfo.conninfo_to_dict(dsn)["user"]
     theirs = "select count(*) from pg_stat_activity where usename = %s"

@@ -67,8 +67,10 @@ class Crowd:
 
     def judge(self) -> list[str]:
         """Decide what can be; the states of all checks."""
-        self.db.queue("steward")[0].maintain("judge_checks")
-        return [r[0] for r in self.db.rows("select state from mill.recheck order by recheck_id")]
+        self.db.queue("steward")[0].maintain("judge_replications")
+        return [
+            r[0] for r in self.db.rows("select state from mill.replication order by replication_id")
+        ]
 
     def of(self, name: str, column: str) -> object:
         return self.db.value(f"select {column} from mill.worker where name = %s", name)

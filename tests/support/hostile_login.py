@@ -77,7 +77,7 @@ class Stage:
         return session
 
     def register(self, session: Session) -> int:
-        return int(value(session, "select instance_id from api.hello_v1('0', 1)"))
+        return int(value(session, "select instance_id from api.register_v1('0', 1)"))
 
     def batches(self, count: int = 1, size: int = 8) -> None:
         """So many download tasks more."""

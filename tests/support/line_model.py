@@ -39,7 +39,7 @@ class Task:
     attempt: int
     positions: frozenset[int] | None
     state: str = "ready"
-    tries: int = 0
+    attempts: int = 0
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Model(RuleBasedStateMachine):
         self.context = self.recorder.copy()
         self.db = self.context.__enter__()
         self.db.admin.execute(
-            "update mill.setting set batch_size = %s, open_batches_max = 2, pairs_per_wat = 6, max_tries = %s,"
+            "update mill.setting set batch_size = %s, open_batches_max = 2, pairs_per_wat = 6, max_attempts = %s,"
             " retry_seconds = 0, url_retry_seconds = 0, lease_seconds = 3600, leases_per_worker = %s",
             (BATCH, MAX_TRIES, MAX_LEASES),
         )
@@ -172,8 +172,8 @@ class Model(RuleBasedStateMachine):
         return {n for n in self.open(task) if self.pairs[task.batch_id or 0][n][1].counts}
 
     def put_back(self, task: Task, *, retry: bool = True) -> None:
-        task.tries += 1
-        task.state = "ready" if retry and task.tries < MAX_TRIES else "parked"
+        task.attempts += 1
+        task.state = "ready" if retry and task.attempts < MAX_TRIES else "discarded"
 
     def settle(self, task: Task) -> None:
         if task.state == "submitted" and all(s.state != "received" for s in self.of_task(task)):
@@ -192,7 +192,7 @@ class Model(RuleBasedStateMachine):
     def withdrawn(self, s: Submission) -> None:
         s.state = "withdrawn"
         if s.task.kind == "extract":
-            s.task.state, s.task.tries = "ready", 0
+            s.task.state, s.task.attempts = "ready", 0
 
     def new_tasks(self) -> list[Task]:
         """The tasks that the database has made since; their beginnings are not the model's to say."""

@@ -67,7 +67,7 @@ $$;
 """
 RECORDED = {
     "task": "task", "lease": "lease", "submission": "submission", "withdrawn": "submission",
-    "thumbnail_slot": "thumbnail slot", "batch": "batch", "worker": "worker", "recheck": "check",
+    "thumbnail_slot": "thumbnail slot", "batch": "batch", "worker": "worker", "replication": "check",
 }  # fmt: skip
 
 
@@ -155,7 +155,7 @@ select 'a pair is lost', p.batch_id
    and not exists (select from mill.current_download d where d.batch_id = p.batch_id and d.n = p.n)
    and not exists (
        select from mill.task t
-        where t.kind = 'download' and t.batch_id = p.batch_id and t.state <> 'done' and not t.is_check
+        where t.kind = 'download' and t.batch_id = p.batch_id and t.state <> 'done' and not t.is_replica
           and (t.positions is null or p.n = any (t.positions))
           and not exists (select from mill.download d where d.batch_id = p.batch_id and d.n = p.n and d.attempt = t.attempt))
 union all

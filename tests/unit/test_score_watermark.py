@@ -181,7 +181,7 @@ def test_memory_that_is_short_halves_the_batches(
 def test_a_device_that_vanishes_ends_the_worker(
     tmp_path: Path, weights: dict[str, torch.Tensor]
 ) -> None:
-    """Failed, its tasks would be parked one after another."""
+    """Failed, its tasks would be discarded one after another."""
     torch.save(weights, tmp_path / "w.pt")
     tagger = load(tmp_path / "w.pt")
 

@@ -53,7 +53,7 @@ class Extract:
             except TaskFailed as failed:
                 reason = failed.reason if location in failed.reason else f"{location}: {failed}"
                 raise TaskFailed(reason, retry=failed.retry) from None
-        if counts.ended_early and is_remote(location) and not job.payload.get("last_try", True):
+        if counts.ended_early and is_remote(location) and not job.payload.get("last_attempt", True):
             # it may have lost its end on the way here; at the last attempt the pairs found count
             raise TaskFailed(f"{location} ended early {counts.ended_early}", retry=True)
         job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))

@@ -51,8 +51,8 @@ class StewardQueue(Queue):
 
     def maintain(self, name: str) -> int:
         """Run one maintenance function: expire_leases, sweep_inbox, sweep_host_files,
-        sweep_canaries, close_batches, judge_checks, empty_slots or ensure_partitions. Returns the
-        number of things that it changed."""
+        sweep_gold_questions, close_batches, judge_replications, empty_slots or ensure_partitions.
+        Returns the number of things that it changed."""
         return int(self._one(f"select api.{name}_v1()", ())[0] or 0)
 
     def watchdog(self) -> int | None:

@@ -22,9 +22,15 @@ if TYPE_CHECKING:  # it needs rbloom
 
 ROUND_SECONDS = 1.0
 COUNT_EVERY = 15  # rounds; it reads every task
-MAINTENANCE = ("ensure_partitions", "expire_leases", "close_batches", "judge_checks", "empty_slots")
+MAINTENANCE = (
+    "ensure_partitions",
+    "expire_leases",
+    "close_batches",
+    "judge_replications",
+    "empty_slots",
+)
 # nothing of these is urgent
-SWEEPS = ("sweep_inbox", "sweep_host_files", "sweep_canaries")
+SWEEPS = ("sweep_inbox", "sweep_host_files", "sweep_gold_questions")
 SWEEP_EVERY = 60  # rounds
 
 

@@ -28,7 +28,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     t mill.task := mill.require_lease(p_lease_id, null);
-    missing constant bigint := mill.hook_left(t) + mill.canaries_left(p_lease_id);  -- apart they would tell which are canaries
+    missing constant bigint := mill.hook_left(t) + mill.gold_questions_left(p_lease_id);  -- apart they would tell which are gold questions
 begin
     if missing > 0 then
         perform mill.refuse('PM005', format('task %s is not complete: %s positions were not submitted', t.task_id, missing));
@@ -81,7 +81,7 @@ as $$
 begin
     update mill.submission x set state = 'accepted', decided_at = now() where x.submission_id = s.submission_id;
     -- a check's rows are kept to be compared, and count for nothing
-    insert into mill.withdrawn (submission_id, reason) select s.submission_id, 'a check' where t.is_check;
+    insert into mill.withdrawn (submission_id, reason) select s.submission_id, 'a replica' where t.is_replica;
     perform mill.finish_task(t.task_id);
 end
 $$;

@@ -1,6 +1,6 @@
--- hello, claim, heartbeat, release, fail: what every kind of worker calls.
+-- register, claim, heartbeat, release, fail: what every kind of worker calls.
 
-create function api.hello_v1(
+create function api.register_v1(
     p_version text,
     p_protocol integer,
     out instance_id bigint,
@@ -19,7 +19,7 @@ begin
     if p_protocol < s.min_protocol then
         perform mill.refuse('PM004', format('this worker speaks protocol %s and the database needs %s: upgrade pairmill', p_protocol, s.min_protocol));
     end if;
-    -- whoever says hello for ever has one row: the one that has claimed nothing yet is used again
+    -- whoever registers for ever has one row: the one that has claimed nothing yet is used again
     update mill.instance i set version = left(p_version, 100), protocol = p_protocol, started_at = now()
      where i.instance_id = (select u.instance_id from mill.instance u
                              where u.worker_id = w.worker_id
@@ -36,7 +36,7 @@ begin
     heartbeat_seconds := greatest(1, s.lease_seconds / 4);
 end
 $$;
-comment on function api.hello_v1 is
+comment on function api.register_v1 is
     'First call of a worker process. Gives it its instance number: a new one, or one of this worker''s under which nothing was claimed.';
 
 create function mill.unfinished(p_worker_id integer) returns bigint
@@ -60,10 +60,10 @@ as $$
           from mill.task
          where state = 'ready' and kind = p_kind and ready_at <= now()
            and (p_model_id is null or model_id = p_model_id)
-           and (slot is not null or is_check or not p_has_slot)  -- a check's thumbnails are not kept
-           and (not is_check or (select mill.may_check(p_worker_id)))
-           and (avoid_workers is null or mill.is_stranger(p_worker_id, avoid_workers, is_check))
-         order by is_check desc, task_id
+           and (slot is not null or is_replica or not p_has_slot)  -- a check's thumbnails are not kept
+           and (not is_replica or (select mill.may_replicate(p_worker_id)))
+           and (avoid_workers is null or mill.is_stranger(p_worker_id, avoid_workers, is_replica))
+         order by is_replica desc, task_id
          limit 1
            for update skip locked
     )
@@ -112,7 +112,7 @@ declare
 begin
     select * into s from mill.setting;
     if not exists (select from mill.instance i where i.instance_id = p_instance_id and i.worker_id = w.worker_id) then
-        perform mill.refuse('PM003', format('instance %s is not this worker''s: call hello_v1 first', p_instance_id));
+        perform mill.refuse('PM003', format('instance %s is not this worker''s: call register_v1 first', p_instance_id));
     end if;
     -- one worker's claims are counted one after another, or two at once would pass the limit together
     -- (not the worker's row: who does not commit would hold its own judgement up, and with it the steward)
@@ -135,7 +135,7 @@ begin
     if t.task_id is null then
         return;
     end if;
-    if k.writes_thumbnails and t.slot is null and not t.is_check then
+    if k.writes_thumbnails and t.slot is null and not t.is_replica then
         t.slot := mill.take_slot();
         if t.slot is null then  -- the ring is full: scoring has to catch up
             update mill.task set state = 'ready' where mill.task.task_id = t.task_id;
@@ -153,14 +153,14 @@ begin
     values (lease_id, t.task_id, p_instance_id, w.worker_id,
             clock_timestamp() + make_interval(secs => coalesce(k.lease_seconds, s.lease_seconds)),
             clock_timestamp() + make_interval(secs => least(coalesce(k.lease_max_seconds, s.lease_max_seconds),
-                                                            case when t.is_check then 1800 end)));
+                                                            case when t.is_replica then 1800 end)));
     payload := mill.hook_payload(t, lease_id);
     return next;
 end
 $$;
 comment on function api.claim_v1 is
     'Leases the oldest ready task of a kind that the caller may claim (null: of its own name): no row where there is none. '
-    'payload: what the kind''s hook tells of it; extract {wat_id, location, link_kinds, last_try}; download {batch_id, attempt}; '
+    'payload: what the kind''s hook tells of it; extract {wat_id, location, link_kinds, last_attempt}; download {batch_id, attempt}; '
     'score {batch_id, attempt, count}, count being the rows that thumbnails_v1, or of a head embeddings_v1, must give; '
     'of an item {item_id, spec}.';
 
@@ -212,10 +212,10 @@ declare
     t mill.task := mill.require_lease(p_lease_id, null);
 begin
     perform mill.end_lease(p_lease_id, 'failed');
-    perform mill.requeue(t.task_id, p_reason, p_retry or t.is_check);  -- nobody ends a check by one call
+    perform mill.requeue(t.task_id, p_reason, p_retry or t.is_replica);  -- nobody ends a check by one call
 end
 $$;
-comment on function api.fail_v1 is 'Hands a task back as failed: tried again later with back-off, or parked.';
+comment on function api.fail_v1 is 'Hands a task back as failed: tried again later with back-off, or discarded.';
 
 create function api.me_v1(
     out name text, out kind text, out added_at timestamptz, out live_leases bigint,
@@ -242,7 +242,7 @@ language sql stable
 as $$
     select exists (select from mill.task where kind = any (p_kinds) and state in ('ready', 'leased', 'submitted')
                       and (p_models is null or model_id = any (p_models))
-                      and not (is_check and state = 'ready'))  -- there may be nobody to do it
+                      and not (is_replica and state = 'ready'))  -- there may be nobody to do it
 $$;
 comment on function mill.pending is 'Whether a task of these kinds (and models) is ready, leased or awaiting acceptance.';
 
@@ -276,4 +276,4 @@ end
 $$;
 comment on function api.drained_v1 is
     'Whether nothing is left to claim for a kind of the caller''s (and model), nor anything upstream that could become it. '
-    'Parked tasks do not count.';
+    'Discarded tasks do not count.';

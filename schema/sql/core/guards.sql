@@ -46,11 +46,11 @@ as $$
 $$;
 comment on function mill.is_vouched is 'Whether an admin vouches for a worker: its word decides a check.';
 
-create function mill.is_stranger(p_worker_id integer, p_avoid integer[], p_is_check boolean) returns boolean
+create function mill.is_stranger(p_worker_id integer, p_avoid integer[], p_is_replica boolean) returns boolean
 language sql stable
 as $$
     select not p_worker_id = any (p_avoid)
-       and (p_is_check and mill.is_vouched(p_worker_id)
+       and (p_is_replica and mill.is_vouched(p_worker_id)
             or not exists (select from mill.worker w join mill.worker a on a.network = w.network
                             where w.worker_id = p_worker_id and a.worker_id = any (p_avoid)))
 $$;
@@ -58,28 +58,28 @@ comment on function mill.is_stranger is
     'Whether a worker is none of these, nor of the network of one; where no network is known, another login is enough. For checks, whom an '
     'admin vouches for is a stranger in any network.';
 
-create function mill.repeated_by(p_task_id bigint) returns integer
+create function mill.replicated_by(p_task_id bigint) returns integer
 language sql stable
 as $$
     select worker_id from mill.submission where task_id = p_task_id and state = 'accepted'
      group by worker_id order by sum(row_count) desc, worker_id limit 1
 $$;
-comment on function mill.repeated_by is 'Who did a check, or most of it.';
+comment on function mill.replicated_by is 'Who did a check, or most of it.';
 
 -- One at a time, and none for an hour after one that came to nothing: else one login could sit on all of them.
-create function mill.may_check(p_worker_id integer) returns boolean
+create function mill.may_replicate(p_worker_id integer) returns boolean
 language sql stable
 as $$
     select mill.is_vouched(p_worker_id)
         or not exists (select from mill.lease l join mill.instance i using (instance_id) join mill.task t using (task_id)
-                        where i.worker_id = p_worker_id and l.ended_at is null and t.is_check)
+                        where i.worker_id = p_worker_id and l.ended_at is null and t.is_replica)
        and not exists (select from mill.lease l join mill.instance i using (instance_id) join mill.task t using (task_id)
-                        where i.worker_id = p_worker_id and l.ended_as <> 'completed' and l.ended_at > now() - interval '1 hour' and t.is_check)
-       and not exists (select from mill.recheck r
+                        where i.worker_id = p_worker_id and l.ended_as <> 'completed' and l.ended_at > now() - interval '1 hour' and t.is_replica)
+       and not exists (select from mill.replication r
                         where r.state = 'void' and r.decided_at > now() - interval '1 hour'
-                          and mill.repeated_by(coalesce(r.second_task_id, r.repeat_task_id)) = p_worker_id)
+                          and mill.replicated_by(coalesce(r.second_replica_task_id, r.replica_task_id)) = p_worker_id)
 $$;
-comment on function mill.may_check is
+comment on function mill.may_replicate is
     'Whether a worker is given a check: it holds no other, and in the last hour it gave none back, failed or lost none, and none that it did '
     'was void. An admin''s own worker always is.';
 
@@ -127,33 +127,33 @@ language sql
 as $$
     update mill.lease set ended_at = clock_timestamp(), ended_as = how where lease_id = p_lease_id and ended_at is null;
     with over as (delete from mill.assignment where lease_id = p_lease_id returning lease_id, compared, agreed)
-    insert into mill.recheck (worker_id, task_id, compared, agreed)
+    insert into mill.replication (worker_id, task_id, compared, agreed)
     select i.worker_id, l.task_id, o.compared, o.agreed
       from over o join mill.lease l using (lease_id) join mill.instance i using (instance_id)
      where o.compared > 0
 $$;
-comment on function mill.end_lease is 'Ends a lease, once; what its canaries told waits to be judged.';
+comment on function mill.end_lease is 'Ends a lease, once; what its gold questions told waits to be judged.';
 
--- Back to the queue after a failure; parked when it failed too often or no retry can help.
+-- Back to the queue after a failure; discarded when it failed too often or no retry can help.
 create function mill.requeue(p_task_id bigint, why text, retry boolean) returns void
 language sql
 as $$
     update mill.task t
-       set state = case when not retry or t.tries + 1 >= s.max_tries then 'parked' else 'ready' end,
-           tries = t.tries + 1,
-           ready_at = now() + make_interval(secs => s.retry_seconds * 2 ^ least(t.tries, 10)),
+       set state = case when not retry or t.attempts + 1 >= s.max_attempts then 'discarded' else 'ready' end,
+           attempts = t.attempts + 1,
+           ready_at = now() + make_interval(secs => s.retry_seconds * 2 ^ least(t.attempts, 10)),
            reason = left(why, 1000),
            changed_at = now()
       from mill.setting s
      where t.task_id = p_task_id
 $$;
-comment on function mill.requeue is 'Returns a task to the queue with back-off, or parks it.';
+comment on function mill.requeue is 'Returns a task to the queue with back-off, or discards it.';
 
 create function mill.redo_task(t mill.task, why text) returns void
 language sql
 as $$
-    update mill.task set state = 'ready', tries = 0, excused = 0, ready_at = now(), reason = why, changed_at = now()
-     where task_id = t.task_id and state in ('done', 'parked')
+    update mill.task set state = 'ready', attempts = 0, excused = 0, ready_at = now(), reason = why, changed_at = now()
+     where task_id = t.task_id and state in ('done', 'discarded')
 $$;
 comment on function mill.redo_task is 'Queues a task again that had ended, as if it were new.';
 

@@ -19,7 +19,7 @@ begin
     select * from string_to_table(current_setting('pairmill.worker_kinds'), ',') on conflict do nothing;
     insert into mill.task_kind select * from jsonb_populate_recordset(null::mill.task_kind, lists -> 'task_kind')
     on conflict (name) do update
-       set subject = excluded.subject, needs_model = excluded.needs_model, upstream = excluded.upstream, is_checked = excluded.is_checked,
+       set subject = excluded.subject, needs_model = excluded.needs_model, upstream = excluded.upstream, is_replicated = excluded.is_replicated,
            writes_thumbnails = excluded.writes_thumbnails, reads_thumbnails = excluded.reads_thumbnails,
            lease_seconds = excluded.lease_seconds, lease_max_seconds = excluded.lease_max_seconds, worker_kind = excluded.worker_kind;
     insert into mill.drop_reason select * from jsonb_populate_recordset(null::mill.drop_reason, lists -> 'drop_reason')

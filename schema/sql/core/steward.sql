@@ -56,7 +56,7 @@ begin
     end if;
     cut_off := mill.cut_off(moment);
     for t in
-        select x.task_id, x.excused < max_tries as excusable, l.lease_id, i.worker_id = any (cut_off) as is_cut_off,
+        select x.task_id, x.excused < max_attempts as excusable, l.lease_id, i.worker_id = any (cut_off) as is_cut_off,
                greatest(l.claimed_at, l.expires_at - make_interval(secs => lease_seconds)) as seen_at
           from mill.task x join mill.lease l using (task_id) join mill.instance i using (instance_id) cross join mill.setting
          where l.lease_id = any (late) and l.ended_at is null and l.expires_at <= moment
@@ -84,8 +84,8 @@ begin
 end
 $$;
 comment on function api.expire_leases_v1 is
-    'Returns the tasks of late leases to the queue; what was submitted under them stays. Counts a try, unless the server started after the '
-    'holder''s last sign of life, or most others were cut off with it; a task is excused max_tries times at most.';
+    'Returns the tasks of late leases to the queue; what was submitted under them stays. Counts an attempt, unless the server started after the '
+    'holder''s last sign of life, or most others were cut off with it; a task is excused max_attempts times at most.';
 
 create function api.sweep_inbox_v1() returns bigint
 language plpgsql security definer

@@ -41,15 +41,15 @@ begin
       from mill.assignment a
       cross join unnest(a.positions) with ordinality as h (n, place)
       left join mill.to_download(t) d on d.n = h.n
-      left join unnest(a.canary_places, a.canary_ids) as k (place, canary_id) on k.place = h.place - 1
-      left join mill.canary c on c.canary_id = k.canary_id
+      left join unnest(a.gold_places, a.gold_question_ids) as k (place, gold_question_id) on k.place = h.place - 1
+      left join mill.gold_question c on c.gold_question_id = k.gold_question_id
      where a.lease_id = p_lease_id and coalesce(d.url, c.url) is not null
      order by h.place;
 end
 $$;
 comment on function api.urls_v1 is
     'What is left to fetch under this lease: what an earlier holder submitted is not asked for again. n is the number under which a URL''s '
-    'outcome is submitted; canaries may be among them, in no place that shows it.';
+    'outcome is submitted; gold questions may be among them, in no place that shows it.';
 
 create function mill.origin(url text) returns text
 language sql immutable parallel safe
@@ -125,7 +125,7 @@ begin
      order by r.origin, r.file, r.age
     on conflict (origin, file, worker_id) do update
        set http_status = excluded.http_status, rules = excluded.rules, read_at = excluded.read_at;
-    return cardinality(p_origin);  -- how many were kept would tell which hosts are canaries
+    return cardinality(p_origin);  -- how many were kept would tell which hosts are gold questions
 end
 $$;
 comment on function api.submit_opt_outs_v1 is
@@ -177,7 +177,7 @@ begin
     if id is not null then
         return id;
     end if;
-    if rows is null or rows not between 1 and (select batch_size + canaries_per_lease from mill.setting)
+    if rows is null or rows not between 1 and (select batch_size + gold_questions_per_lease from mill.setting)
        or p_part is null or array_ndims(p_positions) <> 1
        or array[cardinality(p_outcome), cardinality(p_http_status), cardinality(p_bytes), cardinality(p_width),
                 cardinality(p_height), cardinality(p_md5), cardinality(p_sha256), cardinality(p_dhash)]
@@ -194,7 +194,7 @@ begin
     if cardinality(p_thumbnails) is distinct from cardinality(p_thumbnail_positions) then
         perform mill.refuse('PM003', 'there must be one position for each thumbnail');
     end if;
-    -- all that can be refused of a row is refused before canaries are told from URLs, or refusals would tell them
+    -- all that can be refused of a row is refused before gold questions are told from URLs, or refusals would tell them
     if exists (
         select
           from unnest(p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash)
@@ -229,7 +229,7 @@ begin
         perform mill.refuse('PM003', stranger);
     end if;
     if exists (select from mill.assignment where lease_id = p_lease_id) then
-        n := mill.take_canaries(p_lease_id, p_positions, p_outcome, p_sha256, p_dhash);  -- null where one was
+        n := mill.take_gold_answers(p_lease_id, p_positions, p_outcome, p_sha256, p_dhash);  -- null where one was
         select coalesce(array_agg(m.n), '{}'), coalesce(array_agg(r.image), '{}')
           into p_thumbnail_positions, p_thumbnails
           from unnest(p_thumbnail_positions, p_thumbnails) as r (place, image)
@@ -258,7 +258,7 @@ begin
     insert into mill.thumbnail (slot, batch_id, n, attempt, submission_id, image)
     select t.slot, t.batch_id, r.n, t.attempt, id, r.image
       from unnest(p_thumbnail_positions, p_thumbnails) as r (n, image)
-     where not t.is_check;  -- of a check only the hashes are looked at
+     where not t.is_replica;  -- of a check only the hashes are looked at
     return id;
 end
 $$;
@@ -270,13 +270,13 @@ create function mill.download_payload(t mill.task, p_lease_id bigint) returns js
 language plpgsql
 as $$
 begin
-    if not t.is_check and not mill.is_vouched((select worker_id from mill.lease where lease_id = p_lease_id)) then
-        perform mill.hide_canaries(t, p_lease_id);
+    if not t.is_replica and not mill.is_vouched((select worker_id from mill.lease where lease_id = p_lease_id)) then
+        perform mill.assign_gold_questions(t, p_lease_id);
     end if;
     return jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt);
 end
 $$;
-comment on function mill.download_payload is 'Tells a worker which batch it is, and hides canaries among its URLs.';
+comment on function mill.download_payload is 'Tells a worker which batch it is, and hides gold questions among its URLs.';
 
 -- The sum first: it reads a few rows, to_download 10,000.
 create function mill.download_left(t mill.task) returns bigint
@@ -322,7 +322,7 @@ as $$
 begin
     perform mill.queue_scoring(t.batch_id, t.attempt, model_id) from mill.model
       where kind = 'clip' and retired_at is null order by model_id;
-    perform mill.draw_checks(t);
+    perform mill.draw_replications(t);
 end
 $$;
 comment on function mill.download_done is 'Has a batch that is downloaded scored by each active model, and perhaps checked.';

@@ -281,10 +281,10 @@ create function mill.extract_payload(t mill.task, p_lease_id bigint) returns jso
 language sql
 as $$
     select jsonb_build_object('wat_id', f.wat_id, 'location', f.location, 'link_kinds', f.link_kinds,
-                              'last_try', t.tries + 1 >= (select max_tries from mill.setting))
+                              'last_attempt', t.attempts + 1 >= (select max_attempts from mill.setting))
       from mill.wat_file f where f.wat_id = t.wat_id
 $$;
-comment on function mill.extract_payload is 'Tells a worker which file it is, what to take of it, and whether another try would follow.';
+comment on function mill.extract_payload is 'Tells a worker which file it is, what to take of it, and whether another attempt would follow.';
 
 create function mill.extract_left(t mill.task) returns bigint
 language sql stable

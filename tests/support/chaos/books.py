@@ -79,7 +79,7 @@ NUMBERS = {
     "downloads": "select count(*) from mill.download",
     "scores": "select count(*) from mill.score",
     "highest attempt": "select max(attempt) from mill.download",
-    "most tries": "select max(tries) from mill.task",
+    "most attempts": "select max(attempts) from mill.task",
     "withdrawn": "select count(*) from mill.withdrawn",
     "instances": "select count(*) from mill.instance",
     "leases": "select jsonb_object_agg(ended_as, n) from (select coalesce(ended_as, 'live') as ended_as, count(*) as n from mill.lease group by 1) x",

@@ -32,7 +32,7 @@ class Server:
         self._port = self.db.admin.info.port
         self.db.admin.execute(
             "update mill.setting set lease_seconds = %s, batch_size = %s, pairs_per_wat = %s,"
-            " open_batches_max = 4, retry_seconds = 0, max_tries = 30000, batches_per_slot = 8,"
+            " open_batches_max = 4, retry_seconds = 0, max_attempts = 30000, batches_per_slot = 8,"
             " unfinished_per_hour = 100000",
             (LEASE_SECONDS, BATCH, LINKS),
         )

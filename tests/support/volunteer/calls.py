@@ -61,7 +61,7 @@ def _(s: Stage) -> None:
     )  # fmt: skip
     mine = {name for _, name, _, _, allowed in functions if allowed}
     assert mine == {f"api.{f}" for f in (
-        "hello_v1", "me_v1", "drained_v1", "claim_v1", "heartbeat_v1", "release_v1", "fail_v1",
+        "register_v1", "me_v1", "drained_v1", "claim_v1", "heartbeat_v1", "release_v1", "fail_v1",
         "urls_v1", "submit_download_v1", "complete_v1", "opt_outs_v1",
         "submit_opt_outs_v1",
     )}  # fmt: skip
@@ -213,7 +213,7 @@ def _(s: Stage) -> None:
 def _(s: Stage) -> None:
     _, lease = s.lease()
     long = "repeat('0123456789', 20000000)"
-    instance = value(s.eve, "select instance_id from api.hello_v1(%s, 1)", "x" * 200_000_000)
+    instance = value(s.eve, "select instance_id from api.register_v1(%s, 1)", "x" * 200_000_000)
     assert (
         s.db.value("select length(version) from mill.instance where instance_id = %s", instance)
         == 100

@@ -179,16 +179,16 @@ def _(s: Stage) -> None:
     )  # and each wrong statement, whole
 
 
-@case("hello_v1 10,000 times", BOUNDED, "one row more than it has claimed under, a connection")
+@case("register_v1 10,000 times", BOUNDED, "one row more than it has claimed under, a connection")
 def _(s: Stage) -> None:
     s.batches(2)
     rows = "select count(*) from mill.instance"
     before = s.db.value(rows)
-    s.eve.execute("select api.hello_v1(g::text, 1) from generate_series(1, 10000) g")
+    s.eve.execute("select api.register_v1(g::text, 1) from generate_series(1, 10000) g")
     assert s.db.value(rows) == before
     s.claim(s.eve, s.eve_instance)
     assert s.register(s.eve) != s.eve_instance  # under which something was claimed
-    s.eve.execute("select api.hello_v1(g::text, 1) from generate_series(1, 10000) g")
+    s.eve.execute("select api.register_v1(g::text, 1) from generate_series(1, 10000) g")
     assert s.db.value(rows) == before + 1
     # one that does not commit holds up nobody, and costs a row
     s.eve.execute("begin")

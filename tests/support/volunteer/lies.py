@@ -33,7 +33,7 @@ def _(s: Stage) -> None:
     bob.submit_download(check, 0, outcomes([n for n, _ in bob.urls(check)]))
     bob.complete(check)
     assert len(s.db.accept_all()) == 1
-    s.db.queue("steward")[0].maintain("judge_checks")
+    s.db.queue("steward")[0].maintain("judge_replications")
     assert state_of(s.eve, f"select * from api.claim_v1({s.eve_instance})") == "PM002"
     assert s.db.value("select count(*) from mill.current_download") == 0
 
@@ -49,7 +49,7 @@ def _(s: Stage) -> None:
         s.db.download()
     s.admin.execute("update mill.worker set streak = 0 where name like '%volunteer'")
     s.admin.execute(
-        "update mill.task set is_check = true, state = 'ready', positions = '{0,1,2,3,4}', attempt = 2, avoid_workers = '{}'"
+        "update mill.task set is_replica = true, state = 'ready', positions = '{0,1,2,3,4}', attempt = 2, avoid_workers = '{}'"
         " where kind = 'download'"
     )
     held = s.claim(s.eve, s.eve_instance)
@@ -60,7 +60,7 @@ def _(s: Stage) -> None:
     )
     s.eve.execute("select api.fail_v1(%s, 'x', false)", (held,))
     assert value(s.eve, claim) == 0
-    assert s.db.value("select count(*) from mill.task where is_check and state = 'ready'") == 3
+    assert s.db.value("select count(*) from mill.task where is_replica and state = 'ready'") == 3
     assert s.claim(s.bob, s.bob_instance)
 
 
@@ -75,7 +75,7 @@ def _(s: Stage) -> None:
     queue.submit_download(lease, 0, outcomes(range(8)))
     s.db.accept_all()
     drawn = set()
-    inserted = "select n_tup_ins from pg_stat_xact_all_tables where relname = 'recheck'"
+    inserted = "select n_tup_ins from pg_stat_xact_all_tables where relname = 'replication'"
     for _ in range(100):
         s.eve.execute("begin")
         before = value(s.eve, inserted)  # of transactions before, which are summed up once a second
@@ -104,17 +104,19 @@ def _(s: Stage) -> None:
     s.eve.execute("begin")
     s.eve.execute("select api.release_v1(%s)", (other,))
     steward = s.db.queue("steward")[0]
-    assert steward.maintain("judge_checks") == 0
-    assert steward.maintain("judge_checks") == 1
+    assert steward.maintain("judge_replications") == 0
+    assert steward.maintain("judge_replications") == 1
     assert s.db.value("select stopped_because from mill.worker where name = 'eve-volunteer'")
 
 
-@case("telling canaries from URLs by rolling back a submission of each", OPEN)
+@case("telling gold questions from URLs by rolling back a submission of each", OPEN)
 def _(s: Stage) -> None:
     s.admin.execute("update mill.worker set streak = 0 where name = 'eve-volunteer'")
-    s.admin.execute("update mill.setting set batch_size = 20, canaries_per_lease = 1")
-    s.admin.execute("insert into mill.canary (url, by_admin) values ('http://c.example/', true)")
-    s.db.extract([f"http://d.example/{n}.jpg" for n in range(20)], "canary.wat")
+    s.admin.execute("update mill.setting set batch_size = 20, gold_questions_per_lease = 1")
+    s.admin.execute(
+        "insert into mill.gold_question (url, by_admin) values ('http://c.example/', true)"
+    )
+    s.db.extract([f"http://d.example/{n}.jpg" for n in range(20)], "gold question.wat")
     s.db.close_batches()
     lease = s.claim(s.eve, s.eve_instance)
     queue = OnSession(s.eve)
@@ -162,7 +164,7 @@ def _(s: Stage) -> None:
 
 
 @case(
-    "parking every download task, one after another",
+    "discarding every download task, one after another",
     BOUNDED,
     "unfinished_per_hour (200): then it claims nothing for an hour",
 )
@@ -189,14 +191,14 @@ def _(s: Stage) -> None:
     s.eve.execute(fail, (held[1],))  # what it holds it may still hand back
     assert s.db.rows(
         "select state, count(*) from mill.task where kind = 'download' group by 1 order by 1"
-    ) == [("parked", 5), ("ready", 5)]
+    ) == [("discarded", 5), ("ready", 5)]
     assert s.claim(s.bob, s.bob_instance)
     s.admin.execute("update mill.lease set ended_at = ended_at - interval '1 hour'")
     assert s.claim(s.eve, s.eve_instance)
 
 
 @case(
-    "filling the ring of thumbnails with parked tasks, so that nobody can claim",
+    "filling the ring of thumbnails with discarded tasks, so that nobody can claim",
     BOUNDED,
     "the steward's next round",
 )

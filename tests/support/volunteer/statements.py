@@ -188,8 +188,8 @@ REFUSALS = {
         grant select on pg_catalog.pg_authid to {me}
         grant execute on function pg_catalog.pg_sleep(double precision) to {me}
         alter schema api owner to {me}
-        alter function api.hello_v1 owner to {me}
-        alter function api.hello_v1 security invoker
+        alter function api.register_v1 owner to {me}
+        alter function api.register_v1 security invoker
         alter table mill.task owner to {me}
     """),
     "settings of the server, replication, its log and its statistics": Refusals("42501 55000", """

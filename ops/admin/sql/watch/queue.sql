@@ -1,6 +1,6 @@
 -- The depth of the queue, by kind of work, who works, and what was accepted in the last minutes.
 
-select q.kind, q.ready, q.leased, q.parked, q.done, q.late_leases, q.waiting_submissions, now() - q.oldest_ready_at as oldest,
+select q.kind, q.ready, q.leased, q.discarded, q.done, q.late_leases, q.waiting_submissions, now() - q.oldest_ready_at as oldest,
        (select count(distinct t.worker) from report.task t where t.kind = q.kind and t.state = 'leased') as workers,
        coalesce(r.rows / 5.0, 0) as rows_a_minute
   from report.queue q

@@ -1,8 +1,8 @@
-"""The file of canaries that an admin writes."""
+"""The file of gold questions that an admin writes."""
 
 import pytest
 
-from pairmill.ops.commands.trust import read_canaries
+from pairmill.ops.commands.trust import read_gold_questions
 from pairmill.ops.errors import UserError
 
 SHA256 = "ab" * 32
@@ -10,7 +10,7 @@ SHA256 = "ab" * 32
 
 def test_a_line_is_a_url_and_its_answer() -> None:
     text = f"# mine\n\nhttp://a.example/1.jpg  {SHA256}\nhttps://b.example/2.jpg dead\n"
-    assert read_canaries(text) == [
+    assert read_gold_questions(text) == [
         ("http://a.example/1.jpg", bytes.fromhex(SHA256)),
         ("https://b.example/2.jpg", None),
     ]
@@ -29,4 +29,4 @@ def test_a_line_is_a_url_and_its_answer() -> None:
 )
 def test_what_is_wrong_is_named(line: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        read_canaries(f"http://a.example/0.jpg dead\n{line}\n")
+        read_gold_questions(f"http://a.example/0.jpg dead\n{line}\n")
