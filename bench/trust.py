@@ -4,8 +4,8 @@
 
 The workers are simulated, the database is not: a server of its own (embedded), the real functions
 (claim_v1 … judge_replications_v1), a login and a network for each worker. Each crowd has 20
-workers, who come by chance; batches have 1,000 URLs, of which three in ten are dead; 50 are checked. The last
-workers of a crowd are the ones in its name:
+workers, who come by chance; batches have 1,000 URLs, of which three in ten are dead; 50 are
+checked. The last workers of a crowd are the ones in its name:
 
 honest      lose one living image in thirty, by chance (a time-out)
 sloppy      lose three in ten
