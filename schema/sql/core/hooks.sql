@@ -1,6 +1,6 @@
 -- Hooks: what the functions that all kinds share ask of a kind. mill.hook_left(t), say, calls mill.extract_left(t) for a
 -- task of kind extract; where a kind has none of its own it calls that of the kind's subject, mill.item_left(t).
--- A CASE that is written here, and no EXECUTE at each call: of that every call is planned anew (60 µs, and 4 so).
+-- A CASE that is written here, and no EXECUTE, which plans each call anew: an empty hook took 24 µs by that, and 7 so.
 
 do $$
 declare
