@@ -67,7 +67,7 @@ def folder_answers(folder: Path) -> Answers:
 def server(answers: Answers, port: int = 0) -> ThreadingHTTPServer:
     """A server on 127.0.0.1 that is bound and not yet serving; port 0: a free one."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class SiteHandler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -91,7 +91,7 @@ def server(answers: Answers, port: int = 0) -> ThreadingHTTPServer:
         def handle_error(self, *_: object) -> None:
             """Nothing: a client that goes away is no news."""
 
-    return Server(("127.0.0.1", port), Handler)
+    return Server(("127.0.0.1", port), SiteHandler)
 
 
 def main(

@@ -1,4 +1,4 @@
-"""Where links come from, and the units that they are worked on in: WAT files, batches, items."""
+"""What tasks are about: WAT files, which links come from, batches of pairs, and items."""
 
 from sqlalchemy import (
     ARRAY,
