@@ -1,8 +1,8 @@
 """Make the schema: all of it in an empty database, and its routines in one that has the tables.
 
-Tables change by migrations, and only there. Routines (functions, views, triggers and what may be
-called by whom) are code: they are made anew as a whole, from the files in ``sql/``, at every
-migration. So a revision holds nothing but the change of tables and rows.
+Tables change by migrations, and only there. Routines (functions, views, triggers and grants) are
+code: they are made anew as a whole, from the files in ``sql/``, at every migration. So a revision
+holds nothing but the change of tables and rows.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ def routines() -> str:
 
 
 def version() -> str:
-    """sha256 of the routines of this code: mill.version() gives that of a database's."""
+    """sha256 of this code's routines; mill.version() is that of a database's."""
     return hashlib.sha256(_routines().encode()).hexdigest()
 
 

@@ -8,21 +8,21 @@ docs/new-kind.md walks through a new one.
 from dataclasses import dataclass
 from typing import Any, Literal
 
-STEWARD = "steward"  # a kind of worker that claims no tasks: it accepts what the others submit
+STEWARD = "steward"  # a kind of worker that claims no tasks: it accepts the others' submissions
 
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of work.
 
-    name: letters, digits and underscores; of the worker's command, its SQL file, its folder.
+    name: letters, digits and underscores; also the name of its command, SQL file and folder.
     subject: the row that a task is about: a WAT file, a batch of pairs, or an item with a spec.
     needs_model: whether a task names a model, and is claimed by its weights' digest.
     upstream: kinds whose unfinished tasks may yet lead to tasks of this one; a worker that drains
         waits for them.
-    is_replicated: whether samples of what unproven workers submit are repeated by others.
+    is_replicated: whether samples of unproven workers' results are repeated by other workers.
     writes_thumbnails, reads_thumbnails: a task that writes is given a slot of the ring of
-        thumbnails when it is claimed; a slot is emptied once nobody that reads needs it.
+        thumbnails when it is claimed; a slot is emptied once no task that reads needs it.
     lease_seconds, lease_max_seconds: as in ``mill.setting``; None: as there.
     worker_kind: the kind of login that may claim it; by default its own name.
     """

@@ -1,4 +1,4 @@
-"""The closed lists of names: how a link is dropped, how a download ends, how a score ends.
+"""The closed lists: reasons why a link is dropped, outcomes of downloads and of scoring.
 
 The database holds the same lists as tables (``mill.outcome``, ``mill.drop_reason``);
 a test compares the two.

@@ -1,4 +1,4 @@
--- What the admin's commands call. No EXECUTE for anyone but the owner and its members.
+-- Functions of the admin's commands. Only the owner and its members have EXECUTE.
 
 create function mill.add_worker(p_login name, p_name text, p_kind text, p_password text) returns void
 language plpgsql
@@ -39,7 +39,7 @@ begin
     if not found then
         return false;
     end if;
-    -- first, since an open transaction of its own may hold its rows; and again for who came in meanwhile
+    -- first, since an open transaction of the worker may hold its rows; and again for sessions that came meanwhile
     perform pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = l;
     update mill.worker set disabled_at = coalesce(disabled_at, now()) where name = p_name;
     execute format('alter role %I nologin', l);
@@ -58,7 +58,7 @@ begin
         return;
     end if;
     execute format('alter role %I password %L', login, p_password);
-    -- who is logged in was let in by the old password
+    -- open sessions were let in by the old password
     perform pg_terminate_backend(pid) from pg_stat_activity a where a.usename = login;
 end
 $$;
@@ -72,8 +72,8 @@ as $$
 $$;
 comment on function mill.login_of is 'The login of a worker that may work; null where there is none.';
 
--- Nothing here asks whether the worker is disabled: a rehearsal in a transaction that is rolled back must
--- not end its sessions, which no rollback brings back.
+-- A worker need not be disabled first: a rehearsal in a transaction that is rolled back must not end its
+-- sessions, which no rollback brings back.
 create function mill.quarantine_worker(
     p_name text, p_since timestamptz, why text,
     out leases integer, out rejected integer, out withdrawn integer, out rows bigint, out tasks integer
@@ -94,14 +94,14 @@ begin
     leases := 0;
     rejected := 0;
     tasks := 0;
-    -- tasks before leases and submissions, in order of their number: as every function locks
+    -- lock order of every function: tasks, by number, before leases and submissions
     perform from mill.task x
       where x.task_id in (
             select l.task_id from mill.lease l join mill.instance i using (instance_id) where l.ended_at is null and i.worker_id = w.worker_id
             union
             select y.task_id from mill.submission y
              where y.worker_id = w.worker_id and y.state in ('received', 'accepted') and y.received_at >= coalesce(p_since, '-infinity')
-            union  -- with scores go the tags that others made of them
+            union  -- tags that other workers made of its scores go with them
             select g.task_id
               from mill.submission y
               join mill.task b using (task_id)
@@ -157,8 +157,9 @@ begin
 end
 $$;
 comment on function mill.quarantine_worker is
-    'Takes back all that a worker contributed since then (null: ever): ends its leases, rejects what awaits acceptance, withdraws what was '
-    'accepted, and queues it again; what it had found right in checks is checked again. All null where there is no such worker. The worker itself is ended by disable_worker.';
+    'Takes back all that a worker contributed since then (null: ever): ends its leases, rejects submissions that await acceptance, withdraws '
+    'accepted ones, and queues their work again; downloads that agreed with its replicas are replicated again. All null where there is no such '
+    'worker. disable_worker ends the worker itself.';
 
 create function mill.restored(out epoch integer, out leases integer)
 language plpgsql
@@ -179,14 +180,14 @@ end
 $$;
 comment on function mill.restored is
     'After a restore, before workers connect: raises the epoch, so that no lease number from before is given out or held again, and returns '
-    'what was leased to the queue.';
+    'leased tasks to the queue.';
 
 create function mill.set_network(p_name text, p_network text) returns boolean
 language sql
 as $$
     update mill.worker set network = nullif(p_network, '') where name = p_name returning true
 $$;
-comment on function mill.set_network is 'Notes where a worker connects from; empty: not known. Null where there is no such worker.';
+comment on function mill.set_network is 'Notes the network that a worker connects from; empty: not known. Null where there is no such worker.';
 
 create function mill.prove_worker(p_name text, p_proven boolean) returns boolean
 language sql
@@ -197,7 +198,8 @@ as $$
      where name = p_name returning true
 $$;
 comment on function mill.prove_worker is
-    'An admin vouches for a worker, or no longer: it is not checked, and others rely on what it says a host allows. Null where there is no such worker.';
+    'Notes that an admin vouches for a worker, or no longer: its work is not replicated, and others rely on the robots.txt that it read. Null where '
+    'there is no such worker.';
 
 create function mill.discard_task(p_task_id bigint, why text) returns boolean
 language plpgsql

@@ -1,4 +1,4 @@
--- What any login may still do that secure.sql takes away, or lets the steward end: one row each.
+-- Rights that any login still has and that secure.sql takes away, or lets the steward end: one row each.
 
 select 'make temporary tables' as what
  where has_database_privilege('public', current_database(), 'temporary')

@@ -1,4 +1,4 @@
--- Models and taggers: made known, and retired.
+-- Models and taggers: added, and retired.
 
 create function mill.add_model(
     p_name text, p_pretrained text, p_digest text, p_dims integer, p_kind text default 'clip', p_base_id integer default null,
@@ -10,13 +10,13 @@ language plpgsql
 as $$
 #variable_conflict use_column
 begin
-    -- a task that is being finished looks for taggers: before this transaction, or after it
+    -- a task that is being finished looks for taggers before this transaction or after it, never between
     perform from mill.model m where m.model_id = p_base_id for no key update;
     insert into mill.model (name, pretrained, digest, dims, kind, base_model_id, labels, revision, licence, metrics, weights)
     values (p_name, p_pretrained, p_digest, p_dims, p_kind, p_base_id, p_labels, p_revision, p_licence, p_metrics, p_weights)
     on conflict (digest) do update
        set name = excluded.name, pretrained = excluded.pretrained,
-           -- who adds it again to queue what is left says less of it
+           -- a model that is added again, to queue the rest, often comes without these
            revision = coalesce(nullif(excluded.revision, ''), model.revision),
            licence = coalesce(nullif(excluded.licence, ''), model.licence),
            metrics = coalesce(nullif(excluded.metrics, '{}'), model.metrics),
@@ -43,8 +43,8 @@ begin
 end
 $$;
 comment on function mill.add_model is
-    'Makes a model or a tagger known, and queues the batches that it can be computed for: those whose thumbnails are still there, '
-    'or for a head those that have embeddings of its clip model. unreachable: downloads that only a new download could give it.';
+    'Adds a model or a tagger, and queues the batches that it can be computed for: those whose thumbnails are still there, '
+    'or for a head those that have embeddings of its CLIP model. unreachable: downloads whose thumbnails are gone, so that only a new download would do.';
 
 create function mill.retire_model(p_model_id integer, out busy bigint, out discarded bigint)
 language plpgsql
@@ -62,5 +62,5 @@ begin
 end
 $$;
 comment on function mill.retire_model is
-    'Nothing is scored by a model or tagger any more, and its ready tasks are discarded; what was scored stays. Nothing is done while tasks of '
-    'it are leased or await acceptance (busy). add_model makes it active again.';
+    'Retires a model or tagger: its ready tasks are discarded, its results stay. Changes nothing while tasks of it are leased or await '
+    'acceptance (busy). add_model makes it active again.';

@@ -1,4 +1,4 @@
--- What researchers and dashboards read. One row is one of what the view is named after.
+-- Views for researchers and dashboards. Each is named after its row.
 
 create view mill.current_download as
 select d.*
@@ -46,7 +46,7 @@ comment on column report.pair.text is 'The cleaned alt text';
 comment on column report.pair.language is 'CLD3''s language where it is reliable, else nolang';
 comment on column report.pair.language_probability is 'CLD3''s probability of its best guess';
 comment on column report.pair.license is 'A licence link of the page; null where there is none';
-comment on column report.pair.outcome is 'How the download ended; null while it has not';
+comment on column report.pair.outcome is 'Outcome of the download; null while it has not ended';
 comment on column report.pair.http_status is 'The last HTTP status; null where no server answered';
 comment on column report.pair.bytes is 'Length of the body as received';
 comment on column report.pair.width is 'Width of the original in pixels';
@@ -54,7 +54,7 @@ comment on column report.pair.height is 'Height of the original in pixels';
 comment on column report.pair.md5 is 'md5 of the image''s bytes';
 comment on column report.pair.sha256 is 'sha256 of the image''s bytes';
 comment on column report.pair.dhash is '64-bit difference hash, as a signed integer';
-comment on column report.pair.attempt is 'Which download attempt this is';
+comment on column report.pair.attempt is 'Number of the download attempt that counts, from 1: which download of its batch';
 comment on column report.pair.removed is 'Whether a removal names its URL or its image';
 comment on column report.pair.link_kind is 'image, audio, video or document; only images are downloaded';
 
@@ -72,20 +72,20 @@ comment on column report.score.model is 'Name of the model';
 comment on column report.score.pretrained is 'Its weights: open_clip''s tag or a path';
 comment on column report.score.outcome is 'scored, or why not';
 comment on column report.score.similarity is 'Cosine similarity of image and text; null unless scored';
-comment on column report.score.text_tokens is 'Tokens of the text before the model cut it to its length, start and end among them; null: not told';
+comment on column report.score.text_tokens is 'Tokens of the text before the model cut it to its length, start and end among them; null: the worker gave none';
 
 create view report.tag as
 select mill.sample_id(g.batch_id, g.n) as sample_id, g.batch_id, g.n, m.name as model, g.value, m.labels[g.label + 1] as label, g.text
   from mill.current_tag g
   join mill.model m using (model_id);
-comment on view report.tag is 'What taggers say of images: every tag that counts. Name a range of batch_id.';
+comment on view report.tag is 'Taggers'' values for images: every tag that counts. Name a range of batch_id.';
 comment on column report.tag.sample_id is 'As report.pair.sample_id';
 comment on column report.tag.batch_id is 'As report.pair.batch_id';
 comment on column report.tag.n is 'As report.pair.n';
 comment on column report.tag.model is 'Name of the tagger';
-comment on column report.tag.value is 'What it gives; null where that was no finite number';
-comment on column report.tag.label is 'The category that it finds; null for taggers without categories';
-comment on column report.tag.text is 'What it says in words; null for taggers that give numbers';
+comment on column report.tag.value is 'The value; null where it was no finite number';
+comment on column report.tag.label is 'The category found; null for taggers without categories';
+comment on column report.tag.text is 'The answer in words; null for taggers that give numbers';
 
 create view report.wrong_thumbnail as
 select w.name as worker, count(*) as thumbnails, count(*) filter (where s.outcome = 3) as wrong
@@ -96,13 +96,13 @@ select w.name as worker, count(*) as thumbnails, count(*) filter (where s.outcom
   join mill.model m on m.model_id = s.model_id and m.kind = 'clip'
  group by w.worker_id, w.name;
 comment on view report.wrong_thumbnail is
-    'Thumbnails by who sent them, and how many of them show something else than the image whose hash came with them. Reads every score.';
+    'Thumbnails by download worker, and how many of them show something else than the image whose hash came with them. Reads every score.';
 comment on column report.wrong_thumbnail.worker is 'The download worker';
-comment on column report.wrong_thumbnail.thumbnails is 'Thumbnails of it that were looked at, once for each model';
+comment on column report.wrong_thumbnail.thumbnails is 'Its thumbnails that were scored, once for each model';
 comment on column report.wrong_thumbnail.wrong is 'Of those, the ones whose dHash is far from the hash that came with them';
 
 create view report.outcome as select code, name, retry from mill.outcome;
-comment on view report.outcome is 'The closed list of how a download ends.';
+comment on view report.outcome is 'The closed list of download outcomes.';
 comment on column report.outcome.code is '0 is success';
 comment on column report.outcome.name is 'As report.pair.outcome';
 comment on column report.outcome.retry is 'Whether the same URL may well end otherwise some hours later';
@@ -112,7 +112,7 @@ select mill.sample_id(d.batch_id, d.n) as sample_id, d.batch_id, d.n, p.url, x.s
   from mill.current_download d
   join mill.opt_out x on x.batch_id = d.batch_id and x.n = d.n and x.attempt = d.attempt
   join mill.pair p on p.batch_id = d.batch_id and p.n = d.n;
-comment on view report.opt_out is 'The pairs that were not collected since their site does not want it, with its words. Name a range of batch_id.';
+comment on view report.opt_out is 'Pairs that were not collected since their site opted out, with the site''s words. Name a range of batch_id.';
 comment on column report.opt_out.sample_id is 'As report.pair.sample_id';
 comment on column report.opt_out.batch_id is 'As report.pair.batch_id';
 comment on column report.opt_out.n is 'As report.pair.n';
@@ -142,13 +142,13 @@ select f.wat_id, f.location, c.name as crawl,
                   select name, sum(count) as count from mill.wat_count l where l.wat_id = f.wat_id and stage = 'pair' group by name) l) as languages
         from mill.wat_count w where w.wat_id = f.wat_id
   ) n on true;
-comment on view report.wat is 'WAT files with what their extraction counted: links = dropped + duplicates + pairs.';
+comment on view report.wat is 'WAT files with the counts of their extraction: links = dropped + duplicates + pairs.';
 comment on column report.wat.wat_id is 'Key';
 comment on column report.wat.location is 'Path or URL';
 comment on column report.wat.crawl is 'The crawl that it belongs to, if any';
 comment on column report.wat.state is 'ready, leased, submitted, done or discarded';
-comment on column report.wat.attempts is 'How often its extraction failed';
-comment on column report.wat.reason is 'Why it failed last';
+comment on column report.wat.attempts is 'How often a lease of its extraction failed or was lost, or the submission was rejected';
+comment on column report.wat.reason is 'Reason of the last failure';
 comment on column report.wat.records is 'WARC records read';
 comment on column report.wat.links is 'Links of its kinds seen';
 comment on column report.wat.dropped is 'Links dropped, by reason';
@@ -156,7 +156,7 @@ comment on column report.wat.duplicates is 'Links whose URL was known already, f
 comment on column report.wat.pairs is 'Links that became pairs';
 comment on column report.wat.bad_records is 'Records that could not be read, by kind';
 comment on column report.wat.ended_early is 'Why the rest of the file could not be read; null where it could';
-comment on column report.wat.link_kinds is 'Which kinds of links are extracted of it';
+comment on column report.wat.link_kinds is 'Kinds of links that are extracted of it';
 comment on column report.wat.languages is 'Pairs by language; nolang where CLD3 is not sure';
 
 create view report.crawl as
@@ -177,7 +177,7 @@ select coalesce(c.name, '') as crawl, f.wat_files, n.records, n.links, n.dropped
         from (select stage, name, sum(count) as count from mill.crawl_count w where w.crawl_id = f.crawl_id
                group by stage, name having sum(count) > 0) w
   ) n on true;
-comment on view report.crawl is 'Crawls with what the extraction of their WAT files counted: links = dropped + duplicates + pairs.';
+comment on view report.crawl is 'Crawls with the counts of their WAT files'' extraction: links = dropped + duplicates + pairs.';
 comment on column report.crawl.crawl is 'CC-MAIN-YYYY-WW; empty for the files that were added alone';
 comment on column report.crawl.wat_files is 'WAT files by state: ready, leased, submitted, done or discarded';
 comment on column report.crawl.records is 'WARC records read';
@@ -190,7 +190,7 @@ comment on column report.crawl.bad_records is 'Records that could not be read, b
 
 create view report.link_count as
 select stage, name, sum(count)::bigint as count, link_kind from mill.crawl_count group by stage, name, link_kind having sum(count) > 0;
-comment on view report.link_count is 'What all extractions counted: links = dropped + duplicate + pair.';
+comment on view report.link_count is 'Counts of all extractions: links = dropped + duplicate + pair.';
 comment on column report.link_count.stage is 'files, records, links, bad_record, ended_early, dropped, duplicate or pair';
 comment on column report.link_count.name is 'Within the stage: drop reason, kind of bad record, language; else empty';
 comment on column report.link_count.count is 'How many';
@@ -204,9 +204,9 @@ select coalesce(p.language, 'nolang') as language, coalesce(o.name, 'waiting') a
   left join mill.outcome o on o.code = d.outcome
  where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
  group by 1, 2, 4;
-comment on view report.pair_count is 'Pairs by language and by how their download ended. Reads every pair.';
+comment on view report.pair_count is 'Pairs by language and outcome of their download. Reads every pair.';
 comment on column report.pair_count.language is 'CLD3''s language where it is reliable, else nolang';
-comment on column report.pair_count.outcome is 'How the download ended; waiting while it has not';
+comment on column report.pair_count.outcome is 'Outcome of the download; waiting while it has not ended';
 comment on column report.pair_count.pairs is 'How many pairs';
 comment on column report.pair_count.link_kind is 'image, audio, video or document; only images are downloaded';
 
@@ -219,7 +219,7 @@ select m.name as model, coalesce(p.language, 'nolang') as language, coalesce(o.n
   left join mill.score_outcome o on o.code = s.outcome
  where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
  group by 1, 2, 3;
-comment on view report.score_count is 'Downloaded pairs by model and by how their scoring ended. Reads every pair.';
+comment on view report.score_count is 'Downloaded pairs by model, language and outcome of their scoring. Reads every pair.';
 comment on column report.score_count.model is 'Name of the model';
 comment on column report.score_count.language is 'CLD3''s language where it is reliable, else nolang';
 comment on column report.score_count.outcome is 'scored, or why not; waiting while it has not been tried';
@@ -233,20 +233,21 @@ select t.task_id, t.kind, t.state, t.wat_id, t.batch_id, t.attempt, m.name as mo
   left join mill.lease l on l.task_id = t.task_id and l.ended_at is null
   left join mill.instance i on i.instance_id = l.instance_id
   left join mill.worker w on w.worker_id = i.worker_id;
-comment on view report.task is 'Every task, with who holds it.';
+comment on view report.task is 'Every task, with the worker that holds it.';
 comment on column report.task.task_id is 'Key';
 comment on column report.task.kind is 'The kind of work: extract, download, score and so on';
 comment on column report.task.state is 'ready, leased, submitted, done or discarded';
 comment on column report.task.wat_id is 'The WAT file that it is about';
 comment on column report.task.batch_id is 'The batch that it is about';
-comment on column report.task.attempt is 'Of a batch: which attempt at its download';
+comment on column report.task.attempt is 'Which download of the batch, from 1, as in report.pair.attempt; how often this task failed is attempts';
 comment on column report.task.model is 'The model, of a kind that needs one';
-comment on column report.task.attempts is 'How often it failed or was lost';
-comment on column report.task.ready_at is 'Not claimed before then';
-comment on column report.task.reason is 'Why it failed last';
+comment on column report.task.attempts is
+    'How often a lease of this task failed or was lost, or a submission was rejected; which download of the batch it is: attempt';
+comment on column report.task.ready_at is 'Earliest time of the next claim';
+comment on column report.task.reason is 'Reason of the last failure';
 comment on column report.task.changed_at is 'When its state changed last';
-comment on column report.task.worker is 'Who holds its lease';
-comment on column report.task.lease_expires_at is 'When that lease is late';
+comment on column report.task.worker is 'The worker that holds its lease';
+comment on column report.task.lease_expires_at is 'When that lease will be late';
 comment on column report.task.item_id is 'The item that it is about; see report.item';
 
 create view report.item as
@@ -255,14 +256,14 @@ select i.item_id, i.kind, i.spec, t.state, t.attempts, t.reason, r.result, i.add
   join mill.task t on t.item_id = i.item_id and t.kind = i.kind
   left join mill.item_result r on r.item_id = i.item_id
         and not exists (select from mill.withdrawn w where w.submission_id = r.submission_id);
-comment on view report.item is 'Items, the work that is about neither a WAT file nor a batch, with the result that counts.';
+comment on view report.item is 'Items, subjects of tasks that are neither WAT files nor batches, with the result that counts.';
 comment on column report.item.item_id is 'Key';
 comment on column report.item.kind is 'The kind of work';
-comment on column report.item.spec is 'What is to be done, in the words of its kind';
+comment on column report.item.spec is 'The work to do, as JSON of the kind''s own form';
 comment on column report.item.state is 'ready, leased, submitted, done or discarded';
-comment on column report.item.attempts is 'How often it failed or was lost';
-comment on column report.item.reason is 'Why it failed last';
-comment on column report.item.result is 'What was found; null while there is nothing that counts';
+comment on column report.item.attempts is 'How often a lease of its task failed or was lost, or the submission was rejected';
+comment on column report.item.reason is 'Reason of the last failure';
+comment on column report.item.result is 'The result, as JSON of the kind''s own form; null while none counts';
 comment on column report.item.added_at is 'When it was added';
 
 create view report.worker as
@@ -276,19 +277,19 @@ select w.name, w.kind, w.added_at, w.disabled_at,
   left join mill.submission s using (worker_id)
   left join mill.withdrawn x using (submission_id)
  group by w.worker_id;
-comment on view report.worker is 'Workers and what was accepted of them.';
-comment on column report.worker.name is 'What people call it';
-comment on column report.worker.kind is 'What it may claim: extract, download, score and so on; a steward claims nothing';
+comment on view report.worker is 'Workers, with the number of rows accepted from each.';
+comment on column report.worker.name is 'Display name';
+comment on column report.worker.kind is 'Kind of login: extract, download, score and so on claim tasks; a steward claims none';
 comment on column report.worker.added_at is 'When it was added';
 comment on column report.worker.disabled_at is 'When it was disabled; null while it may work';
 comment on column report.worker.started_at is 'When its newest process started';
 comment on column report.worker.live_leases is 'Tasks that it holds now';
 comment on column report.worker.rows_accepted is 'Rows accepted and not withdrawn: links, outcomes or scores';
-comment on column report.worker.network is 'Where it connects from, in the admin''s words';
-comment on column report.worker.proven_at is 'Since when others rely on what it says a host allows; null while they do not';
-comment on column report.worker.streak is 'Checks in a row that agreed; null: an admin vouches, it is not checked';
-comment on column report.worker.agreement is 'Share of its checked downloads that others found alike, a moving average';
-comment on column report.worker.stopped_because is 'Why the trust check disabled it; null where it did not';
+comment on column report.worker.network is 'The network that it connects from, in the admin''s words';
+comment on column report.worker.proven_at is 'When the worker was proven: others rely on the robots.txt that it read; null while it is not';
+comment on column report.worker.streak is 'Replications in a row that agreed; null: an admin vouches for it, and it is not checked';
+comment on column report.worker.agreement is 'Share of its replicated downloads that others found alike, a moving average';
+comment on column report.worker.stopped_because is 'Reason, if replication stopped it and not an admin; else null';
 
 create view report.replication as
 select r.replication_id, w.name as worker, t.batch_id, t.attempt,
@@ -297,12 +298,12 @@ select r.replication_id, w.name as worker, t.batch_id, t.attempt,
   from mill.replication r
   join mill.worker w using (worker_id)
   join mill.task t using (task_id);
-comment on view report.replication is 'Checks of what workers downloaded.';
+comment on view report.replication is 'Checks of workers'' downloads, by a replica or by gold questions.';
 comment on column report.replication.replication_id is 'Key';
-comment on column report.replication.worker is 'Who is checked';
+comment on column report.replication.worker is 'The checked worker';
 comment on column report.replication.batch_id is 'The batch whose download is checked';
-comment on column report.replication.attempt is 'Which attempt at it';
-comment on column report.replication.kind is 'repeat: another worker''s, of a sample; gold questions: URLs with known answers';
+comment on column report.replication.attempt is 'Which download of the batch, as in report.pair.attempt';
+comment on column report.replication.kind is 'replica: another worker''s repeat of a sample; gold_questions: URLs with known answers';
 comment on column report.replication.state is 'open, disputed (a third worker decides), agreed, failed or void (nothing could be told)';
 comment on column report.replication.compared is 'URLs that could be compared';
 comment on column report.replication.agreed is 'Of those, URLs that ended alike';
@@ -321,10 +322,10 @@ select mill.sample_id(d.batch_id, d.n) as sample_id, d.batch_id, d.n, p.url, o.n
          join mill.task t using (task_id)
          join mill.worker w on w.worker_id = s.worker_id
         where x.batch_id = d.batch_id and x.n = d.n and x.outcome not in (0, 50, 51)
-          -- a check counts for nothing else, but for this
+          -- a replica's rows count for this view alone
           and (t.is_replica or not exists (select from mill.withdrawn z where z.submission_id = x.submission_id))) f;
 comment on view report.dead_link is
-    'Pairs that gave no image, and how many networks have seen that. Name a range of batch_id: there may be billions.';
+    'Pairs that gave no image, and how many networks found none. Name a range of batch_id: there may be billions.';
 comment on column report.dead_link.sample_id is 'As report.pair.sample_id';
 comment on column report.dead_link.batch_id is 'As report.pair.batch_id';
 comment on column report.dead_link.n is 'As report.pair.n';
@@ -344,12 +345,12 @@ comment on column report.model.digest is 'sha256 of the weights';
 comment on column report.model.dims is 'Length of an embedding';
 comment on column report.model.active_since is 'Since when new batches are scored by it';
 comment on column report.model.kind is 'clip, or of a tagger: head, zero-shot (both read embeddings) or pixels';
-comment on column report.model.base is 'A tagger''s clip model';
+comment on column report.model.base is 'A tagger''s CLIP model';
 comment on column report.model.labels is 'zero-shot: names of the categories';
-comment on column report.model.revision is 'Which version of the weights';
-comment on column report.model.licence is 'Of the weights; empty where nobody said';
-comment on column report.model.metrics is 'What was measured of it on held-out data';
-comment on column report.model.retired_at is 'Since when nothing is scored by it any more; null while it is active';
+comment on column report.model.revision is 'Version of the weights';
+comment on column report.model.licence is 'Licence of the weights; empty where none was given';
+comment on column report.model.metrics is 'Metrics on held-out data';
+comment on column report.model.retired_at is 'When it was retired and scores nothing more; null while it is active';
 
 create view report.queue as
 select k.kind,
@@ -384,7 +385,7 @@ select date_trunc('hour', s.decided_at) as hour, t.kind, count(*) as submissions
  where s.state = 'accepted' and s.decided_at > now() - interval '2 days'
    and not exists (select from mill.withdrawn w where w.submission_id = s.submission_id)
  group by 1, 2;
-comment on view report.rate is 'What was accepted in each hour of the last two days.';
+comment on view report.rate is 'Submissions and rows accepted in each hour of the last two days.';
 comment on column report.rate.hour is 'The hour''s beginning';
 comment on column report.rate.kind is 'The kind of work: extract, download, score and so on';
 comment on column report.rate.submissions is 'Submissions accepted and not withdrawn';
@@ -399,8 +400,8 @@ select rank() over (order by u.urls desc) as rank, u.name, u.urls, u.urls_last_d
          where w.kind = 'download' and s.state = 'accepted'
            and not exists (select from mill.withdrawn x where x.submission_id = s.submission_id)
          group by w.worker_id) u;
-comment on view report.leaderboard is 'Download workers by the URLs that were accepted of them and still count.';
-comment on column report.leaderboard.rank is '1 is who has most';
+comment on view report.leaderboard is 'Download workers by the URLs that were accepted from them and still count.';
+comment on column report.leaderboard.rank is '1 for the worker with most URLs';
 comment on column report.leaderboard.name is 'The worker''s name';
 comment on column report.leaderboard.urls is 'URLs accepted and not withdrawn';
 comment on column report.leaderboard.urls_last_day is 'Of these, in the last 24 hours';
@@ -419,13 +420,13 @@ select n.nspname || '.' || coalesce(p.relname, c.relname) as "table",
   left join pg_stat_all_tables s on s.relid = c.oid
  where n.nspname in ('mill', 'inbox') and c.relkind = 'r'
  group by 1;
-comment on view report.table_size is 'Tables with their partitions, indexes and TOAST; rows as the statistics guess them.';
+comment on view report.table_size is 'Tables with their partitions, indexes and TOAST; rows as the statistics estimate them.';
 comment on column report.table_size."table" is 'Schema and name';
 comment on column report.table_size.partitions is '1 for a table without partitions';
 comment on column report.table_size.bytes is 'On disk, with indexes and TOAST';
-comment on column report.table_size.live_rows is 'About how many rows';
-comment on column report.table_size.dead_rows is 'About how many rows wait for a vacuum';
-comment on column report.table_size.last_autovacuum is 'When autovacuum last came by any of them';
+comment on column report.table_size.live_rows is 'Estimate of the rows';
+comment on column report.table_size.dead_rows is 'Estimate of the rows that wait for a vacuum';
+comment on column report.table_size.last_autovacuum is 'Last autovacuum of any of the partitions';
 
 create function api.metrics_v1() returns table (kind text, what text, value double precision)
 language plpgsql security definer

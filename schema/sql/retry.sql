@@ -1,4 +1,4 @@
--- What is done again on an admin's word: discarded tasks, URLs whose download failed, downloads that were withdrawn.
+-- Retries: discarded tasks, URLs whose download failed, downloads that were withdrawn.
 
 create function mill.withdraw_downloads(p_submissions bigint[], why text) returns integer
 language plpgsql
@@ -22,7 +22,7 @@ begin
          where not exists (select from mill.current_download c where c.batch_id = d.batch_id and c.n = d.n)
            and not exists (select from mill.task o where o.kind = 'download' and o.batch_id = d.batch_id and o.attempt > g.attempt
                               and o.state <> 'done' and not o.is_replica and (o.positions is null or d.n = any (o.positions))
-                              -- what it was given and lost again it does not ask for
+                              -- that task asks no more for a position that it had a row of, though the row was withdrawn
                               and not exists (select from mill.download e
                                                where e.batch_id = d.batch_id and e.n = d.n and e.attempt = o.attempt))
          group by g.batch_id
@@ -37,7 +37,7 @@ $$;
 comment on function mill.withdraw_downloads is
     'Withdraws accepted download submissions and queues their URLs again, one task a batch and not one a submission. Returns the tasks queued.';
 
--- A discarded task whose thumbnails are gone cannot go on where it stopped: what it lacks is fetched anew.
+-- A discarded task whose thumbnails are gone cannot go on where it stopped: its missing positions are downloaded anew.
 create function mill.retry_task(p_task_id bigint) returns text
 language plpgsql
 as $$
@@ -47,7 +47,7 @@ declare
     anew integer[];
 begin
     select * into t from mill.task where task_id = p_task_id for update;
-    if not found or t.state <> 'discarded' or t.is_replica then  -- a check that was discarded is void
+    if not found or t.state <> 'discarded' or t.is_replica then  -- the replication of a discarded replica is void
         return null;
     end if;
     select * into d from mill.task x where x.kind = 'download' and x.batch_id = t.batch_id and x.attempt = t.attempt;
@@ -65,7 +65,7 @@ begin
              where t.kind = 'download' and p.batch_id = t.batch_id and (t.positions is null or p.n = any (t.positions))) x;
     update mill.task set state = 'done', reason = 'its thumbnails are gone: downloaded again', changed_at = now() where task_id = p_task_id;
     if t.kind = 'score' then
-        perform mill.queue_tagging(t);  -- of what was scored of it
+        perform mill.queue_tagging(t);  -- of the positions that were scored
     end if;
     insert into mill.task (kind, batch_id, attempt, positions)
     select 'download', t.batch_id, mill.next_attempt(t.batch_id), anew where anew is not null;
@@ -75,7 +75,7 @@ $$;
 comment on function mill.retry_task is
     'Queues a discarded task again. Returns the kind of work that was queued, or null where the task is not discarded.';
 
--- Later, and not in a loop: the same minute's second try meets the same trouble.
+-- Later, and not in a loop: a second attempt in the same minute meets the same trouble.
 create function mill.retry_outcomes(
     p_outcomes text[], p_first_batch bigint, p_last_batch bigint, p_at_once boolean,
     out batches bigint, out urls bigint, out busy bigint
@@ -91,7 +91,7 @@ begin
           join mill.pair p on p.batch_id = d.batch_id and p.n = d.n
          where d.batch_id between p_first_batch and p_last_batch
            and case when p_outcomes is null then o.retry else o.name = any (p_outcomes) end
-           -- what a check tried, or was taken back, was not tried
+           -- downloads by replicas, and withdrawn ones, are no attempts at the URL
            and (select count(*) from mill.download x where x.batch_id = d.batch_id and x.n = d.n
                    and not exists (select from mill.withdrawn w where w.submission_id = x.submission_id))
                < (select url_attempts from mill.setting)
@@ -109,7 +109,7 @@ begin
         insert into mill.task (kind, batch_id, attempt, positions, ready_at)
         select 'download', batch_id, attempt + 1, positions, case when p_at_once then now() else greatest(now(), ready_at) end
           from (select p.*, mill.next_attempt(p.batch_id) as next from planned p where not p.busy order by p.batch_id) q
-         where next = attempt + 1  -- else another's retry came first, or a check
+         where next = attempt + 1  -- else another retry or a replica came first
         returning positions
     )
     select count(*), coalesce(sum(cardinality(positions)), 0), (select count(*) from planned where planned.busy)
@@ -121,7 +121,7 @@ comment on function mill.retry_outcomes is
     'Queues the URLs whose download ended with one of these outcomes (null: with one that a retry can help) as new attempts. '
     'busy: batches left out, since a download of theirs is not done.';
 
--- Not by whoever found it dead, nor from their network.
+-- Not by the workers that found a link dead, nor from their networks.
 create function mill.retry_doubted(p_first_batch bigint, p_last_batch bigint, out batches bigint, out urls bigint, out busy bigint)
 language plpgsql
 as $$
@@ -155,4 +155,4 @@ begin
 end
 $$;
 comment on function mill.retry_doubted is
-    'Queues the dead links that only one network has seen, for workers of another. busy: batches left out, since a download of theirs is not done.';
+    'Queues the links that only one network has found dead, for workers of another. busy: batches left out, since a download of theirs is not done.';

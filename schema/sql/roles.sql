@@ -3,7 +3,7 @@
 --
 --   <db>_owner       owns every object; nobody logs in as it
 --   <db>_extract …   group roles of the worker kinds, as schema/kinds.py declares them; a worker's login is a member of one
---   <db>_worker      has them all as members: whom the watchdog watches
+--   <db>_worker      has them all as members: the logins that the watchdog watches
 --   <db>_researcher  reads the views in report
 
 do $$
@@ -22,7 +22,7 @@ begin
     end loop;
     role := left(current_database(), 40) || '_owner';
     -- a superuser needs no membership; a CREATEROLE user must be a member to act as the owner.
-    -- Not asked with pg_has_role: since PostgreSQL 16 whoever makes a role is a member of it that
+    -- Not asked with pg_has_role: since PostgreSQL 16 the maker of a role is a member of it that
     -- may grant it and may not act as it
     if not (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then
         execute format('grant %I to current_user', role);

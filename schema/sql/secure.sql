@@ -1,4 +1,4 @@
--- What a bare PostgreSQL login can do that no worker needs. Idempotent. Needs a superuser, since it
+-- Revokes rights of a bare PostgreSQL login that no worker needs. Idempotent. Needs a superuser, since it
 -- changes catalogs, and is per database: so it is no migration, but `pairmill db secure`.
 
 do $$
@@ -11,7 +11,7 @@ begin
     for role in select name from mill.worker_kind union all select 'researcher' loop
         execute format('grant connect on database %I to %I', current_database(), prefix || role);
     end loop;
-    -- the watchdog's: it sees how long sessions are at it, and ends them (never a superuser's)
+    -- for the watchdog, which sees how long sessions are at work, and ends them (never a superuser's)
     execute format('grant pg_signal_backend, pg_read_all_stats to %I', prefix || 'owner');
     -- DO blocks and temporary functions; functions that exist go on working
     revoke usage on language plpgsql from public;
@@ -27,7 +27,7 @@ begin
     loop
         execute format('revoke execute on function %s from public', f.signature);
     end loop;
-    -- as mill.add_worker does from now on, whoever the admin is; no login takes it off
+    -- as mill.add_worker does from now on, for any admin; no login can take it off
     execute format('grant set on parameter temp_file_limit to %I', prefix || 'owner');
     for role in select w.login from mill.worker w join pg_catalog.pg_roles on rolname = w.login where w.kind <> 'steward' loop
         execute format('alter role %I set temp_file_limit = %L', role, '1GB');

@@ -1,4 +1,4 @@
--- Taggers: models that say more of an image, from its embedding or its thumbnail, in the pass of their clip model or later.
+-- Taggers: models that give a value for an image, from its embedding or its thumbnail, in the pass of their CLIP model or later.
 
 create function mill.to_tag(t mill.task) returns table (n integer)
 language sql stable
@@ -29,7 +29,7 @@ as $$
             where s.task_id = t.task_id and s.state = 'received')
 $$;
 comment on function mill.to_tag is
-    'Positions of a tagger''s task that have what it reads, an embedding or a thumbnail, and that no received or accepted submission covers yet.';
+    'Positions of a tagger''s task that have its input, an embedding or a thumbnail, and that no received or accepted submission covers yet.';
 
 create function api.taggers_v1(p_model_digest text) returns table (model_id integer, name text, kind text, digest text)
 language plpgsql stable security definer
@@ -46,7 +46,7 @@ begin
 end
 $$;
 comment on function api.taggers_v1 is
-    'The taggers of a clip model: a scorer computes them in the same pass where it has their weights, and claims their tasks by their digest.';
+    'The taggers of a CLIP model: a scorer computes them in the same pass where it has their weights, and claims their tasks by their digest.';
 
 create function api.weights_v1(p_digest text) returns table (kind text, labels text[], weights bytea)
 language plpgsql stable security definer
@@ -87,7 +87,7 @@ as $$
 declare
     in_pass constant boolean := m.kind = 'clip';
     scored integer[];
-    seen integer[];  -- by a tagger of pixels: what was not scored, too
+    seen integer[];  -- a tagger of pixels sees positions that were not scored, too
 begin
     if p_tags = 0 then
         return;
@@ -103,7 +103,7 @@ begin
                 or case when in_pass then g.base_model_id is distinct from m.model_id else g.model_id <> m.model_id end)) then
         perform mill.refuse('PM003', 'a tag is of no tagger that this task asks for, or is given twice');
     end if;
-    -- arrays, and not a join: it was planned as loops, 100 ms for five taggers' tags of 500 rows
+    -- arrays, and not a join, which was planned as loops: 100 ms for five taggers' tags of 500 rows
     select coalesce(array_agg(s.n) filter (where s.outcome = 0), '{}'), coalesce(array_agg(s.n), '{}') into scored, seen
       from inbox.score s where s.lease_id = p_lease_id and s.part = p_part and s.worker = session_user;
     if in_pass and exists (
@@ -134,7 +134,7 @@ begin
     end if;
 end
 $$;
-comment on function mill.check_tags is 'Refuses what a score worker must not submit as tags.';
+comment on function mill.check_tags is 'Refuses malformed tags of a submission.';
 
 create function mill.accept_tags(s mill.submission, t mill.task, m mill.model, sender name) returns void
 language plpgsql
@@ -149,11 +149,11 @@ begin
         insert into mill.tag (batch_id, model_id, attempt, n, label, value, submission_id, text)
         select t.batch_id, i.model_id, t.attempt, i.n, i.label, i.value, s.submission_id, i.text
           from sent i
-         -- what is new as its embedding is new; below or, a query of each row and not a join: without statistics,
-         -- as in each new partition, that took 3 s for 2,500 rows
+         -- a tag of the same pass is new as its embedding is new. After OR, a query of each row and not a join, which
+         -- without statistics, as in each new partition, took 3 s for 2,500 rows
          where m.kind = 'clip' and i.model_id <> all (pixels)
-            -- one tag that counts: meanwhile the next embedding may have been tagged in its pass; and scores that are
-            -- made again may come with tags of pixels that are there, since those did not go with the scores
+            -- one tag counts for each position: meanwhile the next embedding may have been tagged in its pass; and scores that
+            -- are made again may bring tags of pixels that are there, since those were not withdrawn with the scores
             or not exists (select from mill.tag g
                             where g.batch_id = t.batch_id and g.model_id = i.model_id and g.attempt = t.attempt and g.n = i.n
                               and not exists (select from mill.withdrawn w where w.submission_id = g.submission_id))
@@ -170,7 +170,7 @@ begin
 end
 $$;
 comment on function mill.accept_tags is
-    'Moves the tags of a score submission from inbox.tag into tag; leaves out those that are there.';
+    'Moves the tags of a score submission from inbox.tag into tag, without positions that have a tag.';
 
 -- The model is locked, as add_model locks it: a tagger that is added meanwhile is seen either here or there.
 create function mill.queue_tagging(t mill.task) returns void
@@ -196,7 +196,7 @@ begin
 end
 $$;
 comment on function mill.queue_tagging is
-    'Makes, of a clip model''s task that is done, a task for each of its taggers that did not come in the same pass.';
+    'Makes, once a CLIP model''s task is done, a task for each of its taggers that was not computed in the same pass.';
 
 create function mill.withdraw_tags(t mill.task, why text) returns void
 language plpgsql
@@ -205,7 +205,7 @@ declare
     x mill.task;
     s mill.submission;
 begin
-    -- who holds one has read the embeddings: what comes of them must not pass for tags of the next
+    -- the holder of a lease has read the embeddings: its tags must not pass for tags of the next ones
     for x in
         select y.* from mill.task y join mill.model g using (model_id)
          where y.kind = 'score' and y.batch_id = t.batch_id and y.attempt = t.attempt
@@ -232,4 +232,4 @@ begin
 end
 $$;
 comment on function mill.withdraw_tags is
-    'Takes back what tasks of taggers made of embeddings that are being withdrawn, and those tasks from who holds them.';
+    'Rejects and withdraws tags of embeddings that are being withdrawn, and ends the leases of the tasks that make such tags.';

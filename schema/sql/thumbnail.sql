@@ -1,4 +1,4 @@
--- The ring of thumbnail slots: made, given to batches, and emptied once nobody needs what lies in them.
+-- The ring of thumbnail slots: made, given to batches, and emptied once no task needs their thumbnails.
 
 create function mill.ensure_slots(ring smallint) returns void
 language plpgsql
@@ -12,7 +12,7 @@ begin
         execute format('create table mill.%I partition of mill.thumbnail for values in (%s)', child, i);
         -- JPEG does not compress: EXTERNAL saves the attempt
         execute format('alter table mill.%I alter column image set storage external', child);
-        -- it is truncated before long: to mark its pages as all-visible took as much WAL as to write them
+        -- a slot is truncated before long: to mark its pages as all-visible took as much WAL as to write them
         execute format('alter table mill.%I set (autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1)', child);
         execute format('comment on table mill.%I is %L', child, format('Slot %s of the thumbnail ring', i));
         insert into mill.thumbnail_slot (slot) values (i);
@@ -33,7 +33,7 @@ begin
       from mill.setting s
      where t.slot = (select slot from mill.thumbnail_slot
                       where state <> 'full' order by state desc, slot limit 1
-                        for update skip locked)  -- who claims and never commits keeps one slot, not the ring
+                        for update skip locked)  -- a claim that never commits keeps one slot locked, not the ring
     returning t.slot into taken;
     return taken;
 end
@@ -50,22 +50,22 @@ as $$
           left join mill.task s on s.batch_id = d.batch_id and s.attempt = d.attempt
                 and s.kind in (select name from mill.task_kind where reads_thumbnails)
                 and (s.model_id is null
-                     or s.model_id in (select model_id from mill.model where kind in ('clip', 'pixels')))  -- the others read embeddings
+                     or s.model_id in (select model_id from mill.model where kind in ('clip', 'pixels')))  -- heads and zero-shot taggers read embeddings
           cross join mill.setting
          where d.slot = p_slot
            and (exists (select from mill.submission r where r.task_id = d.task_id and r.state = 'received')
                 or 'ready' in (d.state, s.state) or 'leased' in (d.state, s.state) or 'submitted' in (d.state, s.state)
-                -- a download can be made again: not for it does everybody wait
+                -- a download can be made again: a full ring does not wait for a discarded one
                 or d.state = 'discarded' and d.changed_at > now() - make_interval(secs => discarded_hold_seconds)
                    and exists (select from mill.thumbnail_slot where state <> 'full')
                 or s.state = 'discarded' and s.changed_at > now() - make_interval(secs => discarded_hold_seconds)))
 $$;
 comment on function mill.slot_is_done is
-    'Whether nobody needs a slot''s thumbnails any more: its downloads and their score tasks are done, or discarded for long, or '
+    'Whether no task needs a slot''s thumbnails any more: its downloads and their score tasks are done, or discarded for long, or '
     'downloads are discarded and the ring is full. False while there is no model: they were fetched to be scored.';
 
--- Locks the slot, then its tasks. A claim and a submission lock their task first: but a claim never waits
--- for a slot, and nobody waits here for a task that is not at rest.
+-- Locks the slot, then its tasks. A claim and a submission lock their task first; no deadlock, since a claim never
+-- waits for a slot, and this function never for a task that another holds.
 create function mill.give_back_places(p_slot smallint) returns void
 language plpgsql
 as $$
@@ -75,7 +75,7 @@ declare
 begin
     perform from mill.thumbnail_slot where slot = p_slot for update;
     discarded := array(select task_id from mill.task where slot = p_slot and state = 'discarded' order by task_id for update skip locked);
-    -- a second statement, which sees what was submitted until the tasks were locked
+    -- a second statement, which sees submissions made until the tasks were locked
     update mill.task t set slot = null
      where t.task_id = any (discarded) and not exists (select from mill.submission s where s.task_id = t.task_id);
     get diagnostics places = row_count;
@@ -84,7 +84,7 @@ begin
     end if;
 end
 $$;
-comment on function mill.give_back_places is 'Discarded tasks under which nothing was submitted keep no place in a slot. Locks the slot.';
+comment on function mill.give_back_places is 'Frees the places in a slot of discarded tasks under which nothing was submitted. Locks the slot.';
 
 create function api.empty_slots_v1() returns integer
 language plpgsql security definer
@@ -113,4 +113,4 @@ begin
     return emptied;
 end
 $$;
-comment on function api.empty_slots_v1 is 'Truncates the thumbnail slots that nobody needs any more.';
+comment on function api.empty_slots_v1 is 'Truncates the thumbnail slots that no task needs any more.';

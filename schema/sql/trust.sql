@@ -1,13 +1,13 @@
--- Trust: whose downloads are checked, how, and what follows. After BOINC's adaptive replication
--- (https://github.com/BOINC/boinc/wiki/AdaptiveReplication): who has agreed fewer than 10 times in a row is
--- always checked, others once in as many tasks as their streak is long, and a check that fails begins it anew.
--- Not whole batches are repeated but a sample: 50 of 10,000 URLs cost 0.5 %, and who lies about every second
--- one passes a check with a probability below 1e-6 (docs/trust.md has the simulation).
+-- Trust: replication of downloads, gold questions, and their consequences. After BOINC's adaptive replication
+-- (https://github.com/BOINC/boinc/wiki/AdaptiveReplication): tasks of a worker that has agreed fewer than 10 times in a
+-- row (its streak) are always replicated, others once in as many tasks as the streak is long, and a failure begins the
+-- streak anew. A replica repeats a sample and not the batch: 50 of 10,000 URLs cost 0.5 %, and a worker that lies about
+-- every second one passes with a probability below 1e-6 (docs/trust.md has the simulation).
 
 create function mill.assign_gold_questions(t mill.task, p_lease_id bigint) returns void
 language sql
 as $$
-    -- by the task, and not by chance: who claims, releases and claims again would see them change
+    -- by the task, and not by chance: a worker that claims, releases and claims again would see them change
     insert into mill.assignment (lease_id, gold_places, gold_question_ids)
     select p_lease_id, '{}', array_agg(c.gold_question_id)
       from (select gold_question_id from mill.gold_question
@@ -33,7 +33,7 @@ as $$
                             select null, unnest(b.gold_question_ids) from mill.assignment b where b.lease_id = p_lease_id) h) m) x
      where a.lease_id = p_lease_id and a.positions is null
 $$;
-comment on function mill.shuffle is 'Puts what is left of a task, and the gold questions of its lease, in an order by chance; once a lease.';
+comment on function mill.shuffle is 'Puts the URLs left of a task, and the gold questions of its lease, in random order; once a lease.';
 
 create function mill.take_gold_answers(
     p_lease_id bigint, p_places integer[], p_outcome smallint[], p_sha256 bytea[], p_dhash bigint[]
@@ -64,7 +64,7 @@ begin
           join unnest(a.gold_places, a.gold_question_ids) as k (place, gold_question_id) using (place)
           join mill.gold_question c using (gold_question_id)
     ), counted as (
-        -- a gold question is in many leases at once, and who does not commit must not hold the others up: then it is not counted
+        -- a gold question is in many leases at once: an answer to one that an open transaction locks is not counted, so nobody waits
         update mill.gold_question set answers = answers + 1
          where gold_question_id in (select c.gold_question_id from mill.gold_question c where c.gold_question_id in (select gold_question_id from answer)
                                 for no key update skip locked)
@@ -83,9 +83,9 @@ begin
 end
 $$;
 comment on function mill.take_gold_answers is
-    'From the numbers that a worker was given to those of the batch, null where it answered a gold question, whose answer is noted. Refuses other numbers.';
+    'Turns the numbers that a worker was given into positions of the batch, null for a gold question, whose answer is noted. Refuses other numbers.';
 
--- 10 of 64 bits: what re-encoding and scaling change; unrelated images differ in 32 on average
+-- 10 of 64 bits: as many as re-encoding and scaling change; unrelated images differ in 32 on average
 create function mill.look_alike(a bigint, b bigint) returns boolean
 language sql immutable parallel safe
 return bit_count((a # b)::bit(64)) <= 10;
@@ -106,15 +106,15 @@ as $$
     select count(*) from mill.assignment a, unnest(a.gold_question_ids) k (gold_question_id) join mill.gold_question using (gold_question_id)
      where a.lease_id = p_lease_id
 $$;
-comment on function mill.gold_questions_left is 'Gold questions of a lease that were not answered.';
+comment on function mill.gold_questions_left is 'Number of a lease''s gold questions that were not answered.';
 
--- Not random(): complete_v1 may be what ends a task, and a worker could roll it back and draw again until nothing was
--- drawn (pg_stat_xact_all_tables shows it). The microsecond of the acceptance is the steward's, and it cannot read it.
+-- Not random(): a worker's complete_v1 may end the task, and the worker could roll it back and draw again until nothing was
+-- drawn (pg_stat_xact_all_tables shows it). The microsecond of the steward's acceptance is one that no worker can read.
 create function mill.is_drawn(p_streak integer, p_accepted_at timestamptz, p_task_id bigint, p_worker_id integer) returns boolean
 language sql stable
 return hashint8extended((extract(epoch from p_accepted_at) * 1000000)::bigint, hashint8extended(p_task_id, p_worker_id)) & 9223372036854775807
        < 9223372036854775807 / greatest(p_streak, 1);
-comment on function mill.is_drawn is 'Whether a worker is checked for a task: once in p_streak tasks, and the same whenever it is asked.';
+comment on function mill.is_drawn is 'Whether a worker''s part of a task is replicated: once in p_streak tasks, and the same at every call.';
 
 create function mill.draw_replications(t mill.task) returns void
 language plpgsql
@@ -145,7 +145,7 @@ begin
               join mill.pair p using (batch_id, n)
             on conflict do nothing;
         elsif (w.streak < 10 or mill.is_drawn(w.streak, w.accepted_at, t.task_id, w.worker_id))
-              -- with so many undecided another one tells nothing new, and somebody has to do them
+              -- with 20 undecided another one tells nothing new, and costs some worker its time
               and (select count(*) from mill.replication r where r.worker_id = w.worker_id and r.state in ('open', 'disputed')) < 20 then
             sample := array(
                 select d.n
@@ -163,7 +163,8 @@ begin
 end
 $$;
 comment on function mill.draw_replications is
-    'Once a download task is done: draws whether its workers are checked, and of one that an admin vouches for, some gold questions.';
+    'Once a download task is done: draws which of its workers'' parts are replicated, and some gold questions from a part of a worker that an admin '
+    'vouches for.';
 
 create function mill.queue_replica(t mill.task, p_positions integer[], p_avoid integer[]) returns bigint
 language sql
@@ -172,11 +173,11 @@ as $$
     values ('download', t.batch_id, mill.next_attempt(t.batch_id), p_positions, true, p_avoid)
     returning task_id
 $$;
-comment on function mill.queue_replica is 'Queues a repeat of these positions, for somebody else.';
+comment on function mill.queue_replica is 'Queues a replica, a repeat of these positions, for a worker that is a stranger to p_avoid.';
 
--- A checker's own trouble is not held against the checked one: his success against another's failure counts only
--- where that failure is final. That both found nothing tells nothing: two who do no work say so of everything (it
--- left 0.6 % of lies in the simulation). Whether a link is dead is report.dead_link's business.
+-- The replica's own trouble is not held against the checked worker: a success against a replica's failure counts only
+-- where that failure is final. Two failures tell nothing: two workers that do no work report them of everything (it
+-- left 0.6 % of lies in the simulation). report.dead_link decides whether a link is dead.
 create function mill.compare(p_task_id bigint, p_replica_id bigint, p_worker_id integer, out compared integer, out agreed integer)
 language sql stable
 as $$
@@ -199,8 +200,8 @@ as $$
        end as alike) x
 $$;
 comment on function mill.compare is
-    'How the downloads of a task (of one worker; null: of who did most of it) compare with those of a task that repeats some of its '
-    'positions: with what the one who did most of that says, since a repeat that was given back may hold a part of somebody else''s.';
+    'Compares the downloads of a task (of one worker; null: of the worker that did most of it) with those of its replica: with the rows of the '
+    'worker that did most of the replica, since one that was given back may hold a part of another worker''s.';
 
 create function api.judge_replications_v1() returns integer
 language plpgsql security definer
@@ -214,7 +215,7 @@ declare
     late integer := 0;
 begin
     begin
-        lock table mill.replication in share update exclusive mode nowait;  -- two who judge would lock in two orders
+        lock table mill.replication in share update exclusive mode nowait;  -- two stewards would lock in two orders
     exception when lock_not_available then
         return 0;
     end;
@@ -228,7 +229,7 @@ begin
     loop
         begin
             judged := judged + 1;
-            exit when mill.judge(r);  -- a batch is locked after tasks: with the next check's tasks it would be the other way round
+            exit when mill.judge(r);  -- lock order: a batch after tasks; the next replication's tasks would come after this one's batch
         exception when lock_not_available or deadlock_detected then
             judged := judged - 1;
             late := late + 1;
@@ -240,7 +241,7 @@ begin
 end
 $$;
 comment on function api.judge_replications_v1 is
-    'Decides checks whose repeats are done; one at most that has tasks queued or taken back. Returns how many. Waits for nobody: a check '
+    'Judges replications whose replicas are done; one at most that queues or takes back tasks. Returns how many. Waits for nobody: a replication '
     'whose rows an open transaction holds is left to the next round.';
 
 create function mill.end_idle(p_workers integer[]) returns void
@@ -252,7 +253,7 @@ as $$
        and pg_has_role(current_user, 'pg_signal_backend', 'usage')
 $$;
 comment on function mill.end_idle is
-    'Ends the sessions of workers that keep a transaction open: nobody holds its own judgement up. Does nothing without the right of `pairmill db secure`.';
+    'Ends the sessions of workers that keep a transaction open, so that no worker holds up its own verdict. Does nothing without the right of `pairmill db secure`.';
 
 create function api.sweep_gold_questions_v1() returns bigint
 language plpgsql security definer
@@ -264,13 +265,13 @@ declare
 begin
     delete from mill.gold_question c
      where c.gold_question_id in (select x.gold_question_id from mill.gold_question x where not x.by_admin for update skip locked)
-       and (c.answers >= 3 or c.added_at < now() - interval '7 days'  -- known by then, or stale
+       and (c.answers >= 3 or c.added_at < now() - interval '7 days'  -- known to workers by then, or stale
             or exists (select from mill.removal r where r.md5 = md5(c.url)::uuid or r.sha256 = c.sha256));
     get diagnostics swept = row_count;
     return swept;
 end
 $$;
-comment on function api.sweep_gold_questions_v1 is 'Deletes the gold questions that were drawn and are of no more use, or are to be removed.';
+comment on function api.sweep_gold_questions_v1 is 'Deletes drawn gold questions that are worn out (3 answers, 7 days), or that a removal names.';
 
 create function mill.judge(r mill.replication) returns boolean
 language plpgsql
@@ -304,7 +305,7 @@ begin
     if verdict = 'agreed' and r.state = 'disputed' then
         perform mill.blame_replica(r);
     end if;
-    -- to have answered gold questions well proves little: whoever remembers URLs knows them
+    -- right answers to gold questions prove little: a worker that remembers URLs knows them
     if verdict = 'failed' or verdict = 'agreed' and r.replica_task_id is not null then
         perform mill.count_replication(r.worker_id, r.task_id, found.compared, found.agreed, r.replica_task_id is null);
     end if;
@@ -315,8 +316,8 @@ begin
 end
 $$;
 comment on function mill.judge is
-    'Decides a check. Where two do not agree, a third worker''s repeat decides which of them was wrong; that of an admin''s own worker decides '
-    'at once. Returns whether tasks were queued or taken back.';
+    'Judges a replication. Where download and replica do not agree, a third worker''s replica decides which of them was wrong (the quorum is two); '
+    'that of a worker that an admin vouches for decides at once. Returns whether tasks were queued or taken back.';
 
 create function mill.told_little(t mill.task) returns boolean
 language sql stable
@@ -325,7 +326,7 @@ as $$
       from mill.download d join mill.outcome o on o.code = d.outcome
      where d.batch_id = t.batch_id and d.attempt = t.attempt
 $$;
-comment on function mill.told_little is 'Whether a fifth of a repeat, or more, was the repeater''s own trouble.';
+comment on function mill.told_little is 'Whether more than a fifth of a replica''s outcomes are trouble of its own worker.';
 
 create function mill.ask_again(r mill.replication, t mill.task) returns boolean
 language plpgsql
@@ -340,7 +341,8 @@ begin
 end
 $$;
 comment on function mill.ask_again is
-    'Has a sample repeated anew whose repeat told nothing, three times at most: a friend who says that all timed out must not end a check.';
+    'Queues another replica of a sample whose replica told nothing, three times at most: an accomplice that reports only time-outs must not end a '
+    'replication.';
 
 create function mill.dispute(r mill.replication, t mill.task) returns void
 language sql
@@ -348,7 +350,7 @@ as $$
     update mill.replication
        set state = 'disputed',
            second_replica_task_id = mill.queue_replica(t, t.positions, array[r.worker_id, mill.replicated_by(t.task_id)] || array(
-               -- where an admin's own worker is at work, it decides: liars who are many outvote the honest
+               -- where a worker that an admin vouches for is at work, it decides: many liars outvote the honest
                select w.worker_id from mill.worker w
                 where w.kind = 'download' and w.streak is not null and w.disabled_at is null
                   and exists (select from (select * from mill.lease order by lease_id desc limit 1000) l
@@ -356,7 +358,7 @@ as $$
                                where l.claimed_at > now() - interval '1 hour' and v.kind = 'download' and v.streak is null)))
      where replication_id = r.replication_id
 $$;
-comment on function mill.dispute is 'Has a repeat that did not agree repeated once more, by somebody else.';
+comment on function mill.dispute is 'Queues a second replica, for a third worker, where the first did not agree.';
 
 create function mill.blame_replica(r mill.replication) returns void
 language plpgsql
@@ -371,7 +373,7 @@ begin
     perform mill.count_replication(checker, r.replica_task_id, found.compared, found.agreed, false);
 end
 $$;
-comment on function mill.blame_replica is 'Counts a repeat that turned out to be the wrong one as a failed check of who did it.';
+comment on function mill.blame_replica is 'Counts a replica that turned out to be wrong as a failed replication of the worker that did it.';
 
 create function mill.count_replication(p_worker_id integer, p_task_id bigint, p_compared integer, p_agreed integer, p_by_gold_questions boolean)
 returns void
@@ -382,7 +384,7 @@ declare
     share constant real := p_agreed / greatest(p_compared, 1)::real;
     w mill.worker;
 begin
-    -- a moving average over some five checks: who is wrong in everything is stopped by the first one, who lets a tenth slip never
+    -- a moving average over some five replications: the first one stops a worker that is wrong in everything, none one that is wrong in a tenth
     update mill.worker
        set agreement = 0.7 * agreement + 0.3 * share,
            streak = case when share >= least_share then streak + 1 else 0 end,
@@ -399,7 +401,7 @@ begin
     update mill.worker
        set disabled_at = now(), stopped_because = format('others found only %s %% of its downloads alike', round(w.agreement * 100))
      where worker_id = p_worker_id and disabled_at is null;
-    -- what came in up to the last task that others found right stays, of those before this one; but who answers gold questions wrong may have friends
+    -- submissions up to the last task that agreed, of those before this one, stay; not where gold questions failed: accomplices may have agreed
     perform mill.quarantine_worker(
         w.name,
         (select max(s.received_at) + interval '1 microsecond'
@@ -413,8 +415,8 @@ begin
 end
 $$;
 comment on function mill.count_replication is
-    'Counts a check''s share of agreement for or against a worker: a failed one takes the task''s downloads back; a bad average stops the worker '
-    'and takes back all since the last task before that was found right, and all there is where gold questions told it. Of one that was disabled, too.';
+    'Counts a replication''s share of agreement for or against a worker: a failed one takes the task''s downloads back; a bad average stops the worker '
+    'and takes back all since the last task before that agreed, or everything where gold questions failed. Applies to a disabled worker, too.';
 
 create function mill.replicate_again(p_stopped_id integer) returns void
 language plpgsql
@@ -437,7 +439,7 @@ begin
     end loop;
 end
 $$;
-comment on function mill.replicate_again is 'Has others check what a worker that was stopped or quarantined had found right: liars have friends.';
+comment on function mill.replicate_again is 'Replicates again the downloads that agreed with replicas of a stopped or quarantined worker: liars have accomplices.';
 
 create function mill.take_back(p_worker_id integer, p_task_id bigint, why text) returns void
 language plpgsql
@@ -453,4 +455,4 @@ begin
         select submission_id from mill.submission where task_id = p_task_id and worker_id = p_worker_id and state = 'accepted'), why);
 end
 $$;
-comment on function mill.take_back is 'Rejects and withdraws what one worker gave for one download task; its URLs are queued again.';
+comment on function mill.take_back is 'Rejects and withdraws one worker''s submissions for one download task; their URLs are queued again.';

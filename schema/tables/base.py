@@ -1,4 +1,4 @@
-"""How tables are declared here: no column without a comment, NOT NULL unless told otherwise."""
+"""Helpers that declare tables: each column has a comment, and is NOT NULL unless told otherwise."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What trusted workers COPY into, until it is accepted."""
+"""Inboxes: rows that trusted workers COPY in, until they are accepted."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ from sqlalchemy.dialects.postgresql import UUID
 
 from pairmill.schema.tables.base import Name, col, metadata
 
-LEASE = "The lease under which it was sent"
-WORKER = "The sender; filled in by the server, workers have no right to write it"
+LEASE = "The lease under which the row was sent"
+WORKER = "The sender's login; filled in by the server, workers have no right to write it"
 
 
 def inbox(name: str, comment: str, *columns: Any) -> Table:
@@ -81,8 +81,8 @@ inbox_tag = inbox(
 merge_row = Table(
     "merge_row",
     metadata,
-    col("bucket", SmallInteger, "Which open batch it is dealt to"),
-    col("place", Integer, "Its place among the new rows of its bucket, from 0"),
+    col("bucket", SmallInteger, "The open batch that the row is dealt to: its batch.bucket"),
+    col("place", Integer, "Place among the new rows of the bucket, from 0"),
     col("url_key", UUID(), "As inbox.pair.url_key"),
     col("url", Text, "As inbox.pair.url"),
     col("text", Text, "As inbox.pair.text"),

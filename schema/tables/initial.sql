@@ -1,4 +1,5 @@
--- What the tables have once and no declaration of a table says: run after they are made, before the routines.
+-- Sequences, hash partitions, storage and the row of settings, which no declaration of a table holds: run after the
+-- tables are made, before the routines.
 
 create sequence mill.lease_number as bigint;
 comment on sequence mill.lease_number is 'Lower 40 bits of a lease number.';

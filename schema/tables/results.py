@@ -18,11 +18,11 @@ from pairmill.schema.tables.base import TIMESTAMP, col, mill, one_of
 BY_BATCH = {"postgresql_partition_by": "RANGE (batch_id)"}
 BATCH_ID, N = "The batch", "Position within the batch, from 0"
 FILES = ("robots.txt", "tdmrep.json", "ai.txt")
-ATTEMPT = "The download attempt, from 1; the highest that counts is current"
+ATTEMPT = "Number of the batch's download attempt, from 1; the highest that counts is current"
 
 pair = mill(
     "pair",
-    "A URL with its alt text, the first time that the URL was seen.",
+    "A URL with its alt text, of the first link with that URL.",
     col("batch_id", BigInteger, BATCH_ID),
     col("n", Integer, N),
     col("wat_id", BigInteger, "The WAT file that it came from"),
@@ -39,7 +39,7 @@ pair = mill(
 
 seen_url = mill(
     "seen_url",
-    "Which URLs are known, and where: decides who was first, and finds the row of a takedown.",
+    "The known URLs and their pairs: tells new links from duplicates, and finds the row of a takedown.",
     col("url_key", UUID(), "md5 of the URL"),
     col("batch_id", BigInteger, "The batch of its pair"),
     col("n", Integer, "The position of its pair"),
@@ -49,7 +49,7 @@ seen_url = mill(
 
 download = mill(
     "download",
-    "How the download of a pair's URL ended.",
+    "The outcome of one download attempt at a pair's URL.",
     col("batch_id", BigInteger, BATCH_ID),
     col("n", Integer, N),
     col("attempt", SmallInteger, ATTEMPT),
@@ -68,7 +68,7 @@ download = mill(
 
 score = mill(
     "score",
-    "How well a downloaded image and its text match, by one model.",
+    "The similarity of a downloaded image and its text, by one model.",
     col("batch_id", BigInteger, BATCH_ID),
     col("n", Integer, N),
     col("attempt", SmallInteger, "The download attempt whose thumbnail was scored"),
@@ -76,7 +76,7 @@ score = mill(
     col("outcome", SmallInteger, "As score_outcome.code; 0 is scored"),
     col("similarity", REAL, "Cosine similarity of image and text, -1 to 1; null unless scored", nullable=True),
     col("submission_id", BigInteger, "The submission that it came with"),
-    col("text_tokens", SmallInteger, "Tokens of the text, start and end among them, before the model cut them to its length; null: not told", nullable=True),
+    col("text_tokens", SmallInteger, "Tokens of the text, start and end among them, before the model cut them to its length; null: the worker gave none", nullable=True),
     # submission_id: a withdrawn score may be given again
     PrimaryKeyConstraint("batch_id", "n", "attempt", "model_id", "submission_id"),
     **BY_BATCH,
@@ -84,15 +84,15 @@ score = mill(
 
 tag = mill(
     "tag",
-    "What a tagger says of a downloaded image: aesthetic, punsafe, pwatermark and so on.",
+    "A tagger's value for a downloaded image: aesthetic, punsafe, pwatermark and so on.",
     col("batch_id", BigInteger, BATCH_ID),
     col("model_id", Integer, "The tagger"),
     col("attempt", SmallInteger, "As score.attempt"),
     col("n", Integer, N),
-    col("label", SmallInteger, "zero-shot: which of model.labels, from 0", nullable=True),
-    col("value", REAL, "What it gives; null: NaN or an infinity", nullable=True),
+    col("label", SmallInteger, "zero-shot: index into model.labels, from 0", nullable=True),
+    col("value", REAL, "The value; null: NaN or an infinity", nullable=True),
     col("submission_id", BigInteger, "The submission that it came with"),
-    col("text", Text, "pixels: what it gives in words, at most 2,000 characters", nullable=True),
+    col("text", Text, "pixels: the tagger's answer in words, at most 2,000 characters", nullable=True),
     # the model before n: one tagger's rows of a batch lie together. submission_id: as in score
     PrimaryKeyConstraint("batch_id", "model_id", "attempt", "n", "submission_id"),
     **BY_BATCH,
@@ -115,13 +115,13 @@ embedding = mill(
 
 opt_out = mill(
     "opt_out",
-    "Why a URL was not collected: the site's own words.",
+    "The evidence of an opt-out: the site's own words against collecting a URL.",
     col("batch_id", BigInteger, BATCH_ID),
     col("n", Integer, N),
     col("attempt", SmallInteger, "The download attempt"),
     col("signal", Text, "robots.txt, tdmrep.json, ai.txt, X-Robots-Tag, tdm-reservation or Content-Usage"),
     col("value", Text, "The rule that forbids, at most 500 characters"),
-    col("source", Text, "The URL that it was read from"),
+    col("source", Text, "The URL that the rule was read from"),
     col("read_at", TIMESTAMP, "When it was read"),
     col("submission_id", BigInteger, "The submission that it came with"),
     PrimaryKeyConstraint("batch_id", "n", "attempt"),
@@ -130,12 +130,12 @@ opt_out = mill(
 
 host_file = mill(
     "host_file",
-    "What files of a host said to a worker, for a day: so that each batch need not ask again.",
+    "The rules in a host's files as a worker read them, kept for a day so that each batch need not ask again.",
     col("origin", Text, "scheme://authority of the host, in lower case"),
     col("file", Text, "robots.txt, tdmrep.json or ai.txt", one_of("file", FILES)),
-    col("worker_id", Integer, "Who read it", ForeignKey("mill.worker.worker_id")),
-    col("http_status", SmallInteger, "Of the answer; null where there was none", nullable=True),
-    col("rules", Text, "What of it concerns us; empty where it forbids nothing"),
+    col("worker_id", Integer, "The worker that read the file", ForeignKey("mill.worker.worker_id")),
+    col("http_status", SmallInteger, "Status of the answer; null where there was none", nullable=True),
+    col("rules", Text, "The rules that concern us; empty where the file forbids nothing"),
     col("read_at", TIMESTAMP, "When it was read"),
     PrimaryKeyConstraint("origin", "file", "worker_id"),
     Index(None, "read_at"),
@@ -143,7 +143,7 @@ host_file = mill(
 
 thumbnail = mill(
     "thumbnail",
-    "What the scorer sees. Written at submission, read once its submission is accepted, truncated by slot.",
+    "Thumbnails for scoring: written at submission, read once the submission is accepted, truncated by slot.",
     col("slot", SmallInteger, "The slot of the ring"),
     col("batch_id", BigInteger, BATCH_ID),
     col("n", Integer, N),

@@ -1,4 +1,4 @@
-"""What tasks are about: WAT files, which links come from, batches of pairs, and items."""
+"""Crawls, and the units of work: WAT files, batches, items."""
 
 from sqlalchemy import (
     ARRAY,
@@ -35,12 +35,12 @@ wat_file = mill(
     col("crawl_id", Integer, "The crawl that it belongs to; null for a file added alone", ForeignKey("mill.crawl.crawl_id"), nullable=True),
     col("location", Text, "A path, or an http(s) or s3 URL, as the extract worker opens it", unique=True),
     col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
-    col("link_kinds", ARRAY(Text), "Which kinds of links are extracted: image, audio, video, document", server_default="{image}"),
+    col("link_kinds", ARRAY(Text), "Kinds of links to extract: image, audio, video, document", server_default="{image}"),
 )
 
 wat_count = mill(
     "wat_count",
-    "What an accepted extraction counted.",
+    "The counts of an accepted extraction.",
     col("submission_id", BigInteger, "The extraction"),
     col("wat_id", BigInteger, "The WAT file"),
     col("stage", Text, "records, links, bad_record, ended_early, dropped, duplicate or pair"),
@@ -56,7 +56,7 @@ crawl_count = mill(
     "The sums of wat_count over a crawl, kept at every acceptance and withdrawal.",
     col("crawl_id", Integer, "The crawl; 0 for files that were added alone"),
     col("link_kind", Text, LINK_KIND),
-    col("stage", Text, "As wat_count.stage, and files: those that were extracted"),
+    col("stage", Text, "As wat_count.stage; and files, the WAT files extracted"),
     col("name", Text, "As wat_count.name; of ended_early only the reason"),
     col("count", BigInteger, "How many"),
     PrimaryKeyConstraint("crawl_id", "link_kind", "stage", "name"),
@@ -66,10 +66,10 @@ crawl_count = mill(
 
 item = mill(
     "item",
-    "What a task is about that is neither a WAT file nor a batch: whatever its kind's spec says.",
+    "The subject of a task that is about neither a WAT file nor a batch: a spec of its kind's own.",
     identity("item_id", "Key"),
     col("kind", Text, "The kind of work that it is for", ForeignKey("mill.task_kind.name")),
-    col("spec", JSONB(), "What is to be done, in the words of its kind"),
+    col("spec", JSONB(), "The work to do, as JSON of the kind's own form"),
     col("digest", LargeBinary, "sha256 of the spec's text: the same item is not added twice"),
     col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
     UniqueConstraint("kind", "digest"),
@@ -77,10 +77,10 @@ item = mill(
 
 item_result = mill(
     "item_result",
-    "What an item's task gave. Only inserted into; counts unless its submission is withdrawn.",
+    "The result of an item's task. Only inserted into; counts unless its submission is withdrawn.",
     col("item_id", BigInteger, "The item", ForeignKey("mill.item.item_id")),
     col("submission_id", BigInteger, "The submission that it came with"),
-    col("result", JSONB(), "What was found, in the words of its kind"),
+    col("result", JSONB(), "The result, as JSON of the kind's own form"),
     PrimaryKeyConstraint("item_id", "submission_id"),
 )
 
@@ -88,10 +88,10 @@ batch = mill(
     "batch",
     "Up to batch_size pairs: the unit of download and scoring.",
     col("batch_id", BigInteger, "Key", Identity(always=False, minvalue=0, start=0), primary_key=True),
-    col("bucket", SmallInteger, "The share of new pairs that it is dealt while it is open"),
+    col("bucket", SmallInteger, "The hash bucket of new pairs that it takes while it is open"),
     col("pair_count", Integer, "Pairs in it; the next pair's n", server_default="0"),
     col("opened_at", TIMESTAMP, "When it was opened", server_default=NOW),
     col("closed_at", TIMESTAMP, "When its download task was made; null while it is open", nullable=True),
-    col("link_kind", Text, "The kind of links that it holds; image is the one that is downloaded", server_default="image"),
+    col("link_kind", Text, "The kind of its links; only image is downloaded", server_default="image"),
     Index("batch_open_idx", "link_kind", "bucket", unique=True, postgresql_where=text("closed_at is null")),
 )

@@ -128,7 +128,7 @@ def test_other_functions_at_the_same_revision_are_noticed_and_made_anew(
 ) -> None:
     with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
         migrate.upgrade(dsn)
-        fixed = create._routines().replace("'The closed list of how a download ends.'", "'Mended.'")
+        fixed = create._routines().replace("'The closed list of download outcomes.'", "'Mended.'")
         monkeypatch.setattr(create, "_routines", lambda: fixed)
         with pytest.raises(UserError, match="functions and views of another version"):
             migrate.require_current(connection)

@@ -67,7 +67,7 @@ $$;
 """
 RECORDED = {
     "task": "task", "lease": "lease", "submission": "submission", "withdrawn": "submission",
-    "thumbnail_slot": "thumbnail slot", "batch": "batch", "worker": "worker", "replication": "check",
+    "thumbnail_slot": "thumbnail slot", "batch": "batch", "worker": "worker", "replication": "replication",
 }  # fmt: skip
 
 

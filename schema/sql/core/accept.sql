@@ -1,6 +1,6 @@
 -- Acceptance: the only place where anything is counted.
 
--- A submitted task is done once nothing of it awaits acceptance; if a part was rejected it goes back.
+-- A submitted task is done once all its parts are decided; where one was rejected it goes back to the queue.
 create function mill.finish_task(p_task_id bigint, why text default 'a part of what was submitted was rejected') returns void
 language plpgsql
 as $$
@@ -20,7 +20,7 @@ begin
     perform mill.hook_done(t);
 end
 $$;
-comment on function mill.finish_task is 'Ends a submitted task whose submissions are all decided, and makes what follows from it.';
+comment on function mill.finish_task is 'Ends a submitted task whose submissions are all decided, and makes the tasks that follow from it.';
 
 create function api.complete_v1(p_lease_id bigint) returns void
 language plpgsql security definer
@@ -28,7 +28,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     t mill.task := mill.require_lease(p_lease_id, null);
-    missing constant bigint := mill.hook_left(t) + mill.gold_questions_left(p_lease_id);  -- apart they would tell which are gold questions
+    missing constant bigint := mill.hook_left(t) + mill.gold_questions_left(p_lease_id);  -- one sum: two numbers would tell gold questions from URLs
 begin
     if missing > 0 then
         perform mill.refuse('PM005', format('task %s is not complete: %s positions were not submitted', t.task_id, missing));
@@ -38,7 +38,7 @@ begin
     perform mill.finish_task(t.task_id);
 end
 $$;
-comment on function api.complete_v1 is 'Ends a lease of whose task every position was submitted; refused otherwise.';
+comment on function api.complete_v1 is 'Ends the lease of a task whose positions were all submitted; refused otherwise.';
 
 create function mill.reject(s mill.submission, why text) returns void
 language plpgsql
@@ -53,7 +53,7 @@ begin
     perform mill.finish_task(s.task_id, why);
 end
 $$;
-comment on function mill.reject is 'Throws a received submission away; its positions are asked for again.';
+comment on function mill.reject is 'Deletes the rows of a received submission; its positions are asked for again.';
 
 create function mill.next_submission() returns mill.submission
 language plpgsql
@@ -61,7 +61,7 @@ as $$
 declare
     s mill.submission;
 begin
-    -- task before submission: the order in which every function locks. A task that its holder keeps locked is
+    -- lock order of every function: task before submission. A task that its holder keeps locked is
     -- passed over, or one open transaction would stop the acceptance of everybody's work
     select x.* into s
       from mill.submission x join mill.task y using (task_id)
@@ -80,12 +80,12 @@ language plpgsql
 as $$
 begin
     update mill.submission x set state = 'accepted', decided_at = now() where x.submission_id = s.submission_id;
-    -- a check's rows are kept to be compared, and count for nothing
+    -- a replica's rows are kept for the comparison, and count for no pair
     insert into mill.withdrawn (submission_id, reason) select s.submission_id, 'a replica' where t.is_replica;
     perform mill.finish_task(t.task_id);
 end
 $$;
-comment on function mill.record_acceptance is 'Notes that a submission was expanded into rows, and ends its task.';
+comment on function mill.record_acceptance is 'Marks a submission accepted whose rows were made, and ends its task.';
 
 create function mill.accept(s mill.submission) returns text
 language plpgsql
@@ -107,7 +107,7 @@ begin
     end;
 end
 $$;
-comment on function mill.accept is 'Accepts a submission that next_submission gave, or rejects it and returns why.';
+comment on function mill.accept is 'Accepts a submission that next_submission locked, or rejects it and returns the reason.';
 
 create function api.accept_next_v1(out submission_id bigint, out kind text, out row_count integer, out rejected_because text)
 returns setof record
@@ -130,9 +130,9 @@ end
 $$;
 comment on function api.accept_next_v1 is
     'Accepts the oldest received submission in one transaction: expands it into rows, credits it, ends its task. '
-    'No row when nothing waits. Data that no constraint lets in is rejected, with the reason.';
+    'No row when nothing waits. A submission that a constraint refuses is rejected, with the reason.';
 
--- What an accepted submission gave no longer counts, and is queued again.
+-- The rows of a withdrawn submission stay and no longer count; its work is queued again.
 create function mill.withdraw(p_submission_id bigint, why text) returns void
 language plpgsql
 as $$
@@ -153,4 +153,4 @@ begin
 end
 $$;
 comment on function mill.withdraw is
-    'Withdraws an accepted submission: nothing it gave counts any more, and its task is done again.';
+    'Withdraws an accepted submission: its rows no longer count, and its work is queued again.';

@@ -1,4 +1,4 @@
--- register, claim, heartbeat, release, fail: what every kind of worker calls.
+-- Calls of every kind of worker: register, claim, heartbeat, release, fail.
 
 create function api.register_v1(
     p_version text,
@@ -19,7 +19,7 @@ begin
     if p_protocol < s.min_protocol then
         perform mill.refuse('PM004', format('this worker speaks protocol %s and the database needs %s: upgrade pairmill', p_protocol, s.min_protocol));
     end if;
-    -- whoever registers for ever has one row: the one that has claimed nothing yet is used again
+    -- a login that registers again and again has one row: an instance that has claimed nothing is used again
     update mill.instance i set version = left(p_version, 100), protocol = p_protocol, started_at = now()
      where i.instance_id = (select u.instance_id from mill.instance u
                              where u.worker_id = w.worker_id
@@ -37,7 +37,7 @@ begin
 end
 $$;
 comment on function api.register_v1 is
-    'First call of a worker process. Gives it its instance number: a new one, or one of this worker''s under which nothing was claimed.';
+    'First call of a worker process. Returns its instance number: a new one, or one of the same worker under which nothing was claimed.';
 
 create function mill.unfinished(p_worker_id integer) returns bigint
 language sql stable
@@ -46,12 +46,12 @@ as $$
       from mill.lease l
      where l.worker_id = p_worker_id and l.ended_as <> 'completed' and l.ended_at > now() - interval '1 hour'
 $$;
-comment on function mill.unfinished is 'Leases of a worker that were failed, lost or given back within the hour.';
+comment on function mill.unfinished is 'Number of a worker''s leases that failed, were lost or were given back within the last hour.';
 
 -- A claim never touches the result tables. MATERIALIZED, and not IN (subselect): under some plans
 -- the subselect is run again for every row, and LIMIT 2 took 1,000 tasks.
--- p_model_id is null, and not IS NOT DISTINCT FROM: of that the planner expects one row, so it read and sorted
--- every ready task: 16 ms with 90,000 WAT files, and 0.5 in the order of the index.
+-- "p_model_id is null or …", and not IS NOT DISTINCT FROM: the planner expects one row of that, so it read and sorted
+-- every ready task: 16 ms with 90,000 WAT files, and 0.5 ms in the order of the index.
 create function mill.pick_task(p_kind text, p_model_id integer, p_worker_id integer, p_has_slot boolean default false) returns mill.task
 language sql
 as $$
@@ -60,7 +60,7 @@ as $$
           from mill.task
          where state = 'ready' and kind = p_kind and ready_at <= now()
            and (p_model_id is null or model_id = p_model_id)
-           and (slot is not null or is_replica or not p_has_slot)  -- a check's thumbnails are not kept
+           and (slot is not null or is_replica or not p_has_slot)  -- a replica's thumbnails are not kept
            and (not is_replica or (select mill.may_replicate(p_worker_id)))
            and (avoid_workers is null or mill.is_stranger(p_worker_id, avoid_workers, is_replica))
          order by is_replica desc, task_id
@@ -74,8 +74,8 @@ as $$
     returning t.*
 $$;
 comment on function mill.pick_task is
-    'Marks a ready task of a kind leased and returns it: a check before all others, then the oldest; none that this worker must not do. '
-    'p_has_slot: of those that have a slot of the ring, or need none.';
+    'Marks a ready task of a kind leased and returns it: replicas first, then the oldest; none that this worker must avoid. '
+    'p_has_slot: only tasks that have a slot of the ring, or need none.';
 
 create function mill.claimable(w mill.worker, p_kind text) returns mill.task_kind
 language plpgsql stable
@@ -115,7 +115,7 @@ begin
         perform mill.refuse('PM003', format('instance %s is not this worker''s: call register_v1 first', p_instance_id));
     end if;
     -- one worker's claims are counted one after another, or two at once would pass the limit together
-    -- (not the worker's row: who does not commit would hold its own judgement up, and with it the steward)
+    -- (not the worker's row: an uncommitted claim would hold up the worker's replications, and with them the steward)
     perform from mill.instance where instance_id = (select min(instance_id) from mill.instance where worker_id = w.worker_id) for no key update;
     if (select count(*) from mill.lease l join mill.instance i using (instance_id)
          where i.worker_id = w.worker_id and l.ended_at is null) >= s.leases_per_worker then
@@ -160,7 +160,7 @@ end
 $$;
 comment on function api.claim_v1 is
     'Leases the oldest ready task of a kind that the caller may claim (null: of its own name): no row where there is none. '
-    'payload: what the kind''s hook tells of it; extract {wat_id, location, link_kinds, last_attempt}; download {batch_id, attempt}; '
+    'payload: JSON of the kind''s hook; extract {wat_id, location, link_kinds, last_attempt}; download {batch_id, attempt}; '
     'score {batch_id, attempt, count}, count being the rows that thumbnails_v1, or of a head embeddings_v1, must give; '
     'of an item {item_id, spec}.';
 
@@ -189,7 +189,7 @@ begin
     return left_seconds;
 end
 $$;
-comment on function api.heartbeat_v1 is 'Keeps a lease alive; returns the seconds that it now has.';
+comment on function api.heartbeat_v1 is 'Extends a lease; returns the seconds left.';
 
 create function api.release_v1(p_lease_id bigint) returns void
 language plpgsql security definer
@@ -202,7 +202,7 @@ begin
     update mill.task set state = 'ready', changed_at = now() where task_id = t.task_id;
 end
 $$;
-comment on function api.release_v1 is 'Hands a task back unfinished, for no fault of its own. What was submitted stays.';
+comment on function api.release_v1 is 'Returns a task to the queue unfinished, and counts no attempt. Submitted parts stay.';
 
 create function api.fail_v1(p_lease_id bigint, p_reason text, p_retry boolean) returns void
 language plpgsql security definer
@@ -212,10 +212,10 @@ declare
     t mill.task := mill.require_lease(p_lease_id, null);
 begin
     perform mill.end_lease(p_lease_id, 'failed');
-    perform mill.requeue(t.task_id, p_reason, p_retry or t.is_replica);  -- nobody ends a check by one call
+    perform mill.requeue(t.task_id, p_reason, p_retry or t.is_replica);  -- no worker ends a replication by one call
 end
 $$;
-comment on function api.fail_v1 is 'Hands a task back as failed: tried again later with back-off, or discarded.';
+comment on function api.fail_v1 is 'Returns a task as failed: ready again after a back-off, or discarded.';
 
 create function api.me_v1(
     out name text, out kind text, out added_at timestamptz, out live_leases bigint,
@@ -234,15 +234,15 @@ as $$
       left join mill.submission s on s.worker_id = w.worker_id
      group by w.worker_id, w.name, w.kind, w.added_at
 $$;
-comment on function api.me_v1 is 'What the calling worker has done.';
+comment on function api.me_v1 is 'The calling worker, its live leases and its rows by state.';
 
--- Of a kind that needs a model only that model's tasks, and those of its clip model, are its own and upstream.
+-- For a kind that needs a model, only tasks of that model and of its CLIP model count as its own and as upstream.
 create function mill.pending(p_kinds text[], p_models integer[] default null) returns boolean
 language sql stable
 as $$
     select exists (select from mill.task where kind = any (p_kinds) and state in ('ready', 'leased', 'submitted')
                       and (p_models is null or model_id = any (p_models))
-                      and not (is_replica and state = 'ready'))  -- there may be nobody to do it
+                      and not (is_replica and state = 'ready'))  -- there may be no worker that may do it
 $$;
 comment on function mill.pending is 'Whether a task of these kinds (and models) is ready, leased or awaiting acceptance.';
 
@@ -252,7 +252,7 @@ as $$
     select mill.pending(k.upstream)
         or k.subject = 'batch' and exists (select from mill.batch where closed_at is null and pair_count > 0)
 $$;
-comment on function mill.pending_upstream is 'Whether something unfinished may yet lead to tasks of a kind.';
+comment on function mill.pending_upstream is 'Whether unfinished tasks or open batches may yet lead to tasks of a kind.';
 
 create function api.drained_v1(p_model_digest text default null, p_kind text default null) returns boolean
 language plpgsql stable security definer
@@ -275,5 +275,5 @@ begin
 end
 $$;
 comment on function api.drained_v1 is
-    'Whether nothing is left to claim for a kind of the caller''s (and model), nor anything upstream that could become it. '
+    'Whether no task is left for a kind of the caller''s (and model), nor work upstream that may lead to one. '
     'Discarded tasks do not count.';

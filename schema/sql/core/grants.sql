@@ -1,5 +1,5 @@
--- Who may call what of the functions that all kinds share, and who may read; a kind's file grants its own.
--- EXECUTE is PUBLIC's by default: taken away in the transaction that made it.
+-- Grants on the functions that all kinds share, and on the views; a kind's file ends with its own grants.
+-- PUBLIC has EXECUTE by default: it is revoked in the transaction that makes a function.
 
 do $$
 declare

@@ -1,4 +1,4 @@
--- What every function that workers call begins with.
+-- Checks at the start of each function that workers call.
 --
 -- SQLSTATEs, all of class PM; workers turn the message into one sentence:
 --   PM001  the lease is not held (any more): drop the work
@@ -44,7 +44,7 @@ language sql stable
 as $$
     select exists (select from mill.worker where worker_id = p_worker_id and streak is null)
 $$;
-comment on function mill.is_vouched is 'Whether an admin vouches for a worker: its word decides a check.';
+comment on function mill.is_vouched is 'Whether an admin vouches for a worker: a replica of it decides at once.';
 
 create function mill.is_stranger(p_worker_id integer, p_avoid integer[], p_is_replica boolean) returns boolean
 language sql stable
@@ -55,8 +55,8 @@ as $$
                             where w.worker_id = p_worker_id and a.worker_id = any (p_avoid)))
 $$;
 comment on function mill.is_stranger is
-    'Whether a worker is none of these, nor of the network of one; where no network is known, another login is enough. For checks, whom an '
-    'admin vouches for is a stranger in any network.';
+    'Whether a worker is none of these, nor of the network of one; where no network is known, another login is enough. For replicas, a worker '
+    'that an admin vouches for is a stranger in any network.';
 
 create function mill.replicated_by(p_task_id bigint) returns integer
 language sql stable
@@ -64,9 +64,9 @@ as $$
     select worker_id from mill.submission where task_id = p_task_id and state = 'accepted'
      group by worker_id order by sum(row_count) desc, worker_id limit 1
 $$;
-comment on function mill.replicated_by is 'Who did a check, or most of it.';
+comment on function mill.replicated_by is 'The worker that did a task (a replica, say), or most of it.';
 
--- One at a time, and none for an hour after one that came to nothing: else one login could sit on all of them.
+-- One replica at a time, and none for an hour after one that came to nothing: else one login could hold all of them.
 create function mill.may_replicate(p_worker_id integer) returns boolean
 language sql stable
 as $$
@@ -80,8 +80,8 @@ as $$
                           and mill.replicated_by(coalesce(r.second_replica_task_id, r.replica_task_id)) = p_worker_id)
 $$;
 comment on function mill.may_replicate is
-    'Whether a worker is given a check: it holds no other, and in the last hour it gave none back, failed or lost none, and none that it did '
-    'was void. An admin''s own worker always is.';
+    'Whether a worker is given a replica: it holds no other, and in the last hour it gave none back, failed or lost none, and none that it did '
+    'was void. Always true of a worker that an admin vouches for.';
 
 create function mill.next_attempt(p_batch_id bigint) returns smallint
 language plpgsql
@@ -91,9 +91,9 @@ begin
     return (select max(attempt) + 1 from mill.task where kind = 'download' and batch_id = p_batch_id);
 end
 $$;
-comment on function mill.next_attempt is 'The number of a batch''s next download attempt, kept from others until the end of the transaction.';
+comment on function mill.next_attempt is 'The number of a batch''s next download attempt, reserved until the end of the transaction.';
 
--- Whoever changes a task locks its row first, then its lease: one order, no deadlock.
+-- Lock order of every function: a task's row first, then its lease; so no deadlock.
 create function mill.require_lease(p_lease_id bigint, wanted_kind text) returns mill.task
 language plpgsql
 as $$
@@ -132,7 +132,7 @@ as $$
       from over o join mill.lease l using (lease_id) join mill.instance i using (instance_id)
      where o.compared > 0
 $$;
-comment on function mill.end_lease is 'Ends a lease, once; what its gold questions told waits to be judged.';
+comment on function mill.end_lease is 'Ends a lease, once; the answers to its gold questions become a replication that waits to be judged.';
 
 -- Back to the queue after a failure; discarded when it failed too often or no retry can help.
 create function mill.requeue(p_task_id bigint, why text, retry boolean) returns void
@@ -173,9 +173,9 @@ begin
     end loop;
 end
 $$;
-comment on function mill.allow is 'Lets the workers of a kind call functions.';
+comment on function mill.allow is 'Grants EXECUTE on functions to the workers of a kind.';
 
--- Not on the column worker: the server fills it in, so nobody forges another's rows.
+-- No grant on the column worker: the server fills it in, so no worker forges another's rows.
 create function mill.allow_copy(p_worker_kind text, p_inbox regclass, p_columns text) returns void
 language plpgsql
 as $$
@@ -186,4 +186,4 @@ begin
     execute format('grant insert (%s) on %s to %I', p_columns, p_inbox, role);
 end
 $$;
-comment on function mill.allow_copy is 'Lets the workers of a kind copy into columns of an inbox.';
+comment on function mill.allow_copy is 'Grants INSERT on columns of an inbox to the workers of a kind.';

@@ -1,6 +1,6 @@
--- Hooks: what the functions that all kinds share ask of a kind. mill.hook_left(t), say, calls mill.extract_left(t) for a
--- task of kind extract; where a kind has none of its own it calls that of the kind's subject, mill.item_left(t).
--- A CASE that is written here, and no EXECUTE, which plans each call anew: an empty hook took 24 µs by that, and 7 so.
+-- Hooks: a kind's own functions, called by those that all kinds share. mill.hook_left(t), say, calls mill.extract_left(t) for
+-- a task of kind extract; for a kind without one it calls that of the kind's subject, mill.item_left(t).
+-- The CASE is written once, here: an EXECUTE is planned at each call (an empty hook took 24 µs, and 7 by a CASE).
 
 do $$
 declare
@@ -11,17 +11,17 @@ declare
 begin
     for hook in select * from (values
         ('payload',  't mill.task, p_lease_id bigint',            't, p_lease_id', 'jsonb',  true,
-         'What a worker is told of a task that it was just given.'),
+         'JSON for the worker that has just claimed a task.'),
         ('left',     't mill.task',                               't',             'bigint', true,
-         'How much of a task no received or accepted submission covers; 0: it is complete.'),
+         'Amount of a task that no received or accepted submission covers; 0: it is complete.'),
         ('accept',   's mill.submission, t mill.task',            's, t',          'void',   true,
          'Expands a submission into rows. A data or integrity error rejects it.'),
         ('reject',   's mill.submission, t mill.task',            's, t',          'void',   false,
-         'Forgets a submission that is rejected.'),
+         'Deletes the rows of a rejected submission.'),
         ('done',     't mill.task',                               't',             'void',   false,
-         'Makes what follows from a task that is done.'),
+         'Makes the tasks that follow from one that is done.'),
         ('withdraw', 's mill.submission, t mill.task, why text',  's, t, why',     'void',   true,
-         'Queues again what a submission gave that no longer counts.')
+         'Queues the work of a withdrawn submission again.')
     ) as x (name, parameters, arguments, returns, needed, says)
     loop
         branches := '';

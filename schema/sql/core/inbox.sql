@@ -1,6 +1,6 @@
--- What may be copied into an inbox: workers insert there themselves, so the tables have to look after themselves.
+-- Guards of the inboxes: workers insert there themselves, so a trigger checks the lease and the quota.
 
--- After the statement, and not a row: of 20,000 rows that takes 10 ms instead of 60. The rows lie in memory or in a
+-- After each statement, not after each row: 10 ms for 20,000 rows instead of 60. The rows lie in memory or in a
 -- temporary file until then, so that temp_file_limit ends a statement that does not end by itself.
 create function mill.enforce_quota() returns trigger
 language plpgsql security definer
@@ -40,7 +40,7 @@ begin
 end
 $$;
 comment on function mill.enforce_quota is
-    'Lets a worker copy into an inbox under its own live leases only, and so much under each. Of rows that an admin inserts it says nothing.';
+    'Lets a worker copy into an inbox under its own live leases only, and at most inbox_mb_per_lease under each. An admin may insert any row.';
 
 create trigger enforce_quota after insert on inbox.pair
     referencing new table as copied for each statement execute function mill.enforce_quota();

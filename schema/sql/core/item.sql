@@ -1,5 +1,5 @@
--- Items: what tasks are about that are neither WAT files nor batches. A kind of items needs no functions of its own
--- but those that it wants to be different: a hook that it lacks is the item's (see hooks.sql).
+-- Items: subjects of tasks that are neither WAT files nor batches. A kind of items defines only the hooks that differ
+-- from the ones here (see hooks.sql).
 
 create function mill.add_items(p_kind text, p_specs jsonb[]) returns integer
 language plpgsql
@@ -30,7 +30,7 @@ as $$
      where s.task_id = t.task_id and s.state in ('received', 'accepted')
        and not exists (select from mill.withdrawn w where w.submission_id = s.submission_id)
 $$;
-comment on function mill.whole_submission is 'Of a task that is handed over whole: the submission of it that counts, or may come to count; null where there is none.';
+comment on function mill.whole_submission is 'The one submission of a task that is handed over whole, received or accepted and not withdrawn; null where there is none.';
 
 create function api.submit_item_v1(p_lease_id bigint, p_result jsonb) returns bigint
 language plpgsql security definer
@@ -53,21 +53,21 @@ begin
 end
 $$;
 comment on function api.submit_item_v1 is
-    'Hands over the result of an item''s task; where it has one already, of whomever, that one stays. Idempotent.';
+    'Hands over the result of an item''s task; where the task has one already, of any worker, that one stays. Idempotent.';
 
 create function mill.item_payload(t mill.task, p_lease_id bigint) returns jsonb
 language sql
 as $$
     select jsonb_build_object('item_id', i.item_id, 'spec', i.spec) from mill.item i where i.item_id = t.item_id
 $$;
-comment on function mill.item_payload is 'Tells a worker what is to be done.';
+comment on function mill.item_payload is 'The item and its spec, for the worker.';
 
 create function mill.item_left(t mill.task) returns bigint
 language sql stable
 as $$
     select (mill.whole_submission(t) is null)::integer::bigint
 $$;
-comment on function mill.item_left is '1 where there is no result, else 0.';
+comment on function mill.item_left is '1 where no result was submitted, else 0.';
 
 create function mill.item_accept(s mill.submission, t mill.task) returns void
 language sql
@@ -83,11 +83,11 @@ language sql
 as $$
     delete from mill.submission_item where submission_id = s.submission_id
 $$;
-comment on function mill.item_reject is 'Forgets a submission''s result.';
+comment on function mill.item_reject is 'Deletes a submission''s result.';
 
 create function mill.item_withdraw(s mill.submission, t mill.task, why text) returns void
 language sql
 as $$
     select mill.redo_task(t, why)
 $$;
-comment on function mill.item_withdraw is 'Has an item done again whose result was withdrawn.';
+comment on function mill.item_withdraw is 'Queues an item again whose result was withdrawn.';

@@ -1,4 +1,4 @@
--- The rows of the closed lists, which are code: the names that it knows of kinds of work, outcomes and reasons.
+-- Rows of the closed lists (kinds of work, outcomes, reasons), which are declared in the code.
 
 create function mill.say_version(p_digest text) returns void
 language plpgsql
@@ -9,7 +9,7 @@ begin
     revoke all on function mill.version from public;
 end
 $$;
-comment on function mill.say_version is 'Notes which version of the functions and views this is.';
+comment on function mill.say_version is 'Makes mill.version(), which returns the digest of these functions and views.';
 
 do $$
 declare

@@ -1,6 +1,6 @@
 -- Partitions of the result tables.
 
--- 1,000 batches, 10 million pairs, are one partition: LAION-5B's candidates would be about 5,000.
+-- A partition holds 1,000 batches, 10 million pairs: LAION-5B's candidates would fill about 5,000.
 create function mill.ensure_partitions(upto_batch bigint) returns void
 language plpgsql
 as $$
@@ -21,7 +21,7 @@ begin
             child := format('%s_b%s', parent, lpad((low / width)::text, 6, '0'));
             continue when to_regclass('mill.' || child) is not null;
             -- CREATE … PARTITION OF locks the parent against readers; LIKE and ATTACH do not
-            -- its rows never change: frozen at the first vacuum, or the last one writes all of its pages once more
+            -- rows never change: they are frozen at the first vacuum, or a last one would write all pages once more
             execute format('create table mill.%I (like mill.%I including all) with (autovacuum_freeze_min_age = 0)', child, parent);
             execute format('alter table mill.%I attach partition mill.%I for values from (%s) to (%s)',
                            parent, child, low, low + width);

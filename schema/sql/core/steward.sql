@@ -1,8 +1,8 @@
--- What the steward does besides accepting: late leases, the thumbnail ring, partitions.
+-- Maintenance by the steward: late leases, rows nobody submitted, partitions, idle sessions.
 
--- An outage shows in what others' leases lack: a holder beats every quarter of lease_seconds, so in half of them everybody
--- who can is heard. Logins are counted and not leases: who holds many loses them all in one crash. One's own silence proves
--- nothing, and that of one other little.
+-- An outage shows in the silence of other logins: a holder beats every quarter of lease_seconds, so in half of them every
+-- holder that is able to is heard. Logins are counted and not leases: a crash loses all leases of a login. The silence of the
+-- login itself proves nothing, and that of one other little.
 create function mill.cut_off(p_at timestamptz) returns integer[]
 language sql
 as $$
@@ -11,7 +11,7 @@ as $$
                max(greatest(l.claimed_at, l.expires_at - make_interval(secs => s.lease_seconds))) + make_interval(secs => s.lease_seconds) / 2 as silent_from
           from mill.lease l join mill.instance i using (instance_id) cross join mill.setting s
          where l.ended_at is null and l.expires_at <= p_at
-           and l.expires_at < l.deadline  -- its end, whoever is heard
+           and l.expires_at < l.deadline  -- at its deadline a lease ends, outage or not
          group by i.worker_id, s.lease_seconds
     ), held as materialized (
         select i.worker_id, l.claimed_at, l.expires_at, l.ended_at,
@@ -44,7 +44,7 @@ as $$
 declare
     w mill.worker := mill.me('steward');
     moment constant timestamptz := clock_timestamp();
-    -- by key from here on: a plan for a share of all leases that there ever were would read every task
+    -- by key from here on: the planner expects a share of all leases that there ever were, and would read every task
     late constant bigint[] := array(select lease_id from mill.lease where ended_at is null and expires_at <= moment);
     cut_off integer[];
     t record;
@@ -61,14 +61,14 @@ begin
           from mill.task x join mill.lease l using (task_id) join mill.instance i using (instance_id) cross join mill.setting
          where l.lease_id = any (late) and l.ended_at is null and l.expires_at <= moment
          order by x.task_id
-           for update of x, l skip locked  -- a heartbeat that does not commit holds l
+           for update of x, l skip locked  -- an uncommitted heartbeat holds l
     loop
-        -- looked at again under the lock: it may have been completed meanwhile
+        -- asked again under the lock: the lease may have ended meanwhile
         if exists (select from mill.lease l where l.lease_id = t.lease_id and l.ended_at is null and l.expires_at <= clock_timestamp()) then
             perform mill.end_lease(t.lease_id, 'expired');
             outage := case when t.seen_at < pg_postmaster_start_time() then 'while the server was away'
                            when t.is_cut_off then 'in an outage, like those of most others' end;
-            -- not for ever: a file that takes the whole machine down is an outage, too
+            -- not for ever: a file that takes the whole machine down looks like an outage, too
             if outage is not null and t.excusable then
                 update mill.task
                    set state = 'ready', changed_at = now(), excused = excused + 1, reason = format('lease %s was lost %s', t.lease_id, outage)
@@ -76,7 +76,7 @@ begin
             else
                 perform mill.requeue(t.task_id, format('lease %s was lost: no heartbeat in time', t.lease_id), true);
             end if;
-            update mill.task set ready_at = now() where task_id = t.task_id;  -- another may try at once
+            update mill.task set ready_at = now() where task_id = t.task_id;  -- no back-off: another worker may claim it at once
             expired := expired + 1;
         end if;
     end loop;
@@ -84,7 +84,7 @@ begin
 end
 $$;
 comment on function api.expire_leases_v1 is
-    'Returns the tasks of late leases to the queue; what was submitted under them stays. Counts an attempt, unless the server started after the '
+    'Returns the tasks of late leases to the queue; submitted parts stay. Counts an attempt, unless the server started after the '
     'holder''s last sign of life, or most others were cut off with it; a task is excused max_attempts times at most.';
 
 create function api.sweep_inbox_v1() returns bigint
@@ -101,7 +101,7 @@ begin
         select c.oid::regclass as "table", exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'part') as has_parts
           from pg_class c where c.relnamespace = 'inbox'::regnamespace and c.relkind = 'r' order by c.relname
     loop
-        -- a lease number that does not exist was invented: nothing will ever submit it either
+        -- a lease number that does not exist was invented: no submission will ever name it
         execute format('delete from %s i'
                        ' where not exists (select from mill.lease l where l.lease_id = i.lease_id and l.ended_at is null)'
                        '   and not exists (select from mill.submission s where s.lease_id = i.lease_id and s.state = ''received''%s)',
@@ -112,7 +112,7 @@ begin
     return swept;
 end
 $$;
-comment on function api.sweep_inbox_v1 is 'Deletes what was copied into an inbox and never submitted before its lease ended.';
+comment on function api.sweep_inbox_v1 is 'Deletes rows of the inboxes that were not submitted before their lease ended.';
 
 create function api.sweep_host_files_v1() returns bigint
 language plpgsql security definer
@@ -127,7 +127,7 @@ begin
     return swept;
 end
 $$;
-comment on function api.sweep_host_files_v1 is 'Deletes what hosts'' files said more than a day ago (RFC 9309, 2.4).';
+comment on function api.sweep_host_files_v1 is 'Deletes rules of hosts'' files that were read more than a day ago (RFC 9309, 2.4).';
 
 create function api.ensure_partitions_v1() returns void
 language plpgsql security definer
@@ -143,8 +143,8 @@ $$;
 comment on function api.ensure_partitions_v1 is 'Makes the partitions that the next batches will need.';
 
 -- 15 s: a worker's call is one statement. 10 minutes: a submission over a slow line counts from its first byte.
--- It reads the catalogs and no table of ours, mill.worker neither: behind the session that it must end a migration
--- may wait for a table, and behind the migration whoever reads it.
+-- The watchdog reads the catalogs and no table of ours, not even mill.worker: behind the session that it must end a
+-- migration may wait for a table, and behind the migration every reader of that table.
 create function api.watchdog_v1(p_idle_seconds integer default 15, p_busy_seconds integer default 600) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -160,7 +160,7 @@ begin
           from pg_stat_activity a
          where a.backend_type = 'client backend'
            and pg_has_role(a.usesysid, (prefix || 'worker')::name, 'member')
-           -- a superuser is a member of all, another admin of the owner
+           -- a superuser is a member of every role, another admin of the owner's
            and not pg_has_role(a.usesysid, (prefix || 'steward')::name, 'member')
            and not pg_has_role(a.usesysid, current_user, 'member')
            and (a.state like 'idle in transaction%' and a.state_change < clock_timestamp() - make_interval(secs => p_idle_seconds)
@@ -168,5 +168,5 @@ begin
 end
 $$;
 comment on function api.watchdog_v1 is
-    'Ends sessions of workers that are idle in a transaction, or at work in one, for too long: they keep locks, and what a vacuum would clear. '
+    'Ends sessions of workers that are idle in a transaction, or at work in one, for too long: they keep locks, and dead rows from vacuum. '
     'Returns how many; null where `pairmill db secure` has not given it the right.';

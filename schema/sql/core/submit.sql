@@ -1,4 +1,4 @@
--- How a submission begins, of any kind.
+-- The start of a submission, of any kind of work.
 
 -- The answer to a part that was submitted already: a repeat (the reply was lost) is no second submission.
 create function mill.earlier_submission(p_lease_id bigint, p_part integer) returns bigint

@@ -1,4 +1,4 @@
--- The download worker's part: which URLs, and what became of them.
+-- Downloads: URLs out, outcomes and thumbnails in.
 
 create function mill.covered(t mill.task) returns table (n integer)
 language sql stable
@@ -48,16 +48,16 @@ begin
 end
 $$;
 comment on function api.urls_v1 is
-    'What is left to fetch under this lease: what an earlier holder submitted is not asked for again. n is the number under which a URL''s '
-    'outcome is submitted; gold questions may be among them, in no place that shows it.';
+    'URLs left to fetch under this lease, without those that an earlier holder submitted. n is the number under which a URL''s '
+    'outcome is submitted; gold questions may be among the URLs, in no place that shows it.';
 
 create function mill.origin(url text) returns text
 language sql immutable parallel safe
 return lower(substring(url from '^[^/?#]+//[^/?#]+'));
 comment on function mill.origin is 'scheme://authority of a URL, in lower case.';
 
--- What an unproven worker says is its own alone: its "allowed" would open every host for everybody, its
--- "forbidden" would close them, and would be repeated by those who believed it.
+-- Rules from an unproven worker are given to that worker alone: its "allowed" would open every host for everybody, its
+-- "forbidden" would close them, and be repeated by the workers that believed it.
 create function api.opt_outs_v1(p_lease_id bigint)
 returns table (origin text, file text, http_status smallint, rules text, age real)
 language plpgsql security definer
@@ -83,8 +83,8 @@ begin
 end
 $$;
 comment on function api.opt_outs_v1 is
-    'What is known of the hosts that are left to fetch from under this lease: what this worker read itself, or a proven one, '
-    'within a day, up to 8 MB of rules. age: seconds since it was read.';
+    'Rules of the hosts that are left to fetch from under this lease, as this worker or a proven one read them '
+    'within a day, up to 8 MB. age: seconds since they were read.';
 
 create function api.submit_opt_outs_v1(
     p_lease_id bigint,
@@ -120,16 +120,16 @@ begin
     select distinct on (r.origin, r.file)
            r.origin, r.file, me.worker_id, r.http_status, r.rules, now() - make_interval(secs => r.age)
       from unnest(p_origin, p_file, p_http_status, p_rules, p_age) as r (origin, file, http_status, rules, age)
-      -- of other hosts a worker has nothing to say
+      -- rules of hosts outside the batch are left out
      where r.origin in (select mill.origin(p.url) from mill.pair p where p.batch_id = t.batch_id)
      order by r.origin, r.file, r.age
     on conflict (origin, file, worker_id) do update
        set http_status = excluded.http_status, rules = excluded.rules, read_at = excluded.read_at;
-    return cardinality(p_origin);  -- how many were kept would tell which hosts are gold questions
+    return cardinality(p_origin);  -- the number kept would tell which hosts are of gold questions
 end
 $$;
 comment on function api.submit_opt_outs_v1 is
-    'Keeps what files of the batch''s hosts said, for other batches; what is of no host of the batch is left out. Returns how many were given.';
+    'Keeps the rules in files of the batch''s hosts, for other batches; those of other hosts are left out. Returns how many were given.';
 
 create function mill.are_open(t mill.task, p_positions integer[]) returns boolean
 language sql stable
@@ -138,7 +138,7 @@ as $$
         select from unnest(p_positions) p (n)
          where p.n not between 0 and (select pair_count - 1 from mill.batch where batch_id = t.batch_id))
        and (t.positions is null or not exists (select unnest(p_positions) except select unnest(t.positions)))
-       -- a join was planned as a loop of 1,000 by 9,000 once the statistics knew a long history: 87 ms, and 4 so
+       -- INTERSECT: a join was planned as a loop of 1,000 by 9,000 once the statistics knew a long history: 87 ms, and 4 ms so
        and not exists (select unnest(p_positions) intersect select c.n from mill.covered(t) c)
 $$;
 comment on function mill.are_open is 'Whether positions are all of a download task and covered by no submission yet.';
@@ -194,7 +194,7 @@ begin
     if cardinality(p_thumbnails) is distinct from cardinality(p_thumbnail_positions) then
         perform mill.refuse('PM003', 'there must be one position for each thumbnail');
     end if;
-    -- all that can be refused of a row is refused before gold questions are told from URLs, or refusals would tell them
+    -- every refusal of a row comes before gold questions are told from URLs, or refusals would tell them
     if exists (
         select
           from unnest(p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash)
@@ -229,7 +229,7 @@ begin
         perform mill.refuse('PM003', stranger);
     end if;
     if exists (select from mill.assignment where lease_id = p_lease_id) then
-        n := mill.take_gold_answers(p_lease_id, p_positions, p_outcome, p_sha256, p_dhash);  -- null where one was
+        n := mill.take_gold_answers(p_lease_id, p_positions, p_outcome, p_sha256, p_dhash);  -- null at a gold question
         select coalesce(array_agg(m.n), '{}'), coalesce(array_agg(r.image), '{}')
           into p_thumbnail_positions, p_thumbnails
           from unnest(p_thumbnail_positions, p_thumbnails) as r (place, image)
@@ -258,7 +258,7 @@ begin
     insert into mill.thumbnail (slot, batch_id, n, attempt, submission_id, image)
     select t.slot, t.batch_id, r.n, t.attempt, id, r.image
       from unnest(p_thumbnail_positions, p_thumbnails) as r (n, image)
-     where not t.is_replica;  -- of a check only the hashes are looked at
+     where not t.is_replica;  -- of a replica only the hashes are compared
     return id;
 end
 $$;
@@ -276,9 +276,9 @@ begin
     return jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt);
 end
 $$;
-comment on function mill.download_payload is 'Tells a worker which batch it is, and hides gold questions among its URLs.';
+comment on function mill.download_payload is 'Batch and attempt, for the worker; hides gold questions among its URLs.';
 
--- The sum first: it reads a few rows, to_download 10,000.
+-- The sum of submissions first: it reads a few rows, to_download 10,000.
 create function mill.download_left(t mill.task) returns bigint
 language plpgsql stable
 as $$
@@ -314,7 +314,7 @@ language sql
 as $$
     delete from mill.submission_download where submission_id = s.submission_id
 $$;
-comment on function mill.download_reject is 'Forgets a submission''s outcomes.';
+comment on function mill.download_reject is 'Deletes a submission''s outcomes.';
 
 create function mill.download_done(t mill.task) returns void
 language plpgsql
@@ -325,7 +325,7 @@ begin
     perform mill.draw_replications(t);
 end
 $$;
-comment on function mill.download_done is 'Has a batch that is downloaded scored by each active model, and perhaps checked.';
+comment on function mill.download_done is 'Queues the scoring of a downloaded batch by each active model, and draws replications.';
 
 -- As a new attempt at its positions: outcomes are appended, never changed.
 create function mill.download_withdraw(s mill.submission, t mill.task, why text) returns void
@@ -336,6 +336,6 @@ as $$
       from mill.download d
      where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = s.submission_id
 $$;
-comment on function mill.download_withdraw is 'Has the URLs of a withdrawn submission downloaded again, as a new attempt at their positions.';
+comment on function mill.download_withdraw is 'Queues the URLs of a withdrawn submission again, as a new attempt at their positions.';
 
 select mill.allow('download', 'api.urls_v1', 'api.opt_outs_v1', 'api.submit_opt_outs_v1', 'api.submit_download_v1', 'api.complete_v1');

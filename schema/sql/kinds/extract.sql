@@ -1,4 +1,4 @@
--- The extract worker's part, and the merge that decides which links are new.
+-- Extraction, and the merge that tells new links from duplicates.
 
 create function mill.add_wat(p_crawl text, p_locations text[], p_link_kinds text[] default '{image}') returns integer
 language sql
@@ -39,7 +39,7 @@ declare
     rows_of jsonb;
     wrong record;
 begin
-    -- asked first: the first call ended the lease, and its answer may have been lost
+    -- before the lease is required: a first call ended it, and its answer may have been lost
     if id is not null and exists (
         select from mill.submission s where s.submission_id = id and s.worker_id = (mill.me('extract')).worker_id) then
         return id;
@@ -48,7 +48,7 @@ begin
     if cardinality(p_stage) > 1000 or exists (
         select from unnest(p_link_kind, p_stage, p_name, p_count) as x (k, s, n, c)
          where k is null or s is null or n is null or c is null or length(n) > 200
-            or c not between 0 and 1000000000  -- a sum of all that is near the end of bigint would stop the merges of everybody
+            or c not between 0 and 1000000000  -- a sum near the end of bigint would stop the merges of everybody
             or s not in ('records', 'links', 'bad_record', 'ended_early', 'dropped', 'duplicate')
             or (s in ('links', 'dropped', 'duplicate')) <> (k <> '')
             or k <> '' and k <> all ((select f.link_kinds from mill.wat_file f where f.wat_id = t.wat_id)::text[])
@@ -82,23 +82,23 @@ begin
 end
 $$;
 comment on function api.submit_extract_v1 is
-    'Hands over what was copied into inbox.pair under this lease, with its counts, and ends the lease. Idempotent. '
-    'Refused unless of every kind links = rows + dropped + duplicates.';
+    'Hands over the rows copied into inbox.pair under this lease, with the counts, and ends the lease. Idempotent. '
+    'Refused unless links = rows + dropped + duplicates for every kind of link.';
 
--- How many batches new pairs are dealt over: expected pairs / batch_size, rounded up, at most open_batches_max.
+-- Number of batches that new pairs are dealt over: expected pairs / batch_size, rounded up, at most open_batches_max.
 create function mill.open_batches(p_link_kind text, new_pairs bigint) returns integer
 language sql stable
 as $$
     select greatest(1, least(s.open_batches_max, ceil((new_pairs + waiting.files * coalesce(known.pairs_per_wat, s.pairs_per_wat)) / s.batch_size)))::integer
       from mill.setting s,
-           -- all but the one that is being accepted; a thousand are as good as more
+           -- extractions to come, without the one that is being accepted; a thousand are as good as more
            lateral (select greatest(count(*) - 1, 0) as files
                       from (select from mill.task where kind = 'extract' and state in ('ready', 'leased', 'submitted') limit 1000) t) waiting,
            lateral (select sum(c.count) filter (where c.stage = 'pair' and c.link_kind = p_link_kind)
                            / nullif(sum(c.count) filter (where c.stage = 'files'), 0) as pairs_per_wat
                       from mill.crawl_count c) known
 $$;
-comment on function mill.open_batches is 'Number of buckets to deal these new pairs of a kind, and those still to come, over.';
+comment on function mill.open_batches is 'Number of buckets over which the new pairs of a kind of link are dealt, with those still to come.';
 
 -- The new URLs of one extraction: first of its key in the file, not removed, never seen, dealt over
 -- buckets by hash. Read only from the sender's own rows.
@@ -186,7 +186,7 @@ declare
     dealt_batch bigint[] := '{}';
     next_place integer;
 begin
-    -- in order of id: whoever else locks several batches does it in the same order
+    -- in order of id, as every function that locks several batches
     perform from mill.batch where closed_at is null order by batch_id for update;
     for share in
         select link_kind, bucket, count(*)::integer as rows from mill.merge_row group by link_kind, bucket order by link_kind, bucket
@@ -224,7 +224,7 @@ end
 $$;
 comment on function mill.assign_to_batches is 'Turns the staged new URLs into pairs of the open batches; full batches are closed.';
 
--- crawl_count is kept here and in mill.withdraw, under the lock that merges hold.
+-- Called at every merge and withdrawal, under the lock that merges hold.
 create function mill.count_crawl(p_submission_id bigint, sign integer) returns void
 language sql
 as $$
@@ -239,7 +239,7 @@ as $$
      group by 1, 2, 3, 4
     on conflict (crawl_id, link_kind, stage, name) do update set count = c.count + excluded.count
 $$;
-comment on function mill.count_crawl is 'Adds (sign 1) or takes away (-1) what an extraction counted.';
+comment on function mill.count_crawl is 'Adds (sign 1) or subtracts (-1) the counts of an extraction in crawl_count.';
 
 create function mill.merge_extraction(s mill.submission, t mill.task, unknown uuid[], trusted boolean) returns void
 language plpgsql
@@ -275,7 +275,7 @@ begin
     delete from inbox.pair where lease_id = s.lease_id;
 end
 $$;
-comment on function mill.merge_extraction is 'Merges an extraction: dedupes it against every known URL, deals what is new, counts the rest.';
+comment on function mill.merge_extraction is 'Merges an extraction: dedupes it against every known URL, deals the new links over batches, counts the rest.';
 
 create function mill.extract_payload(t mill.task, p_lease_id bigint) returns jsonb
 language sql
@@ -284,7 +284,7 @@ as $$
                               'last_attempt', t.attempts + 1 >= (select max_attempts from mill.setting))
       from mill.wat_file f where f.wat_id = t.wat_id
 $$;
-comment on function mill.extract_payload is 'Tells a worker which file it is, what to take of it, and whether another attempt would follow.';
+comment on function mill.extract_payload is 'The file, its kinds of links, and whether this is the last attempt, for the worker.';
 
 create function mill.extract_left(t mill.task) returns bigint
 language sql stable
@@ -306,7 +306,7 @@ as $$
     delete from mill.submission_extract where submission_id = s.submission_id;
     delete from inbox.pair where lease_id = s.lease_id;
 $$;
-comment on function mill.extract_reject is 'Deletes what a submission had in the inbox, and its counts.';
+comment on function mill.extract_reject is 'Deletes a submission''s rows in the inbox, and its counts.';
 
 create function mill.extract_withdraw(s mill.submission, t mill.task, why text) returns void
 language plpgsql
@@ -322,10 +322,10 @@ begin
     perform mill.redo_task(t, why);
 end
 $$;
-comment on function mill.extract_withdraw is 'Frees the URLs of an extraction, takes its counts away and has the file extracted again.';
+comment on function mill.extract_withdraw is 'Frees the URLs of an extraction, subtracts its counts and queues the file again.';
 
--- p_unknown: 16 bytes each, of the extraction p_submission_id, by a filter that was in step at p_merge_number. It is
--- used only where that is the next submission and no merge came between: else every key is looked up.
+-- p_unknown: the URL keys, 16 bytes each, of the extraction p_submission_id that a filter in step at p_merge_number has
+-- never seen. Used only where that submission is the next and no merge came between: else every key is looked up.
 create function api.accept_filtered_v1(
     p_submission_id bigint, p_merge_number bigint, p_unknown bytea, p_trusted boolean,
     out submission_id bigint, out kind text, out row_count integer, out rejected_because text, out filtered boolean
@@ -356,7 +356,7 @@ begin
                 perform mill.record_acceptance(s, t);
                 filtered := true;
             exception when data_exception or integrity_constraint_violation then
-                -- a filter that was wrong after all is no fault of the submission's: it is looked up in full next
+                -- a wrong filter is no fault of the submission: all its keys are looked up next
                 filtered := null;
             end;
             return next;
@@ -368,10 +368,10 @@ begin
 end
 $$;
 comment on function api.accept_filtered_v1 is
-    'accept_next_v1 with what a filter in front of mill.seen_url knows of the next extraction. '
+    'accept_next_v1 with the URL keys of the next extraction that a filter in front of mill.seen_url has never seen. '
     'filtered: whether p_unknown was used; null where it was wrong, and nothing was accepted.';
 
--- What a steward's filter is made of, and kept in step by: a filter that was made at merge_number n holds
+-- Three calls that make a steward's filter and keep it in step: a filter that was made at merge_number n holds
 -- every key as long as the sequence still stands at n.
 create function api.merge_number_v1() returns bigint
 language plpgsql security definer
@@ -380,7 +380,7 @@ as $$
 declare
     w mill.worker := mill.me('steward');
 begin
-    -- waits for a merge that has its number and is not committed: who reads the table next sees its keys
+    -- waits for a merge that has its number and is not committed: the next read of the table sees its keys
     lock table mill.seen_url in share row exclusive mode;
     return (select last_value from mill.merge_number);
 end

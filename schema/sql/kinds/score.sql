@@ -1,4 +1,4 @@
--- The score worker's part: thumbnails and texts out, similarities, embeddings and tags in.
+-- Scoring: thumbnails and texts out, similarities, embeddings and tags in.
 
 create function mill.to_score(t mill.task) returns table (n integer)
 language sql stable
@@ -64,7 +64,7 @@ comment on function api.thumbnails_v1 is
     'STDOUT. A scorer that gets fewer rows in all than its claim counted must fail the task: TRUNCATE is not MVCC-safe, an old '
     'snapshot reads none.';
 
--- Of a clip model's task: scores, and with them tags of any of its taggers. Of a tagger's own task: tags alone.
+-- For a CLIP model's task: scores, and with them tags of any of its taggers. For a tagger's own task: tags alone.
 create function api.submit_score_v1(p_lease_id bigint, p_part integer, p_scores integer, p_tags integer) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -94,7 +94,7 @@ begin
 end
 $$;
 comment on function api.submit_score_v1 is
-    'Hands over what was copied into inbox.score and inbox.tag under this lease and part. Idempotent by (lease, part).';
+    'Hands over the rows copied into inbox.score and inbox.tag under this lease and part. Idempotent by (lease, part).';
 
 create function mill.check_scores(t mill.task, m mill.model, p_lease_id bigint, p_part integer, p_scores integer) returns void
 language plpgsql
@@ -103,7 +103,7 @@ begin
     if p_scores = 0 then
         return;
     end if;
-    -- an array, and not a join: it was planned as loops, 57 to 375 ms for 500 rows, and 5 so
+    -- an array, and not a join, which was planned as loops: 57 to 375 ms for 500 rows, and 5 ms so
     if p_scores <> (select count(distinct i.n) from inbox.score i
                      where i.lease_id = p_lease_id and i.part = p_part and i.worker = session_user
                        and i.n = any (array(select s.n from mill.to_score(t) s))) then
@@ -124,7 +124,7 @@ begin
     end if;
 end
 $$;
-comment on function mill.check_scores is 'Refuses what a score worker must not submit as scores.';
+comment on function mill.check_scores is 'Refuses malformed scores of a submission.';
 
 create function mill.score_accept(s mill.submission, t mill.task) returns void
 language plpgsql
@@ -136,7 +136,7 @@ declare
 begin
     select * into m from mill.model where model_id = t.model_id;
     if m.kind = 'clip' then
-        -- one snapshot for all of it: a sender may go on copying under a number that it has submitted
+        -- one snapshot of all rows: a sender may go on copying under a part that it has submitted
         with sent as materialized (
             select i.* from inbox.score i where i.lease_id = s.lease_id and i.part = s.part and i.worker = sender
         ), scored as (
@@ -182,7 +182,7 @@ language sql
 as $$
     select jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt, 'count', mill.score_left(t))
 $$;
-comment on function mill.score_payload is 'Tells a worker which batch it is, and how many rows it must get.';
+comment on function mill.score_payload is 'Batch, attempt and number of rows to read, for the worker.';
 
 create function mill.score_reject(s mill.submission, t mill.task) returns void
 language sql
@@ -190,7 +190,7 @@ as $$
     delete from inbox.score where lease_id = s.lease_id and part = s.part;
     delete from inbox.tag where lease_id = s.lease_id and part = s.part;
 $$;
-comment on function mill.score_reject is 'Deletes what a submission had in the inboxes.';
+comment on function mill.score_reject is 'Deletes a submission''s rows in the inboxes.';
 
 create function mill.score_done(t mill.task) returns void
 language plpgsql
@@ -199,7 +199,7 @@ begin
     perform mill.queue_tagging(t);
 end
 $$;
-comment on function mill.score_done is 'Has the taggers of a model do what was not done in its pass.';
+comment on function mill.score_done is 'Queues the taggers that were not computed in the model''s pass.';
 
 create function mill.score_withdraw(s mill.submission, t mill.task, why text) returns void
 language plpgsql
@@ -209,7 +209,7 @@ begin
     perform mill.withdraw_tags(t, why);
 end
 $$;
-comment on function mill.score_withdraw is 'Has what was withdrawn scored again; tags of its embeddings go with it.';
+comment on function mill.score_withdraw is 'Queues the withdrawn positions for scoring again; tags of their embeddings are withdrawn, too.';
 
 select mill.allow('score', 'api.thumbnails_v1', 'api.embeddings_v1', 'api.taggers_v1', 'api.weights_v1', 'api.submit_score_v1', 'api.complete_v1');
 select mill.allow_copy('score', 'inbox.score', 'lease_id, part, n, outcome, similarity, image, text, text_tokens');

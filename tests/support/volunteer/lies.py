@@ -21,7 +21,11 @@ CASES = Cases()
 case = CASES.case
 
 
-@case("false outcomes", BOUNDED, "samples are repeated by others, and who is wrong is stopped")
+@case(
+    "false outcomes",
+    BOUNDED,
+    "replicas of samples, by others: a worker that is found wrong is stopped",
+)
 def _(s: Stage) -> None:
     s.admin.execute("update mill.worker set streak = 0 where name = 'eve-volunteer'")
     queue, lease = s.lease()
@@ -39,9 +43,9 @@ def _(s: Stage) -> None:
 
 
 @case(
-    "sitting on checks, failing them, or saying that all timed out, so that others stay unchecked",
+    "holding replicas, failing them, or reporting only time-outs, so that others stay unchecked",
     BOUNDED,
-    "one check at a time, for half an hour at the most, and none for an hour after one that came to nothing",
+    "one replica at a time, for half an hour at the most, and none for an hour after one that came to nothing",
 )
 def _(s: Stage) -> None:
     s.batches(3)
@@ -65,7 +69,7 @@ def _(s: Stage) -> None:
 
 
 @case(
-    "rolling back what it completed until it is drawn for no check",
+    "rolling back the end of a task until no replication of it is drawn",
     BOUNDED,
     "the draw: it comes out the same every time",
 )
@@ -86,9 +90,9 @@ def _(s: Stage) -> None:
 
 
 @case(
-    "an open transaction over its own tasks, while it is judged",
+    "an open transaction over its own tasks, while a replication of them is judged",
     BOUNDED,
-    "its own check: the steward goes on after a second, and its session is ended",
+    "its own replication: the steward goes on after a second, and its session is ended",
 )
 def _(s: Stage) -> None:
     s.admin.execute("update mill.worker set streak = 0 where name = 'eve-volunteer'")
