@@ -32,7 +32,7 @@ demo: .venv/.for-demo
 	@$(BIN)/python -m pairmill.ops.demo $(DEMO_ARGS)
 
 quick: .venv/.for-test .mypy_path
-	@$(MAKE) --no-print-directory -j2 check line unit
+	@$(MAKE) --no-print-directory -j3 check line unit
 
 # The folders with whole processes come first and files in that order: a long one begins early, not last.
 ifdef TESTS
@@ -47,7 +47,7 @@ endif
 
 unit: .venv/.for-test
 	@echo '== unit tests'
-	@$(BIN)/pytest -q tests/unit
+	@$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/unit
 
 line: .venv/.for-test
 	@echo '== a line, end to end'
@@ -95,8 +95,10 @@ endef
 .venv/.for-demo: pyproject.toml setup.py
 	$(call install,pairmill and what it needs (torch and torchvision among it: minutes the first time),extract$(,)download$(,)score$(,)ops$(,)index)
 
-.venv/.for-test: .venv/.for-demo
+# and mypy reads the types of torch and the like once, a minute: what it finds is for `check` to say
+.venv/.for-test: .venv/.for-demo | .mypy_path
 	$(call install,what the tests need,extract$(,)download$(,)score$(,)ops$(,)index$(,)dev)
+	@$(BIN)/mypy > /dev/null || true
 
 pooler-test: .venv/.for-test
 	@$(BIN)/pytest tests/pooler
