@@ -19,7 +19,7 @@ FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
 
-.PHONY: help try demo quick test unit line coverage chaos asks-env pooler-test tls-test check format clean .mypy_path
+.PHONY: help try demo quick test unit models line coverage chaos asks-env pooler-test tls-test check format clean .mypy_path
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -32,9 +32,9 @@ demo: .venv/.for-demo
 	@$(BIN)/python -m pairmill.ops.demo $(DEMO_ARGS)
 
 quick: .venv/.for-test .mypy_path
-	@$(MAKE) --no-print-directory -j2 check line unit
+	@$(MAKE) --no-print-directory -j2 models unit line check
 
-# The folders with whole processes come first and files in that order: a long one begins early, not last.
+# Folders with whole processes come first, and files stay in order: what takes long begins early.
 ifdef TESTS
 test: check
 	@echo '== tests'
@@ -47,7 +47,12 @@ endif
 
 unit: .venv/.for-test
 	@echo '== unit tests'
-	@$(BIN)/pytest -q tests/unit
+	@$(BIN)/pytest -q --ignore tests/unit/models tests/unit
+
+# apart, since torch and what comes with it take ten seconds to import
+models: .venv/.for-test
+	@echo '== unit tests of models'
+	@$(BIN)/pytest -q tests/unit/models
 
 line: .venv/.for-test
 	@echo '== a line, end to end'
@@ -95,8 +100,10 @@ endef
 .venv/.for-demo: pyproject.toml setup.py
 	$(call install,pairmill and what it needs (torch and torchvision among it: minutes the first time),extract$(,)download$(,)score$(,)ops$(,)index)
 
-.venv/.for-test: .venv/.for-demo
+# and mypy reads the types of torch and the like once, a minute: what it finds is for `check` to say
+.venv/.for-test: .venv/.for-demo | .mypy_path
 	$(call install,what the tests need,extract$(,)download$(,)score$(,)ops$(,)index$(,)dev)
+	@$(BIN)/mypy > /dev/null || true
 
 pooler-test: .venv/.for-test
 	@$(BIN)/pytest tests/pooler

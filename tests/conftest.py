@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -18,6 +19,10 @@ from support.template import Template
 # another spin, and twenty images then take a minute. Set before torch is imported.
 SHARE = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
 os.environ.setdefault("OMP_NUM_THREADS", str(SHARE))
+
+# a busy machine is no reason to fail
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 MEMORY = Path("/dev/shm")
 # Nobody pulls the plug. Tests of what survives a crash have servers of their own.

@@ -65,7 +65,16 @@ class Line:
 
     def drain(self, *kinds: str, options: dict[str, tuple[str, ...]] | None = None) -> None:
         """Run workers side by side until nothing is left to do."""
+        with self.draining(*kinds, options=options):
+            pass
+
+    @contextmanager
+    def draining(
+        self, *kinds: str, options: dict[str, tuple[str, ...]] | None = None
+    ) -> Iterator[None]:
+        """Beside the block; afterwards they have ended, since nothing was left to do."""
         children = [self.start(kind, "--drain", *(options or {}).get(kind, ())) for kind in kinds]
+        yield
         for child in children:
             _, errors = child.communicate(timeout=PATIENCE)
             assert child.returncode == 0, errors

@@ -20,7 +20,7 @@ from pairmill.workers.score.layers import Layer
 from support.nsfw_reference import COLUMNS, vectors
 from support.shared_data import shared_file
 
-REFERENCE = json.loads((Path(__file__).parents[1] / "support" / "nsfw_reference.json").read_text())
+REFERENCE = json.loads((Path(__file__).parents[2] / "support" / "nsfw_reference.json").read_text())
 NSFW = {512: "models/nsfw-vit-b-32.zip", 768: "models/nsfw-vit-l-14.zip"}
 
 
