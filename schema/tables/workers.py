@@ -31,7 +31,7 @@ task_kind = mill(
     col("subject", Text, "The subject of its tasks: wat, batch or item", one_of("subject", ("wat", "batch", "item"))),
     col("needs_model", Boolean, "Whether a task names a model, and is claimed by its digest"),
     col("upstream", ARRAY(Text), "Kinds whose unfinished tasks may yet lead to tasks of this one"),
-    col("is_replicated", Boolean, "Whether samples of what unproven workers submit are repeated by others"),
+    col("is_replicated", Boolean, "Whether samples of unproven workers' results are repeated by other workers"),
     col("writes_thumbnails", Boolean, "Whether a task is given a slot of the ring of thumbnails when it is claimed"),
     col("reads_thumbnails", Boolean, "Whether a slot is kept until its tasks are done"),
     col("lease_seconds", Integer, "As setting.lease_seconds; null: as there", nullable=True),

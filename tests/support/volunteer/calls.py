@@ -208,7 +208,7 @@ def _(s: Stage) -> None:
 @case(
     "arguments of 200 MB",
     BOUNDED,
-    "what is kept: 100 characters of a version, 1,000 of a reason, nothing of the rest",
+    "100 characters of a version are kept, 1,000 of a reason, nothing of the rest",
 )
 def _(s: Stage) -> None:
     _, lease = s.lease()

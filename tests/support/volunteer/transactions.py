@@ -102,7 +102,7 @@ def _(s: Stage) -> None:
 @case(
     "an open transaction over a task with a submission",
     BOUNDED,
-    "its own task: what others submitted is accepted",
+    "its own task: others' submissions are accepted",
 )
 def _(s: Stage) -> None:
     s.batches(2)
