@@ -152,7 +152,7 @@ def test_sources(line: Line, tmp_path: Path) -> None:
     )
 
 
-def test_wat_that_is_broken_is_parked_with_its_reason(line: Line, tmp_path: Path) -> None:
+def test_wat_that_is_broken_is_discarded_with_its_reason(line: Line, tmp_path: Path) -> None:
     page = tmp_path / "page.wat.gz"
     page.write_bytes(b"<html>not found</html>")
     cut = tmp_path / "cut.wat.gz"

@@ -117,7 +117,7 @@ def test_late_lease_is_refused_before_anybody_expired_it(db: Database) -> None:
     assert db.value("select count(*) from mill.submission where state = 'received'") == 0
 
 
-def test_late_lease_returns_to_the_queue_and_is_parked_after_max_attempts(db: Database) -> None:
+def test_late_lease_returns_to_the_queue_and_is_discarded_after_max_attempts(db: Database) -> None:
     db.add_wat()
     steward, _ = db.queue("steward")
     for attempts in range(1, 6):

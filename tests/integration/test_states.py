@@ -128,7 +128,7 @@ def withdrawn(db: Database) -> None:
     withdraw(db, "extract")
 
 
-def scores_of_a_parked_task_are_withdrawn(db: Database) -> None:
+def scores_of_a_discarded_task_are_withdrawn(db: Database) -> None:
     db.add_model()
     batches(db, 1)
     db.download()
@@ -310,7 +310,7 @@ def dead_links_are_doubted(db: Database) -> None:
 STORIES: list[Callable[[Database], None]] = [
     the_line, a_batch_fills_up, a_model_comes_later, handed_back, late_and_late_again, discarded_by_an_admin,
     the_ring_is_full, extractions_are_rejected, downloads_are_rejected, withdrawn,
-    scores_of_a_parked_task_are_withdrawn, embeddings_are_tagged_later,
+    scores_of_a_discarded_task_are_withdrawn, embeddings_are_tagged_later,
     embeddings_of_tags_are_withdrawn, a_model_is_retired_and_added_again, tried_again, discarded_until_its_thumbnails_were_gone,
     discarded_with_nothing_submitted, quarantined,
     restored, a_check_agrees, a_check_fails_by_two, a_checker_is_wrong, three_say_three_things,

@@ -183,7 +183,9 @@ def test_withdrawn_tags_are_given_again(downloaded: Database) -> None:
     assert tags(db) == [("tagger-t1", 0.75, 6)]
 
 
-def test_a_parked_task_of_a_head_is_queued_again_without_a_download(downloaded: Database) -> None:
+def test_a_discarded_task_of_a_head_is_queued_again_without_a_download(
+    downloaded: Database,
+) -> None:
     db = downloaded
     db.score()
     db.queue("steward")[0].maintain("empty_slots")

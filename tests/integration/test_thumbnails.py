@@ -111,7 +111,7 @@ def test_scorer_that_finds_fewer_than_counted_can_tell(db: Database) -> None:
     assert db.queue("score")[0].thumbnails(claim.lease_id, 0, 100) == []
 
 
-def test_parked_score_task_holds_its_slot_for_a_time_and_is_then_downloaded_again(
+def test_discarded_score_task_holds_its_slot_for_a_time_and_is_then_downloaded_again(
     db: Database,
 ) -> None:
     db.add_model()
@@ -131,7 +131,7 @@ def test_parked_score_task_holds_its_slot_for_a_time_and_is_then_downloaded_agai
     assert db.rows("select outcome, pairs from report.score_count") == [("scored", 5)]
 
 
-def test_parked_score_task_is_retried_from_its_thumbnails_while_they_are_there(
+def test_discarded_score_task_is_retried_from_its_thumbnails_while_they_are_there(
     db: Database,
 ) -> None:
     db.add_model()
@@ -163,7 +163,7 @@ def slots(db: Database) -> list[tuple[str, int]]:
     )
 
 
-def test_parked_download_keeps_no_place_where_nothing_was_submitted(db: Database) -> None:
+def test_discarded_download_keeps_no_place_where_nothing_was_submitted(db: Database) -> None:
     db.admin.execute("update mill.setting set batches_per_slot = 3")
     db.add_model()
     batches(db, 5)
@@ -198,7 +198,7 @@ def test_a_retry_under_way_keeps_the_place(db: Database) -> None:
     assert db.download().task_id == task
 
 
-def test_parked_downloads_stop_nobody_and_what_they_lack_is_fetched_anew(db: Database) -> None:
+def test_discarded_downloads_stop_nobody_and_what_they_lack_is_fetched_anew(db: Database) -> None:
     db.admin.execute("update mill.setting set batches_per_slot = 1")
     db.add_model()
     batches(db, 9)
@@ -218,7 +218,7 @@ def test_parked_downloads_stop_nobody_and_what_they_lack_is_fetched_anew(db: Dat
     assert db.download().payload == {"batch_id": 1, "attempt": 2}
 
 
-def test_parked_scores_keep_their_thumbnails_though_the_ring_is_full(db: Database) -> None:
+def test_discarded_scores_keep_their_thumbnails_though_the_ring_is_full(db: Database) -> None:
     """They would be downloaded in vain, and discarded again."""
     db.admin.execute("update mill.setting set batches_per_slot = 1")
     db.add_model()

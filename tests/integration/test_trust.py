@@ -255,7 +255,7 @@ def test_a_login_more_of_the_same_network_is_no_other(crowd: Crowd) -> None:
     assert crowd.work("eve") is not None
 
 
-def test_a_parked_check_is_void(crowd: Crowd) -> None:
+def test_a_discarded_check_is_void(crowd: Crowd) -> None:
     db = crowd.db
     db.admin.execute("update mill.setting set max_attempts = 1")
     crowd.work("ada")

@@ -120,7 +120,7 @@ def _(s: Stage) -> None:
     s.admin.execute(
         "insert into mill.gold_question (url, by_admin) values ('http://c.example/', true)"
     )
-    s.db.extract([f"http://d.example/{n}.jpg" for n in range(20)], "gold question.wat")
+    s.db.extract([f"http://d.example/{n}.jpg" for n in range(20)], "gold.wat")
     s.db.close_batches()
     lease = s.claim(s.eve, s.eve_instance)
     queue = OnSession(s.eve)
