@@ -356,15 +356,21 @@ class Suspects(RuleBasedStateMachine):
 def test_whatever_is_done_each_url_counts_once_and_no_lie(recorder: Template) -> None:
     Suspects.recorder, Suspects.page = recorder, arrows_of_the_page()
     examples = os.environ.get("PAIRMILL_STATES_EXAMPLES")
-    run_state_machine_as_test(
-        Suspects,
-        settings=settings(
-            max_examples=int(examples or 5), stateful_step_count=30, derandomize=examples is None,
-            deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False,
-        ),
-    )  # fmt: skip
-    # it did come to all of this, and not only to work that nobody checks
-    assert Suspects.seen >= {
+    # It did come to all of this, and not only to work that nobody checks. The database draws what is
+    # checked, so that the same steps do not always come to the same.
+    wanted = {
         ("open", False), ("agreed", False), ("failed", False), ("void", False), ("disputed", False),
         ("agreed", True),
     }  # fmt: skip
+    for again in range(10):
+        run_state_machine_as_test(
+            Suspects,
+            settings=settings(
+                max_examples=int(examples or 5), stateful_step_count=30,
+                derandomize=examples is None and not again,
+                deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False,
+            ),
+        )  # fmt: skip
+        if Suspects.seen >= wanted:
+            break
+    assert Suspects.seen >= wanted
