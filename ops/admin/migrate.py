@@ -78,8 +78,8 @@ def _has_our_routines(connection: psycopg.Connection) -> bool:
     return connection.execute("select mill.version()").fetchone() == (version(),)
 
 
-def upgrade(dsn: str, revision: str = "head") -> None:
-    """Make the schema in an empty database, or bring it to a revision.
+def upgrade(dsn: str, revision: str = "head") -> bool:
+    """Make the schema in an empty database, or bring it to a revision; False if it was there.
 
     One transaction: tables change, functions and views are made anew around them, and workers
     that hold leases go on after it. Raises UserError, and changes nothing, where that cannot be.
@@ -98,17 +98,18 @@ def upgrade(dsn: str, revision: str = "head") -> None:
                 raise UserError(f"an empty database is made at revision {known[-1]}, and no other")
             create.create(connection)
             command.stamp(_config(connection), target)
-            return
+            return True
         if at not in known:
             raise UserError(TOO_NEW.format(at))
         passed = scripts[known.index(at) + 1 : known.index(target) + 1]
         if not passed and _has_our_routines(_driver(connection)):
-            return
+            return False
         with _routines_made_anew(connection, create.routines()):
             command.upgrade(_config(connection), target)
         for script in passed:
             if post := getattr(script.module, "post", None):
                 post(connection)
+        return True
 
 
 def downgrade(dsn: str, revision: str) -> None:

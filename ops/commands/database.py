@@ -31,14 +31,17 @@ def migrate(
             raise UserError(f"there is no revision {to!r}: known are {', '.join(known)}")
         if before is not None and known.index(target) < known.index(before):
             migration.downgrade(dsn, target)
+            changed = True
         else:
-            migration.upgrade(dsn, target)
+            changed = migration.upgrade(dsn, target)
         with connect(dsn) as connection:
             secured = migration.secure(connection)
-    print(
-        f"schema at revision {target}"
-        + (" already" if before == target else f", was {before or 'empty'}")
-    )
+    if before != target:
+        print(f"schema at revision {target}, was {before or 'empty'}")
+    elif changed:
+        print(f"schema at revision {target}; functions and views made anew")
+    else:
+        print(f"schema at revision {target} already")
     if not secured:
         print(
             "not a superuser: have one run `pairmill db secure` once;"

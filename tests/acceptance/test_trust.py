@@ -79,7 +79,7 @@ def test_what_a_false_worker_brings_is_found_out_and_done_again(
     found = db.rows("select sha256 from mill.current_download where outcome = 0")
     assert {bytes(sha256) for (sha256,) in found} == hashes
     assert len(found) == 300
-    checks = json.loads(line.pairmill("check", "list", "--worker", "eve", "--json"))
+    checks = json.loads(line.pairmill("replication", "list", "--worker", "eve", "--json"))
     assert "failed" in {check["state"] for check in checks}
     (eve,) = [
         w for w in json.loads(line.pairmill("worker", "list", "--json")) if w["name"] == "eve"
@@ -97,7 +97,7 @@ def test_the_admins_commands(db: Database, line: Line, tmp_path: Path) -> None:
     assert line.pairmill("worker", "network", "ada", "south") == "ada connects from south\n"
     assert db.rows(row) == [("south", False, False)]
     assert "no gold questions" in line.pairmill("gold-question", "list")
-    assert "no checks yet" in line.pairmill("check", "list")
+    assert "no checks yet" in line.pairmill("replication", "list")
     file = tmp_path / "gold questions.txt"
     file.write_text(f"http://a.example/1.jpg {'ab' * 32}\nhttp://a.example/2.jpg dead\n")
     assert line.pairmill("gold-question", "add", str(file)) == "2 gold questions added\n"

@@ -195,19 +195,3 @@ def test_refusal_without_its_evidence_is_malformed(db: Database, name: str) -> N
     with pytest.raises(Malformed):
         queue.submit_download(claim.lease_id, 0, replace(refused([1, 2]), **EVIDENCE[name]))
     assert db.value("select count(*) from mill.submission where state = 'received'") == 0
-
-
-def test_worker_of_the_older_protocol_still_submits(db: Database) -> None:
-    queue, claim = lease(db)
-    o = outcomes(range(8))
-    call = (
-        "select api.submit_download_v1(%s, 0, %s::integer[], %s::smallint[], %s::smallint[], %s::integer[],"
-        " %s::integer[], %s::integer[], %s::uuid[], %b::bytea[], %s::bigint[], %s::integer[], %b::bytea[])"
-    )
-    queue._one(call, (
-        claim.lease_id, o.positions, o.outcome, o.http_status, o.sizes, o.width, o.height, o.md5, o.sha256, o.dhash,
-        o.thumbnail_positions, o.thumbnails,
-    ))  # fmt: skip
-    queue.complete(claim.lease_id)
-    db.accept_all()
-    assert db.value("select count(*) from mill.download where outcome = 0") == 8

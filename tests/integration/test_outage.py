@@ -235,7 +235,7 @@ def test_one_workers_network_that_is_cut(db: Database, wire: Wire) -> None:
         return sum(expired) == 3
 
     wait_until(look, "the leases' end")
-    assert db.rows(TASKS) == [("leased", 0, 0, 3), ("discarded", 1, 0, 3)]
+    assert db.rows(TASKS) == [("discarded", 1, 0, 3), ("leased", 0, 0, 3)]
 
 
 def standby_of(server: EmbeddedServer, home: Path) -> EmbeddedServer:
