@@ -192,7 +192,7 @@ def test_picture_in_the_readme_is_of_todays_page(db: Database) -> None:
             if re.fullmatch(r"[a-zA-Z/]+", word) and not re.fullmatch(r"(bytes|[kMG]B)(/s)?", word)
         }
 
-    today = words(script.svg(script.Poller(db.dsn, script.look(db.admin))))
+    today = words(script.svg(script.Poller(db.dsn, script.snapshot(db.admin))))
     assert {"ready", "done", "rows/min", "leaderboard", "WAL"} < today
     stored = script.OUT.read_text("utf-8")
     assert today - words(stored) == set(), "run docs/make_watch_svg.py"
