@@ -83,16 +83,6 @@ comment on function mill.may_replicate is
     'Whether a worker is given a replica: it holds no other, and in the last hour it gave none back, failed or lost none, and none that it did '
     'was void. Always true of a worker that an admin vouches for.';
 
-create function mill.next_attempt(p_batch_id bigint) returns smallint
-language plpgsql
-as $$
-begin
-    perform from mill.batch where batch_id = p_batch_id for no key update;  -- one new attempt after another
-    return (select max(attempt) + 1 from mill.task where kind = 'download' and batch_id = p_batch_id);
-end
-$$;
-comment on function mill.next_attempt is 'The number of a batch''s next download attempt, reserved until the end of the transaction.';
-
 -- Lock order of every function: a task's row first, then its lease; so no deadlock.
 create function mill.require_lease(p_lease_id bigint, wanted_kind text) returns mill.task
 language plpgsql

@@ -266,6 +266,16 @@ comment on function api.submit_download_v1 is
     'Hands over the outcomes of some positions, as parallel arrays, with the thumbnails of the successes. Idempotent by '
     '(lease, part). Refused whole, changing nothing, if anything in it is wrong.';
 
+create function mill.next_attempt(p_batch_id bigint) returns smallint
+language plpgsql
+as $$
+begin
+    perform from mill.batch where batch_id = p_batch_id for no key update;  -- one new attempt after another
+    return (select max(attempt) + 1 from mill.task where kind = 'download' and batch_id = p_batch_id);
+end
+$$;
+comment on function mill.next_attempt is 'The number of a batch''s next download attempt, reserved until the end of the transaction.';
+
 create function mill.download_payload(t mill.task, p_lease_id bigint) returns jsonb
 language plpgsql
 as $$
