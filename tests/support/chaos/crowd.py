@@ -33,6 +33,7 @@ class Place:
     started: int = 0
     started_at: float = 0.0
     excuse: str = ""  # why its process may end
+    terminated: bool = False  # whether its process was sent SIGTERM
     resume_at: float = 0.0  # while it is stopped
 
     @property
@@ -59,7 +60,7 @@ class Crowd:
     def start(self, place: Place, *, drain: bool = False) -> None:
         place.started += 1
         place.started_at = time.monotonic()
-        place.excuse, place.resume_at = "", 0.0
+        place.excuse, place.resume_at, place.terminated = "", 0.0, False
         seed = f"{self._seed}/{place.name}/{place.started}"
         command = ["client", place.kind, seed, "drain" if drain else "on"]
         if place.real:
@@ -85,14 +86,16 @@ class Crowd:
     def send(self, place: Place, number: signal.Signals) -> None:
         if place.process and place.process.poll() is None:
             place.process.send_signal(number)
+            place.terminated |= number == signal.SIGTERM
 
     def ended(self, place: Place) -> None:
         """Judge how a process ended."""
         assert place.process is not None
         code = place.process.returncode
-        # SIGTERM may come before there is anybody to take it
-        right = {"killed": (-9, 0), "stopped": (0, -15), "disabled": (0, 1), "drained": (0,)}
-        if code not in right.get(place.excuse, ()):
+        right = {"killed": (-9, 0), "stopped": (0,), "disabled": (0, 1), "drained": (0,)}
+        # SIGTERM may come before there is anybody to take it, and after: to who was disabled, and
+        # is on its way out when all are stopped
+        if code not in right.get(place.excuse, ()) and not (code == -15 and place.terminated):
             words = self.log(place).read_text(errors="replace")[-600:]
             young = time.monotonic() - place.started_at < YOUNG
             if AWAY.search(words) and (place.excuse == "stopped" or young):
