@@ -21,6 +21,14 @@ def script(name: str) -> str:
     return (HERE / f"{name}.sql").read_text("utf-8")
 
 
+def revisions() -> list[str]:
+    """The names of all revisions, oldest first: what their files' names begin with. (Alembic would
+    say the same, and its import takes a second: each command asks.)"""
+    return sorted(
+        file.name.partition("_")[0] for folder in VERSIONS for file in folder.glob("[0-9]*_*.py")
+    )
+
+
 def released_routines(revision: str) -> str | None:
     """The routines of the newest release with this revision; None where there was none."""
     for folder in SNAPSHOTS:

@@ -7,21 +7,15 @@ for the same routines.
 import gzip
 from pathlib import Path
 
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-
 from pairmill import migrations
-from pairmill.schema.create import routines
+from pairmill.schema import routines
 
 
 def write(folder: Path) -> Path:
     """Write the snapshot into a folder, which is made, and return its path."""
-    config = Config()
-    config.set_main_option("script_location", str(migrations.HERE))
-    head = ScriptDirectory.from_config(config).get_current_head()
     folder.mkdir(exist_ok=True)
-    file = folder / f"{head}.sql.gz"
-    file.write_bytes(gzip.compress(routines().encode(), 9, mtime=0))
+    file = folder / f"{migrations.revisions()[-1]}.sql.gz"
+    file.write_bytes(gzip.compress(routines.script().encode(), 9, mtime=0))
     return file
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from pairmill import migrations
 from pairmill.ops.admin import migrate
 from pairmill.ops.admin.connection import rows
 from pairmill.ops.errors import UserError
@@ -51,7 +52,7 @@ def check_database(connection: psycopg.Connection) -> Iterator[Finding]:
     except UserError as problem:
         yield Finding(False, str(problem))
         return
-    yield Finding(True, f"the schema is at the newest revision, {migrate.revisions()[-1]}")
+    yield Finding(True, f"the schema is at the newest revision, {migrations.revisions()[-1]}")
     open_rights = [row["what"] for row in rows(connection, sql("doctor"))]
     yield Finding(
         not open_rights,

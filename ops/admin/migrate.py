@@ -1,13 +1,14 @@
 """Bring a database to the schema of this code, and say how far it is from it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
 from pairmill import migrations
 from pairmill.ops.errors import UserError
+from pairmill.schema import routines
 from pairmill.schema.scripts import sql
 
 # Alembic and SQLAlchemy are imported where they are needed: a volunteer's installation lacks them
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from alembic.script import Script
     from sqlalchemy import Connection
 
+Returned = TypeVar("Returned")
 LOCK_SECONDS = 30
+ATTEMPTS = 10
 TOO_NEW = "this database is at revision {}, which is newer than this code: upgrade pairmill"
 
 
@@ -38,11 +41,6 @@ def _scripts() -> "list[Script]":
     return list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
 
 
-def revisions() -> list[str]:
-    """The names of the revisions that this code knows, oldest first."""
-    return [script.revision for script in _scripts()]
-
-
 def current(connection: psycopg.Connection) -> str | None:
     """The revision of a database; None where it has never been migrated."""
     if connection.execute("select to_regclass('mill.migration')").fetchone() == (None,):
@@ -53,7 +51,7 @@ def current(connection: psycopg.Connection) -> str | None:
 
 def require_current(connection: psycopg.Connection) -> None:
     """Raise UserError unless a database has exactly this code's tables, functions and views."""
-    at, known = current(connection), revisions()
+    at, known = current(connection), migrations.revisions()
     if at is None:
         raise UserError("this database has no Pairmill schema yet: run `pairmill migrate`")
     if at not in known:
@@ -71,11 +69,9 @@ def require_current(connection: psycopg.Connection) -> None:
 
 
 def _has_our_routines(connection: psycopg.Connection) -> bool:
-    from pairmill.schema.create import version
-
     if connection.execute("select to_regprocedure('mill.version()')").fetchone() == (None,):
         return False
-    return connection.execute("select mill.version()").fetchone() == (version(),)
+    return connection.execute("select mill.version()").fetchone() == (routines.version(),)
 
 
 def upgrade(dsn: str, revision: str = "head") -> bool:
@@ -84,32 +80,43 @@ def upgrade(dsn: str, revision: str = "head") -> bool:
     One transaction: tables change, functions and views are made anew around them, and workers
     that hold leases go on after it. Raises UserError, and changes nothing, where that cannot be.
     """
+    return _in_transaction(dsn, lambda connection: _upgrade(connection, revision))
+
+
+def _upgrade(connection: "Connection", revision: str) -> bool:
     from alembic import command
 
     from pairmill.schema import create
 
-    scripts = _scripts()
-    known = [script.revision for script in scripts]
+    known = migrations.revisions()
     target = known[-1] if revision == "head" else revision
-    with _transaction(dsn) as connection:
-        at = current(_driver(connection))
-        if at is None:
-            if target != known[-1]:
-                raise UserError(f"an empty database is made at revision {known[-1]}, and no other")
-            create.create(connection)
-            command.stamp(_config(connection), target)
-            return True
-        if at not in known:
-            raise UserError(TOO_NEW.format(at))
-        passed = scripts[known.index(at) + 1 : known.index(target) + 1]
-        if not passed and _has_our_routines(_driver(connection)):
-            return False
-        with _routines_made_anew(connection, create.routines()):
-            command.upgrade(_config(connection), target)
-        for script in passed:
-            if post := getattr(script.module, "post", None):
-                post(connection)
+    if current(_driver(connection)) is None:
+        if target != known[-1]:
+            raise UserError(f"an empty database is made at revision {known[-1]}, and no other")
+        create.create(connection)
+        command.stamp(_config(connection), target)
         return True
+    if _is_at(connection, target):
+        return False
+    _lock_tables(connection)
+    if _is_at(connection, target):  # by another migration, for which this one waited
+        return False
+    at = current(_driver(connection))
+    passed = [script for script in _scripts() if str(at) < script.revision <= target]
+    with _routines_made_anew(connection, routines.script()):
+        command.upgrade(_config(connection), target)
+    for script in passed:
+        if post := getattr(script.module, "post", None):
+            post(connection)
+    return True
+
+
+def _is_at(connection: "Connection", target: str) -> bool:
+    """Whether a database has the tables of a revision or of a newer one, and our routines."""
+    at = current(_driver(connection))
+    if at not in migrations.revisions():
+        raise UserError(TOO_NEW.format(at))
+    return at >= target and _has_our_routines(_driver(connection))
 
 
 def downgrade(dsn: str, revision: str) -> None:
@@ -119,18 +126,26 @@ def downgrade(dsn: str, revision: str) -> None:
     """
     from alembic import command
 
-    routines = migrations.released_routines(revision)
-    if routines is None:
+    released = migrations.released_routines(revision)
+    if released is None:
         raise UserError(
             f"no release of pairmill had revision {revision!r}: there is nothing to go back to"
         )
-    with _transaction(dsn) as connection, _routines_made_anew(connection, routines):
-        command.downgrade(_config(connection), revision)
+
+    def work(connection: "Connection") -> None:
+        _lock_tables(connection)
+        with _routines_made_anew(connection, released):
+            command.downgrade(_config(connection), revision)
+
+    _in_transaction(dsn, work)
 
 
-@contextmanager
-def _transaction(dsn: str) -> "Iterator[Connection]":
-    """A transaction as the owner of the schema. Raises UserError for what fails in the database."""
+def _in_transaction(dsn: str, work: "Callable[[Connection], Returned]") -> "Returned":
+    """Work in one transaction, as the owner of the schema.
+
+    Raises UserError for what fails in the database. Of two transactions that wait for each other
+    PostgreSQL ends one: where that is ours it is begun again, as a worker's call would be.
+    """
     from sqlalchemy import create_engine
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
@@ -140,16 +155,26 @@ def _transaction(dsn: str) -> "Iterator[Connection]":
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
     )
-    try:
-        with engine.begin() as connection:
-            run(connection, f"set local lock_timeout = '{LOCK_SECONDS}s'")
-            prepare(connection)
-            yield connection
-    except DBAPIError as error:
-        said = " ".join(str(error.orig).split())
-        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
-            said = f"a session kept a table locked for {LOCK_SECONDS} s, try again ({said})"
-        raise UserError(f"the migration failed and changed nothing: {said}") from None
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with engine.begin() as connection:
+                run(connection, f"set local lock_timeout = '{LOCK_SECONDS}s'")
+                prepare(connection)
+                return work(connection)
+        except DBAPIError as error:
+            if isinstance(error.orig, psycopg.errors.DeadlockDetected) and attempt < ATTEMPTS:
+                continue
+            said = " ".join(str(error.orig).split())
+            if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+                said = f"a session kept a table locked for {LOCK_SECONDS} s, try again ({said})"
+            raise UserError(f"the migration failed and changed nothing: {said}") from None
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _lock_tables(connection: "Connection") -> None:
+    from pairmill.schema.create import run
+
+    run(connection, migrations.script("lock_tables"))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import os
 
 import typer
 
+from pairmill import migrations
 from pairmill.ops.admin import migrate as migration
 from pairmill.ops.admin.connection import admin, admin_dsn, connect, home
 from pairmill.ops.errors import UserError
@@ -23,7 +24,7 @@ def migrate(
     with admin_dsn() as dsn:
         with connect(dsn) as connection:
             before = migration.current(connection)
-            known = migration.revisions()
+            known = migrations.revisions()
         if before is not None and before not in known:
             raise UserError(migration.TOO_NEW.format(before))
         target = known[-1] if to == "head" else to

@@ -1,10 +1,11 @@
 """pairmill work: run a worker."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,8 +14,9 @@ from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.commands.model import MODEL, PRETRAINED, SHA256, load
 from pairmill.ops.errors import UserError, extra
 from pairmill.schema.kinds import KINDS, login_of
-from pairmill.workers import daemon
-from pairmill.workers.metrics import Metrics, listen
+
+if TYPE_CHECKING:
+    from pairmill.workers.daemon import WorkerKind
 
 app = typer.Typer(no_args_is_help=True, help="Run a worker until it is stopped (Ctrl-C, SIGTERM).")
 
@@ -41,16 +43,26 @@ def _login(dsn: str | None, kind: str) -> Iterator[str]:
         yield local_worker(connection, kind)
 
 
-@contextmanager
-def _measured(kind: str, address: str) -> Iterator[Metrics]:
-    """The worker's metrics, served at ``address`` unless it is empty."""
-    metrics = Metrics(kind)
-    end = listen(metrics, address) if address else None
-    try:
-        yield metrics
-    finally:
-        if end:
-            end()
+def _run(kind: str, serve: Callable[..., Awaitable[None]], dsn: str | None, metrics: str) -> None:
+    """Run ``serve(login, metrics=…)``; its metrics are served at an address that is not empty."""
+    from pairmill.workers import daemon
+    from pairmill.workers.metrics import Metrics, listen
+
+    with _login(dsn, login_of(kind)) as login:
+        measured = Metrics(kind)
+        end = listen(measured, metrics) if metrics else None
+        try:
+            daemon.run(partial(serve, login, metrics=measured))
+        finally:
+            if end:
+                end()
+
+
+def _work(worker: "WorkerKind[Any]", dsn: str | None, drain: bool, metrics: str) -> None:
+    """Claim tasks of a worker's kind and do them."""
+    from pairmill.workers.daemon import serve
+
+    _run(worker.name, partial(serve, worker, drain=drain), dsn, metrics)
 
 
 @app.command()
@@ -58,8 +70,7 @@ def extract(dsn: str = DSN, drain: bool = DRAIN, metrics: str = METRICS) -> None
     """Extract pairs of a URL and a text from WAT files."""
     with extra("extract"):
         from pairmill.workers.extract.worker import Extract
-    with _login(dsn, "extract") as login, _measured("extract", metrics) as measured:
-        daemon.run(partial(daemon.serve, Extract(), login, drain=drain, metrics=measured))
+    _work(Extract(), dsn, drain, metrics)
 
 
 @app.command()
@@ -90,9 +101,7 @@ def download(
     fetching = backend(verify_tls=verify_tls)
     if dsn and not fetching.network.connect_to:  # a volunteer's, on the public web
         consent.ask(agree=agree)
-    worker = Download(fetching, Options(concurrency, decoders, memory))
-    with _login(dsn, "download") as login, _measured("download", metrics) as measured:
-        daemon.run(partial(daemon.serve, worker, login, drain=drain, metrics=measured))
+    _work(Download(fetching, Options(concurrency, decoders, memory)), dsn, drain, metrics)
 
 
 @app.command()
@@ -124,9 +133,7 @@ def score(
     from pairmill.workers.score.worker import Score
 
     pixels = [detector.load(watermark, device=loaded.device)] if watermark else []
-    worker = Score(loaded, pixels, threads=threads)
-    with _login(dsn, "score") as login, _measured("score", metrics) as measured:
-        daemon.run(partial(daemon.serve, worker, login, drain=drain, metrics=measured))
+    _work(Score(loaded, pixels, threads=threads), dsn, drain, metrics)
 
 
 @app.command()
@@ -161,17 +168,14 @@ def steward(
         except ModuleNotFoundError:
             raise UserError("--url-filter needs rbloom: pip install 'pairmill[ops]'") from None
         keys = UrlFilter(url_filter, trusted=trust_filter)
-    with _login(dsn, "steward") as login, _measured("steward", metrics) as measured:
-        daemon.run(partial(serve, login, drain=drain, url_filter=keys, metrics=measured))
+    _run("steward", partial(serve, drain=drain, url_filter=keys), dsn, metrics)
 
 
 def _add_command(kind: str) -> None:
     """A command of a kind that has no options of its own: ``Worker`` of its worker.py is run."""
 
     def command(dsn: str = DSN, drain: bool = DRAIN, metrics: str = METRICS) -> None:
-        worker = import_module(f"pairmill.workers.{kind}.worker").Worker()
-        with _login(dsn, login_of(kind)) as login, _measured(kind, metrics) as measured:
-            daemon.run(partial(daemon.serve, worker, login, drain=drain, metrics=measured))
+        _work(import_module(f"pairmill.workers.{kind}.worker").Worker(), dsn, drain, metrics)
 
     app.command(kind.replace("_", "-"), help=f"Do tasks of kind {kind}.")(command)
 

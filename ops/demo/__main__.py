@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pairmill import migrations
 from pairmill.ops.admin import migrate
 from pairmill.ops.admin.connection import admin, admin_dsn, home, rows
 from pairmill.ops.admin.logins import local_worker
@@ -160,7 +161,7 @@ def demo(
         connection = stack.enter_context(admin())
         migrate.secure(connection)
         console.print(
-            f"{connection.info.host}:{connection.info.port}, schema at {migrate.revisions()[-1]}"
+            f"{connection.info.host}:{connection.info.port}, schema at {migrations.revisions()[-1]}"
         )
 
         options = ["--model", model or str(demo_model.PATH)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pairmill.ops.admin import migrate
+from pairmill import migrations
 from pairmill.ops.demo import model
 from pairmill.ops.demo.site import build
 from pairmill.ops.demo.wat import write_wat
@@ -59,7 +59,7 @@ def test_unmigrated_and_newer_databases(server: str, tmp_path: Path) -> None:
     with empty_database(server) as dsn:
         line = Line(dsn, tmp_path)
         assert "run `pairmill migrate`" in refusal(line, "status")
-        newest = migrate.revisions()[-1]
+        newest = migrations.revisions()[-1]
         assert f"schema at revision {newest}, was empty" in line.pairmill("migrate")
         assert "already" in line.pairmill("migrate")
         assert line.status()["links"] == 0

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from pairmill.schema import create, kinds
+from pairmill.schema import kinds, routines
 from pairmill.schema.kinds import KINDS, Kind
 from pairmill.workers.errors import Refused
 from support.database import Database, empty_database, make_schema
@@ -17,15 +17,15 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     more = (Kind("describe", "item", worker_kind="score", lease_seconds=7, lease_max_seconds=9),)
     monkeypatch.setattr(kinds, "KINDS", (*KINDS, *more, Kind("measure", "item")))
     monkeypatch.setattr(
-        create,
+        routines,
         "sql",
-        lambda part, sql=create.sql: (
+        lambda part, sql=routines.sql: (
             "" if part in ("kinds/describe", "kinds/measure") else sql(part)
         ),
     )
-    create._routines.cache_clear()
+    routines._body.cache_clear()
     yield
-    create._routines.cache_clear()
+    routines._body.cache_clear()
 
 
 def test_the_declarations_are_rows(db: Database) -> None:
@@ -100,11 +100,11 @@ def test_a_kind_without_a_function_that_it_needs_is_named(
 ) -> None:
     monkeypatch.setattr(kinds, "KINDS", (*kinds.KINDS, Kind("describe_all", "batch")))
     monkeypatch.setattr(
-        create,
+        routines,
         "sql",
-        lambda part, sql=create.sql: "" if part == "kinds/describe_all" else sql(part),
+        lambda part, sql=routines.sql: "" if part == "kinds/describe_all" else sql(part),
     )
-    create._routines.cache_clear()
+    routines._body.cache_clear()
     with (
         empty_database(server) as dsn,
         pytest.raises(

@@ -7,7 +7,7 @@ import pytest
 
 from pairmill import migrations
 from pairmill.migrations import snapshot
-from pairmill.schema import create
+from pairmill.schema import routines
 
 NEXT_RELEASE = Path(__file__).parent / "next_release"
 NEW_ROUTINES = """
@@ -19,7 +19,7 @@ create view report.note as select batch_id, note from mill.batch;
 @pytest.fixture
 def release_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
     """A call of it makes the code that of the next release: a revision more, other routines."""
-    old = create._routines()
+    old = routines._body()
     # what CREATE OR REPLACE refuses: a result of another type, a column that goes
     new = old.replace(
         "mill.unfinished(p_worker_id integer) returns bigint",
@@ -35,7 +35,7 @@ def release_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[]
     snapshot.write(tmp_path)
 
     def released() -> None:
-        monkeypatch.setattr(create, "_routines", lambda: new + NEW_ROUTINES)
+        monkeypatch.setattr(routines, "_body", lambda: new + NEW_ROUTINES)
         monkeypatch.setattr(migrations, "VERSIONS", [*migrations.VERSIONS, NEXT_RELEASE])
         monkeypatch.setattr(migrations, "SNAPSHOTS", [tmp_path])
 

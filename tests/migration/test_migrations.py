@@ -4,6 +4,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pairmill import migrations
 from pairmill.ops.admin import logins, migrate
 from pairmill.ops.errors import UserError
-from pairmill.schema import create
-from pairmill.workers.queue import Queue
+from pairmill.schema import routines
 from support.database import Database, empty_database, outcomes
 
 
@@ -128,8 +129,8 @@ def test_other_functions_at_the_same_revision_are_noticed_and_made_anew(
 ) -> None:
     with empty_database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
         migrate.upgrade(dsn)
-        fixed = create._routines().replace("'The closed list of download outcomes.'", "'Mended.'")
-        monkeypatch.setattr(create, "_routines", lambda: fixed)
+        fixed = routines._body().replace("'The closed list of download outcomes.'", "'Mended.'")
+        monkeypatch.setattr(routines, "_body", lambda: fixed)
         with pytest.raises(UserError, match="functions and views of another version"):
             migrate.require_current(connection)
         migrate.upgrade(dsn)
@@ -195,65 +196,75 @@ def test_a_table_that_stays_locked_stops_the_migration_in_a_sentence(
         assert dump(dsn) == before
 
 
-def test_workers_with_live_leases_go_on_through_migrations(
-    server: str, release_next: Callable[[], None]
-) -> None:
-    """Would catch: a call that fails while functions are dropped and made anew under load."""
+def test_workers_go_on_through_migrations(server: str, release_next: Callable[[], None]) -> None:
+    """Would catch: a call that fails since functions are dropped and made anew while it runs
+    ("cache lookup failed for function"), or that a migration and it wait for each other."""
     with empty_database(server) as dsn:
         migrate.upgrade(dsn)
         database = Database(dsn)
-        database.add_model()
         database.admin.execute("update mill.setting set batch_size = 20, open_batches_max = 1")
-        database.extract([f"http://h{i}.example/{i}.jpg" for i in range(60)])
+        database.extract([f"http://h{i}.example/{i}.jpg" for i in range(8000)])
         database.close_batches()
-        claims = {name: database.claim("download", name) for name in ("ada", "bob", "eve")}
         migrated = threading.Event()
         faults: list[BaseException] = []
-        calls = dict.fromkeys(claims, 0)
-        first_part = range(10)
+        done = dict.fromkeys(("ada", "bob", "eve"), 0)
 
-        def work(name: str, queue: Queue, lease: int) -> None:
+        def download(name: str) -> None:
+            queue, instance = database.queue("download", name)
+            while not migrated.is_set():
+                claim = queue.claim(instance)
+                for part in (range(10), range(10, 20)):
+                    queue.heartbeat(claim.lease_id)
+                    queue.submit_download(claim.lease_id, part.start, outcomes(part))
+                    assert len(queue.urls(claim.lease_id)) == 20 - part.stop
+                queue.complete(claim.lease_id)
+                done[name] += 1
+
+        def accept() -> None:
+            queue, _ = database.queue("steward")
+            while not migrated.is_set():
+                queue.accept_next()
+                queue.maintain("expire_leases")
+                queue.maintain("close_batches")
+
+        def guarded(work: Callable[[], None]) -> None:
             try:
-                queue.submit_download(lease, 0, outcomes(first_part))
-                while not migrated.is_set():
-                    queue.heartbeat(lease)
-                    assert len(queue.urls(lease)) == 10
-                    # its answer was lost, say: no second submission
-                    queue.submit_download(lease, 0, outcomes(first_part))
-                    calls[name] += 1
+                work()
             except BaseException as fault:
                 faults.append(fault)
 
-        threads = []
-        for name, claim in claims.items():
-            assert claim is not None
-            queue = database.queue("download", name)[0]
-            threads.append(threading.Thread(target=work, args=(name, queue, claim.lease_id)))
+        works = [accept, *(partial(download, name) for name in done)]
+        for name in done:
+            database.queue("download", name)
+        threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
         for thread in threads:
             thread.start()
+        release_next()
         try:
-            release_next()
-            migrate.upgrade(dsn)
-            migrate.downgrade(dsn, "0001")
+            for _ in range(6):
+                migrate.upgrade(dsn)
+                migrate.downgrade(dsn, "0001")
             migrate.upgrade(dsn)
         finally:
             migrated.set()
             for thread in threads:
                 thread.join()
         assert faults == []
-        assert min(calls.values()) > 0
-        for name, claim in claims.items():
-            assert claim is not None
-            queue, _ = database.queue("download", name)
-            queue.submit_download(claim.lease_id, 1, outcomes(range(10, 20)))
-            queue.complete(claim.lease_id)
+        assert min(done.values()) > 0
         database.accept_all()
-        query = (
-            "select batch_id, count(*), count(distinct n) from mill.download group by 1 order by 1"
-        )
-        assert database.rows(query) == [(0, 20, 20), (1, 20, 20), (2, 20, 20)]
-        database.score()  # as does what follows
+        query = "select count(*), count(distinct (batch_id, n)) from mill.download"
+        assert database.rows(query) == [(20 * sum(done.values()),) * 2]
+        assert database.rows("select distinct ended_as from mill.lease") == [("completed",)]
         database.close()
+
+
+def test_revisions_are_those_that_alembic_finds(release_next: Callable[[], None]) -> None:
+    """Would catch: a file that is named otherwise than its revision, and a command that then says
+    of a database at the newest revision that it is not."""
+    assert migrations.revisions() == [script.revision for script in migrate._scripts()]
+    release_next()
+    assert migrations.revisions() == [script.revision for script in migrate._scripts()]
+    assert migrations.revisions()[-1] == "0002"
 
 
 def test_migrating_twice_changes_nothing(server: str) -> None:

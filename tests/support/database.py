@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from pairmill.ops.admin import migrate
+from pairmill import migrations
 from pairmill.schema.create import create
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.calls import DownloadQueue, Outcomes
@@ -268,7 +268,7 @@ def make_schema(dsn: str) -> None:
 def say_migrated(admin: psycopg.Connection[Any]) -> None:
     """What the migrations leave behind, which the command asks for."""
     admin.execute("create table mill.migration (version_num varchar(32) not null)")
-    admin.execute("insert into mill.migration values (%s)", (migrate.revisions()[-1],))
+    admin.execute("insert into mill.migration values (%s)", (migrations.revisions()[-1],))
     (owner,) = admin.execute(
         "select nspowner::regrole::text from pg_namespace where nspname = 'mill'"
     ).fetchone() or ("",)

@@ -1,6 +1,8 @@
 """The floors of the house: which package may import which, read from the source of each module."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,3 +173,21 @@ def test_what_needs_no_database_never_reaches_the_admins_rooms(part: str) -> Non
     for module in modules:
         reached = reachable(module)
         assert not [n for n in reached if within(n, "ops.admin") or within(n, "ops.server")], module
+
+
+ASKED_BY_EACH_COMMAND = """
+import sys
+from pairmill import migrations
+from pairmill.ops import cli
+from pairmill.schema import routines
+
+assert migrations.revisions() and routines.version()
+print(*sys.modules)
+"""
+
+
+def test_a_command_starts_without_what_takes_long_to_import() -> None:
+    """Would catch: each of a script's thousand calls of the command that takes a second more."""
+    loaded = subprocess.check_output([sys.executable, "-c", ASKED_BY_EACH_COMMAND], text=True)
+    slow = {"alembic", "numpy", "pyarrow", "pydantic", "sqlalchemy", "torch", "trio"}
+    assert not slow & set(loaded.split())
