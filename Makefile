@@ -1,7 +1,7 @@
 # make try    the line up to the downloaded images, without torch, and its status
 # make demo   the whole line on a small web site of its own, with an embedded PostgreSQL
 # make quick   lint, types, unit tests and one line end to end, side by side: a minute
-# make test   all of that, then every other test: JOBS=2 processes, each with a server of its own; TESTS=tests/unit …
+# make test   all of that, then every other test: JOBS=3 processes, each with a server of its own; TESTS=tests/unit …
 # make coverage   lines and branches that the tests run, by folder, in subprocesses too
 # make chaos   faults on a line at work, then its books: FAULTS=1000 of them, about 6 minutes; SEED=1 URLS=20000
 # make asks-env   the second HTTP backend in .venv-asks, since asks pins what others may not have
@@ -9,12 +9,15 @@
 # make tls-test   TLS and client certificates, as docs/security.md wants them (apt-get install postgresql openssl)
 # Each makes the environment that it needs, and says what it is doing.
 
+# a process starts in two thirds of the time where byte code is kept, and the tests start hundreds
+export PYTHONDONTWRITEBYTECODE =
+
 PYTHON ?= python3
 , := ,
 BIN := .venv/bin
 DEMO_ARGS = $(if $(WAT),--wat '$(WAT)') $(if $(SERVE),--serve '$(SERVE)') $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)')
 TESTS ?=
-JOBS ?= 2
+JOBS ?= 3
 FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
@@ -32,7 +35,7 @@ demo: .venv/.for-demo
 	@$(BIN)/python -m pairmill.ops.demo $(DEMO_ARGS)
 
 quick: .venv/.for-test .mypy_path
-	@$(MAKE) --no-print-directory -j2 models unit line check
+	@$(MAKE) --no-print-directory -j2 line unit models check
 
 # Folders with whole processes come first, and files stay in order: what takes long begins early.
 ifdef TESTS
@@ -42,14 +45,14 @@ test: check
 else
 test: quick
 	@echo '== the other tests'
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not quick' --ignore tests/unit
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not quick' tests/acceptance tests/migration tests/integration
 endif
 
 unit: .venv/.for-test
 	@echo '== unit tests'
 	@$(BIN)/pytest -q --ignore tests/unit/models tests/unit
 
-# apart, since torch and what comes with it take ten seconds to import
+# apart, since torch takes four seconds to import
 models: .venv/.for-test
 	@echo '== unit tests of models'
 	@$(BIN)/pytest -q tests/unit/models

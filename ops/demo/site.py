@@ -71,7 +71,8 @@ def jpeg(image: Image.Image, quality: int = 88) -> bytes:
 
 def _encoded(image: Image.Image, extension: str) -> bytes:
     out = io.BytesIO()
-    image.save(out, {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[extension])
+    # PNG at level 1: half of the site's making was zlib at 6, and grain does not shrink
+    image.save(out, {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[extension], compress_level=1)
     return out.getvalue()
 
 

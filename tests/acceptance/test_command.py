@@ -226,8 +226,9 @@ def test_models(line: Line) -> None:
 
 
 def test_model_that_the_database_does_not_know_cannot_score(line: Line) -> None:
-    said = refusal(line, "work", "score", "--model", str(model.PATH), "--drain")
-    assert "does not know a model with these weights" in said
+    done = line.here("work", "score", "--model", str(model.PATH), "--drain")
+    assert done.returncode == 1
+    assert "does not know a model with these weights" in done.stderr
 
 
 def test_downloader_wants_a_contact_and_right_settings(line: Line) -> None:

@@ -25,5 +25,5 @@ def copied(folder: Path) -> Path:
 def install(source: str | Path, target: Path) -> None:
     """What a build needs is there already, and so are the dependencies."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    offline = ["--no-deps", "--no-build-isolation"]
+    offline = ["--no-deps", "--no-build-isolation", "--no-compile"]
     subprocess.run([*pip, *offline, "--target", str(target), str(source)], check=True)

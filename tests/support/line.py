@@ -1,5 +1,6 @@
 """Running the real command and the real workers as processes, against a test's database."""
 
+import io
 import json
 import os
 import signal
@@ -9,12 +10,15 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
+import pytest
 
+from pairmill.ops import cli
 from pairmill.ops.demo.serve import Answers, server
 from pairmill.ops.demo.site import File
 
@@ -39,6 +43,29 @@ class Line:
         self._children: list[subprocess.Popen[str]] = []
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end: a worker, the server's and those of another tree as processes,
+        others in this one, where they need no second to start."""
+        other_tree = self.environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH")
+        if other_tree or command[0] in ("work", "db") or "--watch" in command:
+            return self._process(*command)
+        return self.here(*command)
+
+    def here(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """As `pairmill` itself runs: from its arguments to its exit code, without a terminal."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            patch.dict(os.environ, self.environment, clear=True),
+            patch.object(sys, "argv", ["pairmill", *command]),
+            patch.object(sys, "stdin", io.StringIO()),
+            redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended,
+        ):  # fmt: skip
+            cli.main()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(
+            command, ended.value.code, out.getvalue(), err.getvalue()
+        )
+
+    def _process(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "pairmill.ops.cli", *command],
             env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
