@@ -1,7 +1,7 @@
 # make try    the line up to the downloaded images, without torch, and its status
 # make demo   the whole line on a small web site of its own, with an embedded PostgreSQL
 # make quick   lint, types, unit tests and one line end to end, side by side: a minute
-# make test   all of that, then every other test: JOBS=3 processes, each with a server of its own; TESTS=tests/unit …
+# make test   all of that, then every other test: JOBS=2 processes, each with a server of its own; TESTS=tests/unit …
 # make coverage   lines and branches that the tests run, by folder, in subprocesses too
 # make chaos   faults on a line at work, then its books: FAULTS=1000 of them, about 6 minutes; SEED=1 URLS=20000
 # make asks-env   the second HTTP backend in .venv-asks, since asks pins what others may not have
@@ -17,12 +17,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_ARGS = $(if $(WAT),--wat '$(WAT)') $(if $(SERVE),--serve '$(SERVE)') $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)')
 TESTS ?=
-JOBS ?= 3
+JOBS ?= 2
+OTHERS = tests/acceptance tests/migration tests/integration
 FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
 
-.PHONY: help try demo quick test unit models line coverage chaos asks-env pooler-test tls-test check format clean .mypy_path
+.PHONY: help try demo quick test databases scoring unit models line coverage chaos asks-env pooler-test tls-test check format clean .mypy_path
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -38,6 +39,7 @@ quick: .venv/.for-test .mypy_path
 	@$(MAKE) --no-print-directory -j2 line unit models check
 
 # Folders with whole processes come first, and files stay in order: what takes long begins early.
+# Models have a process of their own beside the others, each of which would import torch.
 ifdef TESTS
 test: check
 	@echo '== tests'
@@ -45,8 +47,14 @@ test: check
 else
 test: quick
 	@echo '== the other tests'
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not quick' tests/acceptance tests/migration tests/integration
+	@$(MAKE) --no-print-directory -j2 scoring databases
 endif
+
+databases: .venv/.for-test
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not quick' --ignore tests/integration/models $(OTHERS)
+
+scoring: .venv/.for-test
+	@$(BIN)/pytest -q tests/integration/models
 
 unit: .venv/.for-test
 	@echo '== unit tests'

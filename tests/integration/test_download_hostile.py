@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 SUPPORT = Path(__file__).parents[1] / "support"
-COUNT = int(os.environ.get("HOSTILE_URLS", "4000"))  # 60 of each kind
+COUNT = int(os.environ.get("HOSTILE_URLS", "3000"))  # 45 of each kind
 MEMORY = 256  # MB: what the loop and its decoder may take
 
 

@@ -65,7 +65,7 @@ class Template:
             self._make()
         name = f"{self._name}_{uuid.uuid4().hex[:8]}"
         with psycopg.connect(self._server, autocommit=True) as admin:
-            admin.execute(f"create database {name} template {self._name}")
+            admin.execute(f"create database {name} template {self._name} strategy file_copy")
             self._copied = True
             try:
                 database = Database(make_conninfo(self._server, dbname=name))

@@ -145,7 +145,7 @@ def _(s: Stage) -> None:
     queue.complete(lease)
     s.db.accept_all()
     assert s.db.value("select count(*) from mill.current_download where outcome = 0") == 8
-    # what a scorer says then; tests/integration/test_score_pipeline.py has that it does
+    # what a scorer says then; tests/integration/models/test_score_pipeline.py has that it does
     s.db.add_model()
     s.db.admin.execute("select mill.queue_scoring(0, 1::smallint, 1)")
     claim = s.db.claim("score", digest="d1")

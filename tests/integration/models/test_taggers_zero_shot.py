@@ -17,7 +17,7 @@ from pairmill.workers.score.heads import Head
 from pairmill.workers.score.model import load
 from pairmill.workers.score.model import open_clip as clip
 
-SHIPPED = Path(__file__).parents[2] / "ops" / "taggers"
+SHIPPED = Path(__file__).parents[3] / "ops" / "taggers"
 
 
 def vectors(prompts: list[str]) -> np.ndarray:
