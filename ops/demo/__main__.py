@@ -204,7 +204,7 @@ def _write_demo_wat(path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as out:
-        write_wat(build().pages, out)
+        write_wat(build(drawn=False).pages, out)
 
 
 def _report(connection: psycopg.Connection, model: str, manifest: Manifest | None) -> None:

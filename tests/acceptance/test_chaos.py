@@ -7,7 +7,7 @@ from support.chaos.run import run, table
 
 
 def test_books_balance_after_faults(tmp_path: Path) -> None:
-    plan = Plan(faults=40, urls=3_000, seed=7, clients=3, extractors=1, scorers=1, downloaders=1)
+    plan = Plan(faults=24, urls=2_000, seed=7, clients=3, extractors=1, scorers=1, downloaders=1)
     report = run(plan, tmp_path / "server")
     assert report.problems == [], table(report)
     assert sum(sum(kinds.values()) for kinds in report.faults.values()) == plan.faults

@@ -183,7 +183,7 @@ def test_wat_that_is_broken_is_discarded_with_its_reason(line: Line, tmp_path: P
 
 def test_wat_that_is_cut_off_or_damaged_keeps_the_rest(line: Line, tmp_path: Path) -> None:
     whole = io.BytesIO()
-    site = build()
+    site = build(drawn=False)
     write_wat(site.pages, whole)
     members = whole.getvalue()
     cut = tmp_path / "cut.wat.gz"

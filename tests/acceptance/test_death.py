@@ -30,7 +30,7 @@ def images(web: Web) -> set[tuple[str, str]]:
 def wat(tmp_path: Path) -> Path:
     path = tmp_path / "site.wat.gz"
     with path.open("wb") as out:
-        write_wat(build().pages, out)
+        write_wat(build(drawn=False).pages, out)
     return path
 
 
@@ -92,7 +92,7 @@ def test_killed_extraction_is_done_again_and_counted_once(
         steward.send_signal(signal.SIGTERM)
         steward.communicate()
 
-    links = build().links
+    links = build(drawn=False).links
     status = line.status()
     assert status["links"] == len(links)
     assert status["links"] == sum(status["dropped"].values()) + status["duplicates"] + sum(

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pairmill.ops.demo.model import PATH as MODEL
-from pairmill.ops.demo.site import build as build_anew
+from pairmill.ops.demo.site import build
 from pairmill.schema.outcomes import DropReason, Outcome
 from support.line import Line
 
-build = functools.cache(build_anew)
+links_of_the_site = functools.cache(lambda: build(drawn=False).links)
 
 # sitecustomize of every process of the demo's: what only scoring needs is not there, and who asks
 # for it is written down
@@ -92,23 +92,18 @@ def _python(folder: Path, *arguments: str, **more: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def command(folder: Path) -> Iterator[Callable[..., str]]:
+def line(folder: Path) -> Iterator[Line]:
     """The command as it is run in the demo's folder, on a server that goes on."""
     _python(folder, "-m", "pairmill.ops.cli", "db", "start")
     line = Line("", folder / ".pairmill")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        yield line.pairmill
+        yield line
     _python(folder, "-m", "pairmill.ops.cli", "db", "stop")
 
 
-def _status(command: Callable[..., str]) -> dict[str, Any]:
-    status: dict[str, Any] = json.loads(command("status", "--json"))
-    return status
-
-
 def _assert_every_link_is_where_the_site_says(status: dict[str, Any]) -> None:
-    links = build().links
+    links = links_of_the_site()
     dropped = Counter(link.fate.value for link in links if isinstance(link.fate, DropReason))
     fates = {link.url: link.fate for link in links if isinstance(link.fate, Outcome)}
     assert status["links"] == len(links)
@@ -132,15 +127,15 @@ def test_up_to_the_downloads_nothing_imports_torch(tried: Tried) -> None:
     assert tried.asked == ""
 
 
-def test_every_link_is_in_exactly_one_place_of_the_funnel(command: Callable[..., str]) -> None:
-    status = _status(command)
+def test_every_link_is_in_exactly_one_place_of_the_funnel(line: Line) -> None:
+    status = line.status()
     _assert_every_link_is_where_the_site_says(status)
     assert status["scored"] == {"pairmill-demo": {"scored": status["fetched"]["success"]}}
     assert status["tasks"] == {kind: {"done": 1} for kind in ("download", "extract", "score")}
 
 
-def test_the_sums_of_the_status_match(command: Callable[..., str]) -> None:
-    s = _status(command)
+def test_the_sums_of_the_status_match(line: Line) -> None:
+    s = line.status()
     assert s["links"] == sum(s["dropped"].values()) + s["duplicates"] + sum(s["pairs"].values())
     assert sum(s["pairs"].values()) == sum(s["fetched"].values())
     assert s["fetched"]["success"] == sum(s["scored"]["pairmill-demo"].values())
@@ -149,7 +144,7 @@ def test_the_sums_of_the_status_match(command: Callable[..., str]) -> None:
 def test_the_release_keeps_what_matches_and_nothing_else(folder: Path) -> None:
     table = pq.read_table(folder / "out/demo/part-00000.parquet")
     kept = set(table["URL"].to_pylist())
-    matching = {link.url for link in build().links if link.matching}
+    matching = {link.url for link in links_of_the_site() if link.matching}
     assert kept <= matching
     # a few captions are no reliable English to CLD3, a few drawings are hard
     assert len(kept) >= 0.9 * len(matching)
@@ -171,30 +166,35 @@ def test_the_release_is_read_by_duckdb_and_pandas(folder: Path) -> None:
     assert len(pandas.read_parquet(file)) == rows
 
 
-def test_a_second_run_adds_nothing(folder: Path, command: Callable[..., str]) -> None:
-    before = _status(command)
-    release = (folder / "out/demo/part-00000.parquet").read_bytes()
-    _python(folder, "-m", "pairmill.ops.demo")
-    assert _status(command) == before
-    assert (folder / "out/demo/part-00000.parquet").read_bytes() == release
+def test_a_second_run_adds_nothing(tried: Tried, folder: Path, line: Line) -> None:
+    """Up to the downloads the whole demo was a second run; what it does then is done again."""
+    before = line.status()
+    for name in ("wat_files", "links", "dropped", "duplicates", "pairs", "fetched"):
+        assert before[name] == tried.status[name]
+    model = ("--model", str(MODEL))
+    assert "; 0 batches queued" in line.pairmill("model", "add", *model, "--name", "pairmill-demo")
+    assert "nothing left to do" in line.here("work", "score", "--drain", *model).stderr
+    assert line.status() == before
+    options = ("--set", "model=pairmill-demo")
+    line.pairmill("release", "build", "demo", "--out", "again", *options)
+    again = folder / "again/part-00000.parquet"
+    assert again.read_bytes() == (folder / "out/demo/part-00000.parquet").read_bytes()
 
 
-def test_thumbnails_are_gone_once_they_are_scored(command: Callable[..., str]) -> None:
-    with psycopg.connect(command("db", "url").strip()) as connection:
+def test_thumbnails_are_gone_once_they_are_scored(line: Line) -> None:
+    with psycopg.connect(line.pairmill("db", "url").strip()) as connection:
         assert connection.execute("select count(*) from mill.thumbnail").fetchone() == (0,)
 
 
-def test_images_are_found_by_a_text_and_a_removal_takes_them_out(
-    folder: Path, command: Callable[..., str]
-) -> None:
+def test_images_are_found_by_a_text_and_a_removal_takes_them_out(folder: Path, line: Line) -> None:
     release = pq.read_table(folder / "out/demo/part-00000.parquet")
-    exported = json.loads(command("embeddings", "export", "out/demo", "out/arrays", "--json"))
+    exported = json.loads(line.pairmill("embeddings", "export", "out/demo", "out/arrays", "--json"))
     images = np.load(folder / "out/arrays/img_emb/img_emb_0.npy").astype(np.float32)
     texts = np.load(folder / "out/arrays/text_emb/text_emb_0.npy").astype(np.float32)
     assert (exported["rows"], exported["left_out"]) == (release.num_rows, {})
     assert (images * texts).sum(axis=1) == pytest.approx(release["similarity"].to_numpy(), abs=2e-3)
 
-    built = json.loads(command("index", "build", "out/demo", "--out", "out/index", "--json"))
+    built = json.loads(line.pairmill("index", "build", "out/demo", "--out", "out/index", "--json"))
     assert built["samples"] == release.num_rows
     assert built["recall_at_10"]["image"] > 0.99
     assert built["recall_at_10"]["text"] > 0.99
@@ -203,7 +203,7 @@ def test_images_are_found_by_a_text_and_a_removal_takes_them_out(
     best = int(np.argmax(release["similarity"].to_numpy()))
     text, sample = release["TEXT"][best].as_py(), release["SAMPLE_ID"][best].as_py()
     question = ("index", "query", "out/index", "--text", text, "--model", str(MODEL), "--json")
-    found = json.loads(command(*question))
+    found = json.loads(line.pairmill(*question))
     by_hand = np.argsort(-(images @ texts[best]), kind="stable")[:10]
     assert [f["similarity"] for f in found] == pytest.approx(
         (images @ texts[best])[by_hand], abs=2e-3
@@ -211,12 +211,12 @@ def test_images_are_found_by_a_text_and_a_removal_takes_them_out(
     (own,) = [f for f in found if f["sample_id"] == sample]
     assert (own["url"], own["text"]) == (release["URL"][best].as_py(), text)
 
-    command("removal", "add", own["url"])
-    assert json.loads(command("index", "remove", "out/index", "--json")) == {
+    line.pairmill("removal", "add", own["url"])
+    assert json.loads(line.pairmill("index", "remove", "out/index", "--json")) == {
         "deleted": 1, "not_in_index": 0, "left": release.num_rows - 1, "dry_run": False,
     }  # fmt: skip
-    assert sample not in [f["sample_id"] for f in json.loads(command(*question))]
-    exported = json.loads(command("embeddings", "export", "out/demo", "out/later", "--json"))
+    assert sample not in [f["sample_id"] for f in json.loads(line.pairmill(*question))]
+    exported = json.loads(line.pairmill("embeddings", "export", "out/demo", "out/later", "--json"))
     assert exported["left_out"] == {"removed": 1}
     assert (
         folder / "out/later/left_out.csv"

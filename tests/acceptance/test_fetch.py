@@ -1,4 +1,4 @@
-"""`pairmill fetch` as a process against a web server: whatever happens, each row is there once."""
+"""`pairmill fetch` against a web server: whatever happens, each row is there once."""
 
 import hashlib
 import json
@@ -25,9 +25,10 @@ from pairmill.ops.demo.drawings import photo_like
 from pairmill.ops.demo.serve import site_answers
 from pairmill.ops.demo.site import File, build, jpeg
 from pairmill.schema.outcomes import Outcome
-from support.line import PATIENCE, Web, wait_until
+from support.line import PATIENCE, Web, here, wait_until
 
 ROWS, SHARD = 60, 20
+PROGRAM = [sys.executable, "-m", "pairmill.ops.cli"]
 
 
 @cache
@@ -67,8 +68,10 @@ def source(tmp_path: Path) -> Path:
 
 
 def command(source: Path, out: Path, *options: str) -> list[str]:
-    program = [sys.executable, "-m", "pairmill.ops.cli", "fetch", str(source), "--out", str(out)]
-    return [*program, "--shard-rows", str(SHARD), "--decoders", "1", *options]
+    return [
+        "fetch", str(source), "--out", str(out), "--shard-rows", str(SHARD), "--decoders", "1",
+        *options,
+    ]  # fmt: skip
 
 
 def environment(web: Web | None) -> dict[str, str]:
@@ -77,12 +80,9 @@ def environment(web: Web | None) -> dict[str, str]:
 
 
 def run(
-    web: Web | None, source: Path, out: Path, *options: str, **how: Any
+    web: Web | None, source: Path, out: Path, *options: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(source, out, *options), env=environment(web), capture_output=True, text=True,
-        timeout=PATIENCE, check=False, **how,
-    )  # fmt: skip
+    return here(environment(web), *command(source, out, *options))
 
 
 def fetched(web: Web, source: Path, out: Path, *options: str) -> dict[str, Any]:
@@ -93,8 +93,12 @@ def fetched(web: Web, source: Path, out: Path, *options: str) -> dict[str, Any]:
     return summary
 
 
-def refusal(web: Web | None, source: Path, out: Path, *options: str, **how: Any) -> str:
-    done = run(web, source, out, *options, **how)
+def refusal(web: Web | None, source: Path, out: Path, *options: str) -> str:
+    return sentence(run(web, source, out, *options))
+
+
+def sentence(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a command says when it cannot go on."""
     assert done.returncode == 1, done.stdout + done.stderr
     (said,) = done.stderr.strip().splitlines()
     return said
@@ -102,7 +106,7 @@ def refusal(web: Web | None, source: Path, out: Path, *options: str, **how: Any)
 
 def start(web: Web, source: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(source, out), env=environment(web), text=True, stderr=subprocess.PIPE,
+        [*PROGRAM, *command(source, out)], env=environment(web), text=True, stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )  # fmt: skip
 
@@ -320,8 +324,11 @@ def test_disk_that_is_full_is_a_sentence_and_leaves_no_half(
     def little() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    said = refusal(web, source, out, preexec_fn=little)
-    assert said == f"pairmill: cannot write to {out}: File too large"
+    done = subprocess.run(
+        [*PROGRAM, *command(source, out)], env=environment(web), capture_output=True, text=True,
+        timeout=PATIENCE, check=False, preexec_fn=little,
+    )  # fmt: skip
+    assert sentence(done) == f"pairmill: cannot write to {out}: File too large"
     assert {path.name for path in out.iterdir()} == {".lock", "fetch.json"}
     fetched(web, source, out)
     check(out)

@@ -35,6 +35,21 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     raise AssertionError(f"waited {PATIENCE:.0f} s for: {what}")
 
 
+def here(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    """As `pairmill` itself runs, from its arguments to its exit code, without a terminal; in this
+    process, since one of its own takes a second to start."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, environment, clear=True),
+        patch.object(sys, "argv", ["pairmill", *command]),
+        patch.object(sys, "stdin", io.StringIO()),
+        redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended,
+    ):  # fmt: skip
+        cli.main()
+    assert isinstance(ended.value.code, int)
+    return subprocess.CompletedProcess(command, ended.value.code, out.getvalue(), err.getvalue())
+
+
 class Line:
     """The command against one database: DATABASE_URL and PAIRMILL_HOME are the test's."""
 
@@ -44,26 +59,14 @@ class Line:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end: a worker, the server's and those of another tree as processes,
-        others in this one, where they need no second to start."""
+        others in this one."""
         other_tree = self.environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH")
         if other_tree or command[0] in ("work", "db") or "--watch" in command:
             return self._process(*command)
         return self.here(*command)
 
     def here(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """As `pairmill` itself runs: from its arguments to its exit code, without a terminal."""
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            patch.dict(os.environ, self.environment, clear=True),
-            patch.object(sys, "argv", ["pairmill", *command]),
-            patch.object(sys, "stdin", io.StringIO()),
-            redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended,
-        ):  # fmt: skip
-            cli.main()
-        assert isinstance(ended.value.code, int)
-        return subprocess.CompletedProcess(
-            command, ended.value.code, out.getvalue(), err.getvalue()
-        )
+        return here(self.environment, *command)
 
     def _process(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

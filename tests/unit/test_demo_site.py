@@ -25,6 +25,9 @@ def test_same_bytes_every_time() -> None:
     write_wat(b.pages, second)
     assert first.getvalue() == second.getvalue()
     assert a.files == b.files
+    pages = build_anew(drawn=False)
+    assert (pages.pages, pages.links) == (a.pages, a.links)
+    assert pages.files.items() < a.files.items()
 
 
 def test_every_way_to_be_dropped_and_most_ways_to_end_are_there() -> None:
