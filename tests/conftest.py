@@ -15,10 +15,9 @@ from support.database import Database
 from support.states import record
 from support.template import Template
 
-# Of the cores that they share each process takes its own: threads of one that wait for those of
-# another spin, and twenty images then take a minute. Set before torch is imported.
-SHARE = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
-os.environ.setdefault("OMP_NUM_THREADS", str(SHARE))
+# A process of tests takes one core, since others run beside it: threads of one that wait for those
+# of another spin, and twenty images then take a minute. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # a busy machine is no reason to fail
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -38,9 +37,9 @@ SETTINGS = (
 
 @pytest.fixture(scope="session", autouse=True)
 def cores() -> Iterator[None]:
-    """What is done in a process of tests counts the cores that are its own."""
+    """What is done in a process of tests counts one core."""
     with pytest.MonkeyPatch.context() as patch:
-        mine = set(sorted(os.sched_getaffinity(0))[:SHARE])
+        mine = {min(os.sched_getaffinity(0))}
         patch.setattr(os, "sched_getaffinity", lambda pid: mine)
         yield
 
