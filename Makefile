@@ -1,7 +1,7 @@
 # make try    the line up to the downloaded images, without torch, and its status
 # make demo   the whole line on a small web site of its own, with an embedded PostgreSQL
 # make quick   lint, types, unit tests and one line end to end, side by side: a minute
-# make test   all of that, then every other test: JOBS=3 processes, each with a server of its own; TESTS=tests/unit …
+# make test   all of that, then every other test: JOBS=2 processes, each with a server of its own; TESTS=tests/unit …
 # make coverage   lines and branches that the tests run, by folder, in subprocesses too
 # make chaos   faults on a line at work, then its books: FAULTS=1000 of them, about 6 minutes; SEED=1 URLS=20000
 # make asks-env   the second HTTP backend in .venv-asks, since asks pins what others may not have
@@ -17,8 +17,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_ARGS = $(if $(WAT),--wat '$(WAT)') $(if $(SERVE),--serve '$(SERVE)') $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)')
 TESTS ?=
-JOBS ?= 3
-OTHERS = tests/acceptance tests/migration tests/integration
+JOBS ?= 2
 FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
@@ -51,7 +50,7 @@ test: quick
 endif
 
 databases: .venv/.for-test
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not quick' --ignore tests/integration/models $(OTHERS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not quick' --ignore tests/integration/models tests/acceptance tests/migration tests/integration
 
 scoring: .venv/.for-test
 	@$(BIN)/pytest -q tests/integration/models

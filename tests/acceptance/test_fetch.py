@@ -25,7 +25,7 @@ from pairmill.ops.demo.drawings import photo_like
 from pairmill.ops.demo.serve import site_answers
 from pairmill.ops.demo.site import File, build, jpeg
 from pairmill.schema.outcomes import Outcome
-from support.line import PATIENCE, Web, here, wait_until
+from support.line import PATIENCE, Web, here, sentence, wait_until
 
 ROWS, SHARD = 60, 20
 PROGRAM = [sys.executable, "-m", "pairmill.ops.cli"]
@@ -95,13 +95,6 @@ def fetched(web: Web, source: Path, out: Path, *options: str) -> dict[str, Any]:
 
 def refusal(web: Web | None, source: Path, out: Path, *options: str) -> str:
     return sentence(run(web, source, out, *options))
-
-
-def sentence(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a command says when it cannot go on."""
-    assert done.returncode == 1, done.stdout + done.stderr
-    (said,) = done.stderr.strip().splitlines()
-    return said
 
 
 def start(web: Web, source: Path, out: Path) -> subprocess.Popen[str]:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from pairmill.ops.cli import app
 from pairmill.ops.demo import model
 from pairmill.ops.demo.serve import site_answers
 from pairmill.ops.demo.site import Site, build
@@ -19,28 +17,21 @@ from support.line import Line, Web
 
 
 @pytest.mark.quick
-def test_a_wat_file_becomes_a_release(
-    db: Database, line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wat_file_becomes_a_release(db: Database, line: Line, tmp_path: Path) -> None:
     """In this process are what needs torch, which is imported once, and the release."""
-
-    def pairmill(*command: str) -> str:
-        for name, value in line.environment.items():
-            monkeypatch.setenv(name, value)
-        return CliRunner().invoke(app, command, catch_exceptions=False).stdout
-
     whole = build()
     site = Site(pages=whole.pages[:1] + whole.pages[-1:], files=whole.files)
     wat, out = tmp_path / "site.wat.gz", tmp_path / "release"
     with wat.open("wb") as file:
         write_wat(site.pages, file)
     options = ("--model", str(model.PATH))
-    pairmill("model", "add", *options, "--name", "pairmill-demo")
-    pairmill("wat", "add", str(wat))
+    line.pairmill("model", "add", *options, "--name", "pairmill-demo")
+    line.pairmill("wat", "add", str(wat))
     with Web(site_answers(site)).running() as web:
         line.environment |= web.environment
         with line.draining("steward", "extract", "download"):
-            pairmill("work", "score", "--drain", *options)
+            scored = line.here("work", "score", "--drain", *options)
+    assert scored.returncode == 0, scored.stderr
 
     fates = {link.url: link.fate for link in site.links if isinstance(link.fate, Outcome)}
     fetched = Counter(fate for fate in fates.values())
@@ -49,7 +40,7 @@ def test_a_wat_file_becomes_a_release(
     assert db.rows("select outcome, count(*) from mill.score group by 1") == [
         (0, fetched[Outcome.SUCCESS])
     ]
-    told = pairmill("release", "build", "demo", "--out", str(out), "--json")
+    told = line.pairmill("release", "build", "demo", "--out", str(out), "--json")
     kept = pq.read_table(out / "part-00000.parquet")["URL"].to_pylist()
     assert json.loads(told)["kept"] == len(kept) >= 5
     assert set(kept) <= {link.url for link in site.links if link.matching}

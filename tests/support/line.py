@@ -1,4 +1,4 @@
-"""Running the real command and the real workers as processes, against a test's database."""
+"""Running the real command, and the real workers as processes, against a test's database."""
 
 import io
 import json
@@ -48,6 +48,14 @@ def here(environment: dict[str, str], *command: str) -> subprocess.CompletedProc
         cli.main()
     assert isinstance(ended.value.code, int)
     return subprocess.CompletedProcess(command, ended.value.code, out.getvalue(), err.getvalue())
+
+
+def sentence(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a command says when it cannot go on."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    (said,) = done.stderr.strip().splitlines()
+    assert "Traceback" not in said
+    return said
 
 
 class Line:
