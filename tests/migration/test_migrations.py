@@ -16,6 +16,7 @@ from pairmill import migrations
 from pairmill.ops.admin import logins, migrate
 from pairmill.ops.errors import UserError
 from pairmill.schema import routines
+from pairmill.schema.outcomes import Outcome
 from support.database import Database, empty_database, outcomes
 
 
@@ -202,9 +203,14 @@ def test_workers_go_on_through_migrations(server: str, release_next: Callable[[]
     with empty_database(server) as dsn:
         migrate.upgrade(dsn)
         database = Database(dsn)
+        database.add_model()
         database.admin.execute("update mill.setting set batch_size = 20, open_batches_max = 1")
         database.extract([f"http://h{i}.example/{i}.jpg" for i in range(8000)])
         database.close_batches()
+        kept = database.claim("download", "joe")  # a lease that lives through all of them
+        assert kept is not None
+        joe, _ = database.queue("download", "joe")
+        first = joe.submit_download(kept.lease_id, 0, outcomes(range(10)))
         migrated = threading.Event()
         faults: list[BaseException] = []
         done = dict.fromkeys(("ada", "bob", "eve"), 0)
@@ -215,10 +221,18 @@ def test_workers_go_on_through_migrations(server: str, release_next: Callable[[]
                 claim = queue.claim(instance)
                 for part in (range(10), range(10, 20)):
                     queue.heartbeat(claim.lease_id)
-                    queue.submit_download(claim.lease_id, part.start, outcomes(part))
+                    rows = outcomes(part, Outcome.TIMEOUT)
+                    queue.submit_download(claim.lease_id, part.start, rows)
                     assert len(queue.urls(claim.lease_id)) == 20 - part.stop
                 queue.complete(claim.lease_id)
                 done[name] += 1
+
+        def hold() -> None:
+            while not migrated.is_set():
+                joe.heartbeat(kept.lease_id)
+                # its answer was lost, say: no second submission
+                assert joe.submit_download(kept.lease_id, 0, outcomes(range(10))) == first
+                assert len(joe.urls(kept.lease_id)) == 10
 
         def accept() -> None:
             queue, _ = database.queue("steward")
@@ -233,7 +247,7 @@ def test_workers_go_on_through_migrations(server: str, release_next: Callable[[]
             except BaseException as fault:
                 faults.append(fault)
 
-        works = [accept, *(partial(download, name) for name in done)]
+        works = [hold, accept, *(partial(download, name) for name in done)]
         for name in done:
             database.queue("download", name)
         threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
@@ -251,10 +265,13 @@ def test_workers_go_on_through_migrations(server: str, release_next: Callable[[]
                 thread.join()
         assert faults == []
         assert min(done.values()) > 0
+        joe.submit_download(kept.lease_id, 1, outcomes(range(10, 20)))
+        joe.complete(kept.lease_id)
         database.accept_all()
         query = "select count(*), count(distinct (batch_id, n)) from mill.download"
-        assert database.rows(query) == [(20 * sum(done.values()),) * 2]
+        assert database.rows(query) == [(20 + 20 * sum(done.values()),) * 2]
         assert database.rows("select distinct ended_as from mill.lease") == [("completed",)]
+        database.score()  # as does what follows
         database.close()
 
 
