@@ -61,6 +61,7 @@ class Outcome(_Named):
     BROKEN_IMAGE = 43
     TOO_MANY_PIXELS = 44
     TOO_THIN = 45  # the aspect ratio is above the cap
+    TOO_SMALL = 46  # a side is below what `pairmill fetch` was asked for
     # the site's wish; mill.opt_out holds the evidence
     OPTED_OUT = 50
     OPT_OUT_UNKNOWN = 51  # robots.txt could not be had (5xx, no answer): nothing may be fetched

@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.dhash import dhash
+from pairmill.workers.download.signature import sniff
 from pairmill.workers.download.thumbnail import Decoded, ThumbnailSpec
 
 MAX_ASPECT = 10
@@ -34,20 +35,8 @@ TURNS = {
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-SIGNATURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-)
 PixelArray = npt.NDArray[np.uint8]
 cv2.setNumThreads(1)  # a decoder is one process of several
-# images that are known and not decoded: BMP, TIFF, icons, JPEG 2000, JPEG XL, Photoshop
-UNSUPPORTED = (
-    b"BM", b"II*\x00", b"MM\x00*", b"\x00\x00\x01\x00", b"\x00\x00\x00\x0cjP  ",
-    b"\xff\x0a", b"\x00\x00\x00\x0cJXL ", b"8BPS",
-)  # fmt: skip
-
 
 # Bytes that a pixel takes until it is reduced, measured at 16 megapixels: a progressive JPEG's are
 # all its coefficients, a baseline JPEG is reduced as it is read; Pillow keeps four copies of a
@@ -61,19 +50,6 @@ PIXEL_BYTES = {
     "AVIF": 10,
     "WEBP": 16,
 }
-
-
-def sniff(body: bytes) -> str | None:
-    """Pillow's name of the format, by the first bytes; "" for an image of another format, None
-    for bytes of no image."""
-    for signature, name in SIGNATURES:
-        if body.startswith(signature):
-            return name
-    if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
-        return "WEBP"
-    if body[4:8] == b"ftyp":
-        return "AVIF" if body[8:12] in (b"avif", b"avis") else ""
-    return "" if body.startswith(UNSUPPORTED) else None
 
 
 def decode(body: bytes, spec: ThumbnailSpec = ThumbnailSpec()) -> Decoded:

@@ -26,8 +26,10 @@ class ThumbnailSpec:
 @dataclass(frozen=True)
 class Decoded:
     """A body once it is decoded. width, height: pixels of the original as it is meant to be seen
-    (EXIF orientation applied). thumbnail: JPEG. dhash: see ``decode.dhash``. md5, sha256: of the
-    body. All zero or empty unless outcome is SUCCESS."""
+    (EXIF orientation applied). thumbnail: JPEG, or a rendition's bytes, of this format (jpg, png,
+    webp, …). dhash: see ``pairmill.workers.dhash``. md5, sha256: of the body. exif: a JSON object
+    of tag names to text, where it was asked for and there is any. All zero or empty unless outcome
+    is SUCCESS."""
 
     outcome: Outcome
     width: int = 0
@@ -36,3 +38,5 @@ class Decoded:
     dhash: int = 0
     md5: bytes = b""
     sha256: bytes = b""
+    format: str = ""
+    exif: str | None = None
