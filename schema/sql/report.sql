@@ -112,20 +112,20 @@ select mill.sample_id(d.batch_id, d.n) as sample_id, d.batch_id, d.n, p.url, x.s
   from mill.current_download d
   join mill.opt_out x on x.batch_id = d.batch_id and x.n = d.n and x.attempt = d.attempt
   join mill.pair p on p.batch_id = d.batch_id and p.n = d.n;
-comment on view report.opt_out is 'Pairs that were not collected since their site opted out, with the site''s words. Name a range of batch_id.';
+comment on view report.opt_out is 'Pairs that were not collected since their site or page opted out, with its words. Name a range of batch_id.';
 comment on column report.opt_out.sample_id is 'As report.pair.sample_id';
 comment on column report.opt_out.batch_id is 'As report.pair.batch_id';
 comment on column report.opt_out.n is 'As report.pair.n';
 comment on column report.opt_out.url is 'The URL of the image';
-comment on column report.opt_out.signal is 'robots.txt, tdmrep.json, ai.txt, X-Robots-Tag, tdm-reservation or Content-Usage';
+comment on column report.opt_out.signal is 'robots.txt, tdmrep.json, ai.txt; a header: X-Robots-Tag, tdm-reservation, Content-Usage; or an element of the page: meta robots, …';
 comment on column report.opt_out.value is 'The rule that forbids';
 comment on column report.opt_out.source is 'The URL that the rule was read from';
-comment on column report.opt_out.read_at is 'When it was read';
+comment on column report.opt_out.read_at is 'When it was read; of a page, when it was crawled';
 
 create view report.wat as
 select f.wat_id, f.location, c.name as crawl,
        t.state, t.attempts, t.reason,
-       n.records, n.links, n.dropped, n.duplicates, n.pairs, n.bad_records, n.ended_early, f.link_kinds, n.languages
+       n.records, n.links, n.dropped, n.duplicates, n.pairs, n.bad_records, n.ended_early, f.link_kinds, n.languages, n.attributes
   from mill.wat_file f
   left join mill.crawl c using (crawl_id)
   join mill.task t on t.wat_id = f.wat_id and t.kind = 'extract'
@@ -139,7 +139,9 @@ select f.wat_id, f.location, c.name as crawl,
              jsonb_object_agg(name, count) filter (where stage = 'bad_record') as bad_records,
              min(name) filter (where stage = 'ended_early') as ended_early,
              (select jsonb_object_agg(coalesce(nullif(l.name, ''), 'nolang'), l.count) from (
-                  select name, sum(count) as count from mill.wat_count l where l.wat_id = f.wat_id and stage = 'pair' group by name) l) as languages
+                  select name, sum(count) as count from mill.wat_count l where l.wat_id = f.wat_id and stage = 'pair' group by name) l) as languages,
+             (select jsonb_object_agg(a.name, a.count) from (
+                  select name, sum(count) as count from mill.wat_count a where a.wat_id = f.wat_id and stage = 'attribute' group by name) a) as attributes
         from mill.wat_count w where w.wat_id = f.wat_id
   ) n on true;
 comment on view report.wat is 'WAT files with the counts of their extraction: links = dropped + duplicates + pairs.';
@@ -158,9 +160,10 @@ comment on column report.wat.bad_records is 'Records that could not be read, by 
 comment on column report.wat.ended_early is 'Why the rest of the file could not be read; null where it could';
 comment on column report.wat.link_kinds is 'Kinds of links that are extracted of it';
 comment on column report.wat.languages is 'Pairs by language; nolang where CLD3 is not sure';
+comment on column report.wat.attributes is 'Links kept in the file, by the attribute that gave their URL: src, data-src, srcset and so on';
 
 create view report.crawl as
-select coalesce(c.name, '') as crawl, f.wat_files, n.records, n.links, n.dropped, n.duplicates, n.pairs, n.languages, n.bad_records
+select coalesce(c.name, '') as crawl, f.wat_files, n.records, n.links, n.dropped, n.duplicates, n.pairs, n.languages, n.bad_records, n.attributes
   from (select crawl_id, jsonb_object_agg(state, files) as wat_files
           from (select coalesce(f.crawl_id, 0) as crawl_id, t.state, count(*) as files
                   from mill.wat_file f join mill.task t on t.wat_id = f.wat_id and t.kind = 'extract' group by 1, 2) s
@@ -173,7 +176,8 @@ select coalesce(c.name, '') as crawl, f.wat_files, n.records, n.links, n.dropped
              coalesce(sum(count) filter (where stage = 'duplicate'), 0)::bigint as duplicates,
              coalesce(sum(count) filter (where stage = 'pair'), 0)::bigint as pairs,
              coalesce(jsonb_object_agg(coalesce(nullif(name, ''), 'nolang'), count) filter (where stage = 'pair'), '{}') as languages,
-             coalesce(jsonb_object_agg(name, count) filter (where stage = 'bad_record'), '{}') as bad_records
+             coalesce(jsonb_object_agg(name, count) filter (where stage = 'bad_record'), '{}') as bad_records,
+             coalesce(jsonb_object_agg(name, count) filter (where stage = 'attribute'), '{}') as attributes
         from (select stage, name, sum(count) as count from mill.crawl_count w where w.crawl_id = f.crawl_id
                group by stage, name having sum(count) > 0) w
   ) n on true;
@@ -187,12 +191,13 @@ comment on column report.crawl.duplicates is 'Links whose URL was known already'
 comment on column report.crawl.pairs is 'Links that became pairs';
 comment on column report.crawl.languages is 'Pairs by language; nolang where CLD3 is not sure';
 comment on column report.crawl.bad_records is 'Records that could not be read, by kind';
+comment on column report.crawl.attributes is 'As report.wat.attributes';
 
 create view report.link_count as
 select stage, name, sum(count)::bigint as count, link_kind from mill.crawl_count group by stage, name, link_kind having sum(count) > 0;
 comment on view report.link_count is 'Counts of all extractions: links = dropped + duplicate + pair.';
-comment on column report.link_count.stage is 'files, records, links, bad_record, ended_early, dropped, duplicate or pair';
-comment on column report.link_count.name is 'Within the stage: drop reason, kind of bad record, language; else empty';
+comment on column report.link_count.stage is 'files, records, links, bad_record, ended_early, dropped, duplicate, attribute or pair';
+comment on column report.link_count.name is 'Within the stage: drop reason, kind of bad record, attribute, language; else empty';
 comment on column report.link_count.count is 'How many';
 comment on column report.link_count.link_kind is 'image, audio, video or document; empty for files and records';
 

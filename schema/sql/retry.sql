@@ -54,7 +54,8 @@ begin
     if t.batch_id is null or d.slot is not null
        or not exists (select from mill.task_kind k where k.name = t.kind and (k.reads_thumbnails or k.writes_thumbnails))
        or t.kind = 'score' and (select m.kind from mill.model m where m.model_id = t.model_id) in ('head', 'zero-shot')
-       or t.kind = 'download' and not exists (select from mill.download x where x.batch_id = t.batch_id and x.attempt = t.attempt) then
+       or t.kind = 'download' and not exists (select from mill.download x join mill.pair p using (batch_id, n)
+                                               where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id <> p.submission_id) then
         update mill.task set state = 'ready', attempts = 0, excused = 0, ready_at = now(), changed_at = now() where task_id = p_task_id;
         return t.kind;
     end if;
@@ -62,7 +63,8 @@ begin
       from (select n from mill.left_to_score(t) n where t.kind = 'score'
             union all
             select p.n from mill.pair p
-             where t.kind = 'download' and p.batch_id = t.batch_id and (t.positions is null or p.n = any (t.positions))) x;
+             where t.kind = 'download' and p.batch_id = t.batch_id and (t.positions is null or p.n = any (t.positions))
+               and p.n not in (select r.n from mill.refused_by_page(t.batch_id) r)) x;
     update mill.task set state = 'done', reason = 'its thumbnails are gone: downloaded again', changed_at = now() where task_id = p_task_id;
     if t.kind = 'score' then
         perform mill.queue_tagging(t);  -- of the positions that were scored
@@ -97,6 +99,7 @@ begin
                < (select url_attempts from mill.setting)
            and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
            and not exists (select from mill.removal r where r.md5 = p.url_key)
+           and d.submission_id <> p.submission_id  -- its page opts out
          group by d.batch_id
     ), planned as (
         select f.batch_id, f.positions, t.attempt, t.busy,

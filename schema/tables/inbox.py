@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import UUID
 
-from pairmill.schema.tables.base import Name, col, metadata
+from pairmill.schema.tables.base import TIMESTAMP, Name, col, metadata
 
 LEASE = "The lease under which the row was sent"
 WORKER = "The sender's login; filled in by the server, workers have no right to write it"
@@ -39,11 +39,16 @@ inbox_pair = inbox(
     col("language_probability", REAL, "As pair.language_probability"),
     col("license", Text, "As pair.license", nullable=True),
     col("link_kind", Text, "As batch.link_kind", server_default="image"),
+    col("opt_out_signal", Text, "The page's own opt-out, as opt_out.signal; null where the page has none, as the three below", nullable=True),
+    col("opt_out_value", Text, "As opt_out.value", nullable=True),
+    col("opt_out_source", Text, "As opt_out.source: the page's URL", nullable=True),
+    col("opt_out_read_at", TIMESTAMP, "As opt_out.read_at: when the page was crawled; null where that is not known", nullable=True),
     # a key that is not the URL's would pass by every removal, and hide the URL that it belongs to
     CheckConstraint("url_key = md5(url)::uuid", name="url_key"),
     CheckConstraint("char_length(url) <= 2048 and (starts_with(url, 'http://') or starts_with(url, 'https://'))", name="url"),
     CheckConstraint("char_length(text) <= 2000", name="text"),
     CheckConstraint("ordinal >= 0 and char_length(language) <= 35 and language_probability between 0 and 1.01" " and char_length(license) <= 2048 and char_length(link_kind) <= 20", name="rest"),
+    CheckConstraint("num_nulls(opt_out_signal, opt_out_value, opt_out_source) in (0, 3)" " and char_length(opt_out_signal) <= 50 and char_length(opt_out_value) <= 500 and char_length(opt_out_source) <= 2100", name="opt_out"),
     Index(None, "lease_id"),
 )
 
@@ -90,6 +95,10 @@ merge_row = Table(
     col("language_probability", REAL, "As inbox.pair.language_probability"),
     col("license", Text, "As inbox.pair.license", nullable=True),
     col("link_kind", Text, "As inbox.pair.link_kind"),
+    col("opt_out_signal", Text, "As inbox.pair.opt_out_signal", nullable=True),
+    col("opt_out_value", Text, "As inbox.pair.opt_out_value", nullable=True),
+    col("opt_out_source", Text, "As inbox.pair.opt_out_source", nullable=True),
+    col("opt_out_read_at", TIMESTAMP, "As inbox.pair.opt_out_read_at", nullable=True),
     schema="mill",
     comment="The merge's scratch: the new URLs of the extraction that is being accepted.",
     prefixes=["UNLOGGED"],

@@ -115,15 +115,15 @@ embedding = mill(
 
 opt_out = mill(
     "opt_out",
-    "The evidence of an opt-out: the site's own words against collecting a URL.",
+    "The evidence of an opt-out: the own words of a site, or of the page, against collecting a URL.",
     col("batch_id", BigInteger, BATCH_ID),
     col("n", Integer, N),
-    col("attempt", SmallInteger, "The download attempt"),
-    col("signal", Text, "robots.txt, tdmrep.json, ai.txt, X-Robots-Tag, tdm-reservation or Content-Usage"),
+    col("attempt", SmallInteger, "The download attempt; 1 where the page opts out"),
+    col("signal", Text, "robots.txt, tdmrep.json, ai.txt; a header: X-Robots-Tag, tdm-reservation, Content-Usage; or an element of the page: meta robots, …"),
     col("value", Text, "The rule that forbids, at most 500 characters"),
     col("source", Text, "The URL that the rule was read from"),
-    col("read_at", TIMESTAMP, "When it was read"),
-    col("submission_id", BigInteger, "The submission that it came with"),
+    col("read_at", TIMESTAMP, "When it was read; of a page, when it was crawled"),
+    col("submission_id", BigInteger, "The submission that it came with; of a page, the pair's own: the extraction"),
     PrimaryKeyConstraint("batch_id", "n", "attempt"),
     **BY_BATCH,
 )

@@ -158,7 +158,8 @@ def _(s: Stage) -> None:
         *(pair(url) for url in ("javascript:alert(1)", "file:///etc/passwd", "http:/a", "", "http://" + "x" * 2042)),
         (lease, -1, *good[2:]), (*good[:4], "x" * 2001, *good[5:]), (*good[:5], "x" * 36, *good[6:]),
         *((*good[:6], p, *good[7:]) for p in (math.nan, math.inf, -math.inf, -0.1, 2.0)),
-        (*good[:7], "x" * 2049, good[8]), (*good[:8], "x" * 21),
+        (*good[:7], "x" * 2049, *good[8:]), (*good[:8], "x" * 21, *good[9:]),
+            *((*good[:9], *refusal, None) for refusal in (("x" * 51, "v", "s"), ("s", "x" * 501, "s"), ("s", "v", "x" * 2101), ("s", "v", None))),
         (None, *good[1:]), (*good[:3], None, *good[4:]),
     ]  # fmt: skip
     for row in ill:

@@ -114,7 +114,7 @@ class Database:
             self.admin.execute(
                 f"insert into inbox.pair ({columns}, worker)"
                 " values (%s, %s, %s::uuid, %s, %s, %s, %s, %s, %s, %s)",
-                (*row[:2], UUID(bytes=row[2]), *row[3:], login),
+                (*row[:2], UUID(bytes=row[2]), *row[3:9], login),
             )
 
     def close_batches(self) -> int:
@@ -180,9 +180,13 @@ class Database:
         self.admin.close()
 
 
+NO_OPT_OUT = (None, None, None, None)
+
+
 def pair_rows(lease_id: int, urls: Sequence[str], text: str = "a text") -> list[tuple[Any, ...]]:
     return [
-        (lease_id, i, key(u).bytes, u, text, "en", 0.9, None, "image") for i, u in enumerate(urls)
+        (lease_id, i, key(u).bytes, u, text, "en", 0.9, None, "image", *NO_OPT_OUT)
+        for i, u in enumerate(urls)
     ]
 
 

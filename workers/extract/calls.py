@@ -6,10 +6,14 @@ from typing import Any
 from pairmill.workers.queue import Queue
 
 # url_key is a uuid there: its 16 bytes are the same, and a UUID object costs 1 µs a row
-PAIR_TYPES = ("int8", "int4", "bytea", "text", "text", "text", "float4", "text", "text")
+PAIR_TYPES = (
+    "int8", "int4", "bytea", "text", "text", "text", "float4", "text", "text",
+    "text", "text", "text", "timestamptz",
+)  # fmt: skip
 COPY_PAIRS = (
     "copy inbox.pair (lease_id, ordinal, url_key, url, text, language,"
-    " language_probability, license, link_kind) from stdin (format binary)"
+    " language_probability, license, link_kind, opt_out_signal, opt_out_value, opt_out_source,"
+    " opt_out_read_at) from stdin (format binary)"
 )
 
 
@@ -18,7 +22,8 @@ class ExtractQueue(Queue):
 
     def copy_pairs(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Rows of inbox.pair: (lease_id, ordinal, url_key (16 bytes), url, text, language,
-        probability, license, link_kind). A repeat after a lost answer would double them;
+        probability, license, link_kind, and of the page's opt-out signal, value, source and
+        read_at). A repeat after a lost answer would double them;
         submit_extract finds out."""
         self._copy_in(COPY_PAIRS, PAIR_TYPES, rows)
 

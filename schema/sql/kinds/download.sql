@@ -1,16 +1,25 @@
 -- Downloads: URLs out, outcomes and thumbnails in.
 
+create function mill.refused_by_page(p_batch_id bigint) returns table (n integer)
+language sql stable
+as $$
+    select o.n from mill.opt_out o join mill.pair p using (batch_id, n, submission_id) where o.batch_id = p_batch_id
+$$;
+comment on function mill.refused_by_page is 'Positions of a batch whose page opts out: their evidence came with the pair, and no worker is asked for them.';
+
 create function mill.covered(t mill.task) returns table (n integer)
 language sql stable
 as $$
     select d.n from mill.download d where d.batch_id = t.batch_id and d.attempt = t.attempt
+    union all
+    select r.n from mill.refused_by_page(t.batch_id) r
     union all
     select unnest(sd.positions)
       from mill.submission s
       join mill.submission_download sd using (submission_id)
      where s.task_id = t.task_id and s.state = 'received'
 $$;
-comment on function mill.covered is 'Positions of a download task that a received or accepted submission covers.';
+comment on function mill.covered is 'Positions of a download task that are not asked for: a received or accepted submission covers them, or their page opts out.';
 
 create function mill.to_download(t mill.task) returns table (n integer, url text)
 language sql stable
@@ -294,7 +303,9 @@ language plpgsql stable
 as $$
 begin
     if (select coalesce(sum(row_count), 0) from mill.submission where task_id = t.task_id and state in ('received', 'accepted'))
-           = coalesce(cardinality(t.positions), (select pair_count from mill.batch where batch_id = t.batch_id)) then
+           = coalesce(cardinality(t.positions),
+                      (select pair_count from mill.batch where batch_id = t.batch_id)
+                      - (select count(*) from mill.refused_by_page(t.batch_id))) then
         return 0;
     end if;
     return (select count(*) from mill.to_download(t));

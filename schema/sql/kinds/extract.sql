@@ -49,8 +49,8 @@ begin
         select from unnest(p_link_kind, p_stage, p_name, p_count) as x (k, s, n, c)
          where k is null or s is null or n is null or c is null or length(n) > 200
             or c not between 0 and 1000000000  -- a sum near the end of bigint would stop the merges of everybody
-            or s not in ('records', 'links', 'bad_record', 'ended_early', 'dropped', 'duplicate')
-            or (s in ('links', 'dropped', 'duplicate')) <> (k <> '')
+            or s not in ('records', 'links', 'bad_record', 'ended_early', 'dropped', 'duplicate', 'attribute')
+            or (s in ('links', 'dropped', 'duplicate', 'attribute')) <> (k <> '')
             or k <> '' and k <> all ((select f.link_kinds from mill.wat_file f where f.wat_id = t.wat_id)::text[])
             or s = 'dropped' and not exists (select from mill.drop_reason d where d.name = x.n)
     ) then
@@ -63,7 +63,7 @@ begin
         perform mill.refuse('PM003', format('%s rows were announced, and another number was copied under lease %s', p_rows, p_lease_id));
     end if;
     select kind, c.links, coalesce((rows_of ->> kind)::bigint, 0) as kept, c.gone into wrong
-      from (select k, sum(n) filter (where s = 'links') as links, coalesce(sum(n) filter (where s <> 'links'), 0) as gone
+      from (select k, sum(n) filter (where s = 'links') as links, coalesce(sum(n) filter (where s in ('dropped', 'duplicate')), 0) as gone
               from unnest(p_link_kind, p_stage, p_count) as x (k, s, n) where k <> '' group by k) c
       full join jsonb_object_keys(rows_of) r (kind0) on r.kind0 = c.k,
            lateral (select coalesce(c.k, r.kind0) as kind) named
@@ -133,9 +133,11 @@ begin
     if s.row_count <> found_rows then
         perform mill.refuse('23000', format('%s rows were submitted and %s are there', s.row_count, found_rows));
     end if;
-    insert into mill.merge_row (bucket, place, url_key, url, text, language, language_probability, license, link_kind)
+    insert into mill.merge_row (bucket, place, url_key, url, text, language, language_probability, license, link_kind,
+                                opt_out_signal, opt_out_value, opt_out_source, opt_out_read_at)
     select k.bucket, row_number() over (partition by f.link_kind, k.bucket order by f.url_key) - 1,
-           f.url_key, f.url, f.text, f.language, f.language_probability, f.license, f.link_kind
+           f.url_key, f.url, f.text, f.language, f.language_probability, f.license, f.link_kind,
+           f.opt_out_signal, f.opt_out_value, f.opt_out_source, f.opt_out_read_at
       from (select distinct on (i.url_key) i.*
               from inbox.pair i
              where i.lease_id = s.lease_id and i.worker = sender
@@ -220,9 +222,23 @@ begin
         returning url_key, batch_id, n
     )
     insert into mill.seen_url (url_key, batch_id, n) select url_key, batch_id, n from dealt order by url_key;
+    -- what a page refuses is refused here, before any worker could ask for it
+    with refused as (
+        select d.batch_id, m.place - d.first as n, m.opt_out_signal, m.opt_out_value, m.opt_out_source, m.opt_out_read_at
+          from mill.merge_row m
+          join unnest(dealt_kind, dealt_bucket, dealt_first, dealt_batch) as d (link_kind, bucket, first, batch_id)
+            on d.link_kind = m.link_kind and d.bucket = m.bucket and m.place >= d.first and m.place < d.first + size
+         where m.opt_out_signal is not null
+    ), evidence as (
+        insert into mill.opt_out (batch_id, n, attempt, signal, value, source, read_at, submission_id)
+        select batch_id, n, 1, opt_out_signal, opt_out_value, opt_out_source, coalesce(opt_out_read_at, now()), s.submission_id from refused
+    )
+    insert into mill.download (batch_id, n, attempt, outcome, submission_id)
+    select batch_id, n, 1, 50, s.submission_id from refused;
 end
 $$;
-comment on function mill.assign_to_batches is 'Turns the staged new URLs into pairs of the open batches; full batches are closed.';
+comment on function mill.assign_to_batches is
+    'Turns the staged new URLs into pairs of the open batches; full batches are closed. A pair whose page opts out is opted_out at once, with its evidence.';
 
 -- Called at every merge and withdrawal, under the lock that merges hold.
 create function mill.count_crawl(p_submission_id bigint, sign integer) returns void
@@ -446,5 +462,6 @@ comment on function api.close_batches_v1 is
     'Closes batches that are open for too long, and all of them when no extraction is ready, leased or awaiting acceptance.';
 
 select mill.allow('extract', 'api.submit_extract_v1');
-select mill.allow_copy('extract', 'inbox.pair', 'lease_id, ordinal, url_key, url, text, language, language_probability, license, link_kind');
+select mill.allow_copy('extract', 'inbox.pair', 'lease_id, ordinal, url_key, url, text, language, language_probability, license, link_kind, '
+                       'opt_out_signal, opt_out_value, opt_out_source, opt_out_read_at');
 select mill.allow('steward', 'api.accept_filtered_v1', 'api.merge_number_v1', 'api.known_keys_v1', 'api.staged_keys_v1', 'api.close_batches_v1');
