@@ -1,26 +1,55 @@
 """pairmill fetch: the images of a release, or of any list of URLs, into shards."""
 
+import math
 import os
-import sys
 from collections import Counter
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pairmill.ops.errors import extra
+from pairmill.ops.errors import UserError, extra
 from pairmill.ops.output import print_json
 
 if TYPE_CHECKING:
     from pairmill.ops.fetch.run import FetchRun
     from pairmill.ops.fetch.shards import Folder
-    from pairmill.ops.fetch.sources import Source, SourceColumns
+    from pairmill.ops.fetch.sources import Source
 
 INTERRUPTED = 130
 PROCESSORS = os.cpu_count() or 1
 COUNTS = ("count", "successes", "failed_to_download", "failed_to_resize")
+
+
+class ResizeMode(StrEnum):
+    """What --image-size is of; the last two are img2dataset's names."""
+
+    KEEP_RATIO = "keep_ratio"
+    LARGEST = "largest"
+    BORDER = "border"
+    CROP = "crop"
+    NO = "no"
+    KEEP_RATIO_LARGEST = "keep_ratio_largest"
+    CENTER_CROP = "center_crop"
+
+    @property
+    def mode(self) -> str:
+        same = {self.KEEP_RATIO_LARGEST: self.LARGEST, self.CENTER_CROP: self.CROP}
+        return str(same.get(self, self))
+
+
+class EncodeFormat(StrEnum):
+    JPG = "jpg"
+    PNG = "png"
+    WEBP = "webp"
+
+
+class OutputFormat(StrEnum):
+    WEBDATASET = "webdataset"
+    FILES = "files"
+    PARQUET = "parquet"
+
 
 SOURCE = typer.Argument(
     help="A release, a .parquet file or a folder of them, a .csv or .tsv, or a .txt with a URL a"
@@ -31,15 +60,46 @@ URL_COL = typer.Option(None, help="The URLs' column; by default URL, in any case
 CAPTION_COL = typer.Option(
     None, help="The captions' column; by default TEXT or caption, if there is one."
 )
-IMAGE_SIZE = typer.Option(
-    256, min=16, max=4096, help="Pixels of the short side; no image is enlarged."
+KEY_COL = typer.Option(
+    None, help="The column of the samples' keys, as DataComp's uid; by default they are counted."
 )
+BBOX_COL = typer.Option(
+    None, help="The column of boxes that are blurred, as DataComp's face_bboxes."
+)
+RESIZE_MODE = typer.Option(
+    "keep_ratio",
+    help="The image size is of the short side (keep_ratio), the long side (largest), both, with a"
+    " white border (border) or cut from the centre (crop), or not used (no).",
+)
+IMAGE_SIZE = typer.Option(256, min=16, max=4096, help="Pixels, see --resize-mode.")
+ENLARGE = typer.Option(
+    False, "--enlarge/--resize-only-if-bigger", help="Enlarge what is smaller than --image-size."
+)
+ENCODE_FORMAT = typer.Option("jpg", help="The images' format.")
+ENCODE_QUALITY = typer.Option(
+    None, help="1 to 100, by default 88; of png zlib's level, 0 to 9, by default 6."
+)
+SKIP_REENCODE = typer.Option(
+    False,
+    "--skip-reencode",
+    help="Keep the original's bytes where it has the format, and no pixel has to change.",
+)
+OUTPUT_FORMAT = typer.Option("webdataset", help="Tar files, folders of files, or a column.")
+MIN_IMAGE_SIZE = typer.Option(0, min=0, help="An original of a shorter side is too_small.")
+MAX_IMAGE_AREA = typer.Option(
+    None, min=1, help="An original of more pixels is too_many_pixels; at most what --memory allows."
+)
+MAX_ASPECT_RATIO = typer.Option(10.0, min=1.0, help="A longer or taller original is too_thin.")
+EXTRACT_EXIF = typer.Option(False, "--extract-exif", help="Add a column exif, JSON.")
+SHARD_ROWS = typer.Option(10_000, min=2, help="Rows of a shard.")
+SHARD_DIGITS = typer.Option(5, min=1, max=18, help="Digits of a shard's number.")
 VERIFY = typer.Option(
-    False, "--verify", help="An image whose md5 is not the source's is a failure."
+    False, "--verify", help="An image whose md5 or sha256 is not the source's is a failure."
 )
 RETRY_FAILED = typer.Option(
     False, "--retry-failed", help="Of the shards that are there, fetch again what may pass."
 )
+TIMEOUT = typer.Option(30.0, min=1.0, max=600.0, help="Seconds for a URL, with its redirects.")
 
 
 def fetch(
@@ -47,56 +107,98 @@ def fetch(
     out: Path = OUT,
     url_col: str | None = URL_COL,
     caption_col: str | None = CAPTION_COL,
+    key_col: str | None = KEY_COL,
+    bbox_col: str | None = BBOX_COL,
+    resize_mode: ResizeMode = RESIZE_MODE,
     image_size: int = IMAGE_SIZE,
-    shard_rows: int = typer.Option(10_000, min=2, help="Rows of a shard."),
+    enlarge: bool = ENLARGE,
+    encode_format: EncodeFormat = ENCODE_FORMAT,
+    encode_quality: int | None = ENCODE_QUALITY,
+    skip_reencode: bool = SKIP_REENCODE,
+    min_image_size: int = MIN_IMAGE_SIZE,
+    max_image_area: int | None = MAX_IMAGE_AREA,
+    max_aspect_ratio: float = MAX_ASPECT_RATIO,
+    extract_exif: bool = EXTRACT_EXIF,
+    output_format: OutputFormat = OUTPUT_FORMAT,
+    shard_rows: int = SHARD_ROWS,
+    shard_digits: int = SHARD_DIGITS,
     verify: bool = VERIFY,
     retry_failed: bool = RETRY_FAILED,
+    timeout: float = TIMEOUT,
     concurrency: int = typer.Option(64, min=1, help="Fetches at once."),
     decoders: int = typer.Option(PROCESSORS, min=1, help="Processes that decode."),
     memory: int = typer.Option(256, min=64, help="MB, for the loop and one decoder."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be done."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:
-    """Fetch the images of a release, or of any list of URLs, into webdataset shards.
+    """Fetch the images of a release, or of any list of URLs, into shards.
 
     The shards are laid out as img2dataset's. A run that was stopped goes on where it was.
     """
     with extra("download,ops"):
-        from pairmill.ops.fetch.run import FetchRun, Parameters
+        from pairmill.ops.fetch.parameters import Parameters
+        from pairmill.ops.fetch.run import FetchRun
+        from pairmill.ops.fetch.samples import Layout
         from pairmill.ops.fetch.shards import Folder
         from pairmill.ops.fetch.sources import SourceColumns, open_source
+        from pairmill.workers.download.fetcher import Limits
+        from pairmill.workers.download.rendition import DEFAULT_QUALITY, RenditionSpec
         from pairmill.workers.download.worker import Options
+    if math.isnan(max_aspect_ratio):
+        raise UserError("--max-aspect-ratio is a number, or inf for none")
+    quality = DEFAULT_QUALITY[encode_format] if encode_quality is None else encode_quality
+    try:
+        rendition = RenditionSpec(
+            mode=resize_mode.mode,
+            size=image_size,
+            enlarge=enlarge,
+            format=str(encode_format),
+            quality=quality,
+            skip_reencode=skip_reencode,
+            min_side=min_image_size,
+            max_area=max_image_area,
+            max_aspect=None if math.isinf(max_aspect_ratio) else max_aspect_ratio,
+            exif=extract_exif,
+        )
+    except ValueError as error:
+        raise UserError(f"--encode-quality: {error}") from None
     rows = open_source(source)
     columns = SourceColumns.of(rows, url_col, caption_col)
-    parameters = Parameters.of(rows, columns, image_size, shard_rows, verify=verify)
-    folder = Folder(out, shard_rows)
+    layout = Layout(
+        str(output_format), str(encode_format), columns.caption is not None, extract_exif,
+        shard_digits,
+    )  # fmt: skip
+    parameters = Parameters.of(
+        rows, columns, rendition, layout,
+        key=key_col, boxes=bbox_col, shard_rows=shard_rows, verify=verify,
+    )  # fmt: skip
+    folder = Folder(out, shard_rows, layout)
     parameters.check(folder, begun=retry_failed)
+    options = Options(
+        concurrency=concurrency, decoders=decoders, memory=memory, limits=Limits(total=timeout)
+    )
+    run = FetchRun(options, parameters, folder)
     if dry_run:
-        _plan(rows, columns, folder, retry=retry_failed, as_json=as_json)
+        _plan(rows, run, folder, retry=retry_failed, as_json=as_json)
         return
-    options = Options(concurrency=concurrency, decoders=decoders, memory=memory)
-    whole = _run(FetchRun(options, parameters, folder), rows, columns, folder, retry=retry_failed)
+    whole = _run(run, rows, folder, retry=retry_failed)
     _summarise(folder, as_json=as_json)
     if not whole:
         raise typer.Exit(INTERRUPTED)
 
 
-def _run(
-    run: "FetchRun",
-    source: "Source",
-    columns: "SourceColumns",
-    folder: "Folder",
-    *,
-    retry: bool,
-) -> bool:
+def _run(run: "FetchRun", source: "Source", folder: "Folder", *, retry: bool) -> bool:
     """Fetch the rows that are left; returns whether the run reached its end."""
+    from pairmill.ops.fetch.fetch_progress import FetchProgress
     from pairmill.ops.fetch.run import failed_shards, new_shards
     from pairmill.workers.download.environment import backend
 
-    client = backend()
+    client, parameters = backend(), run.parameters
     with folder.locked():
-        run.parameters.write(folder)
-        todo = failed_shards(folder) if retry else new_shards(source, columns, folder)
+        parameters.write(folder)
+        todo = (
+            failed_shards(parameters, folder) if retry else new_shards(source, parameters, folder)
+        )
         with FetchProgress(_left(source, folder, retry=retry)) as shown:
             return run.run(client, todo, shown.row, shown.shard)
 
@@ -120,9 +222,11 @@ def _done(folder: "Folder") -> Counter[str]:
 
 
 def _plan(
-    source: "Source", columns: "SourceColumns", folder: "Folder", *, retry: bool, as_json: bool
+    source: "Source", run: "FetchRun", folder: "Folder", *, retry: bool, as_json: bool
 ) -> None:
     """Print the plan of a run, for --dry-run."""
+    parameters = run.parameters
+    columns = parameters.columns
     rows = source.rows()
     if rows is None:
         rows = sum(table.num_rows for table in source.read(0))
@@ -136,6 +240,8 @@ def _plan(
         "rows_to_fetch": left,
         "url_column": columns.url,
         "caption_column": columns.caption,
+        "key_column": parameters.key,
+        "bbox_column": parameters.boxes,
     }
     if as_json:
         print_json(plan)
@@ -149,6 +255,8 @@ def _plan(
 
 def _summarise(folder: "Folder", *, as_json: bool) -> None:
     """Print the counts of all shards of the folder."""
+    from pairmill.ops.fetch.fetch_progress import said
+
     outcomes: Counter[str] = Counter()
     for number in folder.numbers():
         outcomes.update(folder.stats(number)["status_dict"])
@@ -158,43 +266,4 @@ def _summarise(folder: "Folder", *, as_json: bool) -> None:
     if as_json:
         print_json({"shards": len(folder.numbers()), **counts, "status_dict": status})
         return
-    print(f"{done['successes']:,} of {done['count']:,} images, in {folder.path}: {_said(status)}")
-
-
-def _said(outcomes: dict[str, int]) -> str:
-    ordered = sorted(outcomes.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {count:,}" for name, count in ordered) or "no rows"
-
-
-class FetchProgress:
-    """A bar on a terminal, else a line for each shard; on standard error."""
-
-    def __init__(self, total: int | None) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._bar = Progress(
-            TextColumn("fetching"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=total, rate="")
-
-    def __enter__(self) -> "FetchProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def row(self) -> None:
-        speed = self._bar.tasks[0].speed
-        self._bar.update(self._task, advance=1, rate=f"{speed:,.0f}/s" if speed else "")
-
-    def shard(self, number: int, stats: dict[str, Any]) -> None:
-        if not self._console.is_terminal:
-            said = _said(stats["status_dict"])
-            print(f"shard {number:05}: {said}; {stats['duration']:,.0f} s", file=sys.stderr)
+    print(f"{done['successes']:,} of {done['count']:,} images, in {folder.path}: {said(status)}")

@@ -1,13 +1,13 @@
 """A run of `pairmill fetch`: the images of a list of URLs into shards."""
 
+import hashlib
 import io
-import json
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,104 +15,43 @@ import pyarrow as pa
 import trio
 from PIL import Image
 
-from pairmill import __version__
-from pairmill.ops.errors import UserError
+from pairmill.ops.fetch.boxes import INVALID_BOXES
+from pairmill.ops.fetch.parameters import Parameters
 from pairmill.ops.fetch.samples import (
+    HASHES,
     NOT_DOWNLOADED,
     NOT_RESIZED,
     SUCCESS,
     SampleResult,
-    as_rows,
-    expected_md5s,
+    ShardRows,
+    expected_hashes,
 )
-from pairmill.ops.fetch.shards import Folder, Spool, writing
-from pairmill.ops.fetch.sources import Source, SourceColumns, fingerprint, shards
+from pairmill.ops.fetch.shards import Folder, Spool
+from pairmill.ops.fetch.sources import Source, shards
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers import daemon
 from pairmill.workers.download.client import Client
-from pairmill.workers.download.crawl import Result, fetch_all
+from pairmill.workers.download.crawl import Boxes, Result, fetch_all
 from pairmill.workers.download.fetcher import Fetcher
 from pairmill.workers.download.hosts import Hosts
 from pairmill.workers.download.permission import Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
+from pairmill.workers.download.rendition import RenditionSpec
 from pairmill.workers.download.worker import Options
 
-PARAMETERS = "fetch.json"
-THUMBNAIL_BYTES = 1 << 30  # the database's limit is not a folder's
 CHANGED = "changed"  # the error of an image that is not the one that the source was made of
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The parameters of a folder of shards, the same for all its shards. source: its fingerprint.
-    url, caption: names of columns."""
-
-    source: str
-    url: str
-    caption: str | None
-    image_size: int
-    shard_rows: int
-    verify: bool
-
-    @classmethod
-    def of(
-        cls,
-        source: Source,
-        columns: SourceColumns,
-        image_size: int,
-        shard_rows: int,
-        *,
-        verify: bool,
-    ) -> "Parameters":
-        """Raises UserError for ``verify`` without a column md5."""
-        if verify and not any(name.lower() == "md5" for name in source.names):
-            raise UserError(f"--verify needs a column md5, and {source.name} has none")
-        return cls(
-            fingerprint(source), columns.url, columns.caption, image_size, shard_rows, verify
-        )
-
-    def check(self, folder: Folder, *, begun: bool) -> None:
-        """Raises UserError for a folder of something else, or begun with other parameters; with
-        ``begun``, also for a folder that is not begun yet."""
-        path = folder.path / PARAMETERS
-        try:
-            earlier = json.loads(path.read_text("utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            if folder.path.is_dir() and any(p.name[0] != "." for p in folder.path.iterdir()):
-                raise UserError(
-                    f"{folder.path} is not empty, and not of `pairmill fetch`"
-                ) from None
-            if begun:
-                raise UserError(
-                    f"nothing was fetched into {folder.path} yet: run without --retry-failed first"
-                ) from None
-            return
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path}: {error}") from None
-        for name, value in asdict(self).items():
-            if earlier.get(name) == value:
-                continue
-            said = "" if name == "source" else f": {earlier.get(name)}, not {value}"
-            raise UserError(
-                f"{folder.path} was begun with another {name.replace('_', ' ')}{said};"
-                " give the same, or name another folder"
-            )
-
-    def write(self, folder: Folder) -> None:
-        text = json.dumps(asdict(self) | {"written_by": f"pairmill {__version__}"}, indent=2)
-        half = folder.path / f".{PARAMETERS}"
-        with writing(folder.path):
-            half.write_text(text + "\n", "utf-8")
-            half.replace(folder.path / PARAMETERS)
 
 
 @dataclass
 class Shard:
-    """A shard while it is fetched. results: one a row, None until its fetch has ended. again: the
-    shard was written before, and its failed rows are fetched again."""
+    """A shard while it is fetched. boxes: what is blurred, of each row. results: one a row, None
+    until its fetch has ended; what cannot be fetched has one from the start. again: the shard was
+    written before, and its failed rows are fetched again."""
 
     number: int
     table: pa.Table
+    keys: list[str | None]
+    boxes: list[Boxes | None]
     results: list[SampleResult | None]
     again: bool = False
     began: float = field(default_factory=time.time)
@@ -122,21 +61,46 @@ class Shard:
         urls = self.table["url"].to_pylist()
         return [(n, urls[n] or "") for n, result in enumerate(self.results) if result is None]
 
+    def boxes_of(self, n: int) -> Boxes:
+        return self.boxes[n] or ()
 
-def new_shards(source: Source, columns: SourceColumns, folder: Folder) -> Iterator[Shard]:
+    @property
+    def rows(self) -> ShardRows:
+        """The rows once all are fetched; a row without a result is a fault of ours."""
+        fault = SampleResult(NOT_DOWNLOADED, _name(Outcome.INTERNAL_ERROR))
+        return ShardRows(self.table, self.keys, [result or fault for result in self.results])
+
+
+def new_shards(source: Source, parameters: Parameters, folder: Folder) -> Iterator[Shard]:
     """The shards of the source that the folder lacks."""
     for number, table in shards(source, folder.rows, folder.done):
-        yield Shard(number, as_rows(table, columns), [None] * table.num_rows)
+        yield _new_shard(number, parameters.rows(table), parameters, folder)
 
 
-def failed_shards(folder: Folder) -> Iterator[Shard]:
+def _new_shard(number: int, table: pa.Table, parameters: Parameters, folder: Folder) -> Shard:
+    """A row whose key or boxes cannot be used is not fetched: nothing could be written of it."""
+    keys: list[str | None] = [*folder.keys(number, table.num_rows)]
+    faults: dict[int, str] = {}
+    if given := parameters.keys_of(table):
+        keys, faults = given
+    boxes = parameters.boxes_of(table)
+    faults = {n: INVALID_BOXES for n, found in enumerate(boxes) if found is None} | faults
+    results = [
+        SampleResult(NOT_DOWNLOADED, faults[n]) if n in faults else None
+        for n in range(table.num_rows)
+    ]
+    return Shard(number, table, keys, boxes, results)
+
+
+def failed_shards(parameters: Parameters, folder: Folder) -> Iterator[Shard]:
     """The shards with retryable rows; only these rows have no result."""
     for number in folder.numbers():
         if not retryable(folder.stats(number)):
             continue
-        table, results = folder.read(number)
-        left = [None if _is_retryable(r.error_message) else r for r in results]
-        yield Shard(number, table, left, again=True)
+        rows = folder.read(number)
+        left = [None if _is_retryable(r.error_message) else r for r in rows.results]
+        boxes = parameters.boxes_of(rows.table)
+        yield Shard(number, rows.table, [*rows.keys], boxes, left, again=True)
 
 
 def retryable(stats: dict[str, Any]) -> int:
@@ -188,11 +152,7 @@ class FetchRun:
         for a host that asks to wait. The next could begin meanwhile, but then both would have to
         share what a host is allowed; larger shards lose less.
         """
-        wanted = replace(
-            self._options.thumbnail,
-            short_side=self.parameters.image_size,
-            max_bytes=THUMBNAIL_BYTES,
-        )
+        wanted = replace(self.parameters.rendition, memory=self._options.thumbnail.memory)
         written = trio.Semaphore(1)
         async with decoder_pool(self._options.decoders, wanted) as pool, trio.open_nursery() as n:
             while shard := await trio.to_thread.run_sync(next, todo, None):
@@ -202,17 +162,24 @@ class FetchRun:
                 n.start_soon(self._write, shard, spool, written)
 
     async def _fetch(self, shard: Shard, spool: Spool, pool: DecoderPool) -> None:
-        expected = expected_md5s(shard.table)
+        expected = expected_hashes(shard.table)
+        parameters = self.parameters
 
         async def take(result: Result) -> None:
-            row = sample_result(result, expected[result.n], verify=self.parameters.verify)
+            row = sample_result(
+                result, expected[result.n], parameters.rendition, verify=parameters.verify
+            )
             if row.status == SUCCESS and result.thumbnail is not None:
                 spool.add(result.n, result.thumbnail)
             shard.results[result.n] = row
             self._on_row()
 
+        urls = shard.urls
+        if not shard.again:
+            for _ in range(shard.table.num_rows - len(urls)):
+                self._on_row()
         await fetch_all(
-            shard.urls,
+            urls,
             self._fetcher,
             pool,
             concurrency=self._options.concurrency,
@@ -220,6 +187,7 @@ class FetchRun:
             hosts=self._hosts,
             budget=self._budget,
             on_result=take,
+            boxes=shard.boxes_of,
         )
 
     async def _write(self, shard: Shard, spool: Spool, written: trio.Semaphore) -> None:
@@ -228,14 +196,11 @@ class FetchRun:
         self._on_shard(shard.number, stats)
 
     def _write_now(self, shard: Shard, spool: Spool) -> dict[str, Any]:
-        results = [
-            r or SampleResult(NOT_DOWNLOADED, _name(Outcome.INTERNAL_ERROR)) for r in shard.results
-        ]
-        times = shard.began, time.time()
-        write = partial(self._folder.write, shard.number, shard.table, results)
+        rows, times = shard.rows, (shard.began, time.time())
+        write = partial(self._folder.write, shard.number, rows)
         if not shard.again:
             return write(spool.image, spool, times)
-        with self._folder.images(shard.number) as before:
+        with self._folder.images(shard.number, rows) as before:
 
             def image(index: int) -> bytes:
                 return spool.image(index) if index in spool else before(index)
@@ -243,27 +208,46 @@ class FetchRun:
             return write(image, spool, times)
 
 
-def sample_result(result: Result, expected: str | None, *, verify: bool) -> SampleResult:
-    """The row of a shard for a fetch's result. expected: the md5 that the source names."""
+def sample_result(
+    result: Result, expected: dict[str, str], wanted: RenditionSpec, *, verify: bool
+) -> SampleResult:
+    """The row of a shard for a fetch's result. expected: the hashes that the source names."""
     outcome, status = result.outcome, result.http_status
     if outcome is Outcome.SUCCESS and result.md5 and result.sha256:
-        found = SampleResult(
+        found = {"md5": result.md5.hex(), "sha256": result.sha256.hex()}
+        matches = {k: found[k] == expected[k] if k in expected else None for k in HASHES}
+        row = SampleResult(
             SUCCESS,
             http_status=status,
             original_width=result.width,
             original_height=result.height,
-            md5=result.md5.hex(),
-            sha256=result.sha256.hex(),
-            md5_matches=result.md5.hex() == expected if expected else None,
+            md5=found["md5"],
+            sha256=found["sha256"],
+            md5_matches=matches["md5"],
+            sha256_matches=matches["sha256"],
+            exif=result.exif,
         )
-        if verify and found.md5_matches is False:
-            return replace(found, status=NOT_DOWNLOADED, error_message=CHANGED)
-        with suppress(Exception), Image.open(io.BytesIO(result.thumbnail or b"")) as image:
-            return replace(found, width=image.width, height=image.height)
-        outcome = Outcome.INTERNAL_ERROR  # no JPEG came out of the decoder
-    # a body that came, and of which no thumbnail could be made, has a size
+        if verify and False in matches.values():
+            return replace(row, status=NOT_DOWNLOADED, error_message=CHANGED)
+        if size := _size(result, wanted):
+            return replace(row, width=size[0], height=size[1])
+        outcome = Outcome.INTERNAL_ERROR  # no such image came out of the decoder
+    # a body that came, and of which no image could be made, has a size
     failed = NOT_DOWNLOADED if result.size is None else NOT_RESIZED
     return SampleResult(failed, _name(outcome), status)
+
+
+def _size(result: Result, wanted: RenditionSpec) -> tuple[int, int] | None:
+    """Width and height of the image that is written, or None for one that is not as wanted."""
+    image = result.thumbnail or b""
+    if result.format != wanted.format:
+        return None
+    original = wanted.skip_reencode and hashlib.sha256(image).digest() == result.sha256
+    if original and result.width and result.height:
+        return result.width, result.height  # whatever Pillow thinks of its metadata
+    with suppress(Exception), Image.open(io.BytesIO(image)) as opened:
+        return opened.size
+    return None
 
 
 def _name(outcome: Outcome) -> str:

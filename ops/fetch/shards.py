@@ -1,32 +1,28 @@
-"""Shards as img2dataset writes them, NNNNN.tar, NNNNN.parquet and NNNNN_stats.json.
+"""Shards as img2dataset writes them: NNNNN.tar, NNNNN.parquet and NNNNN_stats.json, or as `writers`
+has them otherwise.
 
 A shard is made in a hidden folder `.NNNNN.half`, which is renamed `.NNNNN.whole` when all of it is
 there; its files are then moved into place, the statistics last. So a shard that has statistics is
 whole, and a process that is killed at any instruction leaves a half, which the next one removes, or
-a whole, which the next one moves. That holds as well where a shard takes an earlier one's place.
+a whole, which the next one moves. That holds as well where a shard takes an earlier one's place; an
+earlier one's folder is `.NNNNN.old` first, since a folder cannot be replaced at once.
 """
 
 import fcntl
 import json
-import os
 import shutil
-import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pairmill.ops.errors import UserError
-from pairmill.ops.fetch.samples import (
-    RESULT_COLUMNS,
-    SampleResult,
-    stats_of,
-    with_results,
-    write_tar,
-)
+from pairmill.ops.fetch.keys import SAFE, counted_keys
+from pairmill.ops.fetch.samples import Images, Layout, SampleResult, ShardRows, stats_of
+from pairmill.ops.fetch.writers import WRITERS, synced
 
 
 @contextmanager
@@ -40,7 +36,7 @@ def writing(where: Path) -> Iterator[None]:
 
 
 class Spool:
-    """A file of a shard's thumbnails in order of arrival. The tar wants them in order of key, and
+    """A file of a shard's images in order of arrival. The tar wants them in order of rows, and
     100 MB of them would have to wait in memory; so each is written twice."""
 
     def __init__(self, path: Path) -> None:
@@ -73,9 +69,9 @@ class Spool:
 class Folder:
     """A folder of shards, which one process at a time writes. rows: of a shard."""
 
-    def __init__(self, path: Path, rows: int) -> None:
-        self.path, self.rows = path, rows
-        self._digits = len(str(rows - 1))
+    def __init__(self, path: Path, rows: int, layout: Layout) -> None:
+        self.path, self.rows, self.layout = path, rows, layout
+        self._writer = WRITERS[layout.output_format](layout)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -98,21 +94,26 @@ class Folder:
         with writing(self.path):
             for whole in self.path.glob(".*.whole"):
                 self._place(whole)
-            for half in self.path.glob(".*.half"):
-                shutil.rmtree(half)
+            for left in (*self.path.glob(".*.half"), *self.path.glob(".*.old")):
+                shutil.rmtree(left)
 
-    def key(self, number: int, index: int) -> str:
-        """A sample's key, as img2dataset's: the shard's number, then the row's."""
-        return f"{number:05}{index:0{self._digits}}"
+    def name(self, number: int) -> str:
+        """A shard's number, as its files are named."""
+        return f"{number:0{self.layout.digits}}"
 
-    def tar(self, number: int) -> Path:
-        return self.path / f"{number:05}.tar"
+    def keys(self, number: int, rows: int) -> list[str]:
+        """The keys of a shard's samples where the source gives none."""
+        digits = self.layout.digits, len(str(self.rows - 1))
+        return counted_keys(number, rows, shard_digits=digits[0], row_digits=digits[1])
 
     def parquet(self, number: int) -> Path:
-        return self.path / f"{number:05}.parquet"
+        return self.path / f"{self.name(number)}.parquet"
+
+    def _stats(self, number: int) -> Path:
+        return self.path / f"{self.name(number)}_stats.json"
 
     def done(self, number: int) -> bool:
-        return (self.path / f"{number:05}_stats.json").exists()
+        return self._stats(number).exists()
 
     def numbers(self) -> list[int]:
         """The numbers of the shards in the folder, ascending."""
@@ -120,7 +121,7 @@ class Folder:
         return sorted(int(name) for name in names if name.isdecimal())
 
     def stats(self, number: int) -> dict[str, Any]:
-        path = self.path / f"{number:05}_stats.json"
+        path = self._stats(number)
         try:
             stats: dict[str, Any] = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
@@ -128,35 +129,30 @@ class Folder:
         return stats
 
     def begin(self, number: int) -> Spool:
-        """Make the hidden folder of a shard; returns the spool for its thumbnails."""
+        """Make the hidden folder of a shard; returns the spool for its images."""
         half = self._half(number)
         with writing(self.path):
             half.mkdir()
         return Spool(half / "spool")
 
     def _half(self, number: int) -> Path:
-        return self.path / f".{number:05}.half"
+        return self.path / f".{self.name(number)}.half"
 
     def write(
         self,
         number: int,
-        table: pa.Table,
-        results: list[SampleResult],
-        image: Callable[[int], bytes],
+        rows: ShardRows,
+        image: Images,
         spool: Spool,
         times: tuple[float, float],
     ) -> dict[str, Any]:
-        """Write a shard that was begun, and return its statistics. table: see ``as_rows``, a row
-        for each of ``results``. image: a successful row's JPEG."""
-        half = self._half(number)
-        keys = [self.key(number, index) for index in range(table.num_rows)]
-        stats = stats_of(results, *times)
+        """Write a shard that was begun, and return its statistics. times: of its begin and end, in
+        seconds since 1970."""
+        half, name = self._half(number), self.name(number)
+        stats = stats_of(rows.results, *times)
         with writing(self.path):
-            with _synced(half / f"{number:05}.tar") as file:
-                write_tar(file, table, keys, results, image)
-            with _synced(half / f"{number:05}.parquet") as file:
-                pq.write_table(with_results(table, keys, results), file, compression="zstd")
-            with _synced(half / f"{number:05}_stats.json") as file:
+            self._writer.write(half, name, rows, image)
+            with synced(half / f"{name}_stats.json") as file:
                 file.write(json.dumps(stats, indent=4).encode() + b"\n")
             spool.remove()
             whole = half.with_suffix(".whole")
@@ -167,47 +163,37 @@ class Folder:
     def _place(self, whole: Path) -> None:
         """Move the files of a whole shard into place, except those moved before an interruption."""
         name = whole.stem.removeprefix(".")
-        for ending in (".tar", ".parquet", "_stats.json"):
-            if (made := whole / f"{name}{ending}").exists():
-                made.replace(self.path / made.name)
+        old = whole.with_suffix(".old")
+        for ending in (*self._writer.endings, "_stats.json"):
+            made, place = whole / f"{name}{ending}", self.path / f"{name}{ending}"
+            if made.is_dir() and place.exists():
+                place.rename(old)
+            if made.exists():
+                made.replace(place)
         whole.rmdir()
+        if old.exists():
+            shutil.rmtree(old)
 
-    def read(self, number: int) -> tuple[pa.Table, list[SampleResult]]:
-        """The rows of a shard, as ``as_rows`` made them, and their results."""
+    def read(self, number: int) -> ShardRows:
+        """The rows of a shard that was written."""
         path = self.parquet(number)
+        own = self.layout.results
         try:
-            table = pq.ParquetFile(path).read()
-        except (pa.ArrowException, OSError) as error:
+            with pq.ParquetFile(path) as file:
+                names = [n for n in file.schema_arrow.names if n not in self._image_column]
+                table = file.read(names)
+            results = [SampleResult(**row) for row in table.select(own).to_pylist()]
+            keys: list[str | None] = table["key"].to_pylist()
+        except (pa.ArrowException, OSError, KeyError) as error:
             raise UserError(f"cannot read {path}: {error}") from None
-        results = [SampleResult(**row) for row in table.select(RESULT_COLUMNS).to_pylist()]
-        return table.drop_columns(["key", *RESULT_COLUMNS]), results
+        if any(key is not None and not SAFE.fullmatch(key) for key in keys):
+            raise UserError(f"cannot read {path}: it has a key that names no file")
+        return ShardRows(table.drop_columns(["key", *own]), keys, results)
 
-    @contextmanager
-    def images(self, number: int) -> Iterator[Callable[[int], bytes]]:
-        """The JPEG of each successful row of a shard."""
-        path = self.tar(number)
-        damaged = UserError(
-            f"{path} is damaged: remove {number:05}_stats.json to have the shard fetched anew"
-        )
-        try:
-            tar = tarfile.open(path, "r:")  # noqa: SIM115 - closed below
-        except (tarfile.TarError, OSError):
-            raise damaged from None
+    @property
+    def _image_column(self) -> tuple[str, ...]:
+        return (self.layout.image,) if self.layout.output_format == "parquet" else ()
 
-        def image(index: int) -> bytes:
-            try:
-                found = tar.extractfile(f"{self.key(number, index)}.jpg")
-                return found.read() if found else b""
-            except (tarfile.TarError, KeyError):
-                raise damaged from None
-
-        with tar:
-            yield image
-
-
-@contextmanager
-def _synced(path: Path) -> Iterator[BinaryIO]:
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+    def images(self, number: int, rows: ShardRows) -> AbstractContextManager[Images]:
+        """The image of each successful row of a shard, best asked for in order of rows."""
+        return self._writer.images(self.path, self.name(number), rows)

@@ -13,13 +13,20 @@ from pairmill.workers.download.optout import Evidence
 from pairmill.workers.download.pool import DecoderPool
 
 FAULT = Outcome.INTERNAL_ERROR
+Boxes = Sequence[tuple[float, float, float, float]]
+
+
+def no_boxes(n: int) -> Boxes:
+    """Nothing of any image is blurred."""
+    return ()
 
 
 @dataclass(frozen=True)
 class Result:
     """How one URL ended. n: its position. size: bytes of the body. width, height: pixels of
     the original. md5, sha256: of the body, 16 and 32 bytes. dhash: signed 64 bits. evidence: of
-    OPTED_OUT. What does not apply is None."""
+    OPTED_OUT. format, exif: of a rendition, see ``thumbnail.Decoded``. What does not apply is
+    None."""
 
     n: int
     outcome: Outcome
@@ -32,6 +39,8 @@ class Result:
     dhash: int | None = None
     thumbnail: bytes | None = None
     evidence: Evidence | None = None
+    format: str | None = None
+    exif: str | None = None
 
 
 async def fetch_all(
@@ -44,9 +53,11 @@ async def fetch_all(
     hosts: Hosts,
     budget: MemoryBudget,
     on_result: Callable[[Result], Awaitable[None]],
+    boxes: Callable[[int], Boxes] = no_boxes,
 ) -> None:
     """Fetch and decode (n, url) pairs, at most ``concurrency`` at once; each gets exactly one
-    result, in no particular order. A fault of ours is INTERNAL_ERROR for its URL."""
+    result, in no particular order. A fault of ours is INTERNAL_ERROR for its URL. boxes: of an n,
+    what is blurred of its image: (left, top, right, bottom) as fractions of width and height."""
     hosts.forget_old()
     schedule = Schedule(urls, hosts, pace)
 
@@ -61,7 +72,9 @@ async def fetch_all(
                 fetched = Fetched(FAULT)
             finally:
                 schedule.done(url, fetched)  # its host is free before the body is decoded
-            return await _decoded(n, fetched, pool) if fetched else Result(n, refused or FAULT)
+            if fetched is None:
+                return Result(n, refused or FAULT)
+            return await _decoded(n, fetched, pool, boxes(n))
 
     async def work() -> None:
         while (found := await schedule.next()) is not None:
@@ -76,11 +89,11 @@ async def fetch_all(
             nursery.start_soon(work)
 
 
-async def _decoded(n: int, fetched: Fetched, pool: DecoderPool) -> Result:
+async def _decoded(n: int, fetched: Fetched, pool: DecoderPool, boxes: Boxes) -> Result:
     body = fetched.body
     if fetched.outcome is not Outcome.SUCCESS or body is None:
         return Result(n, fetched.outcome, fetched.http_status, evidence=fetched.evidence)
-    decoded = await pool.decode(body)
+    decoded = await (pool.decode(body, boxes) if boxes else pool.decode(body))
     if decoded.outcome is not Outcome.SUCCESS:
         return Result(n, decoded.outcome, fetched.http_status, len(body))
     return Result(
@@ -94,4 +107,6 @@ async def _decoded(n: int, fetched: Fetched, pool: DecoderPool) -> Result:
         decoded.sha256,
         decoded.dhash,
         decoded.thumbnail,
+        format=decoded.format or None,
+        exif=decoded.exif,
     )
