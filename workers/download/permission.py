@@ -5,8 +5,9 @@ tdmrep.json before its second, ai.txt before its third, each once a day. So a ho
 image in a batch is asked for one file, and over time all three of it are known.
 
 What robots.txt cannot be had means is RFC 9309's, 2.3.1: a 4xx, or redirects without end, allow;
-a 5xx, or no answer, forbid. The other two are statements that a host may make: where they cannot
-be had nothing was said.
+a 5xx, or no answer, forbid. A body that our parser cannot read has no parseable rules (2.3.1.1), so
+it allows, for some minutes: our parser closes no host. What is no HTTP at all is no answer. The
+other two are statements that a host may make: where they cannot be had nothing was said.
 """
 
 import time
@@ -26,6 +27,7 @@ from pairmill.workers.download.optout import (
     Evidence,
     condensed,
     refusal,
+    text_of,
 )
 from pairmill.workers.download.url import Target, parse
 
@@ -43,6 +45,7 @@ UNREACHABLE = frozenset(
         Outcome.RETRY_LATER,
     )
 )  # fmt: skip
+UNREADABLE = frozenset((Outcome.BAD_RESPONSE, Outcome.TOO_LARGE))
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,12 @@ class Permission:
         try:
             answer = await self._read(origin, name)
         except FetchFailed as failed:
+            if failed.outcome is Outcome.INTERNAL_ERROR and name == ROBOTS:
+                raise  # a fault of ours says nothing of the host
+            if _unreadable(failed):
+                read_at = time.time() - KNOWN_SECONDS + UNKNOWN_SECONDS
+                self._remember(HostFile(origin, name, failed.http_status, "", read_at))
+                return
             unreachable = failed.outcome in UNREACHABLE and not failed.redirected
             if not (unreachable and name == ROBOTS):
                 self._doubt(origin, name)
@@ -148,9 +157,8 @@ class Permission:
         finally:
             del self._asking[origin, name]
             done.set()
-        text = answer.body.decode("utf-8", "replace") if answer else ""
-        status = answer.status if answer else None
-        file = HostFile(origin, name, status, condensed(name, text), time.time())
+        rules = condensed(name, text_of(name, answer.body)) if answer else ""
+        file = HostFile(origin, name, answer.status if answer else None, rules, time.time())
         self._remember(file)
         if len(file.rules) <= SHARED_RULES and self._news_size < NEWS_BYTES:
             self._news.append(file)
@@ -162,7 +170,8 @@ class Permission:
         url = origin + FILES[name]
         with trio.move_on_after(FILE_SECONDS), self._budget.room() as room:
             try:
-                answer, _ = await follow(self._backend, url, room, at_most=MAX_FILE_BYTES)
+                # one byte more, by which a file that was cut is told
+                answer, _ = await follow(self._backend, url, room, at_most=MAX_FILE_BYTES + 1)
             except FetchFailed as failed:
                 if failed.outcome in (Outcome.TOO_MANY_REDIRECTS, Outcome.REDIRECT_REFUSED):
                     return None
@@ -184,6 +193,12 @@ class Permission:
         if len(self._unknown) > 10_000:
             self._unknown = {key: until for key, until in self._unknown.items() if until > now}
         self._unknown[origin, name] = now + UNKNOWN_SECONDS
+
+
+def _unreadable(failed: FetchFailed) -> bool:
+    """Whether a host answered, with no error of its own, what our parser cannot read."""
+    answered = failed.http_status is not None and failed.http_status < 500
+    return answered and failed.outcome in UNREADABLE
 
 
 def _size(file: HostFile) -> int:
