@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from pairmill import __version__
 from pairmill.workers.errors import LeaseLost, Malformed, Refused, Unreachable, WorkerError
+from pairmill.workers.session import open_session, wrong_encoding
 
 PROTOCOL = 1
 PATIENCE = 15.0  # seconds to wait for a database at the start
@@ -217,14 +218,17 @@ class Queue:
 
     def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
+            connection = open_session(
                 self._dsn,
-                autocommit=True,
                 prepare_threshold=None,  # a pooler in transaction mode keeps no statements
                 row_factory=tuple_row,
                 connect_timeout=10,
                 application_name=f"pairmill/{__version__}",
             )
+            if wrong := wrong_encoding(connection):
+                connection.close()
+                raise Refused(wrong)
+            self._connection = connection
         return self._connection
 
     def _disconnect(self) -> None:

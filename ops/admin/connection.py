@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from pairmill.ops.admin import migrate
 from pairmill.ops.errors import UserError
 from pairmill.ops.server.embedded import embedded
+from pairmill.workers.session import NO_CONVERSION, encoding_sentence, open_session
 
 
 def home() -> Path:
@@ -32,12 +34,16 @@ def admin_dsn() -> Iterator[str]:
 
 
 def connect(dsn: str) -> psycopg.Connection:
+    """An autocommit session of SETTINGS. Raises UserError where there is none to be had."""
     try:
-        return psycopg.connect(
-            dsn, autocommit=True, connect_timeout=10, application_name="pairmill"
-        )
+        return open_session(dsn, connect_timeout=10, application_name="pairmill")
     except psycopg.Error as error:
-        raise UserError(f"cannot connect to the database: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split())
+        _, found, encoding = said.partition(NO_CONVERSION)
+        if found and encoding.split():
+            database = conninfo_to_dict(dsn).get("dbname")
+            raise UserError(encoding_sentence(str(database), encoding.split()[0])) from None
+        raise UserError(f"cannot connect to the database: {said}") from None
 
 
 @contextmanager

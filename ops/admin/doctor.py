@@ -12,6 +12,7 @@ from pairmill.ops.admin.connection import rows
 from pairmill.ops.errors import UserError
 from pairmill.schema.kinds import worker_kinds
 from pairmill.schema.scripts import sql
+from pairmill.workers.session import wrong_encoding
 
 EXTRAS = {"extract": "gcld3", "download": "httptools", "score": "open_clip", "ops": "pyarrow"}
 # condition on report.task -> what is wrong
@@ -47,6 +48,9 @@ def check_database(connection: psycopg.Connection) -> Iterator[Finding]:
         version >= 15,
         f"PostgreSQL {version}: {'15 or newer' if version >= 15 else 'needs 15 or newer'}",
     )
+    if wrong := wrong_encoding(connection):
+        yield Finding(False, wrong)
+        return
     try:
         migrate.require_current(connection)
     except UserError as problem:

@@ -10,6 +10,7 @@ from pairmill import migrations
 from pairmill.ops.errors import UserError
 from pairmill.schema import routines
 from pairmill.schema.scripts import sql
+from pairmill.workers.session import open_session, wrong_encoding
 
 # Alembic and SQLAlchemy are imported where they are needed: a volunteer's installation lacks them
 if TYPE_CHECKING:
@@ -49,8 +50,15 @@ def current(connection: psycopg.Connection) -> str | None:
     return row[0] if row else None
 
 
+def require_utf8(connection: psycopg.Connection) -> None:
+    if wrong := wrong_encoding(connection):
+        raise UserError(wrong)
+
+
 def require_current(connection: psycopg.Connection) -> None:
-    """Raise UserError unless a database has exactly this code's tables, functions and views."""
+    """Raise UserError unless a database has exactly this code's tables, functions and views, and
+    the encoding UTF8."""
+    require_utf8(connection)
     at, known = current(connection), migrations.revisions()
     if at is None:
         raise UserError("this database has no Pairmill schema yet: run `pairmill migrate`")
@@ -153,11 +161,14 @@ def _in_transaction(dsn: str, work: "Callable[[Connection], Returned]") -> "Retu
     from pairmill.schema.create import prepare, run
 
     engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
+        "postgresql+psycopg://",
+        creator=lambda: open_session(dsn, autocommit=False),
+        poolclass=NullPool,
     )
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with engine.begin() as connection:
+                require_utf8(_driver(connection))
                 run(connection, f"set local lock_timeout = '{LOCK_SECONDS}s'")
                 prepare(connection)
                 return work(connection)

@@ -23,6 +23,7 @@ def migrate(
     """Bring the database to this code's schema; does nothing where it is there already."""
     with admin_dsn() as dsn:
         with connect(dsn) as connection:
+            migration.require_utf8(connection)
             before = migration.current(connection)
             known = migrations.revisions()
         if before is not None and before not in known:
