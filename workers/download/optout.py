@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pairmill.workers.directives import MAX_VALUE, header_refusal
-from pairmill.workers.download.path_pattern import PathPattern, asked_path, path_pattern
+from pairmill.workers.download.path_pattern import Patterns, asked_path, path_pattern
 from pairmill.workers.download.robots import (
     MAX_RULES,
     TOO_MANY_RULES,
@@ -120,21 +120,18 @@ def _tdmrep_refusal(rules: str, url: str) -> str | None:
     """The first location that matches decides (TDMRep, 4.1)."""
     if rules == TOO_MANY_RULES:
         return TOO_MANY_RULES
-    asked = asked_path(url)
-    found = next((one for one in _locations(rules) if one[0].matches(asked)), None)
-    return found[1] if found else None
+    return _locations(rules).first(asked_path(url))
 
 
 @lru_cache(maxsize=16)
-def _locations(rules: str) -> tuple[tuple[PathPattern, str | None], ...]:
-    """(pattern, evidence or None) of each location."""
+def _locations(rules: str) -> Patterns[str | None]:
     try:
-        return tuple(
+        return Patterns(
             (path_pattern(location), _reserved(location) if reserved else None)
             for location, reserved in json.loads(rules)
         )
     except (ValueError, TypeError, AttributeError, RecursionError):  # another worker's, made up
-        return ()
+        return Patterns(())
 
 
 def _reserved(location: str) -> str:

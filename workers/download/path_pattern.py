@@ -8,12 +8,16 @@ of a pattern stand for.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 ORIGIN = re.compile(r"(?i)[a-z][a-z0-9+.-]*://[^/?#]*")
 # a triplet, or what may not stand in the common form; * and $ are left to the caller
 ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})|[^A-Za-z0-9._~!'()+,;=:@&/?\[\]*$-]")
+COMMON = re.compile(r"/[A-Za-z0-9._~!'()+,;=:@&/?\[\]-]*")  # nothing of it needs a change
 KEPT = b"/?#%*$"  # octets that stay encoded
 KEPT_IN_QUERY = b"#%*$"  # where / and ? are characters as others are: RFC 9309's example
 
@@ -31,7 +35,8 @@ class PathPattern:
     """length: octets of the common form, by which the most specific of several is chosen."""
 
     length: int
-    parts: tuple[str, ...]  # between the *
+    first: str  # up to the first *
+    others: tuple[str, ...]  # after each *
     whole: bool  # it ends in $
     has_query: bool
 
@@ -39,18 +44,33 @@ class PathPattern:
         """By parts and not as a regular expression, which a hostile file could make
         exponential."""
         path = asked.query if self.has_query else asked.plain
-        first, *others = self.parts
-        if not path.startswith(first):
+        if not path.startswith(self.first):
             return False
-        at = len(first)
-        for part in others:
+        at = len(self.first)
+        for part in self.others:
             found = path.find(part, at)
             if found < 0:
                 return False
             at = found + len(part)
         if not self.whole:
             return True
-        return path.endswith(others[-1]) if others else at == len(path)
+        return path.endswith(self.others[-1]) if self.others else at == len(path)
+
+
+class Patterns(Generic[T]):
+    """Patterns in the order in which they decide, each with what it says."""
+
+    def __init__(self, patterns: Iterable[tuple[PathPattern, T]]) -> None:
+        self._patterns = tuple(patterns)
+        # a file has dozens, and most paths begin as none does: 1 µs for 50, and not 15
+        self._firsts = tuple({pattern.first for pattern, _ in self._patterns})
+
+    def first(self, asked: Asked) -> T | None:
+        """What the first pattern that matches says; None if there is none."""
+        plain, query = asked
+        if not plain.startswith(self._firsts) and not query.startswith(self._firsts):
+            return None
+        return next((says for pattern, says in self._patterns if pattern.matches(asked)), None)
 
 
 def path_pattern(text: str) -> PathPattern:
@@ -61,12 +81,15 @@ def path_pattern(text: str) -> PathPattern:
     head, question, tail = text.removesuffix("$").partition("?")
     common = _common(head) + question + _common(tail, KEPT_IN_QUERY)
     common = common.replace("$", "%24")
-    return PathPattern(len(common) + whole, tuple(common.split("*")), whole, bool(question))
+    first, *others = common.split("*")
+    return PathPattern(len(common) + whole, first, tuple(others), whole, bool(question))
 
 
 def asked_path(url: str) -> Asked:
     """The path of an absolute URL with its query, "/" where it has none."""
     path = ORIGIN.sub("", url, count=1).partition("#")[0]
+    if COMMON.fullmatch(path):
+        return Asked(path, path)
     head, question, tail = (path if path.startswith("/") else f"/{path}").partition("?")
     head = _verbatim(_common(head)) + question
     return Asked(head + _verbatim(_common(tail)), head + _verbatim(_common(tail, KEPT_IN_QUERY)))

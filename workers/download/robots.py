@@ -7,8 +7,8 @@ Beside Allow and Disallow a group may hold statements of use: Content-Usage
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from pairmill.workers.directives import (
     AGENT,
@@ -18,7 +18,12 @@ from pairmill.workers.directives import (
     signal_statement,
     usage_statement,
 )
-from pairmill.workers.download.path_pattern import Asked, PathPattern, asked_path, path_pattern
+from pairmill.workers.download.path_pattern import (
+    PathPattern,
+    Patterns,
+    asked_path,
+    path_pattern,
+)
 
 # more than this many for us are not matched one by one: 20,000 took 5 s for a long URL
 MAX_RULES, TOO_MANY_RULES = 5000, "more than 5,000 rules"
@@ -112,11 +117,9 @@ def _split(value: str) -> tuple[str, str]:
 # ---- matching ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(NamedTuple):
     pattern: PathPattern
-    refuses: bool
-    text: str  # the evidence
+    evidence: str | None  # None where it allows
 
 
 def robots_refusal(rules: str, url: str) -> str | None:
@@ -124,17 +127,13 @@ def robots_refusal(rules: str, url: str) -> str | None:
     if rules == TOO_MANY_RULES:
         return TOO_MANY_RULES
     asked = asked_path(url)
-    for ordered in (_parsed if len(rules) <= 8192 else _parsed_large)(rules):
-        if (rule := _first(ordered, asked)) and rule.refuses:
-            return rule.text
+    for kind in (_parsed if len(rules) <= 8192 else _parsed_large)(rules):
+        if evidence := kind.first(asked):
+            return evidence
     return None
 
 
-def _first(rules: tuple[_Rule, ...], asked: Asked) -> _Rule | None:
-    return next((rule for rule in rules if rule.pattern.matches(asked)), None)
-
-
-def _parse(rules: str) -> tuple[tuple[_Rule, ...], ...]:
+def _parse(rules: str) -> tuple[Patterns[str | None], ...]:
     """The rules of each kind, that which decides first: the longest pattern (RFC 9309, 2.2.2).
     Of equal ones Allow, but of statements that which refuses (draft-ietf-aipref-vocab, 5.1). Lines
     of other names, of another version's worker, are passed over."""
@@ -143,17 +142,18 @@ def _parse(rules: str) -> tuple[tuple[_Rule, ...], ...]:
     for line in rules.split("\n"):
         name, _, value = line.partition(": ")
         if name in (ALLOW, DISALLOW) and value:
-            access.append(_Rule(path_pattern(value), name == DISALLOW, line[:MAX_VALUE]))
+            evidence = line[:MAX_VALUE] if name == DISALLOW else None
+            access.append(_Rule(path_pattern(value), evidence))
         elif name in STATEMENTS:
             path, statement = _split(value)
             # a rule that says nothing of training leaves it to the shorter ones
             if said := STATEMENTS[name](statement):
-                text = _evidence(name, path, said)
-                stated[name].append(_Rule(path_pattern(path or "/"), said.refuses, text))
-    access.sort(key=lambda rule: (-rule.pattern.length, rule.refuses))
-    for said_rules in stated.values():
-        said_rules.sort(key=lambda rule: (-rule.pattern.length, not rule.refuses))
-    return tuple(access), *map(tuple, stated.values())
+                evidence = _evidence(name, path, said) if said.refuses else None
+                stated[name].append(_Rule(path_pattern(path or "/"), evidence))
+    access.sort(key=lambda rule: (-rule.pattern.length, rule.evidence is not None))
+    for kind in stated.values():
+        kind.sort(key=lambda rule: (-rule.pattern.length, rule.evidence is None))
+    return tuple(map(Patterns, (access, *stated.values())))
 
 
 def _evidence(name: str, path: str, said: Statement) -> str:
