@@ -1,17 +1,21 @@
 """Decoding beside the event loop, in processes that may be killed."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 
 import trio
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.thumbnail import ANSWER, LENGTH, Decoded, ThumbnailSpec
+from pairmill.workers.download.rendition import Box, RenditionSpec
+from pairmill.workers.download.thumbnail import ANSWER, BOX, REQUEST, Decoded, ThumbnailSpec
 
 SECONDS_PER_IMAGE = 20.0
+Spec = ThumbnailSpec | RenditionSpec
 # Pillow decodes 1.2 to 1.6 times as fast when memory is kept and not handed back after each image;
 # PILLOW_BLOCKS_MAX counts 16 MB blocks, and a kept one is memory
 ENVIRONMENT = {
@@ -36,13 +40,12 @@ class _Decoder:
         self._stdin, self._stdout = process.stdin, process.stdout
 
     @classmethod
-    async def start(cls, spec: ThumbnailSpec) -> "_Decoder":
-        numbers = spec.short_side, spec.max_bytes, spec.memory
+    async def start(cls, spec: Spec) -> "_Decoder":
         command = [
             sys.executable,
             "-m",
             "pairmill.workers.download.decode_process",
-            *map(str, numbers),
+            json.dumps([type(spec).__name__, asdict(spec)]),
         ]
         return cls(
             await trio.lowlevel.open_process(
@@ -53,17 +56,20 @@ class _Decoder:
             )
         )
 
-    async def decode(self, body: bytes) -> Decoded:
+    async def decode(self, body: bytes, boxes: Sequence[Box]) -> Decoded:
+        head = REQUEST.pack(len(body), len(boxes)) + b"".join(BOX.pack(*box) for box in boxes)
         try:
             with trio.fail_after(SECONDS_PER_IMAGE):
-                await self._stdin.send_all(LENGTH.pack(len(body)))
+                await self._stdin.send_all(head)
                 await self._stdin.send_all(body)
-                answer = ANSWER.unpack(await self._read(ANSWER.size))
-                outcome, width, height, dhash, md5, sha256, size = answer
-                thumbnail = await self._read(size)
+                *told, size, form, exif = ANSWER.unpack(await self._read(ANSWER.size))
+                made = await self._read(size)
+                texts = [(await self._read(length)).decode() for length in (form, exif)]
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
             raise DecoderDied from None
-        return Decoded(Outcome(outcome), width, height, thumbnail, dhash, md5, sha256)
+        outcome, width, height, dhash, md5, sha256 = told
+        hashes = dhash, md5, sha256
+        return Decoded(Outcome(outcome), width, height, made, *hashes, texts[0], texts[1] or None)
 
     async def _read(self, size: int) -> bytes:
         data = bytearray()
@@ -89,18 +95,18 @@ class DecoderPool:
         self,
         free: trio.MemoryReceiveChannel[_Decoder | None],
         put: trio.MemorySendChannel[_Decoder | None],
-        spec: ThumbnailSpec,
+        spec: Spec,
     ) -> None:
         self._free, self._put, self._spec = free, put, spec
 
-    async def decode(self, body: bytes) -> Decoded:
-        """Decode one body. A decoder that dies of it, or hangs, costs this image alone
-        (INTERNAL_ERROR) and is replaced."""
+    async def decode(self, body: bytes, boxes: Sequence[Box] = ()) -> Decoded:
+        """Decode one body. boxes: to blur in a rendition, ``rendition.boxes_of``. A decoder that
+        dies of it, or hangs, costs this image alone (INTERNAL_ERROR) and is replaced."""
         decoder = await self._free.receive()  # None: it died; another is started when needed
         whole = False
         try:
             decoder = decoder or await _Decoder.start(self._spec)
-            decoded = await decoder.decode(body)
+            decoded = await decoder.decode(body, boxes)
             whole = True
             return decoded
         except (DecoderDied, OSError):  # OSError: the machine has no room for a process just now
@@ -115,7 +121,7 @@ class DecoderPool:
 @asynccontextmanager
 async def decoder_pool(
     processes: int,
-    spec: ThumbnailSpec = ThumbnailSpec(),
+    spec: Spec = ThumbnailSpec(),
 ) -> AsyncIterator[DecoderPool]:
     """A pool of so many decoder processes, ended with the block."""
     put, free = trio.open_memory_channel[_Decoder | None](processes)

@@ -1,10 +1,31 @@
 """The image that ``pairmill fetch`` writes; a volunteer has ``thumbnail.ThumbnailSpec``."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MODES = "keep_ratio", "largest", "border", "crop", "no"
 QUALITIES = {"jpg": (1, 100), "png": (0, 9), "webp": (1, 100)}  # png: zlib's level
 DEFAULT_QUALITY = {"jpg": 88, "png": 6, "webp": 88}
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, as parts of width and height
+
+
+def boxes_of(rows: Iterable[Iterable[float]]) -> tuple[Box, ...]:
+    """Boxes to blur from a column's lists of [left, top, right, bottom]: of edges in the wrong
+    order the right one, and of one beyond the image the part within. Raises ValueError for anything
+    else, NaN among it: an image whose face cannot be blurred is not to be written."""
+    boxes = []
+    try:
+        for row in rows:
+            edges = [float(edge) for edge in row]
+            if any(map(math.isnan, edges)):
+                raise ValueError("NaN is no edge")
+            left, top, right, bottom = (min(1.0, max(0.0, edge)) for edge in edges)
+            boxes.append((min(left, right), min(top, bottom), max(left, right), max(top, bottom)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"no list of [left, top, right, bottom]: {error}") from None
+    return tuple(boxes)
 
 
 @dataclass(frozen=True)

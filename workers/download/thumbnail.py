@@ -5,17 +5,19 @@ from dataclasses import dataclass
 
 from pairmill.schema.outcomes import Outcome
 
-# on a decoder's pipes: before a body its length; before a thumbnail outcome, width, height, dhash,
-# md5, sha256 and the thumbnail's length
-LENGTH = struct.Struct(">I")
-ANSWER = struct.Struct(">hIIq16s32sI")
+# on a decoder's pipes: before a body its length and the number of boxes to blur; a box; before a
+# thumbnail outcome, width, height, dhash, md5, sha256, and the lengths of the thumbnail, of its
+# format's name and of exif, 0 for none
+REQUEST = struct.Struct(">IH")
+BOX = struct.Struct(">4d")
+ANSWER = struct.Struct(">hIIq16s32sIBI")
 
 
 @dataclass(frozen=True)
 class ThumbnailSpec:
     """The properties of a thumbnail. short_side: pixels; an image is never enlarged. max_bytes: of
     its JPEG; the database refuses more. memory: bytes for a decoded original, by
-    ``decode.PIXEL_BYTES``; 80 MB are 16 megapixels, 8 of AVIF, 11 of WebP or 5 with
+    ``pixels.PIXEL_BYTES``; 80 MB are 16 megapixels, 8 of AVIF, 11 of WebP or 5 with
     transparency."""
 
     short_side: int = 256
