@@ -61,13 +61,14 @@ def build(
     as_json: bool = AS_JSON,
 ) -> None:
     """Index a release's image embeddings, and measure recall@10 against exact search."""
+    from pairmill.ops.release.folder import is_release
     from pairmill.ops.vectors import embeddings
 
     with extra("index"):
         from pairmill.ops.vectors import index
 
     with _bar() as report:
-        if embeddings.is_release(release):
+        if is_release(release):
             out.absolute().parent.mkdir(parents=True, exist_ok=True)
             # the export is as large as the index: beside it there is room
             with tempfile.TemporaryDirectory(dir=out.absolute().parent) as beside:

@@ -1,6 +1,5 @@
 """pairmill release: a recipe into Parquet."""
 
-import sys
 from pathlib import Path
 
 import typer
@@ -22,7 +21,7 @@ def build(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the manifest."),
 ) -> None:
-    """Write the pairs that a recipe keeps as Parquet shards, with a manifest and a README."""
+    """Write the pairs that a recipe keeps as Parquet files, in a folder that any reader takes."""
     # msgspec and pyarrow are not in every installation
     from pairmill.ops.release import recipe as recipes
     from pairmill.ops.release import release
@@ -39,4 +38,27 @@ def build(
     if as_json:
         print_json(manifest.as_dict())
     else:
-        print(f"{manifest.kept:,} of {manifest.candidates:,} pairs kept, in {out}", file=sys.stdout)
+        print(f"{manifest.kept:,} of {manifest.candidates:,} pairs kept, in {out}")
+
+
+FOLDER = typer.Argument(help="A release's folder.")
+
+
+@app.command("show")
+def show(
+    release: Path = FOLDER, as_json: bool = typer.Option(False, "--json", help="The manifest.")
+) -> None:
+    """Print a release's README, in Markdown with the head of a Hugging Face dataset card."""
+    from pairmill.ops.release import folder
+
+    text = folder.manifest_text(release).decode() if as_json else folder.readme(release)
+    print(text, end="")
+
+
+@app.command("check")
+def check(release: Path = FOLDER) -> None:
+    """Compare every file of a release with the sha256 in its manifest."""
+    from pairmill.ops.release import folder
+
+    found = folder.check(release)
+    print(f"{release} is whole: {found.rows:,} pairs in {len(found.parts):,} files")

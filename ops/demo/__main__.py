@@ -222,7 +222,8 @@ def _report(connection: psycopg.Connection, model: str, manifest: Manifest | Non
     console.print(_funnel(state, connection, model, kept))
     if manifest:
         console.print(
-            f"\nrelease: {OUT}/part-00000.parquet, {manifest.kept} rows; see {OUT}/README.md"
+            f"\nrelease: {OUT}/part-00000.parquet, {manifest.kept} rows;"
+            f" see `pairmill release show {OUT}`"
         )
     else:
         console.print(

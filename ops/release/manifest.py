@@ -1,12 +1,14 @@
-"""The manifest of a release, and the README beside it."""
+"""The manifest of a release, and its README."""
 
+import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The manifest of a release: manifest.json.
+    """The manifest of a release: JSON, see ``folder``.
 
     recipe: every value, overrides applied. model: name, pretrained, digest; multilingual_model: of
     the other one, if there is. taggers: by column. candidates: pairs
@@ -32,7 +34,7 @@ class Manifest:
         return asdict(self)
 
     def readme(self) -> str:
-        """README.md, in Markdown."""
+        """README.md: Markdown, with the head of a Hugging Face dataset card."""
         return _readme(self)
 
 
@@ -50,13 +52,46 @@ def _readme_models(m: Manifest) -> str:
     return "".join(f"\n{line}\n" for line in lines)
 
 
+# of the licences that a Hugging Face card may name; others are "other", with their name
+LICENCES = (
+    "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "odc-by", "odbl",
+    "pddl", "mit", "apache-2.0",
+)  # fmt: skip
+
+
+def _card(m: Manifest) -> str:
+    """The head of a Hugging Face dataset card, in YAML; its values are written as JSON."""
+    licence = m.recipe["licence"].lower()
+    known = licence in LICENCES
+    card: dict[str, Any] = {
+        "pretty_name": m.recipe["name"],
+        "license": licence if known else "other",
+        "license_name": None if known else m.recipe["licence"],
+        "language": [code for code in m.kept_by_language if re.fullmatch("[a-z]{2,3}", code)],
+        "size_categories": [_size_category(m.kept)],
+        "configs": [{"config_name": "default", "data_files": "part-*.parquet"}],
+    }
+    lines = (f"{key}: {json.dumps(value)}\n" for key, value in card.items() if value)
+    return f"---\n{''.join(lines)}---\n"
+
+
+def _size_category(rows: int) -> str:
+    """Hugging Face's: n<1K, 1K<n<10K and so on, n>1T."""
+    names = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]
+    for power, name in enumerate(names):
+        if rows < 10 ** (power + 3):
+            return f"{names[power - 1]}<n<{name}" if power else f"n<{name}"
+    return f"n>{names[-1]}"
+
+
 def _readme(m: Manifest) -> str:
     excluded = "\n".join(f"| {reason} | {number:,} |" for reason, number in m.excluded.items())
     languages = "\n".join(
         f"| {language} | {number:,} |" for language, number in m.kept_by_language.items()
     )
     columns = "\n".join(f"| `{name}` | {kind} |" for name, kind in m.columns.items())
-    return f"""# {m.recipe["name"]}, version {m.recipe["version"]}
+    return f"""{_card(m)}
+# {m.recipe["name"]}, version {m.recipe["version"]}
 
 {m.recipe["description"]}.
 
@@ -81,5 +116,5 @@ Similarity: {m.model["name"]} {m.model["pretrained"]}, weights sha256 `{m.model[
 |---|---|
 {columns}
 
-`manifest.json` has every threshold and the sha256 of every file.
+The manifest has every threshold and the sha256 of every file: `pairmill release show --json`.
 """

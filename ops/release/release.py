@@ -6,7 +6,6 @@ which.
 """
 
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,18 +25,21 @@ from pairmill import __version__
 from pairmill.ops.admin.connection import rows
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder, file_entries
+from pairmill.ops.release.folder import write_manifest
 from pairmill.ops.release.manifest import Manifest
 from pairmill.ops.release.recipe import Recipe
 
 SHARD_ROWS = 1_000_000
 ROW_GROUP = 100_000  # rows; about 30 MB in memory, 10 MB in the file
 FETCH = 10_000
-# LAION-5B's columns, and the image's md5; null where the recipe names no tagger
+# LAION-5B's columns, and the image's md5; null where the recipe names no tagger. Types are those of
+# LAION-400M, -5B and -Aesthetics, so that tables of both can be concatenated: similarity is their
+# float64, whatever the database has, and tags are their float32.
 SCHEMA = pa.schema(
     [
         ("SAMPLE_ID", pa.int64()), ("URL", pa.string()), ("TEXT", pa.string()),
         ("HEIGHT", pa.int32()), ("WIDTH", pa.int32()), ("LICENSE", pa.string()),
-        ("LANGUAGE", pa.string()), ("NSFW", pa.string()), ("similarity", pa.float32()),
+        ("LANGUAGE", pa.string()), ("NSFW", pa.string()), ("similarity", pa.float64()),
         ("hash", pa.int64()), ("md5", pa.string()),
         ("punsafe", pa.float32()), ("pwatermark", pa.float32()), ("aesthetic", pa.float32()),
     ]
@@ -120,9 +122,7 @@ def _write(
         files=file_entries(folder, shards),
         written_by={"pairmill": __version__, "pyarrow": pa.__version__},
     )
-    text = json.dumps(manifest.as_dict(), indent=2, ensure_ascii=False)
-    (folder / "manifest.json").write_text(text + "\n", "utf-8")
-    (folder / "README.md").write_text(manifest.readme(), "utf-8")
+    write_manifest(folder, manifest, table.schema)
     return manifest
 
 

@@ -9,6 +9,7 @@ embedding-reader read (https://github.com/rom1504/clip-retrieval): ``img_emb/img
 The same release, model and state of the database give the same bytes.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -28,8 +29,9 @@ from psycopg import ClientCursor
 from pairmill import __version__
 from pairmill.ops.admin.connection import rows
 from pairmill.ops.errors import UserError
-from pairmill.ops.files import atomic_folder, file_entries, sha256
+from pairmill.ops.files import atomic_folder, file_entries
 from pairmill.ops.release import release
+from pairmill.ops.release.folder import ReleaseFolder, manifest_text, read_release
 from pairmill.ops.vectors.arrays import ArrayWriter, ClipRetrieval, Npz, npz_prefix
 
 FORMATS = ("clip-retrieval", "npz")
@@ -63,16 +65,6 @@ class ExportManifest:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class ReleaseFolder:
-    """A release's folder: its manifest, its Parquet files in order, and its rows."""
-
-    folder: Path
-    manifest: dict[str, Any]
-    parts: list[Path]
-    rows: int
-
-
 @dataclass
 class _Chunk:
     """Rows of a release, and the database's answer for each."""
@@ -82,32 +74,6 @@ class _Chunk:
     images: list[bytes | None]
     texts: list[bytes | None]
     reasons: list[str | None]
-
-
-def read_release(folder: Path) -> ReleaseFolder:
-    """Raises UserError if the folder is no release, or a file of it is missing."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        files_, model = manifest["files"], manifest["model"]
-        parts = [folder / f["name"] for f in files_]
-        count = sum(f["rows"] for f in files_)
-        known = manifest["recipe"], model["digest"], model["name"], model["pretrained"]
-    except FileNotFoundError:
-        raise UserError(f"{folder} is no release: it has no manifest.json") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder}/manifest.json is no release's manifest") from None
-    assert known
-    if absent := [p.name for p in parts if not p.is_file()]:
-        raise UserError(f"the release {folder} lacks {absent[0]}, which its manifest names")
-    return ReleaseFolder(folder, manifest, parts, count)
-
-
-def is_release(folder: Path) -> bool:
-    """Whether a folder looks like a release, and not like an export."""
-    try:
-        return "recipe" in json.loads((folder / "manifest.json").read_bytes())
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def export(
@@ -190,7 +156,7 @@ def _write(
             "name": recipe["name"],
             "version": recipe["version"],
             "rows": done,
-            "manifest_sha256": sha256(found.folder / "manifest.json"),
+            "manifest_sha256": hashlib.sha256(manifest_text(found.folder)).hexdigest(),
         },
         model=found.manifest["model"],
         format=shards.name,

@@ -14,7 +14,7 @@ from embedding_reader import EmbeddingReader
 
 from pairmill.ops.admin import removal
 from pairmill.ops.errors import UserError
-from pairmill.ops.release import release
+from pairmill.ops.release import folder, release
 from pairmill.ops.release.recipe import Recipe
 from pairmill.ops.vectors import embeddings
 from support.database import DIMS, Database, outcomes, pair_rows
@@ -85,6 +85,12 @@ def released(db: Database, out: Path, shard_rows: int = 5) -> Path:
     )  # fmt: skip
     release.build(db.admin, recipe, out, shard_rows=shard_rows)
     return out
+
+
+def describe(source: Path, manifest: str) -> None:
+    """Give a release another manifest."""
+    schema = pq.read_schema(source / folder.NAME).with_metadata({"manifest.json": manifest})
+    pq.ParquetWriter(source / folder.NAME, schema).close()
 
 
 def row_of(sample_id: int) -> int:
@@ -266,16 +272,16 @@ def test_the_score_that_counts_is_exported(scored: Database, tmp_path: Path) -> 
 
 def test_database_without_the_model_is_refused(scored: Database, tmp_path: Path) -> None:
     source = released(scored, tmp_path / "release")
-    manifest = json.loads((source / "manifest.json").read_text())
+    manifest = json.loads(folder.manifest_text(source))
     manifest["model"]["digest"] = "f" * 64
-    (source / "manifest.json").write_text(json.dumps(manifest))
+    describe(source, json.dumps(manifest))
     with pytest.raises(UserError, match="no model model-d1 with the weights ffffffffffff… of the"):
         embeddings.export(scored.admin, source, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["release"]
 
 
 def test_what_is_no_release_is_refused(scored: Database, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no release: it has no manifest"):
+    with pytest.raises(UserError, match=r"is no release: it has no _release\.parquet"):
         embeddings.export(scored.admin, tmp_path, tmp_path / "out")
     source = released(scored, tmp_path / "release")
     part = source / "part-00001.parquet"
@@ -286,8 +292,11 @@ def test_what_is_no_release_is_refused(scored: Database, tmp_path: Path) -> None
     part.unlink()
     with pytest.raises(UserError, match=r"lacks part-00001\.parquet"):
         embeddings.export(scored.admin, source, tmp_path / "out")
-    (source / "manifest.json").write_text("{}")
-    with pytest.raises(UserError, match="is no release's manifest"):
+    describe(source, "{}")
+    with pytest.raises(UserError, match="has no release's manifest"):
+        embeddings.export(scored.admin, source, tmp_path / "out")
+    (source / folder.NAME).write_text("{}")
+    with pytest.raises(UserError, match=r"has no release's manifest\.json"):
         embeddings.export(scored.admin, source, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["release"]
 

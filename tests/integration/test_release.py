@@ -13,6 +13,7 @@ import pytest
 from pairmill.ops.admin import removal
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import release
+from pairmill.ops.release.folder import manifest_text, readme
 from pairmill.ops.release.recipe import Recipe
 from pairmill.schema.outcomes import Outcome
 from support.database import Database, key, outcomes, pair_rows, score_rows
@@ -38,17 +39,10 @@ def scored(db: Database) -> Database:
     claim = db.claim("extract")
     assert claim
     queue, _ = db.queue("extract")
-    rows = [
-        (
-            *row[:4],
-            f"text number {i}",
-            LANGUAGES[i % 6],
-            0.9,
-            "http://licence/" if i % 2 else None,
-            "image",
-        )
-        for i, row in enumerate(pair_rows(claim.lease_id, URLS))
-    ]
+    rows = []
+    for i, row in enumerate(pair_rows(claim.lease_id, URLS)):
+        licence = "http://licence/" if i % 2 else None
+        rows.append((*row[:4], f"text number {i}", LANGUAGES[i % 6], 0.9, licence, *row[8:]))
     queue.copy_pairs(rows)
     queue.submit_extract(claim.lease_id, 12, [("image", "links", "", 12)])
     db.accept_all()
@@ -102,7 +96,7 @@ def test_rows_are_what_the_columns_say(scored: Database, tmp_path: Path) -> None
     assert row == {
         "SAMPLE_ID": batch * 16384 + n, "URL": URLS[0], "TEXT": "text number 0",
         "HEIGHT": 480, "WIDTH": 640, "LICENSE": None, "LANGUAGE": "en", "NSFW": None,
-        "similarity": pytest.approx(0.3),
+        "similarity": 0.3,  # and not float32's 0.30000001…
         "hash": mmh3.hash64(URLS[0] + "text number 0")[0],
         "md5": hashlib.md5(str(n).encode(), usedforsecurity=False).hexdigest(),
         "punsafe": None, "pwatermark": None, "aesthetic": None,
@@ -131,7 +125,7 @@ def test_same_state_same_bytes(scored: Database, tmp_path: Path) -> None:
     for name in "ab":
         built(scored, tmp_path / name, languages=[])
     files = sorted(p.name for p in (tmp_path / "a").iterdir())
-    assert files == ["README.md", "manifest.json", "part-00000.parquet"]
+    assert files == ["_release.parquet", "part-00000.parquet"]
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -148,12 +142,12 @@ def test_shards_are_in_order_and_the_manifest_has_their_sums(
     assert [f["rows"] for f in manifest.files] == [4, 2]
     assert done == [(4, 6), (6, 6)]
     ids = []
-    for file in json.loads((out / "manifest.json").read_text())["files"]:
+    for file in json.loads(manifest_text(out))["files"]:
         body = (out / file["name"]).read_bytes()
         assert (hashlib.sha256(body).hexdigest(), len(body)) == (file["sha256"], file["bytes"])
         ids += pq.read_table(out / file["name"])["SAMPLE_ID"].to_pylist()
     assert ids == sorted(ids)
-    text = (out / "README.md").read_text()
+    text = readme(out)
     assert "6 of 12 pairs" in text
     assert manifest.removals["sha256"] in text
 
