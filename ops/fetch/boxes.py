@@ -8,16 +8,17 @@ import pyarrow as pa
 from pairmill.ops.errors import UserError
 from pairmill.ops.fetch.values import as_text, values_of
 from pairmill.workers.download.crawl import Boxes
+from pairmill.workers.download.rendition import boxes_of
 
 INVALID_BOXES = "invalid_boxes"  # the error of a row: an image is not kept with its faces
 # of the fractions; detectors go a little beyond an edge, and pixels far
 LOWEST, HIGHEST = -1.0, 2.0
 
 
-def boxes_of(column: pa.ChunkedArray) -> list[Boxes | None]:
-    """The boxes of each row: (left, top, right, bottom) as fractions of width and height, within
-    0 and 1; None where the value is no list of boxes. The column: lists of lists of four numbers,
-    or JSON text of such; null has no boxes. Raises UserError for another type."""
+def column_boxes(column: pa.ChunkedArray) -> list[Boxes | None]:
+    """The boxes of each row, by ``rendition.boxes_of``; None where the value is no list of boxes.
+    The column: lists of lists of four numbers, or JSON text of such; null has no boxes. Raises
+    UserError for another type."""
     kind = column.type
     if not (_is_text(kind) or pa.types.is_null(kind) or _is_boxes(kind)):
         raise UserError(
@@ -57,19 +58,13 @@ def _boxes(value: Any) -> Boxes | None:
             return None
     if value is None:
         return ()
-    if not isinstance(value, list):
+    if not isinstance(value, list) or not all(_is_box(box) for box in value):
         return None
-    found = [_box(box) for box in value]
-    return None if None in found else [box for box in found if box]
+    return boxes_of(value)
 
 
-def _box(value: Any) -> tuple[float, float, float, float] | None:
-    if not isinstance(value, list) or len(value) != 4:
-        return None
-    if not all(_is_fraction(number) for number in value):
-        return None
-    left, top, right, bottom = (min(1.0, max(0.0, float(number))) for number in value)
-    return min(left, right), min(top, bottom), max(left, right), max(top, bottom)
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_fraction, value))
 
 
 def _is_fraction(number: Any) -> bool:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pairmill import __version__
 from pairmill.ops.errors import UserError
-from pairmill.ops.fetch.boxes import boxes_of
+from pairmill.ops.fetch.boxes import column_boxes
 from pairmill.ops.fetch.keys import keys_from
 from pairmill.ops.fetch.samples import HASHES, Layout, as_rows, names_of, text_of
 from pairmill.ops.fetch.shards import Folder, writing
@@ -138,7 +138,7 @@ class Parameters:
         """What is blurred in each row's image; None where that cannot be known."""
         if self.boxes is None:
             return [()] * rows.num_rows
-        return boxes_of(rows[self._ours(self.boxes)])
+        return column_boxes(rows[self._ours(self.boxes)])
 
     def _ours(self, name: str) -> str:
         return dict(names_of(self.names, self.columns, self.layout.reserved))[name]

@@ -11,9 +11,10 @@ from pairmill.workers.download.fetcher import Fetched, Fetcher
 from pairmill.workers.download.hosts import Hosts, Pace, Schedule
 from pairmill.workers.download.optout import Evidence
 from pairmill.workers.download.pool import DecoderPool
+from pairmill.workers.download.rendition import Box
 
 FAULT = Outcome.INTERNAL_ERROR
-Boxes = Sequence[tuple[float, float, float, float]]
+Boxes = Sequence[Box]
 
 
 def no_boxes(n: int) -> Boxes:
@@ -57,7 +58,7 @@ async def fetch_all(
 ) -> None:
     """Fetch and decode (n, url) pairs, at most ``concurrency`` at once; each gets exactly one
     result, in no particular order. A fault of ours is INTERNAL_ERROR for its URL. boxes: of an n,
-    what is blurred of its image: (left, top, right, bottom) as fractions of width and height."""
+    what is blurred of its image, by ``rendition.boxes_of``."""
     hosts.forget_old()
     schedule = Schedule(urls, hosts, pace)
 
@@ -93,7 +94,7 @@ async def _decoded(n: int, fetched: Fetched, pool: DecoderPool, boxes: Boxes) ->
     body = fetched.body
     if fetched.outcome is not Outcome.SUCCESS or body is None:
         return Result(n, fetched.outcome, fetched.http_status, evidence=fetched.evidence)
-    decoded = await (pool.decode(body, boxes) if boxes else pool.decode(body))
+    decoded = await pool.decode(body, boxes)
     if decoded.outcome is not Outcome.SUCCESS:
         return Result(n, decoded.outcome, fetched.http_status, len(body))
     return Result(
