@@ -300,7 +300,7 @@ def test_what_it_needs_is_said(web: Web, source: Path, tmp_path: Path) -> None:
     assert "nothing was fetched" in refusal(web, source, out, "--retry-failed")
     urls = tmp_path / "urls.txt"
     urls.write_text("http://a/\n")
-    assert "--verify needs a column md5" in refusal(web, urls, out, "--verify")
+    assert "--verify needs a column md5 or sha256" in refusal(web, urls, out, "--verify")
     assert "has no column img, name one by --url-col: SAMPLE_ID, URL, TEXT, md5" in refusal(
         web, source, out, "--url-col", "img"
     )
