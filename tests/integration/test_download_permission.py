@@ -5,14 +5,16 @@ from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_network
 
+import pytest
 import trio
 
 from pairmill.schema.outcomes import Outcome
-from pairmill.workers.download.budget import MemoryBudget
+from pairmill.workers.download.budget import MemoryBudget, Room
 from pairmill.workers.download.client import Client
-from pairmill.workers.download.fetcher import Fetched, Fetcher, Limits
+from pairmill.workers.download.fetcher import Answer, Fetched, Fetcher, FetchFailed, Limits
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.permission import HostFile, Permission
+from pairmill.workers.download.url import Target
 from support.misbehaving import misbehaving, request_of, saying
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -168,11 +170,75 @@ def test_robots_txt_that_redirects_or_is_huge_is_read() -> None:
 
     (found,), _ = fetch(Site(answers), IMAGES[0])
     assert found.outcome is Outcome.OPTED_OUT
+    # a rule that the limit cuts is another rule: ``Disallow: /`` for ``Disallow: /private``
+    head = b"User-agent: *\n#%s\n" % (b"x" * (500 * 1024 - 27))
+    assert len(head + b"Disallow: /") == 500 * 1024
+    assert outcome_of_robots(ok(head + b"Disallow: /private")) is Outcome.SUCCESS
+    assert outcome_of_robots(ok(head + b"Disallow: /")) is Outcome.OPTED_OUT
     late = b"# much\n" * 100_000 + b"User-agent: *\nDisallow: /"  # beyond the first 500 KiB
     assert outcome_of_robots(ok(late)) is Outcome.SUCCESS
     assert outcome_of_robots(b"HTTP/1.1 200 OK\r\n\r\nUser-agent: *\nDisallow: /") is (
         Outcome.OPT_OUT_UNKNOWN  # it never ends: the read deadline
     )
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (CHUNKED + b"not a size\r\n", Outcome.SUCCESS),
+        (
+            ok(b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xff\xff\xff", b"Content-Encoding: gzip"),
+            Outcome.SUCCESS,
+        ),
+        (ok(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 100), Outcome.SUCCESS),
+        (ok(b"<!doctype html>\n<p>Disallow: /\n"), Outcome.SUCCESS),
+        (ok(b"User-agent: *\nDisallow: /caf\xe9/\n"), Outcome.SUCCESS),
+        (ok(b""), Outcome.SUCCESS),
+        (ok("User-agent: *\nDisallow: /".encode("utf-16")), Outcome.OPTED_OUT),
+        (ok(b"User-agent: *\nDisallow: /", b"Content-Encoding: gzip"), Outcome.OPTED_OUT),
+        (ok(b"\xff\xff\nUseragent: *\nDisalow: /"), Outcome.OPTED_OUT),
+    ],
+)
+def test_odd_robots_txt_closes_no_host(answer: bytes, outcome: Outcome) -> None:
+    """What our parser cannot read is no refusal of the site, and no failure of the host; what can
+    be read of it counts (RFC 9309, 2.3.1.1)."""
+    site = one_file("/robots.txt", answer)
+    found, permission = fetch(site, *IMAGES[:2])
+    assert [f.outcome for f in found] == [outcome] * 2
+    assert site.asked["/robots.txt"] == 1  # and is not asked for at each image
+    # what could not be read is no news for others
+    unread = answer.startswith(CHUNKED) or b"\x1f\x8b" in answer
+    assert ("robots.txt" not in {n.file for n in permission.news()}) == unread
+
+
+def test_fault_of_ours_is_not_the_hosts() -> None:
+    """No socket to be had (EMFILE) while robots.txt is asked for leaves the host as it was."""
+
+    class Ours:
+        def __init__(self) -> None:
+            self.fails = True
+
+        async def get(self, target: Target, room: Room, *, at_most: int | None = None) -> Answer:
+            if self.fails:
+                raise FetchFailed(Outcome.INTERNAL_ERROR)
+            return Answer(404, ()) if at_most else Answer(200, (), b"image")
+
+        async def close(self) -> None:
+            pass
+
+    async def main() -> list[Outcome]:
+        backend = Ours()
+        fetcher = Fetcher(backend, QUICK, Permission(backend))
+        found = []
+        for backend.fails in (True, False):
+            with MemoryBudget().room() as room:
+                found.append((await fetcher.fetch(IMAGES[0], room)).outcome)
+        return found
+
+    assert trio.run(main) == [Outcome.INTERNAL_ERROR, Outcome.SUCCESS]
 
 
 def test_host_that_cannot_be_reached_keeps_that_name() -> None:

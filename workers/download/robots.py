@@ -47,9 +47,9 @@ NO_COLON = re.compile(r"([^\s:]+)[ \t]+([^\s:]\S*)")  # exactly two words
 BYTE_ORDER_MARKS = "\ufeff\udcef\udcbb\udcbf"
 
 
-def condensed_robots(text: str) -> str:
-    """The rules for us, one a line; "" where they forbid nothing. Of the groups for our agent, or
-    of those for every agent; groups for one agent are one (RFC 9309, 2.2.1)."""
+def condensed_robots(text: str, agent: str = AGENT) -> str:
+    """The rules for an agent, one a line; "" where they forbid nothing. Of the groups for it, or of
+    those for every agent; groups for one agent are one (RFC 9309, 2.2.1)."""
     groups: dict[str, list[str]] = {}
     agents: list[str] = []
     in_rules = False
@@ -63,9 +63,9 @@ def condensed_robots(text: str) -> str:
         in_rules = True
         # a statement above all groups is for everybody; an Allow or Disallow there is nobody's
         everybody = [] if agents or name not in STATEMENTS else ["*"]
-        for agent in agents or everybody:
-            groups.setdefault(agent, []).append(f"{name}: {value}")
-    rules = groups.get(AGENT, groups.get("*", []))
+        for named in agents or everybody:
+            groups.setdefault(named, []).append(f"{name}: {value}")
+    rules = groups.get(agent.lower(), groups.get("*", []))
     if len(rules) > MAX_RULES:
         return TOO_MANY_RULES
     return "\n".join(rules) if any(map(_forbids, rules)) else ""
@@ -161,6 +161,6 @@ def _evidence(name: str, path: str, said: Statement) -> str:
     return " ".join(filter(None, (f"{name}:", place, said.text)))[:MAX_VALUE]
 
 
-# 50 rules take 0.3 ms to parse and 30 KB; 5,000 of them 30 ms and 3 MB: two of those are kept
+# 50 rules take 0.4 ms to parse and 18 KB; 5,000 of them 60 ms and 2 MB: two of those are kept
 _parsed = lru_cache(maxsize=64)(_parse)
 _parsed_large = lru_cache(maxsize=2)(_parse)
