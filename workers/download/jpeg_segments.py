@@ -4,6 +4,7 @@ The decoder gets those that its pixels need. Pillow refuses an image for a broke
 segment; libjpeg and so a browser passes over them.
 """
 
+import re
 from collections.abc import Iterator
 
 from pairmill.workers.download.contents import Contents
@@ -11,19 +12,23 @@ from pairmill.workers.download.contents import Contents
 SOS, EOI = 0xDA, 0xD9
 ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length: TEM, RST0 to RST7, SOI
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOFn; the others are DHT, JPG, DAC
-# baseline, extended and progressive, by Huffman or arithmetic coding
-DECODED = 0xC0, 0xC1, 0xC2, 0xC9, 0xCA
+LOSSLESS = 0xC3
+# baseline, extended, progressive and lossless, by Huffman or arithmetic coding
+DECODED = 0xC0, 0xC1, 0xC2, LOSSLESS, 0xC9, 0xCA
 JFIF, EXIF, ADOBE = 0xE0, 0xE1, 0xEE
 COMMENT = 0xFE
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
+END = b"\xff\xd9"
+SCAN_ENDS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # a marker but those of restarts
 # More than the 64 bits that libjpeg reads ahead: an image that is whole needs no more of these, one
 # that is not has them read within a few blocks and is found to be cut
 FILLER = bytes(16)
 
 
 def contents(body: bytes) -> Contents:
-    """All segments but metadata and comments; JFIF's and Adobe's say what the colours are."""
-    parts, exif, xmp, copied = [], b"", b"", 0
+    """All segments but metadata and comments, without the bytes between them; JFIF's and Adobe's
+    say what the colours are."""
+    parts, exif, xmp, end = [body[:2]], b"", b"", 2
     for marker, start, end in _segments(body):
         data = body[start + 4 : end]
         if marker == EXIF and data.startswith(b"Exif\0"):
@@ -31,10 +36,9 @@ def contents(body: bytes) -> Contents:
         elif marker == EXIF and data.startswith(XMP):
             xmp = xmp or data[len(XMP) :]
         colours = (marker == JFIF and len(data) >= 14) or (marker == ADOBE and len(data) >= 12)
-        if (JFIF <= marker <= 0xEF or marker == COMMENT) and not colours:
-            parts.append(body[copied:start])
-            copied = end
-    return Contents(b"".join((*parts, body[copied:])) if parts else body, exif, xmp)
+        if colours or not (JFIF <= marker <= 0xEF or marker == COMMENT):
+            parts.append(body[start:end])
+    return Contents(b"".join((*parts, body[end:])), exif, xmp)
 
 
 def uncut(image: bytes) -> bytes | None:
@@ -43,19 +47,30 @@ def uncut(image: bytes) -> bytes | None:
     or none."""
     for marker, _, end in _segments(image):
         if marker == SOS:
-            stop = image.find(b"\xff\xd9", end)
-            scan = image[: stop if stop >= 0 else len(image)]
-            return None if scan.find(b"\xff\xda", end) >= 0 else scan + FILLER
+            stop = found.start() if (found := SCAN_ENDS.search(image, end)) else len(image)
+            rest = image[stop:].partition(END)[0]
+            return None if b"\xff\xda" in rest else image[:stop] + FILLER
     return None
 
 
 def decoded(body: bytes) -> bool:
-    """Whether its coding is one that is decoded: of 8 bits, with 1, 3 or 4 components, neither
-    lossless nor hierarchical. True where no frame says so."""
+    """Whether its coding is one that is decoded: of 8 bits, with 1, 3 or 4 components, not
+    hierarchical. True where no frame says so."""
+    marker, precision, components = _frame(body)
+    return marker in DECODED and precision == 8 and components in (1, 3, 4)
+
+
+def scalable(body: bytes) -> bool:
+    """Whether it can be decoded at n/8."""
+    return _frame(body)[0] != LOSSLESS
+
+
+def _frame(body: bytes) -> tuple[int, int, int]:
+    """Marker, precision in bits and components of the first frame; a baseline's where none is."""
     for marker, start, end in _segments(body):
         if marker in FRAMES and end >= start + 10:
-            return marker in DECODED and body[start + 4] == 8 and body[start + 9] in (1, 3, 4)
-    return True
+            return marker, body[start + 4], body[start + 9]
+    return DECODED[0], 8, 3
 
 
 def _segments(body: bytes) -> Iterator[tuple[int, int, int]]:

@@ -87,6 +87,11 @@ class Original:
         return exif.orientation(self.exif, self.xmp)
 
     @property
+    def lossless(self) -> bool:
+        """Whether its colours have all of their resolution."""
+        return self.name in ("PNG", "GIF") or b"VP8L" in self.body[12:64]
+
+    @property
     def memory(self) -> int:
         """Bytes that its pixels take. Of an animation only the first frame is decoded."""
         width, height = self.image.size
@@ -124,7 +129,8 @@ class Original:
         if uncut is None and "premature end" in fault.lower():
             raise OSError(fault)  # of several scans the last is cut, which Pillow cannot tell
         with Image.open(io.BytesIO(uncut or self.body), formats=["JPEG"]) as image:
-            image.draft(image.mode, size)
+            if jpeg_segments.scalable(self.body):
+                image.draft(image.mode, size)
             return _resized(image, size)
 
     @cached_property
