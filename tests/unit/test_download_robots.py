@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pairmill.workers.download.optout import (
     AI,
@@ -337,3 +339,27 @@ def test_evidence_can_be_stored_whatever_was_escaped() -> None:
 def test_rules_of_another_versions_worker_are_harmless(rules: str) -> None:
     assert refusal(ROBOTS, rules, f"{SITE}/x.jpg") is None
     assert bool(refusal(ROBOTS, rules, f"{SITE}/no")) == ("disallow: /no" in rules)
+
+
+LINES = st.sampled_from(
+    ["User-agent: *", "Useragent pairmill", "Disallow: /", "Disalow /%", "Allow: *$", "\ufeff#", ":",
+     "Content-Usage: /\t(;=\"", "Content-Signal: ai-train=", "[{\"location\": \"/\\ud800\"", "\0", "\r"]
+)  # fmt: skip
+
+
+@given(st.lists(LINES | st.text(max_size=20), max_size=12), st.binary(max_size=40), st.text())
+def test_any_file_is_read_and_can_be_stored(lines: list[str], octets: bytes, path: str) -> None:
+    """Bad input costs no host and no batch: nothing raises, and PostgreSQL takes the rules."""
+    body = "\n".join(lines).encode("utf-8", "replace") + octets
+    for file in (ROBOTS, TDMREP, AI):
+        rules = condensed(file, text_of(file, body))
+        assert "\0" not in rules
+        rules.encode()
+        (refusal(file, rules, f"{SITE}/{path}") or "").encode()
+
+
+def test_rule_that_is_longer_than_a_line_of_googles_stays_whole() -> None:
+    """Google's parser drops what follows 16,663 octets, and the pattern is wider then."""
+    long = "/" + "x" * 20_000
+    assert refused(f"{EVERYBODY}Disallow: {long}y", long) is None
+    assert refused(f"{EVERYBODY}Disallow: {long}y", f"{long}y")

@@ -9,12 +9,11 @@ of a pattern stand for.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-ORIGIN = re.compile(r"(?i)[a-z][a-z0-9+.-]*://[^/?#]*")
+ORIGIN = re.compile(r"(?i)\A[a-z][a-z0-9+.-]*://[^/?#]*")
 # a triplet, or what may not stand in the common form; * and $ are left to the caller
 ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})|[^A-Za-z0-9._~!'()+,;=:@&/?\[\]*$-]")
 COMMON = re.compile(r"/[A-Za-z0-9._~!'()+,;=:@&/?\[\]-]*")  # nothing of it needs a change
@@ -30,8 +29,7 @@ class Asked(NamedTuple):
     query: str
 
 
-@dataclass(frozen=True, slots=True)
-class PathPattern:
+class PathPattern(NamedTuple):
     """length: octets of the common form, by which the most specific of several is chosen."""
 
     length: int
@@ -78,9 +76,11 @@ def path_pattern(text: str) -> PathPattern:
     if not text.startswith(("/", "*", "$")):
         text = f"/{text}"
     whole = text.endswith("$")
-    head, question, tail = text.removesuffix("$").partition("?")
-    common = _common(head) + question + _common(tail, KEPT_IN_QUERY)
-    common = common.replace("$", "%24")
+    common = text.removesuffix("$")
+    head, question, tail = common.partition("?")
+    if not COMMON.fullmatch(common.replace("*", "")):
+        common = _common(head) + question + _common(tail, KEPT_IN_QUERY)
+        common = common.replace("$", "%24")
     first, *others = common.split("*")
     return PathPattern(len(common) + whole, first, tuple(others), whole, bool(question))
 

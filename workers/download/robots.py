@@ -162,5 +162,5 @@ def _evidence(name: str, path: str, said: Statement) -> str:
 
 
 # 50 rules take 0.4 ms to parse and 18 KB; 5,000 of them 60 ms and 2 MB: two of those are kept
-_parsed = lru_cache(maxsize=64)(_parse)
+_parsed = lru_cache(maxsize=256)(_parse)
 _parsed_large = lru_cache(maxsize=2)(_parse)
