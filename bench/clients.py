@@ -40,7 +40,7 @@ OTHERS = ROOT / ".venv-bench/bin/python"
 OTHERS_NEED = ("trio", "aiohttp", "uvloop", "httpx", "pycurl")
 # side of client_sides.py: how it is called, which Python runs it
 CLIENTS = {
-    "ours": ("ours: trio + httptools", OWN),
+    "ours": ("ours: trio", OWN),
     "trio_h11": ("trio + h11, by hand", OWN),
     "urllib": ("urllib, 64 threads (img2dataset's way)", OWN),
     "aiohttp": ("aiohttp + uvloop", OTHERS),

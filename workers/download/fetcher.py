@@ -10,7 +10,7 @@ import trio
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.budget import Room
 from pairmill.workers.download.optout import Evidence, header_refusal
-from pairmill.workers.download.url import Target, parse, redirected
+from pairmill.workers.download.url import Target, header_reference, parse, redirected
 from pairmill.workers.http.headers import retry_after
 
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -30,8 +30,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """One response. lines: its header section, names in lower case. body: decoded from any
-    Content-Encoding; empty where the status is not 2xx."""
+    """One response. lines: its header section, names in lower case, a character for each byte.
+    body: decoded from any Content-Encoding; empty where the status is not 2xx."""
 
     status: int
     lines: tuple[tuple[str, str], ...]
@@ -146,7 +146,7 @@ async def follow(
         if answer.status not in REDIRECTS or not location:
             return answer, url
         try:
-            url = redirected(url, location)
+            url = redirected(url, header_reference(location))
             target = parse(url)
         except ValueError:
             raise FetchFailed(Outcome.REDIRECT_REFUSED, answer.status) from None

@@ -12,12 +12,12 @@ import heapq
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import trio
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.fetcher import Fetched
+from pairmill.workers.download.url import parse
 
 # in a row, without an answer in between
 FAILURES = 5
@@ -25,11 +25,12 @@ GIVEN_UP_SECONDS = 600.0
 # a wait that is longer than this is not waited for within a batch
 PATIENCE_SECONDS = 30.0
 UNSAID_SECONDS = 10.0  # a 429 that does not say how long
+# A host's own failures. BAD_RESPONSE is none: it is our reader's word, and the host did answer.
 FAILED = frozenset(
     (
         Outcome.DNS_FAILED, Outcome.CONNECT_FAILED, Outcome.CONNECT_TIMEOUT, Outcome.TLS_FAILED,
         Outcome.CERTIFICATE_REFUSED, Outcome.CONNECTION_LOST, Outcome.TIMEOUT,
-        Outcome.BAD_RESPONSE, Outcome.SERVER_ERROR, Outcome.RETRY_LATER, Outcome.OPT_OUT_UNKNOWN,
+        Outcome.SERVER_ERROR, Outcome.RETRY_LATER, Outcome.OPT_OUT_UNKNOWN,
     )
 )  # fmt: skip
 
@@ -177,8 +178,8 @@ class Schedule:
 
 
 def host_of(url: str) -> str:
-    """The authority of a URL in lower case; "" where it has none."""
+    """The authority that a URL's request is for; "" where it can have none."""
     try:
-        return urlsplit(url).netloc.lower().rpartition("@")[2]
+        return parse(url).authority
     except ValueError:
         return ""

@@ -1,8 +1,12 @@
 """Connections that wait for another request to their host.
 
-A host's robots.txt and its first image then cost one TLS handshake and not two.
+A host's robots.txt and its first image then cost one TLS handshake and not two. A connection takes
+two requests at most: docs/http.md says why.
 """
 
+import fcntl
+import socket
+import termios
 from collections import OrderedDict
 
 import trio
@@ -11,19 +15,47 @@ from pairmill.workers.download.url import Target
 
 SECONDS = 10.0  # servers close theirs after 5 to 75
 AT_MOST = 128  # each takes about 110 KB with TLS
+AVOIDED = 10_000  # hosts, of about 200 bytes each
+Key = tuple[str, str, int]
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
 class Connection:
     """An open connection to a host. used: whether it has carried a request before."""
 
     def __init__(self, target: Target, stream: trio.abc.Stream) -> None:
-        self.key = target.scheme, target.host, target.port
+        self.key: Key = target.scheme, target.host, target.port
         self.stream = stream
         self.used = False
         self.since = 0.0
 
     async def close(self) -> None:
         await end(self.stream)
+
+    async def come(self) -> bytes | None:
+        """A byte of what came since the last response, of TLS too; none where the other side has
+        ended it, None where nothing came."""
+        with trio.move_on_after(0):  # what has come is read before this ends the wait for more
+            try:
+                return bytes(await self.stream.receive_some(1))
+            except BROKEN:
+                return b""
+        return None
+
+    def heard(self) -> bool:
+        """Whether all that was sent has arrived, as far as the system knows. An answer that came
+        before its request had is none."""
+        stream = self.stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        assert isinstance(stream, trio.SocketStream)
+        if stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return False
+        try:
+            on_the_way = fcntl.ioctl(stream.socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        except OSError:
+            return True  # not a system that tells
+        return not any(on_the_way)
 
 
 async def end(stream: trio.abc.AsyncResource) -> None:
@@ -38,20 +70,37 @@ async def end(stream: trio.abc.AsyncResource) -> None:
 
 
 class IdleConnections:
-    """The least recently used are closed first, and none is used after ten seconds."""
+    """The least recently used are closed first, and none is used after ten seconds, or to a host
+    that has sent what nobody asked for."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Connection, None] = OrderedDict()
-        self._of_host: dict[tuple[str, str, int], list[Connection]] = {}
+        self._of_host: dict[Key, list[Connection]] = {}
+        self._avoided: OrderedDict[Key, None] = OrderedDict()
 
-    def take(self, target: Target) -> Connection | None:
-        """One to this host, the newest; the caller owns it."""
-        of_host = self._of_host.get((target.scheme, target.host, target.port))
-        if not of_host or of_host[-1].since + SECONDS < trio.current_time():
-            return None
-        return self._remove(of_host[-1])
+    async def take(self, target: Target) -> Connection | None:
+        """One to this host, the newest, on which nothing came since; the caller owns it."""
+        key = target.scheme, target.host, target.port
+        while of_host := self._of_host.get(key):
+            if of_host[-1].since + SECONDS < trio.current_time():
+                return None
+            connection = self._remove(of_host[-1])
+            try:
+                come = await connection.come()
+            except BaseException:
+                await connection.close()
+                raise
+            if come is None:
+                return connection
+            if come:
+                self.avoid(connection)
+            await connection.close()
+        return None
 
     async def put(self, connection: Connection) -> None:
+        if connection.used or connection.key in self._avoided:
+            await connection.close()
+            return
         connection.used = True
         connection.since = trio.current_time()
         self._waiting[connection] = None
@@ -62,6 +111,16 @@ class IdleConnections:
             if not late and len(self._waiting) <= AT_MOST:
                 break
             await self._remove(oldest).close()
+
+    def avoid(self, connection: Connection) -> None:
+        """Never keep one to this host again."""
+        self._avoided[connection.key] = None
+        while len(self._avoided) > AVOIDED:
+            self._avoided.popitem(last=False)
+
+    def keeps(self, connection: Connection) -> bool:
+        """Whether ``put`` would keep it."""
+        return not connection.used and connection.key not in self._avoided
 
     async def close(self) -> None:
         while self._waiting:

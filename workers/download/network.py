@@ -16,13 +16,18 @@ from pairmill.workers.download.resolver import CachedResolver, Resolver
 from pairmill.workers.errors import Refused
 
 Address = IPv4Address | IPv6Address
-# networks that Python's is_global lets through, or did in some patch release: translators and
-# relays to any IPv4 address, protocol assignments, and the metadata services of clouds
+# What is no public host, whatever Python's is_global says of it, which differs between patch
+# releases: IANA's registries of special-purpose addresses (RFC 6890; as of 2025), translators and
+# relays to any IPv4 address, and the metadata services of clouds.
 NEVER = tuple(
     ip_network(n)
     for n in (
-        "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32",
-        "192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32",
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+        "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16",
+        "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4", "168.63.129.16/32",
+        "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64",
+        "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16", "fc00::/7",
+        "fe80::/10", "fec0::/10",
     )
 )  # fmt: skip
 GLOBAL_UNICAST = ip_network("2000::/3")  # all that IANA has given out of IPv6
@@ -83,7 +88,7 @@ class Network:
         """
         if self.connect_to:
             host, port = self.connect_to
-        elif port not in self.ports and not self.allow:
+        elif not port or (port not in self.ports and not self.allow):
             raise FetchFailed(Outcome.PORT_REFUSED)
         try:
             answers = await self.resolver(host, port)

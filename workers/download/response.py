@@ -1,75 +1,140 @@
-"""Reading one HTTP/1.1 response, with caps: httptools parses, this collects."""
-
-import zlib
-
-import httptools
+"""Reading one response, with caps: ``message`` knows the syntax, this collects."""
 
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download.coding import INFLATED, BadCoding, applied, decoded
 from pairmill.workers.download.fetcher import Answer, FetchFailed
+from pairmill.workers.download.message import (
+    HEAD_END,
+    BadMessage,
+    Chunks,
+    Head,
+    begins,
+    listed,
+    read_head,
+)
 
 MAX_HEAD_BYTES = 64 * 1024
 # of a body that is not wanted, a 404's, so much is read for the sake of the connection
 MAX_UNWANTED_BYTES = 32 * 1024
-MAX_CODINGS = 2
 READ_SIZE = 65_536
 
 
 class Response:
-    """The protocol object of httptools' parser, which calls the ``on_`` methods.
+    """A response as its bytes come.
 
     max_bytes: of the body, on the wire and again decoded. cut: a longer one ends there and is no
-    failure. The methods only collect: an exception raised in one would come out wrapped.
+    failure, as of a file of text. A message ends where its framing says: what comes behind it is
+    ``surplus``, and no part of anything (RFC 9112, 9.2).
     """
 
     def __init__(self, max_bytes: int, *, cut: bool = False) -> None:
         self._max_bytes = max_bytes
         self._cut = cut
-        self._parser = httptools.HttpResponseParser(self)
+        self._begun = b""  # of the header section
+        self._chunks = Chunks()
         self._beside = 0  # bytes that were not of the body
         # grown in place: thousands of pieces of it would leave the heap in pieces, too
         self._body = bytearray()
-        self._ended = False
-        self.head = False  # whether the final response's header section is there
-        self.status: int | None = None
-        self.lines: list[tuple[str, str]] = []
+        self.head: Head | None = None  # of the final response, once it is there
         self.size = 0
         self.complete = False  # nothing more is to be read
-        self.reusable = False  # and the connection may take another request
+        self.ended = False  # since the message is at its end
+        self.closed = False  # which the server marked by closing
+        self.surplus = False
+
+    @property
+    def status(self) -> int | None:
+        return self.head.status if self.head else None
 
     @property
     def wanted(self) -> bool:
         """Whether it is a 2xx: the body of another is not kept."""
-        return self.status is not None and 200 <= self.status < 300
+        return self.head is not None and 200 <= self.head.status < 300
 
     @property
     def announced(self) -> int | None:
-        """Content-Length, where there is one."""
-        length = self._header("content-length")
-        # 18 digits are beyond any cap, and int() refuses 5,000 of them
-        return int(length.lstrip("0")[:18] or 0) if self.head and length.isdecimal() else None
+        """Content-Length, where it counts."""
+        return self.head.length if self.head else None
 
     @property
     def encoded(self) -> bool:
-        """Whether the body will be another length once decoded."""
-        return bool(self._codings())
+        """Whether the body may be another length once decoded."""
+        return not INFLATED.isdisjoint(self._codings())
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection may take another request."""
+        return self.head is not None and self.head.keep and self.ended and not self.surplus
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the wire. Raises FetchFailed when they are no response, or too many."""
         before = self.size
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self._ended:  # bytes after the end are not judged
-                raise FetchFailed(Outcome.BAD_RESPONSE, self.status) from None
-            self.reusable = False
+            rest = self._read_head(data) if self.head is None else data
+            if self.head is not None and not self.ended:
+                rest = self._read_body(self.head, rest)
+        except BadMessage:
+            raise FetchFailed(Outcome.BAD_RESPONSE, self.status) from None
+        if self.ended:
+            self.complete = True
+            self.surplus = self.surplus or bool(rest)
+            return
         # the header section, trailers, and the framing of chunks: up to 5 bytes for one of the body
         self._beside += len(data) - (self.size - before)
-        if self._beside > MAX_HEAD_BYTES + 8 * self.size and not self._ended:
+        if self._beside > MAX_HEAD_BYTES + 8 * self.size:
             raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
-        if self._ended:
-            self.complete = True
-        elif self.head:
+        if self.head is not None:
             self._check_size()
+
+    def _read_head(self, data: bytes) -> bytes:
+        """The bytes behind it, once it is there. Interim responses before it, 100 or 103, say
+        nothing; 101 is a protocol that nobody asked for."""
+        begun = (self._begun + data).lstrip(b"\r\n") if not self._begun else self._begun + data
+        looked_at = max(0, len(self._begun) - 2)
+        while True:
+            end = HEAD_END.search(begun, looked_at)
+            if end is None:
+                if not begins(begun):
+                    raise BadMessage("another protocol")
+                self._begun = begun
+                return b""
+            head, begun, looked_at = read_head(begun[: end.start()]), begun[end.end() :], 0
+            if head.status == 101:
+                raise BadMessage("another protocol")
+            if head.status >= 200:
+                self._begun = b""
+                self.start(head)
+                return begun
+
+    def start(self, head: Head) -> None:
+        """The header section is there."""
+        self.head = head
+        self.ended = self.complete = head.length == 0 and not head.chunked
+
+    def _read_body(self, head: Head, data: bytes) -> bytes:
+        """The bytes behind the message, once it has ended."""
+        if head.chunked:
+            size, rest = self._chunks.feed(data, self._body if self._kept() else None)
+            self.size += size
+            self.ended = rest is not None
+            return rest or b""
+        if head.length is not None:
+            left = head.length - self.size
+            data, rest = data[:left], data[left:]
+            self.ended = len(data) == left
+        else:
+            rest = b""
+        self.add(data)
+        return rest
+
+    def add(self, data: bytes) -> None:
+        """Bytes of the body."""
+        if self._kept():
+            self._body += data
+        self.size += len(data)
+
+    def _kept(self) -> bool:
+        return self.wanted and self.size <= self._max_bytes
 
     def _check_size(self) -> None:
         size = max(self.size, self.announced or 0)
@@ -82,76 +147,40 @@ class Response:
 
     def end(self) -> None:
         """The server closed. Without a length or chunks that is the end of the body (RFC 9112,
-        6.3); else the rest is missing. Raises FetchFailed."""
-        framed = self._header("content-length") or self._header("transfer-encoding")
-        if not self.head or (framed and self.wanted):
+        6.3), and of chunks the last was enough; else the rest is missing. Raises FetchFailed."""
+        head = self.head
+        framed = head is not None and (head.chunked or head.length is not None)
+        whole = head is not None and (not framed or self._chunks.last)
+        if head is None or (self.wanted and not whole):
             raise FetchFailed(Outcome.CONNECTION_LOST, self.status)
-        self.complete = True
+        self.complete = self.closed = True
+        self.ended = whole
 
     def drop(self) -> None:
-        """Let go of everything: the parser and this object hold each other, and would hold a body
-        of megabytes until the next full collection."""
+        """Let go of the body."""
         self._body = bytearray()
-        del self._parser
 
     def answer(self) -> Answer:
-        """The response once it is complete, its content decoded. We ask for identity; some
-        servers compress all the same. Raises FetchFailed."""
-        assert self.status is not None
+        """The response once it is complete, its content decoded. Raises FetchFailed."""
+        head = self.head
+        assert head is not None
+        if not self.wanted:
+            return Answer(head.status, head.lines)
         data = bytes(self._body)
         self._body.clear()
-        if not self.wanted:
-            return Answer(self.status, tuple(self.lines))
-        codings = self._codings()
-        if len(codings) > MAX_CODINGS:
-            raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
-        for coding in reversed(codings):
-            data = self._decoded(data, coding)
-        if len(data) > self._max_bytes and not self._cut:
-            raise FetchFailed(Outcome.TOO_LARGE, self.status)
-        return Answer(self.status, tuple(self.lines), data[: self._max_bytes])
-
-    def _decoded(self, data: bytes, coding: str) -> bytes:
-        if coding not in ("gzip", "x-gzip", "deflate"):
-            raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
-        # 32: gzip or zlib, whichever its first bytes say; some servers send deflate bare
-        bare = coding == "deflate" and data[:1] != b"\x78"
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS if bare else zlib.MAX_WBITS | 32)
+        most = self._max_bytes
+        whole = not self._cut or self.size <= most
         try:
-            plain = inflate.decompress(data, self._max_bytes + 1)
-        except zlib.error:
-            raise FetchFailed(Outcome.BAD_RESPONSE, self.status) from None
-        if not inflate.eof and len(plain) <= self._max_bytes and not self._cut:
-            raise FetchFailed(Outcome.CONNECTION_LOST, self.status)
-        return plain
+            data = decoded(data, self._codings(), most, text=self._cut, whole=whole)
+        except BadCoding as bad:
+            outcome = Outcome.CONNECTION_LOST if bad.cut else Outcome.BAD_RESPONSE
+            raise FetchFailed(outcome, head.status) from None
+        if len(data) > most and not self._cut:
+            raise FetchFailed(Outcome.TOO_LARGE, head.status)
+        return Answer(head.status, head.lines, data[:most])
 
-    def _codings(self) -> list[str]:
-        values = ",".join(v for name, v in self.lines if name == "content-encoding")
-        codings = (coding.strip() for coding in values.lower().split(","))
-        return [coding for coding in codings if coding not in ("", "identity")]
-
-    def _header(self, name: str) -> str:
-        return next((value for key, value in self.lines if key == name), "")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head:
-            return  # a trailer does not describe the response before it
-        self.lines.append((name.decode("latin-1").lower(), value.decode("latin-1")))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200:  # an interim response, 100 or 103; the real one follows
-            self.lines.clear()
-            return
-        self.status = status
-        self.head = True
-
-    def on_body(self, data: bytes) -> None:
-        self.size += len(data)
-        if self.wanted and self.size <= self._max_bytes + len(data):
-            self._body += data
-
-    def on_message_complete(self) -> None:
-        if self.head:
-            self._ended = True
-            self.reusable = self._parser.should_keep_alive()
+    def _codings(self) -> tuple[str, ...]:
+        """Of the content, and then of its transfer."""
+        if self.head is None:
+            return ()
+        return applied((*listed(self.head.lines, "content-encoding"), *self.head.codings))
