@@ -117,7 +117,7 @@ comment on column report.opt_out.sample_id is 'As report.pair.sample_id';
 comment on column report.opt_out.batch_id is 'As report.pair.batch_id';
 comment on column report.opt_out.n is 'As report.pair.n';
 comment on column report.opt_out.url is 'The URL of the image';
-comment on column report.opt_out.signal is 'robots.txt, tdmrep.json, ai.txt; a header: X-Robots-Tag, tdm-reservation, Content-Usage; or an element of the page: meta robots, …';
+comment on column report.opt_out.signal is 'robots.txt, tdmrep.json, ai.txt; a header: X-Robots-Tag, Robots-Tag, tdm-reservation, Content-Usage, Content-Signal; or an element of the page: meta robots, …';
 comment on column report.opt_out.value is 'The rule that forbids';
 comment on column report.opt_out.source is 'The URL that the rule was read from';
 comment on column report.opt_out.read_at is 'When it was read; of a page, when it was crawled';

@@ -119,7 +119,7 @@ opt_out = mill(
     col("batch_id", BigInteger, BATCH_ID),
     col("n", Integer, N),
     col("attempt", SmallInteger, "The download attempt; 1 where the page opts out"),
-    col("signal", Text, "robots.txt, tdmrep.json, ai.txt; a header: X-Robots-Tag, tdm-reservation, Content-Usage; or an element of the page: meta robots, …"),
+    col("signal", Text, "robots.txt, tdmrep.json, ai.txt; a header: X-Robots-Tag, Robots-Tag, tdm-reservation, Content-Usage, Content-Signal; or an element of the page: meta robots, …"),
     col("value", Text, "The rule that forbids, at most 500 characters"),
     col("source", Text, "The URL that the rule was read from"),
     col("read_at", TIMESTAMP, "When it was read; of a page, when it was crawled"),
