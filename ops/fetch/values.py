@@ -7,6 +7,7 @@ from datetime import date, time
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def values_of(column: pa.ChunkedArray | pa.Array) -> list[Any]:
@@ -60,7 +61,10 @@ def _other(value: Any) -> Any:
 
 
 def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as text; what is not UTF-8 gets U+FFFD. Raises ArrowException for another type."""
+    """A column as text; what is not UTF-8 gets U+FFFD, and NaN, which pandas writes for a missing
+    value, is none. Raises ArrowException for another type."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
     column = column.cast(pa.string())
     try:
         column.validate(full=True)

@@ -1,6 +1,7 @@
 """Rows of `pairmill fetch`: what a source's columns become, whatever they hold."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from io import BytesIO
@@ -17,7 +18,7 @@ from pairmill.ops.errors import UserError
 from pairmill.ops.fetch.boxes import column_boxes
 from pairmill.ops.fetch.keys import keys_from
 from pairmill.ops.fetch.parameters import Parameters
-from pairmill.ops.fetch.run import retryable, sample_result
+from pairmill.ops.fetch.run import failed_shards, new_shards, retryable, sample_result
 from pairmill.ops.fetch.samples import (
     Layout,
     SampleResult,
@@ -52,6 +53,12 @@ def test_text_that_is_not_utf8_costs_its_characters() -> None:
         pa.table({"URL": not_utf8(b"http://a/\xfc"), "TEXT": not_utf8(b"f\xfcr")}), COLUMNS
     )
     assert rows.to_pylist() == [{"url": "http://a/\ufffd", "caption": "f\ufffdr"}]
+
+
+def test_missing_captions_of_pandas_are_none() -> None:
+    """A column without one caption is of NaN there; "nan" is no caption."""
+    table = pa.table({"URL": ["u", "v"], "TEXT": pa.array([float("nan"), None])})
+    assert as_rows(table, COLUMNS)["caption"].to_pylist() == [None, None]
 
 
 def test_names_of_ours_are_not_taken_by_the_source() -> None:
@@ -247,6 +254,26 @@ def test_folder_is_of_all_that_its_bytes_hang_on(
     begun.check(folder, begun=True)
     with pytest.raises(UserError, match=said):
         parameters(tmp_path / "a.csv", text, **changed).check(folder, begun=False)
+
+
+def test_retry_has_the_keys_and_boxes_of_the_first_run(tmp_path: Path) -> None:
+    """A retry that counted keys anew, or forgot the faces, would write another sample."""
+    text = 'url,Key,face\nu,k0,"[[0,0,1,1]]"\nv,k1,\nw,../x,\nx,k3,[\n'
+    found = parameters(tmp_path / "a.csv", text, key="Key", boxes="face")
+    source = open_source(tmp_path / "a.csv")
+    folder = Folder(tmp_path / "out", 10, found.layout)
+    with folder.locked():
+        (first,) = new_shards(source, found, folder)
+        assert (first.keys, first.boxes[0]) == (["k0", "k1", None, "k3"], ((0.0, 0.0, 1.0, 1.0),))
+        assert [n for n, _ in first.urls] == [0, 1]
+        ended = [replace(GOOD, status="failed_to_download", error_message="timeout"), GOOD]
+        first.results[:2] = ended
+        folder.write(0, first.rows, lambda n: b"image", folder.begin(0), (0.0, 1.0))
+        (again,) = failed_shards(found, folder)
+    assert [r and r.error_message for r in again.results] == [
+        None, None, "invalid_key", "invalid_boxes",
+    ]  # fmt: skip
+    assert (again.keys, again.boxes, again.urls) == (first.keys, first.boxes, [(0, "u")])
 
 
 def test_memory_is_no_parameter(tmp_path: Path) -> None:
