@@ -52,8 +52,8 @@ class OutputFormat(StrEnum):
 
 
 SOURCE = typer.Argument(
-    help="A release, a .parquet file or a folder of them, a .csv or .tsv, or a .txt with a URL a"
-    " line."
+    help="A release, or a .parquet, .csv, .tsv, .json, .jsonl, or .txt with a URL a line; a folder"
+    " of such files, or a URL of one (s3://…)."
 )
 OUT = typer.Option(..., "--out", help="The folder of the shards; made, or gone on with.")
 URL_COL = typer.Option(None, help="The URLs' column; by default URL, in any case.")
@@ -103,7 +103,7 @@ TIMEOUT = typer.Option(30.0, min=1.0, max=600.0, help="Seconds for a URL, with i
 
 
 def fetch(
-    source: Path = SOURCE,
+    source: str = SOURCE,
     out: Path = OUT,
     url_col: str | None = URL_COL,
     caption_col: str | None = CAPTION_COL,

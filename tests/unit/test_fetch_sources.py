@@ -46,22 +46,75 @@ def test_parquet_is_not_read_whole(tmp_path: Path) -> None:
     assert most - before < path.stat().st_size / 2
 
 
-def test_parquet_files_that_differ_are_said(tmp_path: Path) -> None:
+# the types of a column in each file -> the column's of all
+UNITED: list[tuple[list[pa.DataType], pa.DataType]] = [
+    ([pa.null(), pa.string()], pa.string()),
+    ([pa.string(), pa.null()], pa.string()),
+    ([pa.null(), pa.null()], pa.null()),
+    ([pa.int32(), pa.int64()], pa.int64()),
+    ([pa.int64(), pa.float64(), pa.null()], pa.float64()),
+    ([pa.float32(), pa.float64()], pa.float64()),
+    ([pa.string(), pa.large_string()], pa.large_string()),
+    ([pa.dictionary(pa.int8(), pa.string()), pa.string()], pa.string()),
+    ([pa.int64(), pa.string()], pa.string()),
+    ([pa.bool_(), pa.int64()], pa.string()),
+    ([pa.timestamp("ms"), pa.timestamp("us")], pa.timestamp("us")),
+    ([pa.timestamp("us"), pa.timestamp("us", "UTC")], pa.string()),
+    ([pa.list_(pa.null()), pa.list_(pa.list_(pa.float64()))], pa.list_(pa.list_(pa.float64()))),
+]
+
+
+@pytest.mark.parametrize(("types", "united"), UNITED, ids=str)
+def test_types_of_many_files_are_united(
+    tmp_path: Path, types: list[pa.DataType], united: pa.DataType
+) -> None:
+    """Would catch: a fetch that stops at the second file, since the first's column is all null."""
+    for number, kind in enumerate(types):
+        value = pa.array([number], pa.int64()).cast(kind) if _is_flat(kind) else pa.nulls(1, kind)
+        table = pa.table({"url": [f"http://a/{number}"], "x": value})
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+    found = pa.concat_tables(open_source(tmp_path).read(0))
+    assert found.schema == pa.schema([("url", pa.string()), ("x", united)])
+    assert found["url"].to_pylist() == [f"http://a/{number}" for number in range(len(types))]
+    assert [v is None for v in found["x"].to_pylist()] == [not _is_flat(t) for t in types]
+
+
+def _is_flat(kind: pa.DataType) -> bool:
+    return not (pa.types.is_nested(kind) or pa.types.is_null(kind) or pa.types.is_timestamp(kind)
+                or pa.types.is_dictionary(kind))  # fmt: skip
+
+
+def test_types_without_one_for_both_are_said(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"url": ["http://a/"], "x": [[1]]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"url": ["http://b/"], "x": ["1"]}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"column x is string in .*b\.parquet, and list<.*> in"):
+        open_source(tmp_path)
+
+
+def test_columns_that_some_files_lack(tmp_path: Path) -> None:
+    """Would catch: a file whose rows have no URL, without a word; names that differ in case."""
     parquet(tmp_path / "a.parquet", range(3))
-    pq.write_table(pa.table({"URL": ["http://a/"]}), tmp_path / "b.parquet")
-    with pytest.raises(UserError, match=r"b\.parquet has no column SAMPLE_ID"):
-        urls(open_source(tmp_path), "URL")
+    pq.write_table(pa.table({"note": ["n"], "url": ["http://b/"]}), tmp_path / "b.parquet")
+    source = open_source(tmp_path)
+    assert source.names == ["SAMPLE_ID", "URL", "note"]
+    assert pa.concat_tables(source.read(2)).to_pylist() == [
+        {"SAMPLE_ID": 2, "URL": "http://a/2", "note": None},
+        {"SAMPLE_ID": None, "URL": "http://b/", "note": "n"},
+    ]
+    assert SourceColumns.of(source, None, None).url == "URL"
+    pq.write_table(pa.table({"link": ["http://c/"]}), tmp_path / "c.parquet")
+    with pytest.raises(UserError, match=r"c\.parquet has no column URL, and other files of"):
+        SourceColumns.of(open_source(tmp_path), None, None)
 
 
-@pytest.mark.parametrize("name", ["list.csv", "list.csv.gz", "list.tsv"])
+@pytest.mark.parametrize("name", ["list.csv", "list.csv.gz"])
 def test_csv_is_text_whatever_it_looks_like(tmp_path: Path, name: str) -> None:
-    comma = "\t" if "tsv" in name else ","
     rows = [
         ["url", "caption", "id"],
         ["http://a/1", '"two\nlines"', "007"],
         ["http://a/2", "", "x"],
     ]
-    text = "".join(comma.join(row) + "\n" for row in rows).encode()
+    text = "".join(",".join(row) + "\n" for row in rows).encode()
     path = tmp_path / name
     path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
     source = open_source(path)
