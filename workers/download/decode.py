@@ -21,9 +21,9 @@ from pairmill.workers.download.thumbnail import Decoded, ThumbnailSpec
 
 MAX_ASPECT = 10
 QUALITIES = (88, 75, 60, 40)  # 88 gives about 8 KB on photographs; the next only if too large
-# Chroma's resolution. Of a lossless or tiny image that is not reduced half of it would be a loss:
-# 10 to 73 of 255 in small drawings and coloured letters, and 2 to 8 with all of it. A JPEG had half
-# before, and its thumbnail would be half as large again
+# Chroma's resolution. Of an image that is not reduced and has all of it, half would be a loss: 10 to
+# 73 of 255 in small drawings and coloured letters, and 2 to 8 with all of it. Most JPEGs have half,
+# and their thumbnails would be half as large again
 FULL, HALF = "4:4:4", "4:2:0"
 TINY = 64 * 64  # pixels
 TRUNCATED = "truncated", "premature end"  # Pillow's and libavif's word, and libjpeg-turbo's
@@ -84,7 +84,7 @@ def _drawn(
             return Decoded(Outcome.TOO_THIN)
         small = _thumbnail(original, spec)
         whole = small.size in ((width, height), (height, width))
-        colours = FULL if whole and (original.lossless or width * height <= TINY) else HALF
+        colours = FULL if whole and (original.full_colour or width * height <= TINY) else HALF
         made, form, bits = _encoded(small, spec.max_bytes, colours), "jpg", dhash(small)
     if original.orientation in exif.ACROSS:
         width, height = height, width

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from pairmill.workers.download.contents import Contents
 
-SOS, EOI = 0xDA, 0xD9
+SOS, EOI, DRI = 0xDA, 0xD9, 0xDD
 ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length: TEM, RST0 to RST7, SOI
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOFn; the others are DHT, JPG, DAC
 LOSSLESS = 0xC3
@@ -18,8 +18,9 @@ DECODED = 0xC0, 0xC1, 0xC2, LOSSLESS, 0xC9, 0xCA
 JFIF, EXIF, ADOBE = 0xE0, 0xE1, 0xEE
 COMMENT = 0xFE
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
-END = b"\xff\xd9"
-SCAN_ENDS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # a marker but those of restarts
+# What ends a scan: a marker but those of restarts. With restarts a decoder finds its way again
+# behind a damaged marker, without them it gives up there
+END, ANY_END = re.compile(rb"\xff\xd9"), re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # More than the 64 bits that libjpeg reads ahead: an image that is whole needs no more of these, one
 # that is not has them read within a few blocks and is found to be cut
 FILLER = bytes(16)
@@ -45,11 +46,15 @@ def uncut(image: bytes) -> bytes | None:
     """The image of one scan with zeros for its end, which Pillow decodes if the scan is whole, with
     an EOI or not, and calls truncated if it is cut, with an EOI or not. None: it has several scans,
     or none."""
+    restarts = False
     for marker, _, end in _segments(image):
+        restarts = restarts or marker == DRI
         if marker == SOS:
-            stop = found.start() if (found := SCAN_ENDS.search(image, end)) else len(image)
-            rest = image[stop:].partition(END)[0]
-            return None if b"\xff\xda" in rest else image[:stop] + FILLER
+            if b"\xff\xda" in END.split(image[end:], 1)[0]:
+                return None
+            ends = END if restarts and END.search(image, end) else ANY_END
+            found = ends.search(image, end)
+            return (image[: found.start()] if found else image) + FILLER
     return None
 
 

@@ -13,16 +13,14 @@ from importlib import import_module
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
 from pairmill.workers.download import contents, exif, jpeg_segments, png_chunks
 from pairmill.workers.download.contents import Contents
+from pairmill.workers.download.shrink import Size, shrunk
 
 STRIP = 1 << 20  # pixels of a large image that are converted at a time
-Size = tuple[int, int]  # width and height
-PixelArray = npt.NDArray[np.uint8]
 cv2.setNumThreads(1)  # a decoder is one process of several
 
 # Bytes that a pixel takes until it is reduced, measured at 16 megapixels: a progressive JPEG's are
@@ -87,8 +85,11 @@ class Original:
         return exif.orientation(self.exif, self.xmp)
 
     @property
-    def lossless(self) -> bool:
-        """Whether its colours have all of their resolution."""
+    def full_colour(self) -> bool:
+        """Whether its chroma has the resolution of its brightness."""
+        if self.name == "JPEG":
+            layers = self.image.layer  # type: ignore[attr-defined]
+            return len({layer[1:3] for layer in layers}) == 1
         return self.name in ("PNG", "GIF") or b"VP8L" in self.body[12:64]
 
     @property
@@ -114,24 +115,28 @@ class Original:
     def _jpeg(self, size: Size) -> Image.Image:
         """Decoded at n/8, no smaller than the size, for half of the time. What libjpeg warns of is
         Pillow's to judge: it passes over all but a scan that ends too early."""
-        image = self.image
-        if image.mode in ("RGB", "L"):  # CMYK: Pillow converts it
+        fault = ""
+        if self.image.mode in ("RGB", "L"):  # CMYK: Pillow converts it
+            width, height = size
             try:
-                return _scaled(
-                    simplejpeg.decode_jpeg(self.body, "RGB", min_width=size[0], min_height=size[1]),
-                    size,
+                pixels = simplejpeg.decode_jpeg(
+                    self.body, "RGB", min_width=width, min_height=height
                 )
+                return shrunk(pixels, size, self._extent(pixels.shape[1]))
             except ValueError as error:  # strict: a warning of the library is an error
                 fault = str(error)
-        else:
-            fault = ""
         uncut = jpeg_segments.uncut(self.body)
         if uncut is None and "premature end" in fault.lower():
             raise OSError(fault)  # of several scans the last is cut, which Pillow cannot tell
         with Image.open(io.BytesIO(uncut or self.body), formats=["JPEG"]) as image:
             if jpeg_segments.scalable(self.body):
                 image.draft(image.mode, size)
-            return _resized(image, size)
+            return _resized(image, size, self._extent(image.width))
+
+    def _extent(self, width: int) -> tuple[float, float]:
+        """The image's size in pixels of itself at n/8, where it has so many, the last one cut."""
+        scale = round(8 * width / self.image.width) / 8
+        return self.image.width * scale, self.image.height * scale
 
     @cached_property
     def _plain_webp(self) -> bool:
@@ -142,20 +147,23 @@ class Original:
         pixels = cv2.imdecode(np.frombuffer(self.body, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise OSError("not the WebP that its header says")
-        small = _shrunk(pixels.astype(np.uint8, copy=False), size)
+        small = np.asarray(shrunk(pixels.astype(np.uint8, copy=False), size))
         return Image.fromarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB))
 
 
-def _resized(image: Image.Image, size: Size) -> Image.Image:
+def _resized(
+    image: Image.Image, size: Size, extent: tuple[float, float] | None = None
+) -> Image.Image:
     """RGB of this size. A large image of another mode is converted strip by strip, and each strip
-    reduced: a whole copy of 16 megapixels would take 64 MB more."""
+    reduced: a whole copy of 16 megapixels would take 64 MB more. extent: ``shrunk``'s."""
     drawn = _drawn(image)
     image.load()
     width, height = image.size
+    across, down = extent or image.size
     plain = image.mode == "RGB" and "transparency" not in image.info
     factor = max(1, min(width // size[0], height // size[1]) // 2)
     if plain or factor == 1 or width * height <= STRIP:
-        return _scaled(np.asarray(_rgb(image, drawn)), size)
+        return shrunk(np.asarray(_rgb(image, drawn)), size, (across, down))
     # rows and columns of no whole block are cut off: less than one pixel of the thumbnail
     width, height = width // factor * factor, height // factor * factor
     reduced = Image.new("RGB", (width // factor, height // factor))
@@ -163,30 +171,7 @@ def _resized(image: Image.Image, size: Size) -> Image.Image:
     for top in range(0, height, step):
         strip = image.crop((0, top, width, min(height, top + step)))
         reduced.paste(_rgb(strip, drawn, top).reduce(factor), (0, top // factor))
-    return _scaled(np.asarray(reduced), size)
-
-
-def _scaled(pixels: PixelArray, size: Size) -> Image.Image:
-    return Image.fromarray(_shrunk(pixels, size))
-
-
-def _shrunk(pixels: PixelArray, size: Size) -> PixelArray:
-    """pixels: (height, width, 3), uint8; the result (size[1], size[0], 3).
-
-    First by a whole number, to the mean of each block, then between neighbours: 0.24 ms from
-    800×600. The mean of each pixel's own area takes 1.44, and is used where the rest is large.
-    """
-    height, width = pixels.shape[:2]
-    factor = min(width // size[0], height // size[1])
-    if factor > 1:
-        width, height = width // factor, height // factor
-        blocks = pixels[: height * factor, : width * factor]
-        pixels = cv2.resize(blocks, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    if (width, height) == size:
-        return pixels
-    close = width < 1.3 * size[0]
-    how = cv2.INTER_LINEAR if close else cv2.INTER_AREA
-    return cv2.resize(pixels, size, interpolation=how)  # type: ignore[return-value]
+    return shrunk(np.asarray(reduced), size, (across / factor, down / factor))
 
 
 def _drawn(image: Image.Image) -> tuple[int, int, int, int] | None:

@@ -10,8 +10,9 @@ from pairmill.schema.outcomes import Outcome
 from pairmill.workers.dhash import dhash
 from pairmill.workers.download import exif
 from pairmill.workers.download.blur import blurred
-from pairmill.workers.download.pixels import PIXEL_BYTES, Original, Size
+from pairmill.workers.download.pixels import PIXEL_BYTES, Original
 from pairmill.workers.download.rendition import DEFAULT_QUALITY, Box, RenditionSpec
+from pairmill.workers.download.shrink import Size
 
 NAMES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "AVIF": "avif"}
 # the longest side that each format's header can say
