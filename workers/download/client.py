@@ -133,8 +133,9 @@ class Client:
                         return False
                 except BROKEN:
                     return False
-            if patience.cancelled_caught:  # silent at least; and it is not asked so again
+            if patience.cancelled_caught:  # the answer may still come; servers that do so are rare
                 self._idle.avoid(connection)
+                return False
         return connection.heard()
 
     async def _read(

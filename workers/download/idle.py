@@ -5,6 +5,7 @@ two requests at most: docs/http.md says why.
 """
 
 import fcntl
+import select
 import socket
 import termios
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from pairmill.workers.download.url import Target
 
 SECONDS = 10.0  # servers close theirs after 5 to 75
 AT_MOST = 128  # each takes about 110 KB with TLS
+LOOK_SECONDS = 0.001  # what has come is read in microseconds
 AVOIDED = 10_000  # hosts, of about 200 bytes each
 Key = tuple[str, str, int]
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
@@ -33,26 +35,41 @@ class Connection:
         await end(self.stream)
 
     async def come(self) -> bytes | None:
-        """A byte of what came since the last response, of TLS too; none where the other side has
-        ended it, None where nothing came."""
-        with trio.move_on_after(0):  # what has come is read before this ends the wait for more
-            try:
-                return bytes(await self.stream.receive_some(1))
-            except BROKEN:
-                return b""
-        return None
+        """A byte of what came since the last response; none where that may be no content, or is
+        the end; None where nothing came."""
+        if not isinstance(self.stream, trio.SSLStream):
+            return await self._byte() if self._readable() else None
+        # bytes may have been received that are not decrypted, and what comes may be a ticket only
+        with trio.move_on_after(LOOK_SECONDS):
+            return await self._byte()
+        return b"" if self._readable() else None
 
-    def heard(self) -> bool:
-        """Whether all that was sent has arrived, as far as the system knows. An answer that came
-        before its request had is none."""
+    async def _byte(self) -> bytes:
+        try:
+            return bytes(await self.stream.receive_some(1))
+        except BROKEN:
+            return b""
+
+    def _readable(self) -> bool:
+        poll = select.poll()  # select knows no socket above 1,024
+        poll.register(self._socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    @property
+    def _socket(self) -> trio.socket.SocketType:
         stream = self.stream
         if isinstance(stream, trio.SSLStream):
             stream = stream.transport_stream
         assert isinstance(stream, trio.SocketStream)
-        if stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        return stream.socket
+
+    def heard(self) -> bool:
+        """Whether all that was sent has arrived, as far as the system knows. An answer that came
+        before its request had is none."""
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             return False
         try:
-            on_the_way = fcntl.ioctl(stream.socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+            on_the_way = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
         except OSError:
             return True  # not a system that tells
         return not any(on_the_way)

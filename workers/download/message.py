@@ -89,7 +89,7 @@ def _fields(rest: Iterable[str]) -> tuple[Lines, bool]:
 def framed(status: int, lines: Lines, *, old: bool = False, strict: bool = True) -> Head:
     """A head with its body's framing (RFC 9112, 6.3). old: whether it is HTTP/1.0's. Raises
     BadMessage where two lengths differ, or one is negative."""
-    transfer = [c for c in listed(lines, "transfer-encoding") if c not in ("", "identity")]
+    transfer = listed(lines, "transfer-encoding")
     lengths = listed(lines, "content-length")
     codings = tuple(c.partition(";")[0].rstrip() for c in transfer)
     chunked = "chunked" in codings  # also where it is not the last: browsers do not mind
@@ -99,7 +99,7 @@ def framed(status: int, lines: Lines, *, old: bool = False, strict: bool = True)
     if status in NO_BODY:
         length, chunked = 0, False
     elif chunked:
-        keep = keep and codings == ("chunked",) and not lengths and not old
+        keep = keep and transfer == ["chunked"] and not lengths and not old
     else:
         length = _length(lengths)
         keep = keep and length is not None and len(lengths) == 1 and not transfer
