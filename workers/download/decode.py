@@ -21,9 +21,9 @@ from pairmill.workers.download.thumbnail import Decoded, ThumbnailSpec
 
 MAX_ASPECT = 10
 QUALITIES = (88, 75, 60, 40)  # 88 gives about 8 KB on photographs; the next only if too large
-# Chroma's resolution. Of an image that is not reduced and has all of it, half would be a loss: 10 to
-# 73 of 255 in small drawings and coloured letters, and 2 to 8 with all of it. Most JPEGs have half,
-# and their thumbnails would be half as large again
+# Chroma's resolution. Of an image that is not reduced and has all of it, half would be a loss: 10
+# to 73 of 255 in small drawings and coloured letters, and 2 to 8 with all of it. Most JPEGs have
+# half, and their thumbnails would be half as large again
 FULL, HALF = "4:4:4", "4:2:0"
 TINY = 64 * 64  # pixels
 TRUNCATED = "truncated", "premature end"  # Pillow's and libavif's word, and libjpeg-turbo's
