@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pairmill.ops.fetch.run import FetchRun
     from pairmill.ops.fetch.shards import Folder
     from pairmill.ops.fetch.sources import Source
+    from pairmill.workers.download.rendition import RenditionSpec
 
 INTERRUPTED = 130
 PROCESSORS = os.cpu_count() or 1
@@ -142,26 +143,19 @@ def fetch(
         from pairmill.ops.fetch.shards import Folder
         from pairmill.ops.fetch.sources import SourceColumns, open_source
         from pairmill.workers.download.fetcher import Limits
-        from pairmill.workers.download.rendition import DEFAULT_QUALITY, RenditionSpec
         from pairmill.workers.download.worker import Options
-    if math.isnan(max_aspect_ratio):
-        raise UserError("--max-aspect-ratio is a number, or inf for none")
-    quality = DEFAULT_QUALITY[encode_format] if encode_quality is None else encode_quality
-    try:
-        rendition = RenditionSpec(
-            mode=resize_mode.mode,
-            size=image_size,
-            enlarge=enlarge,
-            format=str(encode_format),
-            quality=quality,
-            skip_reencode=skip_reencode,
-            min_side=min_image_size,
-            max_area=max_image_area,
-            max_aspect=None if math.isinf(max_aspect_ratio) else max_aspect_ratio,
-            exif=extract_exif,
-        )
-    except ValueError as error:
-        raise UserError(f"--encode-quality: {error}") from None
+    rendition = _rendition(
+        encode_format,
+        encode_quality,
+        max_aspect_ratio,
+        mode=resize_mode.mode,
+        size=image_size,
+        enlarge=enlarge,
+        skip_reencode=skip_reencode,
+        min_side=min_image_size,
+        max_area=max_image_area,
+        exif=extract_exif,
+    )
     rows = open_source(source)
     columns = SourceColumns.of(rows, url_col, caption_col)
     layout = Layout(
@@ -185,6 +179,24 @@ def fetch(
     _summarise(folder, as_json=as_json)
     if not whole:
         raise typer.Exit(INTERRUPTED)
+
+
+def _rendition(
+    encode_format: EncodeFormat, quality: int | None, max_aspect: float, **others: Any
+) -> "RenditionSpec":
+    from pairmill.workers.download.rendition import DEFAULT_QUALITY, RenditionSpec
+
+    if math.isnan(max_aspect):
+        raise UserError("--max-aspect-ratio is a number, or inf for none")
+    try:
+        return RenditionSpec(
+            format=str(encode_format),
+            quality=DEFAULT_QUALITY[encode_format] if quality is None else quality,
+            max_aspect=None if math.isinf(max_aspect) else max_aspect,
+            **others,
+        )
+    except ValueError as error:
+        raise UserError(f"--encode-quality: {error}") from None
 
 
 def _run(run: "FetchRun", source: "Source", folder: "Folder", *, retry: bool) -> bool:

@@ -48,8 +48,11 @@ class Parameters:
         verify: bool,
     ) -> "Parameters":
         """Raises UserError for a column that is not there, and for ``verify`` without a hash."""
-        if verify and not any(name.lower() in HASHES for name in source.names):
-            raise UserError(f"--verify needs a column md5 or sha256, and {source.name} has none")
+        if verify:
+            hashes = [name for name in source.names if name.lower() in HASHES]
+            without = [source.lacking(name) for name in hashes] or [source.name]
+            if all(without):
+                raise UserError(f"--verify needs a column md5 or sha256, and {without[0]} has none")
         return cls(
             fingerprint(source),
             tuple(source.names),
@@ -145,11 +148,15 @@ class Parameters:
 
 
 def _column(source: Source, wanted: str | None, option: str) -> str | None:
-    """A column by its name, else by its name in any case."""
-    if wanted is None or wanted in source.names:
-        return wanted
-    found = next((name for name in source.names if name.lower() == wanted.lower()), None)
-    if found is None:
+    """A column by its name, else by its name in any case. Every file of the source must have it: a
+    face without a box would not be blurred."""
+    if wanted is None:
+        return None
+    same = [name for name in source.names if name.lower() == wanted.lower()]
+    if not same:
         has = ", ".join(source.names)
         raise UserError(f"{source.name} has no column {wanted}, name another by {option}: {has}")
+    found = wanted if wanted in same else same[0]
+    if file := source.lacking(found):
+        raise UserError(f"{file} has no column {found}, and other files of {source.name} have")
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -212,6 +213,24 @@ def parameters(path: Path, text: str, **changed: Any) -> Parameters:
 def test_column_that_is_not_there_is_said(tmp_path: Path, changed: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         parameters(tmp_path / "a.csv", "url,Key\nu,k\n", **changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"key": "uid"}, {"boxes": "faces"}, {"verify": True}],
+    ids=["key", "boxes", "verify"],
+)
+def test_column_that_one_file_lacks_is_said(tmp_path: Path, changed: Any) -> None:
+    """Null boxes for a whole file would leave all of its faces."""
+    whole = {"url": ["u"], "uid": ["k"], "faces": ["[]"], "md5": ["x"]}
+    pq.write_table(pa.table(whole), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"url": ["v"]}), tmp_path / "b.parquet")
+    source = open_source(tmp_path)
+    options: dict[str, Any] = {"key": None, "boxes": None, "shard_rows": 10, "verify": False}
+    with pytest.raises(UserError, match=r"b\.parquet has no"):
+        Parameters.of(
+            source, SourceColumns("url", None), RenditionSpec(), Layout(), **options | changed
+        )
 
 
 def test_key_column_is_found_under_its_name_in_the_shard(tmp_path: Path) -> None:
