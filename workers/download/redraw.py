@@ -66,10 +66,12 @@ def redrawn(
 
 
 def _resizes(stored: Size, spec: RenditionSpec) -> bool:
+    """Whether it is resized, and gets its border or its cut: if it is as large as is wanted, or
+    images are enlarged."""
     if spec.mode == "no":
         return False
     side = min(stored) if spec.mode in ("keep_ratio", "crop") else max(stored)
-    return spec.enlarge or side > spec.size
+    return spec.enlarge or side >= spec.size
 
 
 def _size(stored: Size, spec: RenditionSpec) -> Size:
@@ -86,11 +88,15 @@ def _upright(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
 
 
 def _cropped(image: Image.Image, side: int) -> Image.Image:
+    if image.size == (side, side):
+        return image
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 
 
 def _bordered(image: Image.Image, side: int) -> Image.Image:
+    if image.size == (side, side):
+        return image
     square = Image.new("RGB", (side, side), "white")
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
