@@ -205,3 +205,11 @@ def test_a_webps_metadata_and_length_cost_no_pixels() -> None:
         assert np.array_equal(pixels(body), pixels(WEBP))
     cut = riff((b"VP8 ", image))[:-60]
     assert decode(cut).outcome is Outcome.TRUNCATED_IMAGE
+
+
+def test_metadata_in_plenty_take_no_time() -> None:
+    """Would catch: each of thousands inflated, or joined to all before it: a minute, a GB of copies."""
+    packed = chunk(b"zTXt", text(b"Raw profile type exif", b"\0" + BOMB[:3000]))
+    assert np.array_equal(pixels(with_chunks(PNG, packed * 3000)), pixels(PNG))
+    many = with_segments(JPEG, segment(0xE1, EXIF + bytes(40)) * 100_000)
+    assert np.array_equal(pixels(many), pixels(JPEG))

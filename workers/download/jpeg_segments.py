@@ -17,6 +17,7 @@ LOSSLESS = 0xC3
 DECODED = 0xC0, 0xC1, 0xC2, LOSSLESS, 0xC9, 0xCA
 JFIF, EXIF, ADOBE = 0xE0, 0xE1, 0xEE
 COMMENT = 0xFE
+MOST_EXIF = 32  # segments, of up to 64 KiB
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 # What ends a scan: a marker but those of restarts. With restarts a decoder finds its way again
 # behind a damaged marker, without them it gives up there
@@ -29,17 +30,17 @@ FILLER = bytes(16)
 def contents(body: bytes) -> Contents:
     """All segments but metadata and comments, without the bytes between them; JFIF's and Adobe's
     say what the colours are."""
-    parts, exif, xmp, end = [body[:2]], b"", b"", 2
+    parts, exif, xmp, end = [body[:2]], [b""], b"", 2
     for marker, start, end in _segments(body):
         data = body[start + 4 : end]
-        if marker == EXIF and data.startswith(b"Exif\0"):
-            exif += data[6:]  # what does not fit in one segment goes on in the next
+        if marker == EXIF and data.startswith(b"Exif\0") and len(exif) < MOST_EXIF:
+            exif.append(data[6:])  # what does not fit in one segment goes on in the next
         elif marker == EXIF and data.startswith(XMP):
             xmp = xmp or data[len(XMP) :]
         colours = (marker == JFIF and len(data) >= 14) or (marker == ADOBE and len(data) >= 12)
         if colours or not (JFIF <= marker <= 0xEF or marker == COMMENT):
             parts.append(body[start:end])
-    return Contents(b"".join((*parts, body[end:])), exif, xmp)
+    return Contents(b"".join((*parts, body[end:])), b"".join(exif), xmp)
 
 
 def uncut(image: bytes) -> bytes | None:

@@ -25,7 +25,8 @@ def contents(body: bytes) -> Contents:
     """The chunks IHDR, PLTE, tRNS and IDAT, and an IEND; orientation from eXIf and from texts. Of
     an animation that is the default image. A chunk that is cut or has no possible type, and all
     behind it, is left as it is, for the decoder to name."""
-    parts, exif, xmp = [body[:SIGNATURE]], b"", b""
+    parts, exif = [body[:SIGNATURE]], b""
+    xmp = profiled = None  # the first of each is read: thousands that inflate would take a minute
     header = palette = b""
     seen_image = clear = False
     end = SIGNATURE
@@ -49,13 +50,13 @@ def contents(body: bytes) -> Contents:
                 parts.append(_chunk(b"tRNS", transparency))
         elif kind == b"eXIf" and not exif and _intact(whole):
             exif = data
-        elif kind in TEXTS and data.startswith(XMP) and _intact(whole):
+        elif kind in TEXTS and xmp is None and data.startswith(XMP) and _intact(whole):
             xmp = _text(kind, data)
-        elif kind in TEXTS and data.startswith(PROFILE) and _intact(whole):
-            exif = exif or _profile(_text(kind, data))
+        elif kind in TEXTS and profiled is None and data.startswith(PROFILE) and _intact(whole):
+            profiled = _profile(_text(kind, data))
     # cut, or without IEND: an image is missed only where one of its own chunks is
     rest = body[end:] if body[end + 4 : end + 8] == b"IDAT" or not seen_image else END
-    return Contents(b"".join((*parts, rest)), exif, xmp)
+    return Contents(b"".join((*parts, rest)), exif or profiled or b"", xmp or b"")
 
 
 def _chunks(body: bytes) -> Iterator[tuple[bytes, int, int]]:
