@@ -12,7 +12,7 @@ PixelArray = npt.NDArray[np.uint8]
 # Pixels that a side may be longer, so that it and what is made of it are both whole; and the drift
 # at the far end, in pixels of the result, that is let pass
 MOST_ADDED = 16
-DRIFT = 0.07
+DRIFT = 0.2
 
 
 def shrunk(
