@@ -84,6 +84,7 @@ def build(*, drawn: bool = True) -> Site:
         _gallery(site, number, drawn=drawn)
     _photographs(site, drawn=drawn)
     _oddities(site)
+    _refusing(site)
     _repeats(site)
     for page in site.pages:
         host, _, path = page.url.removeprefix("http://").partition("/")
@@ -220,6 +221,16 @@ def _oddities(site: Site) -> None:
     site.pages.append(page)
 
 
+def _refusing(site: Site) -> None:
+    """A page that opts out of training by its own <meta>, with an image like any other."""
+    host, path, text = "news.example", "/images/portrait.jpg", "A portrait on a page that opts out"
+    site.files[host, path] = File("image/jpeg", jpeg(drawings.draw(SEED - 3, (400, 300))[0]))
+    page = SitePage(f"http://{host}/no-ai.html")
+    page.links.append(SiteLink(f"http://{host}{path}", text, Outcome.OPTED_OUT))
+    page.body = _html("Not for training", [_img(path, text)], '<meta name="robots" content="noai">')
+    site.pages.append(page)
+
+
 def _repeats(site: Site) -> None:
     """A page that shows again what other pages show."""
     page = SitePage("http://blog.example/favourites.html")
@@ -234,6 +245,6 @@ def _img(reference: str, alt: str | None, *, escaped: bool = False) -> str:
     return f'<img src="{reference}"' + ("" if shown is None else f' alt="{shown}"') + ">"
 
 
-def _html(title: str, body: list[str]) -> str:
-    head = f"<!doctype html>\n<html><head><title>{title}</title></head>\n<body>\n"
+def _html(title: str, body: list[str], metas: str = "") -> str:
+    head = f"<!doctype html>\n<html><head><title>{title}</title>{metas}</head>\n<body>\n"
     return head + "\n".join(body) + "\n</body></html>\n"

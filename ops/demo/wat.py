@@ -25,11 +25,12 @@ KEPT = {
     "a": ("title", "rel"), "area": ("alt",), "img": ("alt", "title"), "link": ("rel", "type"),
     "script": ("type",),
 }  # fmt: skip
+META = ("name", "property", "http-equiv", "charset", "content")
 TEXT = 500  # most characters of an anchor's text
 
 
 class _Collector(HTMLParser):
-    """Collects the title, the base and the links of a page, as Common Crawl's parser names them."""
+    """Collects title, base, metas and links of a page, as Common Crawl's parser names them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,6 +43,9 @@ class _Collector(HTMLParser):
         values = {name: value or "" for name, value in reversed(attrs)}  # the first one counts
         if tag == "base" and "href" in values:
             self.head.setdefault("Base", values["href"])
+        if tag == "meta":
+            meta = {k: values[k] for k in META if k in values}
+            self.head.setdefault("Metas", []).append(meta)
         if tag == "title":
             self._in_title = True
         name = LINKS.get(tag)
