@@ -69,7 +69,7 @@ def test_ai_txt_is_read_as_robots_are() -> None:
         ('[{"location": "/open/*", "tdm-reservation": 0}, {"location": "/*", "tdm-reservation": 1}]', "/open/x.jpg", False),
         ('[{"location": "/open/*", "tdm-reservation": 0}, {"location": "/*", "tdm-reservation": 1}]', "/x.jpg", True),
         ('[{"location": "*.png", "tdm-reservation": 1}]', "/x.jpg", False),
-        ('{"location": "/", "tdm-reservation": 1}', "/x.jpg", False),
+        ('{"location": "/", "tdm-reservation": 1}', "/x.jpg", True),
         ("<html>not found</html>", "/x.jpg", False),
         ('\ufeff[{"location": "/", "tdm-reservation": 1}]', "/x.jpg", True),
         ('[{"location": "/~ann/*", "tdm-reservation": 1}]', "/%7Eann/x.jpg", True),
