@@ -86,8 +86,6 @@ class Client:
             except FetchFailed as failed:
                 silent = failed.outcome is Outcome.TIMEOUT and response.head
                 raise failed if silent or not connection.used else _Doubtful from None
-            if connection.used and not await self._answered(connection, response):
-                raise _Doubtful
             kept = response.reusable and self._idle.keeps(connection)
             if kept:
                 await self._idle.put(connection)
@@ -104,7 +102,8 @@ class Client:
     async def _converse(
         self, connection: Connection, target: Target, response: Response, room: Room, most: int
     ) -> None:
-        """Send the request and read. Raises FetchFailed."""
+        """Send the request and read; on a connection that was used before, up to its end. Raises
+        FetchFailed, or _Doubtful."""
         close = "" if self._idle.keeps(connection) else "Connection: close\r\n"
         request = f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\n{close}{self._head}"
         try:
@@ -112,31 +111,31 @@ class Client:
             with trio.move_on_after(self._limits.read) as patience:
                 await connection.stream.send_all(request.encode("ascii"))
                 await self._read(connection.stream, response, room, most, patience)
+                if connection.used:
+                    await self._read_end(connection, response, patience)
         except BROKEN:
             raise FetchFailed(Outcome.CONNECTION_LOST, response.status) from None
         if patience.cancelled_caught:
+            if response.complete:  # the answer may still come; servers that do so are rare
+                self._idle.avoid(connection)
+                raise _Doubtful
             raise FetchFailed(Outcome.TIMEOUT, response.status)
 
-    async def _answered(self, connection: Connection, response: Response) -> bool:
+    async def _read_end(
+        self, connection: Connection, response: Response, patience: trio.CancelScope
+    ) -> None:
         """Whether a response on a connection that was used before is the answer to its request.
 
         One that came unasked, for whatever reason, would look the same. So the request asks the
         server to close behind its answer, and the answer is believed when nothing but the end
-        follows. 408 is what servers say, unasked, to a connection that waits.
+        follows. 408 is what servers say, unasked, to a connection that waits. Raises _Doubtful.
         """
-        if not response.ended or response.surplus or response.status == 408:
-            return False
-        if not response.closed:
-            with trio.move_on_after(ENDING_SECONDS) as patience:
-                try:
-                    if await connection.stream.receive_some(1):
-                        return False
-                except BROKEN:
-                    return False
-            if patience.cancelled_caught:  # the answer may still come; servers that do so are rare
-                self._idle.avoid(connection)
-                return False
-        return connection.heard()
+        alone = response.ended and not response.surplus and response.status != 408
+        if alone and not response.closed:
+            patience.deadline = trio.current_time() + ENDING_SECONDS
+            alone = not await connection.stream.receive_some(1)
+        if not alone or not connection.heard():
+            raise _Doubtful
 
     async def _read(
         self,

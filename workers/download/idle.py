@@ -35,14 +35,13 @@ class Connection:
         await end(self.stream)
 
     async def come(self) -> bytes | None:
-        """A byte of what came since the last response; none where that may be no content, or is
-        the end; None where nothing came."""
-        if not isinstance(self.stream, trio.SSLStream):
-            return await self._byte() if self._readable() else None
-        # bytes may have been received that are not decrypted, and what comes may be a ticket only
-        with trio.move_on_after(LOOK_SECONDS):
+        """A byte of what came since the last response; none where that is no content, or the end;
+        None where nothing came that can be seen: a record of TLS behind another may be unread."""
+        if not self._readable():
+            return None
+        with trio.move_on_after(LOOK_SECONDS):  # of TLS it may be a ticket only
             return await self._byte()
-        return b"" if self._readable() else None
+        return b""
 
     async def _byte(self) -> bytes:
         try:
@@ -51,6 +50,8 @@ class Connection:
             return b""
 
     def _readable(self) -> bool:
+        if isinstance(self.stream, trio.SSLStream) and self.stream.pending():
+            return True
         poll = select.poll()  # select knows no socket above 1,024
         poll.register(self._socket.fileno(), select.POLLIN)
         return bool(poll.poll(0))

@@ -19,6 +19,7 @@ LONGEST_START = 8  # bytes; what has more and does not begin so is another proto
 CHUNK_SIZE = re.compile(rb"[ \t]*0*([0-9A-Fa-f]+)[ \t]*(.*)", re.DOTALL)
 MAX_SIZE_DIGITS = 15  # of a chunk: 2^60 bytes are above any cap
 MAX_LINE = 65_536  # bytes of a chunk's size with its extensions, and of a trailer's line
+FRAMING = frozenset(("transfer-encoding", "content-length", "connection", "content-encoding"))
 NO_BODY = (204, 304)  # whatever their fields say (RFC 9112, 6.3)
 Lines = tuple[tuple[str, str], ...]
 
@@ -32,8 +33,9 @@ class Head:
     """A header section, and the framing of the body after it.
 
     lines: names in lower case. length: bytes of the body; None where it is chunked, or lasts until
-    the server closes. codings: of the transfer, beside chunked. keep: whether the connection may
-    take another request: nothing was lenient, and the server does not mean to close.
+    the server closes. codings: of the content and then of its transfer, beside chunked, as they are
+    named. keep: whether the connection may take another request: nothing was lenient, and the
+    server does not mean to close.
     """
 
     status: int
@@ -89,11 +91,12 @@ def _fields(rest: Iterable[str]) -> tuple[Lines, bool]:
 def framed(status: int, lines: Lines, *, old: bool = False, strict: bool = True) -> Head:
     """A head with its body's framing (RFC 9112, 6.3). old: whether it is HTTP/1.0's. Raises
     BadMessage where two lengths differ, or one is negative."""
-    transfer = listed(lines, "transfer-encoding")
-    lengths = listed(lines, "content-length")
+    few = tuple(line for line in lines if line[0] in FRAMING)  # most fields say nothing of it
+    transfer = listed(few, "transfer-encoding")
+    lengths = listed(few, "content-length")
     codings = tuple(c.partition(";")[0].rstrip() for c in transfer)
     chunked = "chunked" in codings  # also where it is not the last: browsers do not mind
-    connection = listed(lines, "connection")
+    connection = listed(few, "connection")
     keep = strict and "close" not in connection and (not old or "keep-alive" in connection)
     length: int | None = None
     if status in NO_BODY:
@@ -103,7 +106,8 @@ def framed(status: int, lines: Lines, *, old: bool = False, strict: bool = True)
     else:
         length = _length(lengths)
         keep = keep and length is not None and len(lengths) == 1 and not transfer
-    return Head(status, lines, length, chunked, tuple(c for c in codings if c != "chunked"), keep)
+    codings = (*listed(few, "content-encoding"), *(c for c in codings if c != "chunked"))
+    return Head(status, lines, length, chunked, codings, keep)
 
 
 def listed(lines: Lines, name: str) -> list[str]:

@@ -9,7 +9,6 @@ from pairmill.workers.download.message import (
     Chunks,
     Head,
     begins,
-    listed,
     read_head,
 )
 
@@ -36,6 +35,8 @@ class Response:
         # grown in place: thousands of pieces of it would leave the heap in pieces, too
         self._body = bytearray()
         self.head: Head | None = None  # of the final response, once it is there
+        self.wanted = False  # whether it is a 2xx: the body of another is not kept
+        self._codings: tuple[str, ...] = ()
         self.size = 0
         self.complete = False  # nothing more is to be read
         self.ended = False  # since the message is at its end
@@ -47,11 +48,6 @@ class Response:
         return self.head.status if self.head else None
 
     @property
-    def wanted(self) -> bool:
-        """Whether it is a 2xx: the body of another is not kept."""
-        return self.head is not None and 200 <= self.head.status < 300
-
-    @property
     def announced(self) -> int | None:
         """Content-Length, where it counts."""
         return self.head.length if self.head else None
@@ -59,7 +55,7 @@ class Response:
     @property
     def encoded(self) -> bool:
         """Whether the body may be another length once decoded."""
-        return not INFLATED.isdisjoint(self._codings())
+        return not INFLATED.isdisjoint(self._codings)
 
     @property
     def reusable(self) -> bool:
@@ -109,6 +105,8 @@ class Response:
     def start(self, head: Head) -> None:
         """The header section is there."""
         self.head = head
+        self.wanted = 200 <= head.status < 300
+        self._codings = applied(head.codings)
         self.ended = self.complete = head.length == 0 and not head.chunked
 
     def _read_body(self, head: Head, data: bytes) -> bytes:
@@ -171,16 +169,10 @@ class Response:
         most = self._max_bytes
         whole = not self._cut or self.size <= most
         try:
-            data = decoded(data, self._codings(), most, text=self._cut, whole=whole)
+            data = decoded(data, self._codings, most, text=self._cut, whole=whole)
         except BadCoding as bad:
             outcome = Outcome.CONNECTION_LOST if bad.cut else Outcome.BAD_RESPONSE
             raise FetchFailed(outcome, head.status) from None
         if len(data) > most and not self._cut:
             raise FetchFailed(Outcome.TOO_LARGE, head.status)
         return Answer(head.status, head.lines, data[:most])
-
-    def _codings(self) -> tuple[str, ...]:
-        """Of the content, and then of its transfer."""
-        if self.head is None:
-            return ()
-        return applied((*listed(self.head.lines, "content-encoding"), *self.head.codings))
