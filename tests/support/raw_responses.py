@@ -50,6 +50,7 @@ TAKEN = {
     "102 before it": b"HTTP/1.1 102 C\r\n\r\n" + plain(),
     "103 before it": b"HTTP/1.1 103 E\r\nLink: </x>; rel=preload\r\n\r\n" + plain(),
     "100 with a length before it": b"HTTP/1.1 100 C\r\nContent-Length: 5\r\n\r\n" + plain(),
+    "100 and an empty line before it": b"HTTP/1.1 100 C\r\n\r\n\r\n" + plain(),
     "many 103 before it": b"HTTP/1.1 103 E\r\n\r\n" * 20 + plain(),
     # ---- the status line
     **{

@@ -85,9 +85,11 @@ class Response:
     def _read_head(self, data: bytes) -> bytes:
         """The bytes behind it, once it is there. Interim responses before it, 100 or 103, say
         nothing; 101 is a protocol that nobody asked for."""
-        begun = (self._begun + data).lstrip(b"\r\n") if not self._begun else self._begun + data
         looked_at = max(0, len(self._begun) - 2)
+        begun = self._begun + data
         while True:
+            if not looked_at:
+                begun = begun.lstrip(b"\r\n")  # RFC 9112, 2.2, of requests; Chromium, of both
             end = HEAD_END.search(begun, looked_at)
             if end is None:
                 if not begins(begun):
