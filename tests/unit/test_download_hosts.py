@@ -147,13 +147,26 @@ def test_host_that_asks_to_wait_for_ever_cannot_keep_a_batch() -> None:
     assert max(when for when, _, _ in seen) < FAILURES * 40
 
 
+def test_what_our_reader_refuses_is_no_failure_of_the_host() -> None:
+    """Five odd headers closed a host for ten minutes, with all its images."""
+    bad = Fetched(Outcome.BAD_RESPONSE, 200)
+    urls = [f"http://a.example/{i}" for i in range(3 * FAILURES)]
+    seen = crawl(urls, lambda url: bad, workers=1)
+    assert [outcome for _, _, outcome in seen] == [Outcome.BAD_RESPONSE] * len(urls)
+
+
 @pytest.mark.parametrize(
     ("url", "host"),
     [
-        ("http://A.example:80/x", "a.example:80"),
+        ("http://A.example:80/x", "a.example"),
+        ("https://A.example:80/x", "a.example:80"),
         ("http://u:p@b.example/", "b.example"),
+        ("http:\\\\b.example:081\\x", "b.example:81"),
+        ("http://straße.example/", "xn--strae-oqa.example"),
         ("http://[", ""),
+        ("http://a b/", ""),
     ],
 )
 def test_host_of(url: str, host: str) -> None:
+    """The host that is asked; else two spellings of a host have twice its share."""
     assert host_of(url) == host
