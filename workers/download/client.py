@@ -84,8 +84,8 @@ class Client:
             try:
                 await self._converse(connection, target, response, room, most)
             except FetchFailed as failed:
-                silent = failed.outcome is Outcome.TIMEOUT and response.head
-                raise failed if silent or not connection.used else _Doubtful from None
+                stalled = failed.outcome is Outcome.TIMEOUT and response.head
+                raise failed if stalled or not connection.used else _Doubtful from None
             kept = response.reusable and self._idle.keeps(connection)
             if kept:
                 await self._idle.put(connection)

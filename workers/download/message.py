@@ -29,7 +29,7 @@ class BadMessage(ValueError):
 
 
 @dataclass(frozen=True)
-class Head:
+class ResponseHead:
     """A header section, and the framing of the body after it.
 
     lines: names in lower case. length: bytes of the body; None where it is chunked, or lasts until
@@ -51,7 +51,7 @@ def begins(data: bytes) -> bool:
     return len(data) < LONGEST_START or START.match(data) is not None
 
 
-def read_head(section: bytes) -> Head:
+def read_head(section: bytes) -> ResponseHead:
     """The header section up to its empty line. Raises BadMessage."""
     first, *rest = section.decode("latin-1").split("\n")
     found = STATUS_LINE.match(first)
@@ -88,7 +88,7 @@ def _fields(rest: Iterable[str]) -> tuple[Lines, bool]:
     return tuple(lines), strict
 
 
-def framed(status: int, lines: Lines, *, old: bool = False, strict: bool = True) -> Head:
+def framed(status: int, lines: Lines, *, old: bool = False, strict: bool = True) -> ResponseHead:
     """A head with its body's framing (RFC 9112, 6.3). old: whether it is HTTP/1.0's. Raises
     BadMessage where two lengths differ, or one is negative."""
     few = tuple(line for line in lines if line[0] in FRAMING)  # most fields say nothing of it
@@ -107,7 +107,7 @@ def framed(status: int, lines: Lines, *, old: bool = False, strict: bool = True)
         length = _length(lengths)
         keep = keep and length is not None and len(lengths) == 1 and not transfer
     codings = (*listed(few, "content-encoding"), *(c for c in codings if c != "chunked"))
-    return Head(status, lines, length, chunked, codings, keep)
+    return ResponseHead(status, lines, length, chunked, codings, keep)
 
 
 def listed(lines: Lines, name: str) -> list[str]:

@@ -7,7 +7,7 @@ from pairmill.workers.download.message import (
     HEAD_END,
     BadMessage,
     Chunks,
-    Head,
+    ResponseHead,
     begins,
     read_head,
 )
@@ -34,7 +34,7 @@ class Response:
         self._beside = 0  # bytes that were not of the body
         # grown in place: thousands of pieces of it would leave the heap in pieces, too
         self._body = bytearray()
-        self.head: Head | None = None  # of the final response, once it is there
+        self.head: ResponseHead | None = None  # of the final response, once it is there
         self.wanted = False  # whether it is a 2xx: the body of another is not kept
         self._codings: tuple[str, ...] = ()
         self.size = 0
@@ -104,14 +104,14 @@ class Response:
                 self.start(head)
                 return begun
 
-    def start(self, head: Head) -> None:
+    def start(self, head: ResponseHead) -> None:
         """The header section is there."""
         self.head = head
         self.wanted = 200 <= head.status < 300
         self._codings = applied(head.codings)
         self.ended = self.complete = head.length == 0 and not head.chunked
 
-    def _read_body(self, head: Head, data: bytes) -> bytes:
+    def _read_body(self, head: ResponseHead, data: bytes) -> bytes:
         """The bytes behind the message, once it has ended."""
         if head.chunked:
             size, rest = self._chunks.feed(data, self._body if self._kept() else None)
