@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -451,4 +452,5 @@ def test_a_wat_is_extracted_while_it_arrives(server: Server) -> None:
     with open_wat(server.serve(chunked)) as stream:
         pairs = list(extract(stream, counts))
     assert [pair.text for pair in pairs] == [f"Apple {n}" for n in range(400)]
-    assert counts == Counts(records=400, kinds={"image": LinkCounts(links=400, kept=400)})
+    images = LinkCounts(links=400, kept=400, attributes=Counter(src=400))
+    assert counts == Counts(records=400, kinds={"image": images})

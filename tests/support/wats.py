@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -58,8 +59,16 @@ def record(
     return out.getvalue()
 
 
-def warcinfo() -> bytes:
-    return record("software: test\r\n", kind="warcinfo", media="application/warc-fields")
+def warcinfo(*fields: str) -> bytes:
+    """A warcinfo record, of today: so what follows counts as decoded but where fields say else."""
+    lines = "".join(f"{field}\r\n" for field in ("software: test", *filter(None, fields)))
+    return record(lines, kind="warcinfo", media="application/warc-fields")
+
+
+def dated(one: bytes, date: str) -> bytes:
+    """A record with another WARC-Date, without one where that is empty."""
+    line = f"WARC-Date: {date}\r\n".encode() if date else b""
+    return re.sub(rb"WARC-Date: [^\r]*\r\n", line, one, count=1)
 
 
 def packed(records: Iterable[bytes | Json]) -> bytes:

@@ -92,13 +92,64 @@ def test_a_content_length_that_counts_the_empty_line_costs_nothing() -> None:
         b"x\r\n",
         b"WARC/1.0\r\nContent-Length: 5\r\n",
         b"WARC/1.0\r\nX: " + b"x" * MAX_HEADER + b"\r\nContent-Length: 0\r\n\r\n",
-        TWO.replace(b"\r\n", b"\n") + b"\r\n",
         b"WARC/x\r\n",
+        b"warc/1.0\n" + b"x" * MAX_HEADER + b"\n\n",
     ],
 )
 def test_what_is_no_record_is_one_bad_record(broken: bytes) -> None:
     for data in packings(ONE, broken, THREE):
         assert read(data) == ([*bodies(ONE), "header", *bodies(THREE)], None)
+
+
+HEADER, BODY = TWO[:-4].split(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        TWO.replace(b"\r\n", b"\n"),
+        TWO.replace(b"WARC/1.0", b"warc/1.0"),
+        TWO.replace(b"WARC/1.0", b"Warc/1.1"),
+        TWO.replace(b"WARC/1.0", b"WARC/0.18"),
+        TWO.replace(b"WARC/1.0\r\n", b"WARC/1.0 \r\n"),
+        HEADER.replace(b"\r\n", b"\n") + b"\n\n" + BODY,  # the next record follows at once
+        HEADER.replace(b"\r\n", b"\n") + b"\r\n\n" + BODY + b"\n\n",
+        HEADER + b"\n\n" + BODY + b"\n",
+        TWO.replace(b": 12", b":\r\n 12"),
+        TWO.replace(b": 12", b":\n\t12"),
+        TWO.replace(b": 12", b" : 12"),
+        TWO.replace(b": 12", b":12"),
+        TWO.lower(),
+        TWO.replace(b"Content-Type: ", b"Content-Type:\r\n\t \r\n "),
+    ],
+)
+def test_other_writers_records_are_read(written: bytes) -> None:
+    """Once lost: LF alone (ClueWeb09), warc in lower case, folded lines, no empty line after."""
+    for data in packings(ONE, written, THREE):
+        assert read(data) == (bodies(ONE, TWO, THREE), None)
+        assert [one.body for one in WarcRecords(Dribble(data))] == bodies(ONE, TWO, THREE)
+
+
+def test_a_file_of_another_writers_records_is_read_from_its_first_to_its_last() -> None:
+    for change in (bytes.lower, lambda one: one.replace(b"\r\n", b"\n")):
+        for data in packings(*map(change, (ONE, TWO, THREE))):
+            assert read(data) == (bodies(ONE, TWO, THREE), None)
+            found, ended = read(data[:-9])
+            assert found[:2] == bodies(ONE, TWO)
+            assert ended
+
+
+def test_folded_lines_are_one() -> None:
+    (one,) = WarcRecords(io.BytesIO(ONE.replace(b"Content-Type: ", b"Content-Type:\r\n\t")))
+    assert b"\r\ncontent-type: application/json\r\n" in one.header
+
+
+def test_after_damage_a_record_in_lower_case_is_found_again() -> None:
+    first, second, third = (packed([one.lower()]) for one in (ONE, TWO, THREE))
+    damaged = first + second[:30] + b"damage" + second[40:] + third
+    assert read(damaged) == ([*bodies(ONE), "gzip", *bodies(THREE)], None)
+    plain = ONE.lower() + b"junk\n" + TWO.lower().replace(b": 12", b": 3") + THREE.lower()
+    assert read(plain) == ([*bodies(ONE), "header", "content_length", *bodies(THREE)], None)
 
 
 def test_a_record_without_its_body_does_not_cost_the_next() -> None:

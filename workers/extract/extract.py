@@ -1,6 +1,5 @@
 """From a WAT file's bytes to pairs of URL and text, every link that is dropped counted."""
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,16 +8,22 @@ from typing import NamedTuple
 
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.errors import TaskFailed
-from pairmill.workers.extract import text
+from pairmill.workers.extract.decoding import Decoding, by_warcinfo
 from pairmill.workers.extract.language import LanguageDetector
-from pairmill.workers.extract.license import find_license
-from pairmill.workers.extract.link_kinds import LinkKind, LinkSelection
-from pairmill.workers.extract.links import BadRecord, Link, PageLinks, link_reader
+from pairmill.workers.extract.link_kinds import LinkSelection
+from pairmill.workers.extract.links import BadRecord
+from pairmill.workers.extract.page import Page, PageReader
+from pairmill.workers.extract.page_opt_out import PageOptOut
 from pairmill.workers.extract.records import Readable, WarcRecords
-from pairmill.workers.extract.urls import Base
 
-_METADATA = re.compile(rb"\r\nwarc-type:[ \t]*metadata[ \t]*\r\n")
-_JSON = re.compile(rb"\r\ncontent-type:[ \t]*application/json\b")
+try:  # CPython's own: for a URL's few bytes OpenSSL's takes more than twice the time
+    from _md5 import md5  # type: ignore[import-not-found]
+except ImportError:
+    from hashlib import md5
+
+_METADATA = re.compile(rb"\nwarc-type[ \t]*:[ \t]*metadata[ \t]*\r?\n")
+_WARCINFO = re.compile(rb"\nwarc-type[ \t]*:[ \t]*warcinfo[ \t]*\r?\n")
+_JSON = re.compile(rb"\ncontent-type[ \t]*:[ \t]*application/json\b")
 # URLs of one file that are remembered, about 100 bytes each; a file of Common Crawl has about
 # 400,000 with a text. What is not remembered is found out by the database.
 REMEMBERED = 500_000
@@ -30,7 +35,8 @@ class Pair(NamedTuple):
     url_key: md5 of the URL in UTF-8, 16 bytes. url: absolute http or https, at most 2,048
     characters, no fragment. text: 5 to 2,000 characters. language, probability: see
     ``LanguageDetector.detect``. license: URL of the Creative Commons licence the page names.
-    kind: name of its link kind.
+    kind: name of its link kind. opt_out: what the page says against the use of its images, None for
+    nearly all; the database keeps that as evidence, and refuses the download.
     """
 
     url_key: bytes
@@ -40,6 +46,7 @@ class Pair(NamedTuple):
     probability: float
     license: str | None
     kind: str
+    opt_out: PageOptOut | None
 
 
 @dataclass
@@ -47,12 +54,15 @@ class LinkCounts:
     """The links of one kind: ``links`` = ``kept`` + ``duplicates`` + the sum of ``dropped``.
 
     duplicates: links that would have been kept, but for an earlier one with the same URL.
+    attributes: kept ones by the attribute that gave the URL, of the kinds that look for others
+    beside their own (images: ``src``, ``data-src``, …).
     """
 
     links: int = 0
     kept: int = 0
     duplicates: int = 0
     dropped: Counter[DropReason] = field(default_factory=Counter)
+    attributes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -79,6 +89,9 @@ def extract(
 ) -> Iterator[Pair]:
     """The pairs of a WAT file (gzipped or plain), in its order, the first of each URL.
 
+    The first counts too where a later page refuses the use of its images, and where its own does.
+    How references in attributes are decoded hangs on what wrote the file: see ``decoding``.
+
     selection: which kinds of links; images by default. A broken record, or the rest of a file
     that cannot be read on, is lost and stands in ``counts``; nothing else is lost by it.
     Memory stays below 300 MB whatever the file. Of a file with more than half a million URLs
@@ -90,8 +103,9 @@ def extract(
     selection = selection or LinkSelection()
     for kind in selection.kinds:
         counts.kinds.setdefault(kind.name, LinkCounts())
-    read_links = link_reader(selection.attributes)
-    pairs = _Pairs(selection, counts, LanguageDetector().detect)
+    reader = PageReader(selection)
+    pairs = _Pairs(counts, LanguageDetector().detect)
+    of_file: Decoding | None = None
     records = WarcRecords(stream)
     found = False
     for record in records:
@@ -102,12 +116,14 @@ def extract(
         if _METADATA.search(record.header) and _JSON.search(record.header):
             found = True
             try:
-                page = read_links(record.body)
+                page = reader.read(record, of_file)
             except BadRecord as error:
                 counts.bad_records[error.name] += 1
                 continue
             if page is not None:
                 yield from pairs.of(page)
+        elif _WARCINFO.search(record.header):
+            of_file = by_warcinfo(record.header, record.body)
     if records.ended_early is not None:
         counts.ended_early = f"after {counts.records} records: {records.ended_early}"
     if not found:
@@ -127,59 +143,33 @@ def _why_no_wat(records: WarcRecords, counts: Counts) -> str:
 class _Pairs:
     """The pairs of one page after another."""
 
-    def __init__(
-        self,
-        selection: LinkSelection,
-        counts: Counts,
-        detect: Callable[[str], tuple[str | None, float]],
-    ) -> None:
-        self._selected = selection.links
+    def __init__(self, counts: Counts, detect: Callable[[str], tuple[str | None, float]]) -> None:
         self._counts = counts.kinds
         self._detect = detect
         self._seen: set[bytes] = set()
 
-    def of(self, page: PageLinks) -> Iterator[Pair]:
-        found = self._selected(page.links)
-        if not found:
-            return
-        base = Base(page.url, page.base)
+    def of(self, page: Page) -> Iterator[Pair]:
         license_url: str | None = None
-        license_known = False
-        for link, kind in found:
+        opt_out: PageOptOut | None = None
+        known = False
+        for number, (link, kind) in enumerate(page.found):
             counts = self._counts[kind.name]
             counts.links += 1
-            kept = _check(link, kind, base)
-            if isinstance(kept, DropReason):
+            kept = page.pair(number, link, kind)
+            if type(kept) is DropReason:
                 counts.dropped[kept] += 1
                 continue
-            url, words = kept
-            key = hashlib.md5(url.encode(), usedforsecurity=False).digest()
+            words, url, attribute = kept
+            key = md5(url.encode(), usedforsecurity=False).digest()
             if key in self._seen:
                 counts.duplicates += 1
                 continue
             if len(self._seen) < REMEMBERED:
                 self._seen.add(key)
-            if not license_known:
-                license_url, license_known = find_license(page.urls(), base), True
+            if not known:
+                license_url, opt_out, known = page.license(), page.opt_out(), True
             counts.kept += 1
+            if attribute:
+                counts.attributes[attribute] += 1
             language, probability = self._detect(words)
-            yield Pair(key, url, words, language, probability, license_url, kind.name)
-
-
-def _check(link: Link, kind: LinkKind, base: Base) -> tuple[str, str] | DropReason:
-    """URL and text of a link, or the first reason, in DropReason's order, to drop it."""
-    words = ""
-    for name in kind.text:
-        written = getattr(link, name)
-        if written and (words := text.clean_text(written)):
-            break
-    if not words:
-        return DropReason.NO_TEXT
-    if len(words) < text.MIN_LENGTH:
-        return DropReason.TEXT_TOO_SHORT
-    if len(words) > text.MAX_LENGTH:
-        return DropReason.TEXT_TOO_LONG
-    if not link.url:
-        return DropReason.NO_URL
-    url = base.resolve_file(link.url, kind.refused)
-    return url if isinstance(url, DropReason) else (url, words)
+            yield Pair(key, url, words, language, probability, license_url, kind.name, opt_out)

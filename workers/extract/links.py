@@ -1,17 +1,19 @@
 """The links of one WAT record, with the URLs that they are resolved against.
 
 A WAT record is JSON as Common Crawl's ia-web-commons writes it. Read are
-``Envelope.WARC-Header-Metadata.WARC-Target-URI`` and, below
-``Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata``, ``Head.Base``,
-``Head.Link`` and ``Links``.
+``WARC-Target-URI`` and ``WARC-Date`` of ``Envelope.WARC-Header-Metadata`` and, below
+``Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata``, ``Head.Base``, ``Head.Link``,
+``Head.Metas`` and ``Links``.
 """
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import msgspec
+
+from pairmill.workers.extract.link_kinds import IMAGE
 
 # Objects and arrays in a record. A page of 5 MiB, Common Crawl's limit, has a tenth of
 # them; parsed, a million take about 100 MB.
@@ -44,27 +46,53 @@ class TextLink(Link, gc=False):
     title: str | None = None
 
 
+class LazyLink(TextLink, gc=False):
+    """A link with the attributes, too, that may name an image in place of ``src``: see ``images``.
+
+    A record's decoding with these takes a seventh longer, so few pages are read with them.
+    """
+
+    data_src: str | None = msgspec.field(default=None, name="data-src")
+    data_original: str | None = msgspec.field(default=None, name="data-original")
+    data_lazy_src: str | None = msgspec.field(default=None, name="data-lazy-src")
+    data_uri: str | None = msgspec.field(default=None, name="data-uri")
+    data_srcset: str | None = msgspec.field(default=None, name="data-srcset")
+    data_lazy_srcset: str | None = msgspec.field(default=None, name="data-lazy-srcset")
+    srcset: str | None = None
+
+
+LAZY_FIELDS = {name: name.replace("-", "_") for name in IMAGE.lazy}
+"""Each such attribute, in the order in which they count, with its field."""
+
 AnyLink = TypeVar("AnyLink", bound=Link)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PageLinks:
     """url: the page's, ``""`` if not given. base: the href of its ``<base>``. head, links:
-    its ``Head.Link`` and ``Links`` in the page's order."""
+    its ``Head.Link`` and ``Links`` in the page's order. date: when it was crawled (WARC-Date), as
+    written. metas: its ``Head.Metas``, as JSON not decoded yet, or of any type; None without.
+    body: the record that all this is from."""
 
     url: str
     base: str | None
     head: list[Link]
     links: list[Link]
+    date: str | None = None
+    metas: Any = None
+    body: bytes = field(default=b"", repr=False, compare=False)
 
     def urls(self) -> list[str]:
         """The URLs of all links as written, the head's first."""
-        return [link.url for link in self.head + self.links if link.url]
+        urls = [url for link in self.head if (url := link.url)]
+        urls += [url for link in self.links if (url := link.url)]
+        return urls
 
 
 class _Head(msgspec.Struct, gc=False):
     base: str | None = msgspec.field(default=None, name="Base")
     link: list[Link] | None = msgspec.field(default=None, name="Link")
+    metas: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="Metas")
 
 
 class _Html(msgspec.Struct, Generic[AnyLink], gc=False):
@@ -82,6 +110,7 @@ class _Payload(msgspec.Struct, Generic[AnyLink], gc=False):
 
 class _Headers(msgspec.Struct, gc=False):
     url: str | None = msgspec.field(default=None, name="WARC-Target-URI")
+    date: str | None = msgspec.field(default=None, name="WARC-Date")
 
 
 class _Envelope(msgspec.Struct, Generic[AnyLink], gc=False):
@@ -104,7 +133,10 @@ def link_reader(attributes: Collection[str] = ("alt",)) -> Callable[[bytes], Pag
     Only the named attributes are decoded: an image's page has ten other links for each image,
     and their texts would take a third of the time again.
     """
-    link: type[Link] = Link if set(attributes) <= {"alt"} else TextLink
+    wanted = set(attributes)
+    link: type[Link] = Link if wanted <= {"alt"} else TextLink
+    if not wanted.isdisjoint(LAZY_FIELDS):
+        link = LazyLink
     decode = msgspec.json.Decoder(_Wat[link]).decode  # type: ignore[valid-type]
 
     def read(body: bytes) -> PageLinks | None:
@@ -116,7 +148,7 @@ def link_reader(attributes: Collection[str] = ("alt",)) -> Callable[[bytes], Pag
         if len(body) > MAX_VALUES < body.count(b"{") + body.count(b"["):
             raise BadRecord("too_large")
         try:
-            return _page(decode(body))
+            return _page(decode(body), body)
         except (msgspec.MsgspecError, RecursionError):
             page = _read_slowly(body, link)
             return page if page.links else None
@@ -124,15 +156,24 @@ def link_reader(attributes: Collection[str] = ("alt",)) -> Callable[[bytes], Pag
     return read
 
 
-def _page(wat: _Wat[Any]) -> PageLinks | None:
+def _page(wat: _Wat[Any], body: bytes) -> PageLinks | None:
     envelope = wat.envelope
     response = envelope and envelope.payload and envelope.payload.response
     html = response and response.html
     if not envelope or not html or not html.links:
         return None
-    url = envelope.headers.url if envelope.headers else None
+    headers = envelope.headers or _Headers()
     head = html.head or _Head()
-    return PageLinks(url or "", head.base, head.link or [], html.links)
+    return PageLinks(
+        _target(headers.url), head.base, head.link or [], html.links, headers.date, head.metas, body
+    )
+
+
+def _target(url: str | None) -> str:
+    """A page's URL; wget 1.19 writes it in angle brackets."""
+    if url and (bare := url.strip()).startswith("<") and bare.endswith(">"):
+        return bare[1:-1]
+    return url or ""
 
 
 def _read_slowly(body: bytes, link: type[Link]) -> PageLinks:
@@ -145,11 +186,15 @@ def _read_slowly(body: bytes, link: type[Link]) -> PageLinks:
         raise BadRecord("not_json") from None
     html = _member(envelope, "Payload-Metadata", "HTTP-Response-Metadata", "HTML-Metadata")
     head = _member(html, "Head")
+    headers = _member(envelope, "WARC-Header-Metadata")
     return PageLinks(
-        _string(_member(envelope, "WARC-Header-Metadata", "WARC-Target-URI")) or "",
-        _string(_member(head, "Base")),
+        _target(first_string(_member(headers, "WARC-Target-URI"))),
+        first_string(_member(head, "Base")),
         list(_links(_member(head, "Link"), Link)),
         list(_links(_member(html, "Links"), link)),
+        first_string(_member(headers, "WARC-Date")),
+        _member(head, "Metas"),
+        body,
     )
 
 
@@ -159,7 +204,8 @@ def _member(value: Any, *names: str) -> Any:
     return value
 
 
-def _string(value: Any) -> str | None:
+def first_string(value: Any) -> str | None:
+    """A string, or the first one of a list."""
     several: Iterable[Any] = value if isinstance(value, list) else [value]
     return next((item for item in several if isinstance(item, str)), None)
 
@@ -167,4 +213,4 @@ def _string(value: Any) -> str | None:
 def _links(value: Any, kind: type[Link]) -> Iterator[Link]:
     for link in value if isinstance(value, list) else []:
         if isinstance(link, dict):
-            yield kind(*(_string(link.get(name)) for name in kind.__struct_fields__))
+            yield kind(*(first_string(link.get(name)) for name in kind.__struct_encode_fields__))

@@ -22,10 +22,14 @@ MAX_HEADER = 64 * 1024  # bytes of one record's WARC header
 # bytes of one record's body; the parsed form of the worst 16 MiB is about 200 MB
 MAX_BODY = 16 * 1024 * 1024
 
-_VERSION = re.compile(rb"WARC/\d\.\d+\r\n")
-_NEXT = b"\r\nWARC/"
+# Lines may end in LF alone, and WARC may be in lower case, as in old files of others' (ClueWeb09)
+_VERSION = re.compile(rb"[Ww][Aa][Rr][Cc]/\d\.\d+[ \t]*\r?\n")
+_LONGEST_VERSION = 16  # bytes that show it, with some white space
+_NEXT = re.compile(rb"\n[Ww][Aa][Rr][Cc]/")
+_NEXT_SIZE = 6
+_FOLD = re.compile(rb"\r?\n[ \t]+")
 # headers are in lower case: re.I would take ten times as long
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n")
+_CONTENT_LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?\n")
 _MEMBER = b"\x1f\x8b\x08"  # how a gzip member begins: RFC 1952, 2.3.1
 _TRIAL = 4096  # bytes that show whether a record begins where a member seems to
 _KEPT = 1024 * 1024  # bytes of a member that are searched again once it is found damaged
@@ -42,8 +46,8 @@ class Readable(Protocol):
 class Record:
     """A WARC record, or the known part of a broken one.
 
-    header: the bytes up to and including the empty line, in lower case. body: the record's
-    block.
+    header: the bytes up to and including the empty line, in lower case, folded lines made one
+    (ISO 28500, 4); they end in CRLF, or LF alone. body: the record's block.
     bad: None, or why there is no body: ``header`` (no whole WARC header below 64 KiB),
     ``content_length`` (missing, no number, or not where the record ends), ``too_large``
     (above 16 MiB), ``gzip`` (damaged; the next whole member is found again).
@@ -149,7 +153,7 @@ class _Members:
 
 def _begins_record(raw: bytes) -> bool:
     try:
-        return bool(isal_zlib.decompressobj(wbits=31).decompress(raw, 5) == b"WARC/")
+        return bool(isal_zlib.decompressobj(wbits=31).decompress(raw, 5).upper() == b"WARC/")
     except GzipError:
         return False
 
@@ -208,7 +212,7 @@ class WarcRecords:
 
     def _at_record(self) -> bool:
         """Skip the empty lines between records; False at the end of the member."""
-        while self._fill(1):
+        while self._buffer or self._fill(1):
             if self._buffer[0] not in b"\r\n":
                 return True
             del self._buffer[:1]
@@ -225,7 +229,10 @@ class WarcRecords:
         length = _CONTENT_LENGTH.search(header)
         size = int(length[1]) if length else -1
         if 0 <= size <= MAX_BODY and self._ends_after(size):
-            return Record(header, self._take(size))
+            body = self._take(size)
+            if self._buffer[:4] == b"\r\n\r\n":  # as nearly all end: one step for four
+                del self._buffer[:4]
+            return Record(header, body)
         skipped = self._skip()
         # a body above the cap is not kept, but it is known whether it was as long as it said
         large = size > MAX_BODY and 0 <= skipped - size <= 4
@@ -233,40 +240,58 @@ class WarcRecords:
 
     def _header(self) -> bytes | None:
         """Take a WARC header off the buffer; None, and all stays there, if none is whole."""
-        self._cut_off = not self._fill(10)
+        self._cut_off = not self._fill(_LONGEST_VERSION)
         if not _VERSION.match(self._buffer):
             return None
-        end = self._buffer.find(b"\r\n\r\n")
+        end = self._header_end()
         while end < 0 and len(self._buffer) < MAX_HEADER and self._fill(len(self._buffer) + 1):
-            end = self._buffer.find(b"\r\n\r\n")
+            end = self._header_end()
         self._cut_off = end < 0 and len(self._buffer) < MAX_HEADER
-        if not 0 <= end < MAX_HEADER or self._buffer.find(_NEXT, 0, end) >= 0:
+        header = bytes(self._buffer[: max(end, 0)]).lower()
+        if not header or b"\nwarc/" in header:
             return None
-        return self._take(end + 4).lower()
+        del self._buffer[:end]
+        if b"\n " in header or b"\n\t" in header:
+            header = _FOLD.sub(b" ", header)
+        return header
+
+    def _header_end(self) -> int:
+        """Bytes of the header that the buffer begins with, its empty line included; or -1."""
+        end = self._buffer.find(b"\n\r\n", 0, MAX_HEADER)
+        bare = self._buffer.find(b"\n\n", 0, MAX_HEADER if end < 0 else end)
+        if bare >= 0:
+            return bare + 2
+        return end + 3 if end >= 0 else -1
 
     def _ends_after(self, size: int) -> bool:
         """Is the record's end where its Content-Length says?"""
-        self._cut_off = not self._fill(size)
+        self._cut_off = not self._fill(size + 9) and len(self._buffer) < size
         if self._cut_off:
             return False
-        self._fill(size + 9)
         follows = bytes(self._buffer[size : size + 9])
-        return follows.startswith(b"\r\n\r\n") or follows.lstrip(b"\r\n")[:5] in (b"", b"WARC/")
+        if follows.startswith((b"\r\n\r\n", b"\n\n")):
+            return True
+        return follows.lstrip(b"\r\n")[:5].upper() in (b"", b"WARC/")
 
     def _skip(self) -> int:
         """Skip to where the next record may begin, or the member's end; bytes skipped."""
         skipped = 0
-        if self._buffer.startswith(_NEXT[2:]):
+        if self._buffer[: _NEXT_SIZE - 1].upper() == b"WARC/":
             return skipped
-        while (at := self._buffer.find(_NEXT)) < 0:
+        while (at := self._next()) < 0:
             more = self._members.read()
             if not more:
                 skipped += len(self._buffer)
                 self._buffer.clear()
                 return skipped
-            gone = max(0, len(self._buffer) - len(_NEXT))
+            gone = max(0, len(self._buffer) - _NEXT_SIZE)
             skipped += gone
             del self._buffer[:gone]
             self._buffer += more
-        del self._buffer[: at + 2]
-        return skipped + at + 2
+        del self._buffer[:at]
+        return skipped + at
+
+    def _next(self) -> int:
+        """Where in the buffer the next line begins that is a record's first; or -1."""
+        found = _NEXT.search(self._buffer)
+        return found.start() + 1 if found else -1

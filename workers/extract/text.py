@@ -1,7 +1,8 @@
 """Alt text as it is kept."""
 
-import html
 import re
+
+from pairmill.workers.extract.references import Decode, in_attribute
 
 MIN_LENGTH = 5  # characters, as LAION
 MAX_LENGTH = 2_000
@@ -17,17 +18,20 @@ _REMOVED = re.compile(
 )
 
 
-def clean_text(alt: str) -> str:
+def clean_text(alt: str, decode: Decode | None = in_attribute) -> str:
     """An alt attribute as text: one line, without control characters, stripped.
 
-    HTML character references are decoded once (the HTML standard's rules,
-    ``html.unescape``), control characters are removed, and each run of white space (HTML's
-    and Unicode's, no-break space included) becomes one space. Any string is accepted; the
-    result can be encoded as UTF-8, holds no NUL, and may be empty. Cleaning text that holds
-    no ``&`` a second time changes nothing.
+    decode: of its HTML character references, once; None where its file has them decoded. Then
+    control characters are removed, and each run of white space (HTML's and Unicode's, no-break
+    space included) becomes one space. Any string is accepted; the result can be encoded as
+    UTF-8, holds no NUL, and may be empty. Cleaning text that holds no ``&`` a second time changes
+    nothing.
     """
-    if "&" in alt:
-        alt = html.unescape(alt)
-    if not (alt.isascii() and alt.isprintable()):
+    if decode and "&" in alt:
+        alt = decode(alt)
+    if alt.isascii() and alt.isprintable():
+        if "  " not in alt:  # as most texts: half of the time
+            return alt.strip(" ")
+    else:
         alt = _REMOVED.sub("", alt)
     return " ".join(alt.split())

@@ -95,7 +95,7 @@ class _Watched:
 
 def _rows(pairs: Iterator[Pair], lease_id: int, first: int) -> Iterator[tuple[Any, ...]]:
     for ordinal, pair in enumerate(pairs, first):
-        yield (lease_id, ordinal, *pair[:7], *((pair[7:] or (None,))[0] or NO_OPT_OUT))
+        yield (lease_id, ordinal, *pair[:7], *(pair.opt_out or NO_OPT_OUT))
 
 
 def count_rows(counts: Counts) -> Iterator[tuple[str, str, str, int]]:

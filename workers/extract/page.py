@@ -1,0 +1,151 @@
+"""One page of a WAT: its links of the selected kinds, and what its pairs have in common."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+from pairmill.schema.outcomes import DropReason
+from pairmill.workers.extract import text
+from pairmill.workers.extract.decoding import Decoding, by_date
+from pairmill.workers.extract.images import is_placeholder, joined, may_be_lazy, others
+from pairmill.workers.extract.license import find_license
+from pairmill.workers.extract.link_kinds import BESIDE, LinkKind, LinkSelection
+from pairmill.workers.extract.links import LAZY_FIELDS, BadRecord, Link, PageLinks, link_reader
+from pairmill.workers.extract.page_opt_out import PageOptOut, page_opt_out
+from pairmill.workers.extract.records import Record
+from pairmill.workers.extract.references import Decode
+from pairmill.workers.extract.urls import Base
+
+Found = list[tuple[Link, LinkKind]]
+
+
+class PageReader:
+    """Reads the records of a WAT as pages, with the attributes that a selection of links needs."""
+
+    def __init__(self, selection: LinkSelection) -> None:
+        self.selected = selection.links
+        self._read = link_reader(selection.attributes)
+        self._attributes = selection.attributes
+
+    def read(self, record: Record, of_file: Decoding | None) -> "Page | None":
+        """The page of a record's JSON; None without links of a selected kind. Raises BadRecord.
+
+        of_file: the decoding that its warcinfo tells; None: that which the record tells.
+        """
+        page = self._read(record.body)
+        if page is None:
+            return None
+        by = of_file or by_date(record.header)
+        found = self.selected(page.links, by.url)
+        if [kind for _, kind in found if kind is BESIDE]:
+            alone = [one for one in found if one[1] is not BESIDE]
+            found = self.lazily(page, by.url, joined) or alone
+        return Page(self, record, page, by, found) if found else None
+
+    @cached_property
+    def _read_lazily(self) -> Callable[[bytes], PageLinks | None]:
+        return link_reader({*self._attributes, *LAZY_FIELDS})
+
+    def lazily(
+        self,
+        page: PageLinks,
+        decode: Decode | None,
+        change: Callable[[list[Link]], list[Link]] = list,
+    ) -> Found:
+        """The selected links of a page again, with the attributes of ``LAZY_FIELDS``."""
+        try:
+            again = self._read_lazily(page.body)
+        except BadRecord:  # of odd types, it is more than is read slowly
+            return []
+        return self.selected(change(again.links), decode) if again else []
+
+
+class Page:
+    """found: the selected links, each with its kind."""
+
+    __slots__ = (
+        "_base",
+        "_decode",
+        "_decode_words",
+        "_lazy",
+        "_page",
+        "_reader",
+        "_record",
+        "found",
+    )
+
+    def __init__(
+        self, reader: PageReader, record: Record, page: PageLinks, by: Decoding, found: Found
+    ) -> None:
+        self.found = found
+        self._reader, self._record, self._page = reader, record, page
+        self._decode, self._decode_words = by.url, by.words
+        head = page.base
+        if head and self._decode:
+            head = self._decode(head)
+        self._base = Base(page.url, head)
+        self._lazy: Found | None = None  # not looked for yet
+
+    def pair(self, number: int, link: Link, kind: LinkKind) -> tuple[str, str, str] | DropReason:
+        """(text, URL, attribute that gave the URL) of ``found[number]``, or the first reason, in
+        DropReason's order, to drop it.
+
+        One URL, so that an image is never two pairs: that of ``src``, unless it is a placeholder
+        (missing, no http URL, or named like one); then the first of the others that can be taken,
+        else that of ``src`` all the same. Of kinds that look for no others the attribute is ``""``.
+        """
+        words = ""
+        for name in kind.text:
+            written = getattr(link, name)
+            if written and (words := text.clean_text(written, self._decode_words[name])):
+                break
+        if not words:
+            return DropReason.NO_TEXT
+        if len(words) < text.MIN_LENGTH:
+            return DropReason.TEXT_TOO_SHORT
+        if len(words) > text.MAX_LENGTH:
+            return DropReason.TEXT_TOO_LONG
+        written = link.url
+        if written and self._decode:
+            written = self._decode(written)
+        url = self._base.resolve_file(written, kind.refused) if written else DropReason.NO_URL
+        attribute = ""
+        if kind.lazy:
+            attribute = "src"
+            lost = type(url) is DropReason and url is not DropReason.FILE_TYPE
+            if lost or is_placeholder(written):
+                attribute, url = self._lazily(number, url)
+        return url if type(url) is DropReason else (words, url, attribute)
+
+    def _lazily(self, number: int, url: str | DropReason) -> tuple[str, str | DropReason]:
+        if self._lazy is None:
+            self._lazy = self._found_lazily()
+        if not self._lazy:
+            return "src", url
+        link, kind = self._lazy[number]
+        for name, other in others(link, self._decode):
+            found = self._base.resolve_file(other, kind.refused)
+            if not isinstance(found, DropReason):
+                return name, found
+            if url is DropReason.NO_URL:  # the reason of the first that is there
+                url = found
+        return "src", url
+
+    def _found_lazily(self) -> Found:
+        """``found`` with all attributes; empty where the record has no such attribute."""
+        if not may_be_lazy(self._page.body):
+            return []
+        if any(hasattr(link, "srcset") for link, _ in self.found):
+            return self.found
+        again = self._reader.lazily(self._page, self._decode)
+        return again if len(again) == len(self.found) else []
+
+    def license(self) -> str | None:
+        """URL of the licence that the page names."""
+        urls = self._page.urls()
+        if self._decode:
+            urls = [self._decode(url) for url in urls]
+        return find_license(urls, self._base)
+
+    def opt_out(self) -> PageOptOut | None:
+        """What the page says against the use of its images."""
+        return page_opt_out(self._page, self._record.header)

@@ -1,0 +1,129 @@
+"""The opt-out that a page has in its own <meta> elements, as a WAT's ``Head.Metas`` holds them."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pairmill.workers.directives import AGENT, MAX_VALUE, REFUSING_TAGS, page_refusal
+from pairmill.workers.extract.decoding import warc_date
+from pairmill.workers.extract.links import MAX_VALUES, PageLinks, first_string
+from pairmill.workers.extract.urls import MAX_LENGTH, Base
+
+MAX_METAS = 1_000  # of a page that are looked at, of those that may refuse
+MAX_CONTENT = 4_096  # characters of each content
+MAX_SIGNAL = 50  # characters, as the database holds
+
+# What a page's metas hold, in lower case, if they refuse: this saves decoding nearly all. It is a
+# name of a statement of use, or a tag: ``robots`` alone stands on half of all pages.
+_STATEMENT = re.compile(rb"content-(?:usage|signal)")
+_TAG = re.compile(rb"no(?:%b)" % b"|".join(tag[2:].encode() for tag in sorted(REFUSING_TAGS)))
+_NAMES = ("robots", AGENT, "tdm", "content-usage", "content-signal", "*")
+_FIRST_YEAR, _LAST_YEAR = 1990, 2100  # of crawls; the database takes no year above 9999
+
+
+class PageOptOut(NamedTuple):
+    """What a page says against the use of its images; all strings encode as UTF-8 without NUL.
+
+    signal: the element, as ``meta robots``, at most 50 characters. value: what it says, at most
+    500. source: the page's URL, at most 2,048, ``""`` where it is none. read_at: when the page was
+    crawled, aware, UTC; None where no valid time is given.
+    """
+
+    signal: str
+    value: str
+    source: str
+    read_at: datetime | None
+
+
+class _Meta(msgspec.Struct, gc=False):
+    name: str | None = None
+    property: str | None = None
+    http_equiv: str | None = msgspec.field(default=None, name="http-equiv")
+    content: str | None = None
+
+
+_decode = msgspec.json.Decoder(list[_Meta]).decode
+
+
+def page_opt_out(page: PageLinks, header: bytes) -> PageOptOut | None:
+    """The first refusal of a page's own (``directives.page_refusal``), or None.
+
+    header: of the WAT's record, whose WARC-Date counts for a page without its own.
+    """
+    if isinstance(page.metas, msgspec.Raw) and not _may_refuse(bytes(page.metas)):
+        return None
+    found = page_refusal(_named(page.metas))
+    if found is None:
+        return None
+    source = Base("").resolve(page.url)
+    return PageOptOut(
+        _storable(found[0])[:MAX_SIGNAL],
+        _storable(found[1])[:MAX_VALUE],
+        source[:MAX_LENGTH] if source.startswith("http") else "",
+        _time(page.date) or _time(warc_date(header)),
+    )
+
+
+def _may_refuse(metas: bytes) -> bool:
+    if b"\\" in metas and b"\\u" in metas:  # any word may be written so
+        return True
+    metas = metas.lower()
+    return bool(_TAG.search(metas) or b"tdm" in metas or _STATEMENT.search(metas))
+
+
+def _named(metas: Any) -> Iterator[tuple[str, str]]:
+    """(name, content) of the elements whose name may refuse."""
+    left = MAX_METAS
+    for name, content in _elements(metas):
+        if name and content and left and any(word in name.lower() for word in _NAMES):
+            left -= 1
+            yield name[:MAX_CONTENT], content[:MAX_CONTENT]
+
+
+def _elements(metas: Any) -> Iterator[tuple[str | None, str | None]]:
+    """Each element's content, with each of its names."""
+    if isinstance(metas, msgspec.Raw):
+        try:
+            typed = _decode(metas)
+        except msgspec.MsgspecError:
+            metas = _parsed(bytes(metas))
+        else:
+            for meta in typed:
+                yield meta.name, meta.content
+                yield meta.http_equiv, meta.content
+                yield meta.property, meta.content
+            return
+    for odd in metas if isinstance(metas, list) else []:
+        if isinstance(odd, dict):
+            content = first_string(odd.get("content"))
+            for attribute in ("name", "http-equiv", "property"):
+                yield first_string(odd.get(attribute)), content
+
+
+def _parsed(metas: bytes) -> Any:
+    """Metas that the typed decoder refuses, for one that is of another type."""
+    if metas.count(b",") > MAX_VALUES:
+        return None
+    try:
+        return json.loads(metas)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def _time(written: str | None) -> datetime | None:
+    """A WARC-Date (``2024-05-18T01:58:10Z``, perhaps with a fraction) as aware UTC."""
+    try:
+        time = datetime.fromisoformat((written or "").strip().upper())
+    except ValueError:
+        return None
+    if not _FIRST_YEAR <= time.year <= _LAST_YEAR:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
