@@ -65,6 +65,12 @@ def test_the_licence_counts_wherever_it_stands_on_its_page_only() -> None:
     assert [pair.license for pair in run(packed(records))[0]] == [by, by, zero, None]
 
 
+def test_a_target_in_angle_brackets_is_the_pages_url() -> None:
+    """Every relative link of the page was lost."""
+    (pair,), _ = run(packed([page(f"<{URL}>", [image("a.jpg", "An apple")])]))
+    assert pair.url == f"{URL}a.jpg"
+
+
 def test_every_reason_in_its_order() -> None:
     many: list[Any] = [
         image("", ""),

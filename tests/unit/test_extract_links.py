@@ -114,6 +114,11 @@ def test_texts_are_read_where_they_are_asked_for(odd: list[object]) -> None:
         (None, 5, ("", None)),
         ([], {}, ("", None)),
         ({"x": URL}, None, ("", None)),
+        (f"<{URL}>", None, (URL, None)),  # wget 1.19 (wget's bug 47281)
+        (f" <{URL}>\n", None, (URL, None)),
+        ([f"<{URL}>"], None, (URL, None)),
+        (f"<{URL}", None, (f"<{URL}", None)),
+        ("<>", None, ("", None)),
     ],
 )
 def test_a_header_that_is_a_list_counts_by_its_first_string(

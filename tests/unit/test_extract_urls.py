@@ -133,6 +133,10 @@ bases = st.builds(
 
 @given(bases, references)
 @example("http://h.example", "a.jpg")
+@example("http://h.example/a/b/c", "../d")
+@example("http://h.example/a/b/c", "../../../../d/e?f=../g")
+@example("http://h.example/a/b/c", "../.././d")
+@example("http://h.example", "../d")
 @example("http://h.example//a//b", "c")
 @example("http://h.example/a/../b/c", "d")
 @example("http://h.example/a/", "//b")

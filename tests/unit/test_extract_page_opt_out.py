@@ -1,0 +1,178 @@
+import io
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from pairmill.workers.directives import REFUSING_TAGS, page_refusal
+from pairmill.workers.extract.extract import Counts, Pair, extract
+from pairmill.workers.extract.links import link_reader
+from pairmill.workers.extract.page_opt_out import PageOptOut, page_opt_out
+from support.wats import Json, dated, image, packed, page, record
+
+URL = "http://page.example/dir/"
+READ = datetime(2024, 5, 18, 1, 58, 10, tzinfo=UTC)
+
+
+def meta(name: str, content: object, attribute: str = "name") -> Json:
+    return {attribute: name, "content": content}
+
+
+USUAL = [
+    meta("viewport", "width=device-width"),
+    meta("robots", "index, follow, max-image-preview:large"),
+    meta("og:title", "No robots", "property"),
+    meta("Content-Type", "text/html", "http-equiv"),
+]
+
+
+def a_page(metas: object, url: object = URL, date: str | None = "2024-05-18T01:58:10Z") -> Json:
+    found = page(url, [image("http://h/a.jpg", "An apple")], Metas=metas)
+    if date is not None:
+        found["Envelope"]["WARC-Header-Metadata"]["WARC-Date"] = date
+    return found
+
+
+def opt_out(metas: object, **more: Any) -> PageOptOut | None:
+    (pair,) = run(record(a_page(metas, **more)))
+    return pair.opt_out
+
+
+def run(*records: bytes) -> list[Pair]:
+    return list(extract(io.BytesIO(packed(records)), Counts()))
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        *(meta("robots", tag) for tag in sorted(REFUSING_TAGS)),
+        *(meta("pairmill", tag.upper()) for tag in sorted(REFUSING_TAGS)),
+        meta("ROBOTS", "index, NoImageAI"),
+        meta("googlebot, robots", "noai"),
+        meta("robots", "noai", "http-equiv"),
+        meta("robots", "noai", "property"),
+        meta("X-Robots-Tag", "noai", "http-equiv"),
+        meta("tdm-reservation", "1"),
+        meta("TDM-Reservation", " 1 ", "property"),
+        meta("tdm:reservation", "1"),
+        meta("Content-Usage", "train-ai=n", "http-equiv"),
+        meta("Content-Signal", "search=yes, ai-train=no", "http-equiv"),
+        meta("*", "noai"),
+    ],
+)
+def test_whatever_refuses_by_itself_refuses_in_its_page(one: Json) -> None:
+    """The search of the JSON's bytes for a refusal passed over one that the directives know."""
+    name = next(one[key] for key in ("name", "http-equiv", "property") if key in one)
+    signal, value = page_refusal([(name, one["content"])]) or ("", "")
+    assert signal
+    expected = PageOptOut(signal, value, URL, READ)
+    for metas in ([one], [*USUAL, one, *USUAL], [*USUAL, one | {"content": [one["content"], "x"]}]):
+        for escaped in (True, False):
+            body = json.dumps(a_page(metas), ensure_ascii=escaped).encode()
+            assert run(record(body))[0].opt_out == expected
+            spelt = body.replace(b"obots", b"\\u006Fbots").replace(b"dm", b"\\u0064m")
+            assert run(record(spelt))[0].opt_out == expected
+
+
+@pytest.mark.parametrize(
+    "metas",
+    [
+        None, [], {}, "robots", 5, [None, 5, "noai", []], USUAL,
+        [{"name": "robots"}, {"content": "noai"}, {}],
+        [meta("description", "noai robots"), meta("robots", "all")],
+        [meta("tdm-reservation", "0"), meta("tdm-policy", "https://h.example/p.json")],
+        [meta("robots", 5), meta("robots", {"a": "noai"}), {"name": 7, "content": "noai"}],
+    ],
+)  # fmt: skip
+def test_a_page_that_refuses_nothing_has_no_opt_out(metas: object) -> None:
+    assert opt_out(metas) is None
+
+
+def test_a_page_that_refuses_gives_its_pairs_all_the_same() -> None:
+    refusing = page(
+        URL, [image(f"{n}.jpg", "An apple") for n in range(3)], Metas=[meta("robots", "noai")]
+    )
+    other = page(URL, [image("b.jpg", "A pear"), image("0.jpg", "again")], Metas=USUAL)
+    pairs = run(*map(record, (refusing, other)))
+    assert [pair.opt_out and pair.opt_out.value for pair in pairs] == ["noai"] * 3 + [None]
+
+
+def test_of_one_url_on_two_pages_the_first_counts() -> None:
+    first, later = (record(a_page(metas)) for metas in (USUAL, [meta("robots", "noai")]))
+    assert [pair.opt_out for pair in run(first, later)] == [None]
+    assert [pair.opt_out is None for pair in run(later, first)] == [False]
+
+
+@pytest.mark.parametrize(
+    ("own", "recorded", "read_at"),
+    [
+        ("2024-05-18T01:58:10Z", "2025-01-01T00:00:00Z", READ),  # when the page was crawled
+        ("2024-05-18T03:58:10.25+02:00", "", READ.replace(microsecond=250_000)),
+        ("2024-05-18", "", datetime(2024, 5, 18, tzinfo=UTC)),
+        (None, "2024-05-18T01:58:10Z", READ),
+        ("never", "2024-05-18T01:58:10Z", READ),
+        ("0001-01-01T00:00:00+14:00", "", None),  # no such time in UTC
+        ("9999-12-31T23:59:59-14:00", "", None),
+        ("", "", None),
+        ("9" * 9_999, "x" * 999, None),
+    ],
+)
+def test_the_time_is_that_of_the_crawl(
+    own: str | None, recorded: str, read_at: datetime | None
+) -> None:
+    one = dated(record(a_page([meta("robots", "noai")], date=own)), recorded)
+    (pair,) = run(one)
+    assert pair.opt_out is not None
+    assert pair.opt_out.read_at == read_at
+    if read_at:
+        assert pair.opt_out.read_at.tzinfo is UTC  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("url", "source"),
+    [
+        (URL, URL),
+        (f"<{URL}>", URL),  # as wget writes it
+        (f"{URL}ä b\x00#top", f"{URL}ä%20b%00"),
+        (f"{URL}\ud800", ""),
+        ("", ""),
+        ("dns:host.example", ""),
+        (URL + "a" * 9_999, (URL + "a" * 9_999)[:2_048]),
+        (URL + "a" * 99_999, ""),
+    ],
+)
+def test_its_evidence_can_be_stored(url: str, source: str) -> None:
+    """A string that the database refuses would cost the whole file."""
+    content = "noai, \x00\ud800" + "x" * 9_999
+    found = opt_out([meta("robots", content)], url=url)
+    assert found is not None
+    assert found.source == source
+    for text, most in zip(found[:3], (50, 500, 2_048), strict=True):
+        assert isinstance(text, str)
+        assert "\0" not in text
+        assert len(text) <= most
+        text.encode()
+
+
+@pytest.mark.parametrize(
+    "metas",
+    [
+        [meta("robots", "index")] * 50_000 + [{}],
+        [meta("robots" + "," * 99_999, "noai," * 99_999)],
+        [meta("robots", "noindex:" * 99_999)],
+        [meta("content-usage", "(" * 99_999)],
+        [meta("robots", 5)] * 50_000,
+        [[]] * 50_000 + ["noai"],
+    ],
+)
+def test_any_metas_are_read_in_bounds(metas: object) -> None:
+    body = json.dumps(a_page(metas)).encode()
+    found = link_reader()(body)
+    assert found is not None
+    page_opt_out(found, b"")
+
+
+def test_a_page_whose_other_members_are_odd_is_heard_too() -> None:
+    odd = a_page([meta("robots", "noai")], url=[URL, URL])
+    assert run(record(odd))[0].opt_out == PageOptOut("meta robots", "noai", URL, READ)
