@@ -84,8 +84,8 @@ class Client:
             try:
                 await self._converse(connection, target, response, room, most)
             except FetchFailed as failed:
-                stalled = failed.outcome is Outcome.TIMEOUT and response.head
-                raise failed if stalled or not connection.used else _Doubtful from None
+                final = failed.outcome is Outcome.TIMEOUT or not connection.used
+                raise failed if final else _Doubtful from None
             kept = response.reusable and self._idle.keeps(connection)
             if kept:
                 await self._idle.put(connection)
