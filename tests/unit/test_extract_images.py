@@ -245,6 +245,15 @@ def test_a_usual_name_is_no_placeholder(url: str) -> None:
     assert not is_placeholder(url)
 
 
+def test_a_page_of_very_many_links_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two lists of a page's 250,000 links took 400 MB."""
+    links = [late(DATA, data_src="a.jpg"), image("b.jpg", "A pear"), beside("data-src", "c.jpg")]
+    monkeypatch.setattr("pairmill.workers.extract.page.MAX_TWICE", 3)
+    assert len(run(links)[0]) == 2
+    monkeypatch.setattr("pairmill.workers.extract.page.MAX_TWICE", 2)
+    assert [pair.url for pair in run(links)[0]] == [f"{URL}b.jpg"]
+
+
 def test_the_usual_page_is_not_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second decoding of each page that has a data: URI would double the time of those."""
 

@@ -15,6 +15,10 @@ from pairmill.workers.extract.records import Record
 from pairmill.workers.extract.references import Decode
 from pairmill.workers.extract.urls import Base
 
+# Links of a page that are read a second time, 200 bytes each; a page that is cut at Common Crawl's
+# limit has as many if each takes 100 bytes of it.
+MAX_TWICE = 50_000
+
 Found = list[tuple[Link, LinkKind]]
 
 
@@ -51,7 +55,10 @@ class PageReader:
         decode: Decode | None,
         change: Callable[[list[Link]], list[Link]] = list,
     ) -> Found:
-        """The selected links of a page again, with the attributes of ``LAZY_FIELDS``."""
+        """The selected links of a page again, with the attributes of ``LAZY_FIELDS``; none of a
+        page of more than ``MAX_TWICE`` links."""
+        if len(page.head) + len(page.links) > MAX_TWICE:
+            return []
         try:
             again = self._read_lazily(page.body)
         except BadRecord:  # of odd types, it is more than is read slowly
