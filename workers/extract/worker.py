@@ -13,10 +13,11 @@ from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.extract.extract import Counts, Pair, extract
 from pairmill.workers.extract.link_kinds import LinkSelection
+from pairmill.workers.extract.page_opt_out import PageOptOut
 from pairmill.workers.extract.reader import is_remote, open_wat
 from pairmill.workers.extract.records import Readable
 
-NO_OPT_OUT = (None,) * 4
+NO_OPT_OUT = (None,) * len(PageOptOut._fields)
 ROWS_PER_COPY = 20_000  # about 5 MB; a COPY pins xmin as long as it lasts
 
 
@@ -95,7 +96,7 @@ class _Watched:
 
 def _rows(pairs: Iterator[Pair], lease_id: int, first: int) -> Iterator[tuple[Any, ...]]:
     for ordinal, pair in enumerate(pairs, first):
-        yield (lease_id, ordinal, *pair[:7], *(pair.opt_out or NO_OPT_OUT))
+        yield (lease_id, ordinal, *pair[:-1], *(pair.opt_out or NO_OPT_OUT))
 
 
 def count_rows(counts: Counts) -> Iterator[tuple[str, str, str, int]]:
@@ -107,7 +108,5 @@ def count_rows(counts: Counts) -> Iterator[tuple[str, str, str, int]]:
     for kind, links in counts.kinds.items():
         yield kind, "links", "", links.links
         yield kind, "duplicate", "", links.duplicates
-        yield from (
-            (kind, "attribute", name, n) for name, n in getattr(links, "attributes", {}).items()
-        )
+        yield from ((kind, "attribute", name, n) for name, n in links.attributes.items())
         yield from ((kind, "dropped", reason.value, n) for reason, n in links.dropped.items())
