@@ -202,6 +202,23 @@ def test_silence_is_a_timeout_on_a_used_connection_too(before: bytes) -> None:
     run(talk, plan, limits=Limits(connect=5.0, read=0.05, total=10.0))
 
 
+def test_a_body_above_the_cap_is_read_once() -> None:
+    """10 MB a URL were read twice, and the second time had no time left."""
+
+    async def talk(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.send(own("/1"))
+        await conversation.request()
+        await conversation.send(b"HTTP/1.1 200 OK\r\n\r\n", bytes(LIMITS.body + 1))
+
+    async def plan(fetch: Fetch, log: Log) -> None:
+        assert await fetch("/1") == success("/1")
+        assert (await fetch("/2")).outcome is Outcome.TOO_LARGE
+        assert log.paths == [["/1", "/2"]]
+
+    run(talk, plan)
+
+
 def test_room_that_a_doubtful_answer_took_is_given_back() -> None:
     """The fresh answer may be larger, and must be asked room for."""
     large = b"\xff\xd8\xff" + b"x" * (3 * SMALL)

@@ -84,8 +84,9 @@ class Client:
             try:
                 await self._converse(connection, target, response, room, most)
             except FetchFailed as failed:
-                final = failed.outcome is Outcome.TIMEOUT or not connection.used
-                raise failed if final else _Doubtful from None
+                # silence, or a body of which all that may be was read: no more of either
+                final = failed.outcome is Outcome.TIMEOUT or response.size > most
+                raise failed if final or not connection.used else _Doubtful from None
             kept = response.reusable and self._idle.keeps(connection)
             if kept:
                 await self._idle.put(connection)
