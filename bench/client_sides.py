@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 BACKLOG = 4096
 THREADS = 64
-PACKAGES = ("trio", "h11", "httptools", "aiohttp", "uvloop", "httpx", "asks", "anyio", "pycurl")
+PACKAGES = ("trio", "h11", "ada-url", "aiohttp", "uvloop", "httpx", "asks", "anyio", "pycurl")
 
 
 # ---- the server --------------------------------------------------------------------------------

@@ -300,7 +300,11 @@ def test_ai_txt_has_the_same_rules_and_the_same_limit() -> None:
         ('[{"location": "/", "tdm-reservation": 1}, {"location": "/b', "/x.jpg", "/"),
         ('  [ 1, null, {"location": "/a", "tdm-reservation": 1}', "/a", "/a"),
         ('[{"location": "/", "tdm-reservation": 1, "tdm-policy": "https://a.example/"}]', "/", "/"),
-        ('{"location": "/", "tdm-reservation": 1}', "/x.jpg", "/"),  # the brackets are mandatory; what is meant is plain
+        (
+            '{"location": "/", "tdm-reservation": 1}',
+            "/x.jpg",
+            "/",
+        ),  # the brackets are mandatory; what is meant is plain
         ("[" * 100_000, "/x.jpg", None),
         ('[{"location": "/\\ud800\\u0000", "tdm-reservation": 1}]', "/x.jpg", None),
     ],
