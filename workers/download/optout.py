@@ -103,7 +103,8 @@ def _condensed_tdmrep(text: str) -> str:
 
 def _entries(text: str) -> Iterator[object]:
     """The items of a JSON array, or an object alone, as far as they can be read: an array that was
-    cut, or has a comma too many, still says what it says. A page of HTML with status 200 has none."""
+    cut, or has a comma too many, still says what it says. A page of HTML with status 200 has
+    none."""
     text = text.lstrip("\ufeff \t\r\n")
     if text.startswith("{"):
         text = f"[{text}"
