@@ -1,9 +1,14 @@
 -- Downloads: URLs out, outcomes and thumbnails in.
 
+-- By the task of the evidence's submission: what is open is known without the pairs, whose rows are the URLs.
 create function mill.refused_by_page(p_batch_id bigint) returns table (n integer)
 language sql stable
 as $$
-    select o.n from mill.opt_out o join mill.pair p using (batch_id, n, submission_id) where o.batch_id = p_batch_id
+    select o.n
+      from mill.opt_out o
+      join mill.submission s using (submission_id)
+      join mill.task t on t.task_id = s.task_id and t.kind = 'extract'
+     where o.batch_id = p_batch_id
 $$;
 comment on function mill.refused_by_page is 'Positions of a batch whose page opts out: their evidence came with the pair, and no worker is asked for them.';
 
