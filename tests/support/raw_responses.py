@@ -215,7 +215,7 @@ OTHERWISE = {
         f"status line {line!r}": (plain(first=line + b"\r\n"), Outcome.BAD_RESPONSE, None)
         for line in (
             b"HTTP/1.1200 OK", b"HTTP/1.1 20 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 099 OK",
-            b"HTTP/1.1 000 OK", b"HTTP/1.1 -200 OK", b"HTTP/1.1 OK", b"HTTP/1.1 200 O\0K",
+            b"HTTP/1.1 000 OK", b"HTTP/1.1 -200 OK", b"HTTP/1.1 OK",
             b"HTTPER/1.1 200 OK", b"RTSP/1.1 200 OK", b"junk\r\nHTTP/1.1 200 OK", b"HTP/1.1 200 OK",
         )
     },
@@ -223,13 +223,15 @@ OTHERWISE = {
     "HTTP/2": (b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80\0\x04", Outcome.BAD_RESPONSE, None),
     "SSH": (b"SSH-2.0-OpenSSH_9.2\r\n", Outcome.BAD_RESPONSE, None),
     "CR only": (plain().replace(b"\n", b""), Outcome.CONNECTION_LOST, None),
-    "a NUL in a value": (plain(b"X: a\0b\r\n"), Outcome.BAD_RESPONSE, None),
-    "a NUL in a name": (plain(b"X\0: a\r\n"), Outcome.BAD_RESPONSE, None),
-    "a field of 200 KB": (plain(b"X: " + b"y" * 200_000 + b"\r\n"), Outcome.BAD_RESPONSE, None),
+    # what is refused of a header section has its status: the host answered
+    "a NUL in the reason": (plain(first=b"HTTP/1.1 200 O\0K\r\n"), Outcome.BAD_RESPONSE, 200),
+    "a NUL in a value": (plain(b"X: a\0b\r\n"), Outcome.BAD_RESPONSE, 200),
+    "a NUL in a name": (plain(b"X\0: a\r\n"), Outcome.BAD_RESPONSE, 200),
+    "a field of 200 KB": (plain(b"X: " + b"y" * 200_000 + b"\r\n"), Outcome.BAD_RESPONSE, 200),
     "a header section without an end": (OK + LENGTH, Outcome.CONNECTION_LOST, None),
     # ---- a body whose end cannot be known, or is missing
     **{
-        f"length {value!r}": (closed(b"Content-Length: %b\r\n" % value), Outcome.BAD_RESPONSE, None)
+        f"length {value!r}": (closed(b"Content-Length: %b\r\n" % value), Outcome.BAD_RESPONSE, 200)
         for value in (b"5\r\nContent-Length: 25", b"25\r\nContent-Length: 5", b"25, 5", b"-25",
                       b"aaa, bbb", b"25\r\nContent-Length: aaa")
     },

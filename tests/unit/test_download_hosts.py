@@ -156,6 +156,23 @@ def test_what_our_reader_refuses_is_no_failure_of_the_host() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "own"),
+    [
+        ("https://a.example/moved", True),
+        ("http://A.example:80/", True),
+        ("http://dead.example/", False),
+        ("http://a.example:81/", False),
+    ],
+)
+def test_where_redirects_lead_is_no_failure_of_the_host(source: str, own: bool) -> None:
+    """Five short URLs of dead sites closed the shortener; a site's Retry-After paused it."""
+    urls = [f"http://a.example/{i}" for i in range(2 * FAILURES)]
+    bad = Fetched(Outcome.CONNECT_FAILED, source=source)
+    outcomes = [outcome for _, _, outcome in crawl(urls, lambda url: bad, workers=1)]
+    assert (Outcome.HOST_GIVEN_UP in outcomes) == own
+
+
+@pytest.mark.parametrize(
     ("url", "host"),
     [
         ("http://A.example:80/x", "a.example"),

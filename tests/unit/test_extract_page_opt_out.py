@@ -82,11 +82,26 @@ def test_whatever_refuses_by_itself_refuses_in_its_page(one: Json) -> None:
         [{"name": "robots"}, {"content": "noai"}, {}],
         [meta("description", "noai robots"), meta("robots", "all")],
         [meta("tdm-reservation", "0"), meta("tdm-policy", "https://h.example/p.json")],
+        [meta("tdm-reservation", 0), meta("tdm-reservation", False), meta("tdm-reservation", 10)],
         [meta("robots", 5), meta("robots", {"a": "noai"}), {"name": 7, "content": "noai"}],
     ],
 )  # fmt: skip
 def test_a_page_that_refuses_nothing_has_no_opt_out(metas: object) -> None:
     assert opt_out(metas) is None
+
+
+@pytest.mark.parametrize(
+    "metas",
+    [
+        [meta("tdm-reservation", 1)], [meta("tdm-reservation", True)],
+        [meta("tdm-reservation", 1.0)], [meta("robots", ["index", None, "noai"])],
+        [{"name": ["description", "robots"], "content": "noai"}], meta("robots", "noai"),
+        [None, 5, meta("robots", "noai")],
+    ],
+)  # fmt: skip
+def test_a_refusal_of_an_odd_type_is_heard(metas: object) -> None:
+    """A writer's 1 without quotes, a list of which the first was asked, one element for a list."""
+    assert opt_out(metas) is not None
 
 
 def test_a_page_that_refuses_gives_its_pairs_all_the_same() -> None:
@@ -163,6 +178,7 @@ def test_its_evidence_can_be_stored(url: str, source: str) -> None:
         [meta("robots", "noindex:" * 99_999)],
         [meta("content-usage", "(" * 99_999)],
         [meta("robots", 5)] * 50_000,
+        [meta("tdm-reservation", 10**4_000), meta("tdm-reservation", ["1"] * 50_000)],
         [[]] * 50_000 + ["noai"],
     ],
 )

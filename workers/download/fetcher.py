@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import trio
@@ -79,7 +79,8 @@ class Fetched:
 
     outcome: SUCCESS with a body, or why not. http_status: the last that a server gave, or
     None. body: the bytes, decoded from any Content-Encoding; None unless SUCCESS. evidence: of
-    OPTED_OUT. retry_after: seconds that the server asked for, or None.
+    OPTED_OUT. retry_after: seconds that the server asked for, or None. source: the URL that was
+    asked last, to which redirects may have led; None where none was.
     """
 
     outcome: Outcome
@@ -87,6 +88,7 @@ class Fetched:
     body: bytes | None = None
     evidence: Evidence | None = field(default=None, compare=False)
     retry_after: float | None = field(default=None, compare=False)
+    source: str | None = field(default=None, compare=False)
 
 
 Permit = Callable[[str], Awaitable[None]]
@@ -108,18 +110,25 @@ class Fetcher:
 
     async def fetch(self, url: str, room: Room) -> Fetched:
         """GET an image, following up to five redirects. Cancellation is all that it may raise."""
+        source: str | None = None
+
+        async def permit(hop: str) -> None:
+            nonlocal source
+            source = hop
+            await self._permit(hop)
+
+        fetched = Fetched(Outcome.TIMEOUT)
         with trio.move_on_after(self._limits.total):
             try:
-                answer, source = await follow(self._backend, url, room, permit=self._permit)
-                return _judged(answer, source)
+                fetched = _judged(*await follow(self._backend, url, room, permit=permit))
             except FetchFailed as failed:
-                return Fetched(
+                fetched = Fetched(
                     failed.outcome,
                     failed.http_status,
                     evidence=failed.evidence,
                     retry_after=failed.retry_after,
                 )
-        return Fetched(Outcome.TIMEOUT)
+        return replace(fetched, source=source)
 
 
 async def follow(

@@ -2,7 +2,7 @@
 
 A host is the authority of a URL (name and port). Of the URLs of a batch hosts take turns; of
 one host only a few are fetched at once, and one begins no sooner than a moment after the other.
-(What its redirects lead to is another host's, and is not counted there.)
+(What its redirects lead to is another host's, and is not counted there; nor are its failures.)
 A host that asks to wait is left alone as long as it says; one that fails again and again is given
 up for some minutes (a circuit breaker). A URL that is not tried for such a reason has an outcome
 that says so, and a later batch may try it.
@@ -72,8 +72,9 @@ class Hosts:
         return standing.until if standing else 0.0
 
     def note(self, host: str, fetched: Fetched) -> None:
-        """Learn from how a fetch from this host ended."""
-        if fetched.outcome not in FAILED:
+        """Learn from how a fetch of a URL of this host ended."""
+        elsewhere = fetched.source is not None and host_of(fetched.source) != host
+        if elsewhere or fetched.outcome not in FAILED:
             self._standing.pop(host, None)
             return
         standing = self._standing.setdefault(host, _Standing())

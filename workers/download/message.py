@@ -51,6 +51,12 @@ def begins(data: bytes) -> bool:
     return len(data) < LONGEST_START or START.match(data) is not None
 
 
+def status_of(section: bytes) -> int | None:
+    """The final status that a header section begins with, or None, of one that cannot be read."""
+    found = STATUS_LINE.match(section.partition(b"\n")[0].decode("latin-1"))
+    return int(found["status"]) if found and found["status"] >= "200" else None
+
+
 def read_head(section: bytes) -> ResponseHead:
     """The header section up to its empty line. Raises BadMessage."""
     first, *rest = section.decode("latin-1").split("\n")

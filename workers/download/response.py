@@ -10,6 +10,7 @@ from pairmill.workers.download.message import (
     ResponseHead,
     begins,
     read_head,
+    status_of,
 )
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -70,7 +71,7 @@ class Response:
             if self.head is not None and not self.ended:
                 rest = self._read_body(self.head, rest)
         except BadMessage:
-            raise FetchFailed(Outcome.BAD_RESPONSE, self.status) from None
+            raise self._bad() from None
         if self.ended:
             self.complete = True
             self.surplus = self.surplus or bool(rest)
@@ -78,9 +79,13 @@ class Response:
         # the header section, trailers, and the framing of chunks: up to 5 bytes for one of the body
         self._beside += len(data) - (self.size - before)
         if self._beside > MAX_HEAD_BYTES + 8 * self.size:
-            raise FetchFailed(Outcome.BAD_RESPONSE, self.status)
+            raise self._bad()
         if self.head is not None:
             self._check_size()
+
+    def _bad(self) -> FetchFailed:
+        """With the status, also of a header section that cannot be read: the host answered."""
+        return FetchFailed(Outcome.BAD_RESPONSE, self.status or status_of(self._begun))
 
     def _read_head(self, data: bytes) -> bytes:
         """The bytes behind it, once it is there. Interim responses before it, 100 or 103, say
@@ -90,11 +95,11 @@ class Response:
         while True:
             if not looked_at:
                 begun = begun.lstrip(b"\r\n")  # RFC 9112, 2.2, of requests; Chromium, of both
+            self._begun = begun
             end = HEAD_END.search(begun, looked_at)
             if end is None:
                 if not begins(begun):
                     raise BadMessage("another protocol")
-                self._begun = begun
                 return b""
             head, begun, looked_at = read_head(begun[: end.start()]), begun[end.end() :], 0
             if head.status == 101:

@@ -10,7 +10,7 @@ import msgspec
 
 from pairmill.workers.directives import AGENT, MAX_VALUE, REFUSING_TAGS, page_refusal
 from pairmill.workers.extract.decoding import warc_date
-from pairmill.workers.extract.links import MAX_VALUES, PageLinks, first_string
+from pairmill.workers.extract.links import MAX_VALUES, PageLinks
 from pairmill.workers.extract.urls import MAX_LENGTH, Base
 
 MAX_METAS = 1_000  # of a page that are looked at, of those that may refuse
@@ -97,11 +97,21 @@ def _elements(metas: Any) -> Iterator[tuple[str | None, str | None]]:
                 yield meta.http_equiv, meta.content
                 yield meta.property, meta.content
             return
-    for odd in metas if isinstance(metas, list) else []:
+    for odd in metas if isinstance(metas, list) else [metas]:
         if isinstance(odd, dict):
-            content = first_string(odd.get("content"))
+            content = _words(odd.get("content"))
             for attribute in ("name", "http-equiv", "property"):
-                yield first_string(odd.get(attribute)), content
+                yield _words(odd.get(attribute)), content
+
+
+def _words(value: Any) -> str:
+    """An attribute of any type as text: what repeats is a list, and a 1 may be a number."""
+    several = value if isinstance(value, list) else [value]
+    return ", ".join(
+        one if isinstance(one, str) else str(int(one))
+        for one in several
+        if isinstance(one, str) or (isinstance(one, int | float) and one in (0, 1))
+    )
 
 
 def _parsed(metas: bytes) -> Any:
