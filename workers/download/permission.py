@@ -7,7 +7,8 @@ image in a batch is asked for one file, and over time all three of it are known.
 What robots.txt cannot be had means is RFC 9309's, 2.3.1: a 4xx, or redirects without end, allow;
 a 5xx, or no answer, forbid. A header section or body that our parser cannot read has no parseable
 rules (2.3.1.1), so it allows, for some minutes: our parser closes no host. What has no status is no
-answer. The other two are statements that a host may make: where they cannot be had nothing was said.
+answer. The other two are statements that a host may make: where they cannot be had nothing was
+said.
 """
 
 import time
