@@ -133,6 +133,11 @@ FAILURES = {
     "an answer and more": own("/2") + b"more",
     "an unasked answer, then its own": POISON + own("/2"),
     "an unasked 404, then its own": response(b"no", b"404 No") + own("/2"),
+    "an unasked answer without an end": b"HTTP/1.1 200 OK\r\n\r\n\xff\xd8\xffPOISON!" + own("/2"),
+    "an unasked answer whose trailers have none": b"HTTP/1.1 200 OK\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n5\r\n\xff\xd8\xff!!\r\n0\r\n" + response(b"", b"404 No"),
+    "an unasked answer of chunks without the last line": b"HTTP/1.1 200 OK\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n5\r\n\xff\xd8\xff!!\r\n0\r\n",
     "an unasked 404 without an end": b"HTTP/1.1 404 N\r\nContent-Length: 99999\r\n\r\n" + own("/2"),
 }
 
@@ -269,6 +274,9 @@ def unasked(draw: st.DrawFn) -> list[tuple[int, bytes]]:
     connection waits, when the second request is there, or behind its answer."""
     whole = draw(
         st.sampled_from([POISON, POISON * 2, response(b"no", b"404 No"), b"HTTP/1.1 100 C\r\n\r\n"])
+        | st.sampled_from(
+            [b"HTTP/1.1 200 OK\r\n\r\n\xff\xd8\xffPOISON", POISON.replace(b"10", b"99")]
+        )
         | st.sampled_from([POISON[:30], b"\r\n", b"<p>more</p>", b"0\r\n\r\n"])
         | st.binary(min_size=1, max_size=60)
     )

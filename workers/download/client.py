@@ -128,11 +128,12 @@ class Client:
         """Whether a response on a connection that was used before is the answer to its request.
 
         One that came unasked, for whatever reason, would look the same. So the request asks the
-        server to close behind its answer, and the answer is believed when nothing but the end
-        follows. 408 is what servers say, unasked, to a connection that waits. Raises _Doubtful.
+        server to close behind its answer, and the answer is believed when its framing is beyond
+        doubt and nothing but the end follows. 408 is what servers say, unasked, to a connection
+        that waits. Raises _Doubtful.
         """
-        alone = response.ended and not response.surplus and response.status != 408
-        if alone and not response.closed:
+        alone = response.clear and response.status != 408
+        if alone:
             patience.deadline = trio.current_time() + ENDING_SECONDS
             alone = not await connection.stream.receive_some(1)
         if not alone or not connection.heard():

@@ -34,8 +34,8 @@ class ResponseHead:
 
     lines: names in lower case. length: bytes of the body; None where it is chunked, or lasts until
     the server closes. codings: of the content and then of its transfer, beside chunked, as they are
-    named. keep: whether the connection may take another request: nothing was lenient, and the
-    server does not mean to close.
+    named. clear: whether the framing is beyond doubt: one length or chunks alone, no leniency.
+    keep: whether the connection may take another request: the server does not mean to close, too.
     """
 
     status: int
@@ -43,6 +43,7 @@ class ResponseHead:
     length: int | None = None
     chunked: bool = False
     codings: tuple[str, ...] = ()
+    clear: bool = False
     keep: bool = False
 
 
@@ -102,18 +103,19 @@ def framed(status: int, lines: Lines, *, old: bool = False, strict: bool = True)
     lengths = listed(few, "content-length")
     codings = tuple(c.partition(";")[0].rstrip() for c in transfer)
     chunked = "chunked" in codings  # also where it is not the last: browsers do not mind
-    connection = listed(few, "connection")
-    keep = strict and "close" not in connection and (not old or "keep-alive" in connection)
     length: int | None = None
+    clear = strict
     if status in NO_BODY:
         length, chunked = 0, False
     elif chunked:
-        keep = keep and transfer == ["chunked"] and not lengths and not old
+        clear = clear and transfer == ["chunked"] and not lengths and not old
     else:
         length = _length(lengths)
-        keep = keep and length is not None and len(lengths) == 1 and not transfer
+        clear = clear and length is not None and len(lengths) == 1 and not transfer
+    connection = listed(few, "connection")
+    keep = clear and "close" not in connection and (not old or "keep-alive" in connection)
     codings = (*listed(few, "content-encoding"), *(c for c in codings if c != "chunked"))
-    return ResponseHead(status, lines, length, chunked, codings, keep)
+    return ResponseHead(status, lines, length, chunked, codings, clear, keep)
 
 
 def listed(lines: Lines, name: str) -> list[str]:
@@ -143,10 +145,12 @@ class Chunks:
     """The chunked coding (RFC 9112, 7.1), of which bytes come as they come.
 
     last: whether the chunk of size 0 has been read: what is left are trailers, which say nothing.
+    trailers: whether there were any.
     """
 
     def __init__(self) -> None:
         self.last = False
+        self.trailers = False
         self._left = 0  # bytes of this chunk
         self._behind = False  # a chunk's data: an empty line follows
         self._line = b""
@@ -172,7 +176,9 @@ class Chunks:
             line, self._line, at = (self._line + data[at:end]).removesuffix(b"\r"), b"", end + 1
             if self.last and not line:
                 return size, data[at:]
-            if not self.last:
+            if self.last:
+                self.trailers = True
+            else:
                 self._between(line)
         return size, None
 

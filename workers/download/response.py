@@ -41,7 +41,7 @@ class Response:
         self.size = 0
         self.complete = False  # nothing more is to be read
         self.ended = False  # since the message is at its end
-        self.closed = False  # which the server marked by closing
+        self._closed = False  # which the server marked by closing
         self.surplus = False
 
     @property
@@ -59,9 +59,16 @@ class Response:
         return not INFLATED.isdisjoint(self._codings)
 
     @property
+    def clear(self) -> bool:
+        """Whether it is at its end beyond doubt. One that lasts until the server closes, or whose
+        trailers do, has taken in whatever response came behind it."""
+        ended = self.ended and not self.surplus and not self._closed and not self._chunks.trailers
+        return ended and self.head is not None and self.head.clear
+
+    @property
     def reusable(self) -> bool:
         """Whether the connection may take another request."""
-        return self.head is not None and self.head.keep and self.ended and not self.surplus
+        return self.clear and self.head is not None and self.head.keep
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the wire. Raises FetchFailed when they are no response, or too many."""
@@ -158,7 +165,7 @@ class Response:
         whole = head is not None and (not framed or self._chunks.last)
         if head is None or (self.wanted and not whole):
             raise FetchFailed(Outcome.CONNECTION_LOST, self.status)
-        self.complete = self.closed = True
+        self.complete = self._closed = True
         self.ended = whole
 
     def drop(self) -> None:
