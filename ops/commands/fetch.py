@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 PROCESSORS = os.cpu_count() or 1
-COUNTS = ("count", "successes", "failed_to_download", "failed_to_resize")
 
 
 class ResizeMode(StrEnum):
@@ -225,12 +224,12 @@ def _left(source: "Source", folder: "Folder", *, retry: bool) -> int | None:
     return None if rows is None else rows - _done(folder)["count"]
 
 
-def _done(folder: "Folder") -> Counter[str]:
-    sums: Counter[str] = Counter()
-    for number in folder.numbers():
-        stats = folder.stats(number)
-        sums.update({name: stats[name] for name in COUNTS})
-    return sums
+def _done(folder: "Folder") -> dict[str, int]:
+    """Sums over all shards of the folder."""
+    from pairmill.ops.fetch.samples import COUNTS
+
+    stats = [folder.stats(number) for number in folder.numbers()]
+    return {name: sum(shard[name] for shard in stats) for name in COUNTS}
 
 
 def _plan(
@@ -273,9 +272,8 @@ def _summarise(folder: "Folder", *, as_json: bool) -> None:
     for number in folder.numbers():
         outcomes.update(folder.stats(number)["status_dict"])
     done = _done(folder)
-    counts = {name: done[name] for name in COUNTS}
     status = dict(outcomes.most_common())
     if as_json:
-        print_json({"shards": len(folder.numbers()), **counts, "status_dict": status})
+        print_json({"shards": len(folder.numbers()), **done, "status_dict": status})
         return
     print(f"{done['successes']:,} of {done['count']:,} images, in {folder.path}: {said(status)}")

@@ -22,10 +22,10 @@ class UnitedFiles:
         self.names, self.places = united_names(headers)
 
     def lacking(self, name: str) -> str | None:
-        """The name of the first file without a column."""
+        """The name of the first file without a column; an empty file lacks none."""
         at = self.names.index(name)
         pairs = zip(self.files, self.places, strict=True)
-        return next((file.name for file, places in pairs if at not in places), None)
+        return next((file.name for file, places in pairs if places and at not in places), None)
 
 
 def united_names(files: Sequence[Sequence[str]]) -> tuple[list[str], list[list[int]]]:

@@ -13,6 +13,7 @@ from pairmill.ops.fetch.sources import SourceColumns
 from pairmill.ops.fetch.values import as_text, json_text, values_of
 
 SUCCESS, NOT_DOWNLOADED, NOT_RESIZED = "success", "failed_to_download", "failed_to_resize"
+COUNTS = ("count", "successes", NOT_DOWNLOADED, NOT_RESIZED)  # of a shard's statistics
 JSON_ROWS = 1000  # of the source, as Python objects at once
 HASHES = "md5", "sha256"  # that a source may name, in columns of these names in any case
 Images = Callable[[int], bytes]  # the image of a successful row, by the row's index
@@ -163,7 +164,7 @@ def text_of(table: pa.Table, name: str) -> pa.ChunkedArray:
         return as_text(table[name])
     except pa.ArrowException:
         kind = table.schema.field(name).type
-        raise UserError(f"column {name} is of type {kind}, and no text") from None
+        raise UserError(f"column {name} is of type {kind}, and no text: name another") from None
 
 
 def expected_hashes(table: pa.Table) -> list[dict[str, str]]:

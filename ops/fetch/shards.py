@@ -10,6 +10,7 @@ earlier one's folder is `.NNNNN.old` first, since a folder cannot be replaced at
 
 import fcntl
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,7 +22,14 @@ import pyarrow.parquet as pq
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.fetch.keys import SAFE, counted_keys
-from pairmill.ops.fetch.samples import Images, Layout, SampleResult, ShardRows, stats_of
+from pairmill.ops.fetch.samples import (
+    COUNTS,
+    Images,
+    Layout,
+    SampleResult,
+    ShardRows,
+    stats_of,
+)
 from pairmill.ops.fetch.writers import WRITERS, synced
 
 
@@ -67,9 +75,15 @@ class Spool:
 
 
 class Folder:
-    """A folder of shards, which one process at a time writes. rows: of a shard."""
+    """A folder of shards, which one process at a time writes. rows: of a shard. Raises UserError
+    for a URL."""
 
     def __init__(self, path: Path, rows: int, layout: Layout) -> None:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # of s3://x pathlib makes s3:/x
+            raise UserError(
+                f"{path} is a URL: shards are written into a folder of this machine, from which"
+                " they can be copied"
+            )
         self.path, self.rows, self.layout = path, rows, layout
         self._writer = WRITERS[layout.output_format](layout)
 
@@ -124,7 +138,10 @@ class Folder:
         path = self._stats(number)
         try:
             stats: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            counts = [stats[name] for name in COUNTS] + [*stats["status_dict"].values()]
+            if not all(isinstance(count, int) for count in counts):
+                raise ValueError("a count is no number")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{path} cannot be read ({error}): remove it, and run again") from None
         return stats
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -103,8 +104,7 @@ def kind_of(name: str) -> str | None:
 def find_files(given: str) -> tuple[str, list[SourceFile]]:
     """The kind and the files of a source, in order of name: a file, or those of a folder. Raises
     UserError where there are none, or some of several kinds."""
-    if given.startswith("file://"):
-        given = given.removeprefix("file://")
+    given = _local(given)
     if "://" in given:
         found = _remote(given)
     else:
@@ -119,6 +119,16 @@ def find_files(given: str) -> tuple[str, list[SourceFile]]:
     if isinstance(found, SourceFile):
         return _of_one(found), [found]
     return _of_folder(given, found)
+
+
+def _local(given: str) -> str:
+    """The path of a file: URL (RFC 8089), as it stands or as it is decoded; else what is given."""
+    if not given.startswith("file://"):
+        return given
+    path = given.removeprefix("file://")
+    if path.startswith("localhost/"):
+        path = path.removeprefix("localhost")
+    return path if Path(path).exists() else unquote(path)
 
 
 def _of_one(file: SourceFile) -> str:
@@ -137,7 +147,10 @@ def _of_folder(given: str, files: list[SourceFile]) -> tuple[str, list[SourceFil
         if kind and not file.own_name.startswith((".", "_")):
             by_kind.setdefault(kind, []).append(file)
     if not by_kind:
-        raise UserError(f"{given} has no .parquet files in it, nor .{', .'.join(KINDS[1:])}")
+        raise UserError(
+            f"{given} has no .parquet files in it, nor .{', .'.join(KINDS[1:])}; folders in it are"
+            " not looked into"
+        )
     if "parquet" in by_kind:  # statistics and the like lie beside them
         return "parquet", by_kind["parquet"]
     if len(by_kind) > 1:

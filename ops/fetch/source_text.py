@@ -38,7 +38,10 @@ class TextSource(UnitedFiles):
     def __init__(self, name: str, files: list[SourceFile], kind: str) -> None:
         self._kind = kind
         self.remarks = Remarks()
-        super().__init__(name, files, [self._header(file) for file in files])
+        headers = [self._header(file) for file in files]
+        if not any(headers):
+            raise UserError(f"cannot read {files[0].name}: it is empty, without a header")
+        super().__init__(name, files, headers)
 
     def rows(self) -> None:
         return None
@@ -47,7 +50,7 @@ class TextSource(UnitedFiles):
         for file, places in zip(self.files, self.places, strict=True):
             with reading(file), self._records(file) as records:
                 if self._kind != "txt":
-                    next(records)  # the header
+                    next(records, None)  # the header
                 for some in _pieces(records):
                     skipped = min(start, len(some))
                     start -= skipped
@@ -56,13 +59,12 @@ class TextSource(UnitedFiles):
         self.remarks.end()
 
     def _header(self, file: SourceFile) -> list[str]:
-        """The names of the columns. Raises UserError where most of the first rows have another
-        number of columns: then it is no odd row, but the file is not what its name says."""
+        """The names of the columns; of an empty file none, as Spark writes some beside others.
+        Raises UserError where most of the first rows have another number of columns: then it is no
+        odd row, but the file is not what its name says."""
         with reading(file), self._records(file) as records:
             names = ["url"] if self._kind == "txt" else next(records, (0, []))[1]
             first = list(islice(records, FIRST))
-        if not names:
-            raise UserError(f"cannot read {file.name}: it is empty, without a header")
         several = len(names) > 1  # the commas of a column alone are its own
         misfits = [record for record in first if several and not _fits(record[1], len(names))]
         if 2 * len(misfits) > len(first):

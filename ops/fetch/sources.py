@@ -16,6 +16,7 @@ from pairmill.ops.fetch.source_text import TextSource
 
 EDGE = 1 << 16  # bytes at each end of a file that tell it from another
 CAPTIONS = ("TEXT", "caption")
+SEPARATORS = ",;\t|"  # a header with these, and of one column, is of another kind of file
 
 
 class Source(Protocol):
@@ -78,8 +79,15 @@ class SourceColumns:
             wanted = url or "URL" if found is None else caption
             option = "--url-col" if found is None else "--caption-col"
             has = ", ".join(source.names)
+            if not has:
+                raise UserError(f"{source.name} has no columns: it is empty, or has no objects")
             if any("://" in name for name in source.names):
                 raise UserError(f"{source.name} has no header, but a row as its first line: {has}")
+            if len(source.names) == 1 and any(mark in has for mark in SEPARATORS):
+                raise UserError(
+                    f"{source.name} has one column, {has!r}: those of a .csv are separated by"
+                    " commas, of a .tsv by tabs"
+                )
             raise UserError(f"{source.name} has no column {wanted}, name one by {option}: {has}")
         if file := source.lacking(found):
             raise UserError(f"{file} has no column {found}, and other files of {source.name} have")

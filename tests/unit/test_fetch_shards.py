@@ -167,6 +167,21 @@ def test_what_is_damaged_is_said(folder: Folder) -> None:
         found(2)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"count": 1, "status_dict": []}'])
+def test_statistics_that_are_damaged_are_said(tmp_path: Path, text: str) -> None:
+    """Would catch: a traceback at a run's end."""
+    (tmp_path / "00000_stats.json").write_text(text)
+    with pytest.raises(UserError, match=r"00000_stats\.json cannot be read .*remove it"):
+        Folder(tmp_path, 10, Layout()).stats(0)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/images", "file:///images", "hf://datasets/a/b"])
+def test_output_is_no_url(url: str) -> None:
+    """Would catch: shards in a new folder named s3:."""
+    with pytest.raises(UserError, match="is a URL: shards are written into a folder of this mach"):
+        Folder(Path(url), 10, Layout())
+
+
 @of_each_format
 def test_folder_from_elsewhere_names_no_path(folder: Folder) -> None:
     """A key of somebody else's shard is not read as a path."""

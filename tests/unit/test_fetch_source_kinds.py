@@ -312,7 +312,11 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "two columns of a name": ("list.tsv", b"url\turl\n1\t2\n", "two columns named url"),
     "rows of another width": ("list.csv", b"url,caption\nhttp://a/,b,c\nhttp://a/,b,d\n", "line 2 has 3 columns, and the header 2; so"),
     "no header": ("list.csv", b"http://a/1,text\nhttp://a/2,text\n", "has no header, but a row as its first line"),
-    "semicolons": ("list.csv", b"url;caption\nhttp://a/1;text\n", "has no column URL, name one by --url-col: url;caption"),
+    "semicolons": ("list.csv", b"url;caption\nhttp://a/1;text\n", "has one column, 'url;caption': those of a .csv are separated by commas"),
+    "commas in a tsv": ("list.tsv", b"url,caption\nhttp://a/1,text\n", "has one column, 'url,caption'"),
+    "an empty json": ("list.json", b"", "list.json has no columns: it is empty"),
+    "an empty array": ("list.json", b"[]", "has no columns: it is empty"),
+    "an array of texts": ("list.json", b'["http://a/1"]', "has no columns: it is empty, or has no objects"),
     "a line without an end": ("list.csv", b"url\n" + b"a" * (9 << 20), "line 2 is longer than 8 MB"),
     "JSON that is cut": ("list.json", b'[{"url": "u"},\n{"url": "v"}', "line 2: an array is cut"),
     "JSON cut in a value": ("list.json", b'[{"url": "u"},\n{"url": "v', "line 2: Unterminated string"),
@@ -356,8 +360,28 @@ def test_folders_of_one_kind(tmp_path: Path) -> None:
     pq.write_table(pa.table({"url": ["http://a/3"]}), tmp_path / "d.parquet")
     assert rows(tmp_path) == [{"url": "http://a/3"}]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"has no \.parquet files in it, nor \.csv"):
+    with pytest.raises(UserError, match=r"has no \.parquet files in it, nor \.csv.* folders in it"):
         open_source(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".json", ".jsonl"])
+def test_empty_file_beside_others_has_no_rows(tmp_path: Path, ending: str) -> None:
+    """Would catch: a list refused for a file without rows, as Spark writes some."""
+    for name, data in (("a", b""), ("b", KINDS[ending]), ("c", b"")):
+        (tmp_path / f"part-{name}{ending}").write_bytes(data)
+    source = open_source(tmp_path)
+    assert SourceColumns.of(source, None, None) == SourceColumns("url", "caption")
+    assert source.lacking("caption") is None
+    assert [rows(tmp_path, start) for start in (0, 4, 6)] == [PLAIN, PLAIN[4:], []]
+
+
+@pytest.mark.parametrize("name", ["a list ü.csv", "a%20list.csv", "50%.csv"])
+def test_url_of_a_file_is_decoded(tmp_path: Path, name: str) -> None:
+    """Would catch: a path as ``Path.as_uri`` writes it, that is not found."""
+    path = tmp_path / name
+    path.write_bytes(KINDS[".csv"])
+    for url in (path.as_uri(), f"file://{path}", path.as_uri().replace("///", "//localhost/")):
+        assert rows(url) == PLAIN
 
 
 def test_folder_of_json_has_the_columns_of_all_files(tmp_path: Path) -> None:
