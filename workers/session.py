@@ -50,8 +50,8 @@ def wrong_encoding(connection: psycopg.Connection[Any]) -> str | None:
 
 
 def encoding_sentence(database: str, encoding: str) -> str:
-    # another locale than C may want an encoding of its own
-    name = database if database.isidentifier() else f'"{database}"'
+    # another locale than C may want an encoding of its own; the name is taken
+    name = f"{database}_utf8" if database.isidentifier() else f'"{database}_utf8"'
     return (
         f"the database {database} has the encoding {encoding}, and Pairmill needs UTF8: make"
         f" another, by `create database {name} encoding 'UTF8' locale 'C' template template0`"

@@ -131,7 +131,7 @@ def test_database_of_another_encoding_is_refused(
         name = f"test_{encoding.lower()}"
         right = (
             f"the database {name} has the encoding {encoding}, and Pairmill needs UTF8: make"
-            f" another, by `create database {name} encoding 'UTF8' locale 'C' template template0`"
+            f" another, by `create database {name}_utf8 encoding 'UTF8' locale 'C' template template0`"
         )
         for command in (("migrate",), ("status",), ("worker", "list")):
             assert sentence(line.run(*command)) == f"pairmill: {right}"
@@ -152,14 +152,14 @@ def test_database_of_another_encoding_is_refused(
 
 
 def test_what_the_sentence_says_makes_a_database_that_is_taken(server: str) -> None:
-    """Would catch: advice that PostgreSQL refuses."""
+    """Would catch: advice that PostgreSQL refuses, as for a name that is taken."""
     with encoded(server, "SQL_ASCII") as wrong, connect(wrong) as connection:
         with pytest.raises(UserError) as refused:
             migrate.require_utf8(connection)
-        advice = str(refused.value).split("`")[1].replace("test_sql_ascii", "test_advised")
+        advice = str(refused.value).split("`")[1]
         try:
             connection.execute(advice)
-            with connect(make_conninfo(server, dbname="test_advised")) as made:
+            with connect(make_conninfo(server, dbname="test_sql_ascii_utf8")) as made:
                 migrate.require_utf8(made)
         finally:
-            connection.execute("drop database if exists test_advised")
+            connection.execute("drop database if exists test_sql_ascii_utf8")
