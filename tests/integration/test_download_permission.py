@@ -146,6 +146,26 @@ def outcome_of_robots(answer: bytes) -> Outcome:
     return found.outcome
 
 
+def test_headers_of_a_redirect_refuse_the_image_and_those_of_robots_txt_nothing() -> None:
+    """A site that reserves its rights, and has its images on another host, was not heard."""
+    reserved = b"tdm-reservation: 1"
+
+    def answers(host: str, path: str) -> bytes:
+        if path == "/img/0":
+            return status(302, b"Location: http://b.example/img", reserved)
+        if path == "/robots.txt":
+            return status(302, b"Location: /rules", reserved)
+        return ok(b"image") if path.startswith("/img") else ok(b"", reserved)
+
+    site = Site(answers)
+    (refused, taken), _ = fetch(site, *IMAGES[:2])
+    assert (refused.outcome, refused.http_status) == (Outcome.OPTED_OUT, 302)
+    assert refused.evidence is not None
+    assert refused.evidence.source == IMAGES[0]
+    assert "/img" not in site.asked
+    assert taken.outcome is Outcome.SUCCESS
+
+
 def test_what_robots_txt_cannot_be_had_means() -> None:
     """RFC 9309, 2.3.1."""
     assert outcome_of_robots(status(404)) is Outcome.SUCCESS

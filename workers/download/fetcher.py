@@ -98,6 +98,18 @@ async def everything(url: str) -> None:
     """The permit that asks nobody, for a web of one's own."""
 
 
+def heed_headers(answer: Answer, source: str) -> None:
+    """Raises FetchFailed, OPTED_OUT, where the headers of a redirect or an image refuse."""
+    leads_on = answer.status in REDIRECTS or 200 <= answer.status < 300
+    if leads_on and (refused := header_refusal(answer.lines)):
+        evidence = Evidence(*refused, source, time.time())
+        raise FetchFailed(Outcome.OPTED_OUT, answer.status, evidence=evidence)
+
+
+def heed_nothing(answer: Answer, source: str) -> None:
+    """For what is no image: headers are about the use of what they come with."""
+
+
 class Fetcher:
     """Fetches images by a backend, each hop only with a permit."""
 
@@ -120,7 +132,7 @@ class Fetcher:
         fetched = Fetched(Outcome.TIMEOUT)
         with trio.move_on_after(self._limits.total):
             try:
-                fetched = _judged(*await follow(self._backend, url, room, permit=permit))
+                fetched = _judged(await follow(self._backend, url, room, permit, heed_headers))
             except FetchFailed as failed:
                 fetched = Fetched(
                     failed.outcome,
@@ -135,11 +147,13 @@ async def follow(
     backend: Backend,
     url: str,
     room: Room,
-    *,
     permit: Permit = everything,
+    heed: Callable[[Answer, str], None] = heed_nothing,
+    *,
     at_most: int | None = None,
-) -> tuple[Answer, str]:
-    """The answer at the end of at most five redirects, and its URL. Raises FetchFailed."""
+) -> Answer:
+    """The answer at the end of at most five redirects. permit: asked before each hop. heed: told
+    each answer, with its URL. Both may raise FetchFailed. Raises FetchFailed."""
     try:
         target = parse(url)
     except ValueError:
@@ -148,12 +162,13 @@ async def follow(
         try:
             await permit(url)
             answer = await backend.get(target, room, at_most=at_most)
+            heed(answer, url)
         except FetchFailed as failed:
             failed.redirected = hop > 0
             raise
         location = answer.header("location")
         if answer.status not in REDIRECTS or not location:
-            return answer, url
+            return answer
         try:
             url = redirected(url, header_reference(location))
             target = parse(url)
@@ -162,15 +177,13 @@ async def follow(
     raise FetchFailed(Outcome.TOO_MANY_REDIRECTS, answer.status)
 
 
-def _judged(answer: Answer, source: str) -> Fetched:
+def _judged(answer: Answer) -> Fetched:
     status = answer.status
     if later := asks_to_wait(answer):
         return Fetched(later.outcome, status, retry_after=later.retry_after)
     if not 200 <= status < 300:
         error = Outcome.SERVER_ERROR if 500 <= status < 600 else Outcome.HTTP_ERROR
         return Fetched(error, status)
-    if refused := header_refusal(answer.lines):
-        return Fetched(Outcome.OPTED_OUT, status, evidence=Evidence(*refused, source, time.time()))
     if not answer.body:
         return Fetched(Outcome.EMPTY, status)
     return Fetched(Outcome.SUCCESS, status, answer.body)

@@ -172,7 +172,7 @@ class Permission:
         with trio.move_on_after(FILE_SECONDS), self._budget.room() as room:
             try:
                 # one byte more, by which a file that was cut is told
-                answer, _ = await follow(self._backend, url, room, at_most=MAX_FILE_BYTES + 1)
+                answer = await follow(self._backend, url, room, at_most=MAX_FILE_BYTES + 1)
             except FetchFailed as failed:
                 if failed.outcome in (Outcome.TOO_MANY_REDIRECTS, Outcome.REDIRECT_REFUSED):
                     return None
