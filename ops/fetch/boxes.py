@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from pairmill.ops.errors import UserError
-from pairmill.ops.fetch.values import as_text, values_of
+from pairmill.ops.fetch.values import as_text, is_text, values_of
 from pairmill.workers.download.crawl import Boxes
 from pairmill.workers.download.rendition import boxes_of
 
@@ -20,17 +20,12 @@ def column_boxes(column: pa.ChunkedArray) -> list[Boxes | None]:
     The column: lists of lists of four numbers, or JSON text of such; null has no boxes. Raises
     UserError for another type."""
     kind = column.type
-    if not (_is_text(kind) or pa.types.is_null(kind) or _is_boxes(kind)):
+    text = is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
+    if not (text or pa.types.is_null(kind) or _is_boxes(kind)):
         raise UserError(
             f"the column of boxes is of type {kind}, and neither lists of four numbers nor text"
         )
-    return [_boxes(value) for value in values_of(as_text(column) if _is_text(kind) else column)]
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    types = pa.types
-    inner = kind.value_type if types.is_dictionary(kind) else kind
-    return bool(types.is_string(inner) or types.is_large_string(inner))
+    return [_boxes(value) for value in values_of(as_text(column) if text else column)]
 
 
 def _is_boxes(kind: pa.DataType) -> bool:

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.fetch.source_files import SourceFile
+from pairmill.ops.fetch.values import is_binary, is_text
 
 
 class UnitedFiles:
@@ -51,9 +52,11 @@ def united_names(files: Sequence[Sequence[str]]) -> tuple[list[str], list[list[i
 
 def united_type(first: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """A type that holds the values of both; None where there is none but text."""
-    first, other = _plain(first), _plain(other)
+    kinds = _plain(first), _plain(other)
+    if any(map(is_binary, kinds)) and any(map(is_text, kinds)):
+        return None  # PyArrow's is binary
     try:
-        both = [pa.schema([("", kind)]) for kind in (first, other)]
+        both = [pa.schema([("", kind)]) for kind in kinds]
         return pa.unify_schemas(both, promote_options="permissive").field(0).type
     except pa.ArrowException:
         return None

@@ -12,7 +12,7 @@ from pairmill.ops.fetch.boxes import column_boxes
 from pairmill.ops.fetch.keys import keys_from
 from pairmill.ops.fetch.samples import HASHES, Layout, as_rows, names_of, text_of
 from pairmill.ops.fetch.shards import Folder, writing
-from pairmill.ops.fetch.sources import Source, SourceColumns, fingerprint
+from pairmill.ops.fetch.sources import Source, SourceColumns, fingerprint, listed
 from pairmill.workers.download.crawl import Boxes
 from pairmill.workers.download.rendition import RenditionSpec
 
@@ -154,7 +154,7 @@ def _column(source: Source, wanted: str | None, option: str) -> str | None:
         return None
     same = [name for name in source.names if name.lower() == wanted.lower()]
     if not same:
-        has = ", ".join(source.names)
+        has = listed(source.names)
         raise UserError(f"{source.name} has no column {wanted}, name another by {option}: {has}")
     found = wanted if wanted in same else same[0]
     if file := source.lacking(found):

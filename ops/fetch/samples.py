@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.fetch.sources import SourceColumns
-from pairmill.ops.fetch.values import as_text, json_text, values_of
+from pairmill.ops.fetch.values import as_text, is_binary, json_text, values_of
 
 SUCCESS, NOT_DOWNLOADED, NOT_RESIZED = "success", "failed_to_download", "failed_to_resize"
 COUNTS = ("count", "successes", NOT_DOWNLOADED, NOT_RESIZED)  # of a shard's statistics
@@ -184,17 +184,10 @@ def _hexadecimal(table: pa.Table, kind: str) -> list[str | None]:
     if not names:
         return [None] * table.num_rows
     name = max(names, key=len)
-    if _is_binary(table[name].type):
+    if is_binary(table[name].type):
         return [value.hex() if value else None for value in table[name].to_pylist()]
     values: list[str | None] = text_of(table, name).to_pylist()
     return [value.strip().lower() or None if value else None for value in values]
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
-    )
 
 
 def stats_of(results: Sequence[SampleResult], began: float, ended: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from pairmill.ops.errors import UserError
 from pairmill.ops.fetch.columns import UnitedFiles, united_type
 from pairmill.ops.fetch.source_files import SourceFile, reading
+from pairmill.ops.fetch.values import as_text, is_text
 
 READ_ROWS = 10_000
 BUFFER = 1 << 20  # bytes of a Parquet column that are read ahead; without it, a whole row group
@@ -42,7 +43,25 @@ class ParquetSource(UnitedFiles):
                         " before it"
                     )
                 types[at] = united
+        for file, schema, places in zip(self.files, schemas, self.places, strict=True):
+            for at, own in zip(places, schema, strict=True):
+                if not self._holds(types[at], file, own):
+                    types[at] = pa.string()
         return types
+
+    def _holds(self, united: pa.DataType | None, file: SourceFile, own: pa.Field) -> bool:
+        """Whether the united type has all whole numbers of a file's column, by the statistics in
+        the file: a float64 has none above 2^53, such as hashes, an int64 none above 2^63."""
+        large = own.type == pa.uint64() != united
+        if not pa.types.is_integer(own.type) or not (pa.types.is_floating(united) or large):
+            return True
+        with self._opened(file) as parquet:
+            ends = pa.array(_ends(parquet, own.name), own.type)
+        try:
+            ends.cast(united)
+        except pa.ArrowInvalid:
+            return False
+        return True
 
     def rows(self) -> int:
         return self._rows
@@ -77,7 +96,24 @@ class ParquetSource(UnitedFiles):
         own = {at: batch.column(i) for i, at in enumerate(places)}
         # what pandas adds to a schema is not carried on: it would not be true of the shards
         columns = [
-            own[at].cast(kind) if at in own else pa.nulls(batch.num_rows, kind)
+            _cast(own[at], kind) if at in own else pa.nulls(batch.num_rows, kind)
             for at, kind in enumerate(self._types)
         ]
         return pa.table(columns, self.names)
+
+
+def _ends(parquet: pq.ParquetFile, name: str) -> list[int]:
+    """The least and the largest number of a column, of each row group that tells them."""
+    ends = []
+    for group in map(parquet.metadata.row_group, range(parquet.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            told = column.statistics if column.path_in_schema == name else None
+            if told is not None and told.has_min_max:
+                ends += [told.min, told.max]
+    return ends
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    if column.type != kind and is_text(kind):
+        return as_text(pa.chunked_array([column])).cast(kind)
+    return column.cast(kind)

@@ -16,6 +16,7 @@ from pairmill.ops.fetch.source_text import TextSource
 
 EDGE = 1 << 16  # bytes at each end of a file that tell it from another
 CAPTIONS = ("TEXT", "caption")
+LISTED = 50  # columns; an object of rows by their ids has a column for each
 SEPARATORS = ",;\t|"  # a header with these, and of one column, is of another kind of file
 
 
@@ -78,7 +79,7 @@ class SourceColumns:
         if found is None or (caption and _found(source, caption) is None):
             wanted = url or "URL" if found is None else caption
             option = "--url-col" if found is None else "--caption-col"
-            has = ", ".join(source.names)
+            has = listed(source.names)
             if not has:
                 raise UserError(f"{source.name} has no columns: it is empty, or has no objects")
             if any("://" in name for name in source.names):
@@ -93,6 +94,11 @@ class SourceColumns:
             raise UserError(f"{file} has no column {found}, and other files of {source.name} have")
         captions = (_found(source, name) for name in ([caption] if caption else CAPTIONS))
         return cls(found, next((name for name in captions if name), None))
+
+
+def listed(names: list[str]) -> str:
+    """Names of columns in a sentence, of very many the first."""
+    return ", ".join([*names[:LISTED], *(["…"] if len(names) > LISTED else [])])
 
 
 def _found(source: Source, wanted: str) -> str | None:

@@ -9,13 +9,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+# what `as_py` raises; KeyError for a time zone
+UNREADABLE = ValueError, OverflowError, KeyError, pa.ArrowException
+
 
 def values_of(column: pa.ChunkedArray | pa.Array) -> list[Any]:
-    """A column's values as Python objects. A value that Python cannot hold (a year above 9999,
-    text that is not UTF-8) is text, or None within a list: it costs its cell, not the shard."""
+    """A column's values as Python objects. A value that Python cannot hold (a year above 9999, a
+    time zone that there is not, text that is not UTF-8) is text, or None within a list and where
+    there is no text for it: it costs its cell, not the shard."""
     try:
         found: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):
+    except UNREADABLE:
         return [_value(scalar) for scalar in column]
     return found
 
@@ -23,10 +27,10 @@ def values_of(column: pa.ChunkedArray | pa.Array) -> list[Any]:
 def _value(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
-    except (ValueError, OverflowError, pa.ArrowException):
+    except UNREADABLE:
         pass
     try:
-        if pa.types.is_string(scalar.type) or pa.types.is_large_string(scalar.type):
+        if is_text(scalar.type):
             return bytes(scalar.as_buffer()).decode("utf-8", "replace")
         text: str = scalar.cast(pa.string()).as_py()
     except (ValueError, pa.ArrowException):
@@ -60,12 +64,26 @@ def _other(value: Any) -> Any:
     return str(value)
 
 
+def is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+    )
+
+
 def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as text; what is not UTF-8 gets U+FFFD, and NaN, which pandas writes for a missing
     value, is none. Raises ArrowException for another type."""
+    if isinstance(column.type, pa.UuidType):
+        texts = [None if value is None else str(value) for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
-    column = column.cast(pa.string())
+    column = column.cast(options=pc.CastOptions(pa.string(), allow_invalid_utf8=True))
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:

@@ -26,6 +26,7 @@ from pairmill.ops.fetch.samples import (
     ShardRows,
     as_rows,
     expected_hashes,
+    text_of,
 )
 from pairmill.ops.fetch.shards import Folder
 from pairmill.ops.fetch.sources import SourceColumns, open_source
@@ -54,6 +55,19 @@ def test_text_that_is_not_utf8_costs_its_characters() -> None:
         pa.table({"URL": not_utf8(b"http://a/\xfc"), "TEXT": not_utf8(b"f\xfcr")}), COLUMNS
     )
     assert rows.to_pylist() == [{"url": "http://a/\ufffd", "caption": "f\ufffdr"}]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()], ids=str)
+def test_text_as_bytes_is_text(kind: pa.DataType) -> None:
+    """As Spark and Hive write it. Would catch: one octet that refuses all URLs."""
+    table = pa.table({"URL": pa.array([b"http://a/", b"\xff"], kind), "TEXT": ["t", "u"]})
+    assert as_rows(table, COLUMNS)["url"].to_pylist() == ["http://a/", "\ufffd"]
+
+
+def test_key_may_be_a_uuid() -> None:
+    """As DuckDB writes it."""
+    table = pa.table({"uid": pa.array([bytes(15) + b"\1", None], pa.uuid())})
+    assert text_of(table, "uid").to_pylist() == ["00000000-0000-0000-0000-000000000001", None]
 
 
 def test_missing_captions_of_pandas_are_none() -> None:
@@ -126,6 +140,7 @@ NAN, INFINITY = float("nan"), float("inf")
         (pa.array([date(2024, 2, 29)]), "2024-02-29"),
         (pa.array([datetime(2024, 2, 29, 1, tzinfo=UTC)]), "2024-02-29T01:00:00+00:00"),
         (pa.array([10**7], pa.date32()), "29349-01-26"),  # a year that Python has not
+        (pa.array([0], pa.timestamp("us", "Mars/Phobos")), None),
         (pa.array([timedelta(days=1)]), "1 day, 0:00:00"),
         (not_utf8(b"f\xfcr"), "f\ufffdr"),
         (pa.array([""]), ""),

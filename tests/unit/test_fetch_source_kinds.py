@@ -314,6 +314,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "no header": ("list.csv", b"http://a/1,text\nhttp://a/2,text\n", "has no header, but a row as its first line"),
     "semicolons": ("list.csv", b"url;caption\nhttp://a/1;text\n", "has one column, 'url;caption': those of a .csv are separated by commas"),
     "commas in a tsv": ("list.tsv", b"url,caption\nhttp://a/1,text\n", "has one column, 'url,caption'"),
+    "rows by their ids": ("list.json", json.dumps({n: {"url": "u"} for n in range(60)}).encode(), "by --url-col: 0, 1, .*, 49, …$"),
     "an empty json": ("list.json", b"", "list.json has no columns: it is empty"),
     "an empty array": ("list.json", b"[]", "has no columns: it is empty"),
     "an array of texts": ("list.json", b'["http://a/1"]', "has no columns: it is empty, or has no objects"),

@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,6 +83,31 @@ def test_types_of_many_files_are_united(
 def _is_flat(kind: pa.DataType) -> bool:
     return not (pa.types.is_nested(kind) or pa.types.is_null(kind) or pa.types.is_timestamp(kind)
                 or pa.types.is_dictionary(kind))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "united"),
+    [
+        (pa.array([(1 << 60) + 1]), pa.array([0.5]), [str((1 << 60) + 1), "0.5"]),
+        (pa.array([0.5]), pa.array([-(1 << 60)]), ["0.5", str(-(1 << 60))]),
+        (pa.array([1 << 53]), pa.array([0.5]), [float(1 << 53), 0.5]),
+        (pa.array([(1 << 64) - 1], pa.uint64()), pa.array([-1]), [str((1 << 64) - 1), "-1"]),
+        (pa.array(["a"]), pa.array([b"b\xff"]), ["a", "b\ufffd"]),
+        (pa.array([7]), pa.array([b"\xff"]), ["7", "\ufffd"]),
+        (pa.array([float("nan")]), pa.array(["a"]), [None, "a"]),
+        (pa.array([bytes(16)], pa.uuid()), pa.array(["a"]), ["00000000-0000-0000-0000-000000000000", "a"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_value_is_lost_or_stops_a_fetch_where_types_differ(
+    tmp_path: Path, first: pa.Array, second: pa.Array, united: list[Any]
+) -> None:
+    """Would catch: hours later, an error at a hash above 2^53, which is no float64, or at one octet
+    that is not UTF-8; text as bytes."""
+    for name, column in (("a", first), ("b", second)):
+        table = pa.table({"url": [f"http://{name}/"], "x": column})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    assert pa.concat_tables(open_source(tmp_path).read(0))["x"].to_pylist() == united
 
 
 def test_types_without_one_for_both_are_said(tmp_path: Path) -> None:
