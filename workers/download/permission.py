@@ -30,7 +30,7 @@ from pairmill.workers.download.optout import (
     refusal,
     text_of,
 )
-from pairmill.workers.download.url import Target, parse
+from pairmill.workers.download.url import parse
 
 KNOWN_SECONDS = 86_400.0  # RFC 9309, 2.4: no more than 24 hours
 UNKNOWN_SECONDS = 300.0
@@ -83,8 +83,7 @@ class Permission:
         """Return if the URL may be fetched. Raises FetchFailed: OPTED_OUT with its evidence,
         OPT_OUT_UNKNOWN, or the outcome that kept the host from being reached."""
         target = parse(url)
-        origin = origin_of(target)
-        url = origin + target.path  # as it is asked for
+        origin = target.origin
         while (asked := self._asking.get((origin, ROBOTS))) is not None:
             await asked.wait()
         for file in FILES:
@@ -92,7 +91,7 @@ class Permission:
                 await self._ask(origin, file)
                 break
         for file in FILES:
-            self._check(origin, file, url)
+            self._check(origin, file, target.url)
 
     def learn(self, files: Iterable[HostFile]) -> None:
         """Take files that others read; a newer reading of this process stays."""
@@ -205,8 +204,3 @@ def _unreadable(failed: FetchFailed) -> bool:
 def _size(file: HostFile) -> int:
     """Bytes, about: a character outside Latin-1 takes up to four."""
     return len(file.rules) * (1 if file.rules.isascii() else 4) + 200
-
-
-def origin_of(target: Target) -> str:
-    """scheme://authority of a URL."""
-    return f"{target.scheme}://{target.authority}"

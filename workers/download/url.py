@@ -29,9 +29,13 @@ class Target:
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
+    def origin(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+    @property
     def url(self) -> str:
         """What is asked for."""
-        return f"{self.scheme}://{self.authority}{self.path}"
+        return self.origin + self.path
 
 
 @lru_cache(maxsize=1024)  # a fetch asks for it three times
