@@ -115,6 +115,12 @@ def test_content_usage_is_a_structured_dictionary(value: str, said: str | None) 
     assert found is None or found.refuses == said.endswith("n")  # type: ignore[union-attr]
 
 
+def test_hostile_tags_are_read_in_bounded_steps() -> None:
+    """60 KB of ``max-max-…`` held a worker up for 25 seconds at each image."""
+    assert header_refusal([("x-robots-tag", "max-" * 15_000 + ", noai")]) is not None
+    assert header_refusal([("x-robots-tag", "max-a" + " " * 60_000 + "none")]) is not None
+
+
 def test_hostile_dictionary_is_read_in_bounded_steps() -> None:
     """Nested repetition in a regular expression would take longer than the universe has."""
     for part in ("a", "a ", '"a" ', "a;b=c ", "1 "):

@@ -50,22 +50,24 @@ BYTE_ORDER_MARKS = "\ufeff\udcef\udcbb\udcbf"
 def condensed_robots(text: str, agent: str = AGENT) -> str:
     """The rules for an agent, one a line; "" where they forbid nothing. Of the groups for it, or of
     those for every agent; groups for one agent are one (RFC 9309, 2.2.1)."""
+    ours = agent.lower()
     groups: dict[str, list[str]] = {}
-    agents: list[str] = []
+    agents: set[str] | None = None  # of a group, ours and *: 9,000 with 18,000 rules took 60 s
     in_rules = False
     for name, value in directives(text):
         if name == "user-agent":
-            if in_rules:
-                agents, in_rules = [], False
-            agents.append(product_token(value))
-            groups.setdefault(agents[-1], [])
+            if in_rules or agents is None:
+                agents, in_rules = set(), False
+            if (token := product_token(value)) in (ours, "*"):
+                agents.add(token)
+                groups.setdefault(token, [])
             continue
         in_rules = True
         # a statement above all groups is for everybody; an Allow or Disallow there is nobody's
-        everybody = [] if agents or name not in STATEMENTS else ["*"]
-        for named in agents or everybody:
+        everybody = {"*"} if name in STATEMENTS else set()
+        for named in everybody if agents is None else agents:
             groups.setdefault(named, []).append(f"{name}: {value}")
-    rules = groups.get(agent.lower(), groups.get("*", []))
+    rules = groups.get(ours, groups.get("*", []))
     if len(rules) > MAX_RULES:
         return TOO_MANY_RULES
     return "\n".join(rules) if any(map(_forbids, rules)) else ""
