@@ -104,6 +104,40 @@ def test_a_refusal_of_an_odd_type_is_heard(metas: object) -> None:
     assert opt_out(metas) is not None
 
 
+def with_headers(headers: object, links_of_head: object) -> PageOptOut | None:
+    found = a_page(USUAL)
+    response = found["Envelope"]["Payload-Metadata"]["HTTP-Response-Metadata"]
+    response["Headers"] = headers
+    response["HTML-Metadata"]["Head"]["Link"] = links_of_head
+    (pair,) = run(record(found))
+    return pair.opt_out
+
+
+@pytest.mark.parametrize(
+    ("headers", "signal"),
+    [
+        ({"Server": "x", "X-Robots-Tag": "noai, noimageai"}, "X-Robots-Tag"),
+        ({"x-robots-tag": ["index", "NOAI"]}, "X-Robots-Tag"),
+        ({"TDM-Reservation": "1"}, "tdm-reservation"),
+        ({"tdm-reservation": 1}, "tdm-reservation"),
+        ({"Content-Usage": ["search=y", "train-ai=n"]}, "Content-Usage"),
+        ({"Content-Signal": "ai-train=no"}, "Content-Signal"),
+        ({"X-Robots-Tag": "googlebot: noai", "X-Frame-Options": "noai"}, None),
+        ({"Content-Usage": ["train-ai=n", "train-ai=y"]}, None),
+        ({"X-Robots-Tag": {"a": "noai"}}, None),
+        (["X-Robots-Tag", "noai"], None),
+        ("X-Robots-Tag: noai", None),
+        (None, None),
+    ],
+)
+def test_headers_that_a_page_came_with_are_heard(headers: object, signal: str | None) -> None:
+    """A server that says noai of its pages by a header, and has its images elsewhere."""
+    for links_of_head in ([], 5):  # the second is read the slow way
+        found = with_headers(headers, links_of_head)
+        assert (found and found.signal) == signal
+        assert found is None or (found.source, found.read_at) == (URL, READ)
+
+
 def test_a_page_that_refuses_gives_its_pairs_all_the_same() -> None:
     refusing = page(
         URL, [image(f"{n}.jpg", "An apple") for n in range(3)], Metas=[meta("robots", "noai")]

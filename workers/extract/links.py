@@ -2,8 +2,8 @@
 
 A WAT record is JSON as Common Crawl's ia-web-commons writes it. Read are
 ``WARC-Target-URI`` and ``WARC-Date`` of ``Envelope.WARC-Header-Metadata`` and, below
-``Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata``, ``Head.Base``, ``Head.Link``,
-``Head.Metas`` and ``Links``.
+``Envelope.Payload-Metadata.HTTP-Response-Metadata``, ``Headers`` and of ``HTML-Metadata``
+``Head.Base``, ``Head.Link``, ``Head.Metas`` and ``Links``.
 """
 
 import json
@@ -71,8 +71,8 @@ AnyLink = TypeVar("AnyLink", bound=Link)
 class PageLinks:
     """url: the page's, ``""`` if not given. base: the href of its ``<base>``. head, links:
     its ``Head.Link`` and ``Links`` in the page's order. date: when it was crawled (WARC-Date), as
-    written. metas: its ``Head.Metas``, as JSON not decoded yet, or of any type; None without.
-    body: the record that all this is from."""
+    written. metas, headers: its ``Head.Metas`` and the ``Headers`` that it came with, as JSON not
+    decoded yet, or of any type; None without. body: the record that all this is from."""
 
     url: str
     base: str | None
@@ -80,6 +80,7 @@ class PageLinks:
     links: list[Link]
     date: str | None = None
     metas: Any = None
+    headers: Any = None
     body: bytes = field(default=b"", repr=False, compare=False)
 
     def urls(self) -> list[str]:
@@ -102,6 +103,7 @@ class _Html(msgspec.Struct, Generic[AnyLink], gc=False):
 
 class _Response(msgspec.Struct, Generic[AnyLink], gc=False):
     html: _Html[AnyLink] | None = msgspec.field(default=None, name="HTML-Metadata")
+    headers: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="Headers")
 
 
 class _Payload(msgspec.Struct, Generic[AnyLink], gc=False):
@@ -160,12 +162,19 @@ def _page(wat: _Wat[Any], body: bytes) -> PageLinks | None:
     envelope = wat.envelope
     response = envelope and envelope.payload and envelope.payload.response
     html = response and response.html
-    if not envelope or not html or not html.links:
+    if not envelope or not response or not html or not html.links:
         return None
     headers = envelope.headers or _Headers()
     head = html.head or _Head()
     return PageLinks(
-        _target(headers.url), head.base, head.link or [], html.links, headers.date, head.metas, body
+        _target(headers.url),
+        head.base,
+        head.link or [],
+        html.links,
+        headers.date,
+        head.metas,
+        response.headers,
+        body,
     )
 
 
@@ -184,7 +193,8 @@ def _read_slowly(body: bytes, link: type[Link]) -> PageLinks:
         envelope = _member(json.loads(body), "Envelope")
     except (ValueError, RecursionError):
         raise BadRecord("not_json") from None
-    html = _member(envelope, "Payload-Metadata", "HTTP-Response-Metadata", "HTML-Metadata")
+    response = _member(envelope, "Payload-Metadata", "HTTP-Response-Metadata")
+    html = _member(response, "HTML-Metadata")
     head = _member(html, "Head")
     headers = _member(envelope, "WARC-Header-Metadata")
     return PageLinks(
@@ -194,6 +204,7 @@ def _read_slowly(body: bytes, link: type[Link]) -> PageLinks:
         list(_links(_member(html, "Links"), link)),
         first_string(_member(headers, "WARC-Date")),
         _member(head, "Metas"),
+        _member(response, "Headers"),
         body,
     )
 

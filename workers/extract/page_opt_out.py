@@ -1,14 +1,22 @@
-"""The opt-out that a page has in its own <meta> elements, as a WAT's ``Head.Metas`` holds them."""
+"""The opt-out of a page, in its own <meta> elements or in the header fields that it came with, as a
+WAT's ``Head.Metas`` and ``Headers`` hold them."""
 
 import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 
-from pairmill.workers.directives import AGENT, MAX_VALUE, REFUSING_TAGS, page_refusal
+from pairmill.workers.directives import (
+    AGENT,
+    MAX_VALUE,
+    REFUSING_TAGS,
+    header_refusal,
+    page_refusal,
+)
 from pairmill.workers.extract.decoding import warc_date
 from pairmill.workers.extract.links import MAX_VALUES, PageLinks
 from pairmill.workers.extract.urls import MAX_LENGTH, Base
@@ -21,6 +29,7 @@ MAX_SIGNAL = 50  # characters, as the database holds
 # name of a statement of use, or a tag: ``robots`` alone stands on half of all pages.
 _STATEMENT = re.compile(rb"content-(?:usage|signal)")
 _TAG = re.compile(rb"no(?:%b)" % b"|".join(tag[2:].encode() for tag in sorted(REFUSING_TAGS)))
+_FIELD = re.compile(rb"robots-tag|tdm-reservation|content-(?:usage|signal)")
 _NAMES = ("robots", AGENT, "tdm", "content-usage", "content-signal", "*")
 _FIRST_YEAR, _LAST_YEAR = 1990, 2100  # of crawls; the database takes no year above 9999
 
@@ -28,9 +37,9 @@ _FIRST_YEAR, _LAST_YEAR = 1990, 2100  # of crawls; the database takes no year ab
 class PageOptOut(NamedTuple):
     """What a page says against the use of its images; all strings encode as UTF-8 without NUL.
 
-    signal: the element, as ``meta robots``, at most 50 characters. value: what it says, at most
-    500. source: the page's URL, at most 2,048, ``""`` where it is none. read_at: when the page was
-    crawled, aware, UTC; None where no valid time is given.
+    signal: the element, as ``meta robots``, or the header, at most 50 characters. value: what it
+    says, at most 500. source: the page's URL, at most 2,048, ``""`` where it is none. read_at: when
+    the page was crawled, aware, UTC; None where no valid time is given.
     """
 
     signal: str
@@ -50,13 +59,16 @@ _decode = msgspec.json.Decoder(list[_Meta]).decode
 
 
 def page_opt_out(page: PageLinks, header: bytes) -> PageOptOut | None:
-    """The first refusal of a page's own (``directives.page_refusal``), or None.
+    """The first refusal of a page's own (``directives``), of its elements before its headers, or
+    None.
 
     header: of the WAT's record, whose WARC-Date counts for a page without its own.
     """
-    if isinstance(page.metas, msgspec.Raw) and not _may_refuse(bytes(page.metas)):
-        return None
-    found = page_refusal(_named(page.metas))
+    found = None
+    if not isinstance(page.metas, msgspec.Raw) or _may_refuse(bytes(page.metas)):
+        found = page_refusal(_named(page.metas))
+    if found is None:
+        found = header_refusal(islice(_lines(page.headers), MAX_METAS))
     if found is None:
         return None
     source = Base("").resolve(page.url)
@@ -73,6 +85,17 @@ def _may_refuse(metas: bytes) -> bool:
         return True
     metas = metas.lower()
     return bool(_TAG.search(metas) or b"tdm" in metas or _STATEMENT.search(metas))
+
+
+def _lines(headers: Any) -> Iterator[tuple[str, str]]:
+    """(name in lower case, value) of the header fields that may refuse."""
+    if isinstance(headers, msgspec.Raw):
+        raw = bytes(headers)
+        headers = _parsed(raw) if _FIELD.search(raw.lower()) else None
+    for name, value in headers.items() if isinstance(headers, dict) else ():
+        if _FIELD.search(name.lower().encode("utf-8", "replace")):
+            for one in value if isinstance(value, list) else [value]:
+                yield name.strip().lower(), _words(one)[:MAX_CONTENT]
 
 
 def _named(metas: Any) -> Iterator[tuple[str, str]]:
@@ -114,12 +137,12 @@ def _words(value: Any) -> str:
     )
 
 
-def _parsed(metas: bytes) -> Any:
-    """Metas that the typed decoder refuses, for one that is of another type."""
-    if metas.count(b",") > MAX_VALUES:
+def _parsed(raw: bytes) -> Any:
+    """Headers, or metas that the typed decoder refuses for one that is of another type."""
+    if raw.count(b",") > MAX_VALUES:
         return None
     try:
-        return json.loads(metas)
+        return json.loads(raw)
     except (ValueError, RecursionError):
         return None
 
