@@ -132,6 +132,15 @@ def test_short_retry_after_is_waited_for(after: float | None, wait: float) -> No
     assert seen[1][0] >= 1.0 + wait - 1e-9
 
 
+def test_answers_that_were_on_their_way_end_no_wait() -> None:
+    """Of four at once the first was told to wait; the other three ended the wait at once."""
+    answers = iter([Fetched(Outcome.RETRY_LATER, 429, retry_after=7.0), *[GOOD] * 9])
+    urls = [f"http://a.example/{i}" for i in range(10)]
+    seen = crawl(urls, lambda url: next(answers), pace=Pace(per_host=4, gap=0.0), workers=4)
+    assert sorted(when for when, _, _ in seen)[4] >= 8.0 - 1e-9
+    assert [outcome for _, _, outcome in seen].count(Outcome.SUCCESS) == 9
+
+
 def test_long_retry_after_ends_the_host_for_this_batch() -> None:
     urls = [f"http://a.example/{i}" for i in range(10)]
     later = Fetched(Outcome.RETRY_LATER, 503, retry_after=3600.0)
@@ -165,11 +174,14 @@ def test_what_our_reader_refuses_is_no_failure_of_the_host() -> None:
     ],
 )
 def test_where_redirects_lead_is_no_failure_of_the_host(source: str, own: bool) -> None:
-    """Five short URLs of dead sites closed the shortener; a site's Retry-After paused it."""
+    """Five short URLs of dead sites closed the shortener."""
     urls = [f"http://a.example/{i}" for i in range(2 * FAILURES)]
     bad = Fetched(Outcome.CONNECT_FAILED, source=source)
     outcomes = [outcome for _, _, outcome in crawl(urls, lambda url: bad, workers=1)]
     assert (Outcome.HOST_GIVEN_UP in outcomes) == own
+    # but a host that asks to wait is left alone, whatever led to it
+    later = Fetched(Outcome.RETRY_LATER, 429, retry_after=3600.0, source=source)
+    assert max(when for when, _, _ in crawl(urls, lambda url: later, workers=1)) <= 1.5
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 A host is the authority of a URL (name and port). Of the URLs of a batch hosts take turns; of
 one host only a few are fetched at once, and one begins no sooner than a moment after the other.
-(What its redirects lead to is another host's, and is not counted there; nor are its failures.)
+(What its redirects lead to is another host's: it is not counted there, nor are its failures here.
+Where it asks to wait, what leads to it waits.)
 A host that asks to wait is left alone as long as it says; one that fails again and again is given
 up for some minutes (a circuit breaker). A URL that is not tried for such a reason has an outcome
 that says so, and a later batch may try it.
@@ -74,21 +75,32 @@ class Hosts:
     def note(self, host: str, fetched: Fetched) -> None:
         """Learn from how a fetch of a URL of this host ended."""
         elsewhere = fetched.source is not None and host_of(fetched.source) != host
-        if elsewhere or fetched.outcome not in FAILED:
-            self._standing.pop(host, None)
+        waits = fetched.outcome is Outcome.RETRY_LATER
+        if fetched.outcome not in FAILED or (elsewhere and not waits):
+            self._answered(host)
             return
         standing = self._standing.setdefault(host, _Standing())
         standing.failures += 1
         wait = 0.0
-        if fetched.outcome is Outcome.RETRY_LATER:
+        if waits:
             after = fetched.retry_after
             wait = UNSAID_SECONDS if after is None else after
             standing.outcome = Outcome.RETRY_LATER
         if standing.failures >= FAILURES and wait < GIVEN_UP_SECONDS:
             wait = GIVEN_UP_SECONDS
-            if fetched.outcome is not Outcome.RETRY_LATER:
+            if not waits:
                 standing.outcome = Outcome.HOST_GIVEN_UP
         standing.until = max(standing.until, trio.current_time() + wait)
+
+    def _answered(self, host: str) -> None:
+        """Its failures are over; what it asked for stays, of answers that were on their way."""
+        standing = self._standing.get(host)
+        if standing is None:
+            return
+        if standing.outcome is Outcome.RETRY_LATER and standing.until > trio.current_time():
+            standing.failures = 0
+        else:
+            del self._standing[host]
 
     def forget_old(self) -> None:
         """Drop hosts whose failures have expired: a failure counts for ten minutes."""
