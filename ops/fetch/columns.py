@@ -1,6 +1,8 @@
 """The columns of several files as those of one table: the same names, of types that hold all."""
 
+from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 
 import pyarrow as pa
 
@@ -18,8 +20,9 @@ class UnitedFiles:
     ) -> None:
         self.name, self.files = name, files
         for file, header in zip(files, headers, strict=True):
-            if twice := [name for name in header if list(header).count(name) > 1]:
-                raise UserError(f"{file.name} has two columns named {twice[0]}")
+            twice, times = max(Counter(header).items(), key=itemgetter(1), default=("", 0))
+            if times > 1:
+                raise UserError(f"{file.name} has two columns named {twice}")
         self.names, self.places = united_names(headers)
 
     def lacking(self, name: str) -> str | None:
@@ -35,8 +38,9 @@ def united_names(files: Sequence[Sequence[str]]) -> tuple[list[str], list[list[i
     names: list[str] = []
     places = []
     for own in files:
+        its_own = set(own)
         known = {name: at for at, name in enumerate(names)}
-        folded = {name.lower(): at for name, at in known.items() if name not in own}
+        folded = {name.lower(): at for name, at in known.items() if name not in its_own}
         found = []
         for name in own:
             at = known.get(name)

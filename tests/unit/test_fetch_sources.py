@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pairmill.ops.errors import UserError
+from pairmill.ops.fetch.columns import UnitedFiles
+from pairmill.ops.fetch.source_files import SourceFile
 from pairmill.ops.fetch.sources import Source, SourceColumns, fingerprint, open_source, shards
 
 
@@ -131,6 +133,13 @@ def test_columns_that_some_files_lack(tmp_path: Path) -> None:
     pq.write_table(pa.table({"link": ["http://c/"]}), tmp_path / "c.parquet")
     with pytest.raises(UserError, match=r"c\.parquet has no column URL, and other files of"):
         SourceColumns.of(open_source(tmp_path), None, None)
+
+
+def test_very_many_columns_are_united() -> None:
+    """An object of 100,000 rows by their ids. Would catch: hours of comparing each with each."""
+    names = [str(number) for number in range(100_000)]
+    files = [SourceFile("a", "a"), SourceFile("b", "b")]
+    assert UnitedFiles("x", files, [names, names]).names == names
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.csv.gz"])
