@@ -15,6 +15,7 @@ from pairmill.workers.download.rendition import Box, RenditionSpec
 from pairmill.workers.download.thumbnail import ANSWER, BOX, REQUEST, Decoded, ThumbnailSpec
 
 SECONDS_PER_IMAGE = 20.0
+AT_ONCE = 65_536  # bytes, of a pipe
 Spec = ThumbnailSpec | RenditionSpec
 # Pillow decodes 1.2 to 1.6 times as fast when memory is kept and not handed back after each image;
 # PILLOW_BLOCKS_MAX counts 16 MB blocks, and a kept one is memory
@@ -60,25 +61,34 @@ class _Decoder:
         head = REQUEST.pack(len(body), len(boxes)) + b"".join(BOX.pack(*box) for box in boxes)
         try:
             with trio.fail_after(SECONDS_PER_IMAGE):
-                await self._stdin.send_all(head)
-                await self._stdin.send_all(body)
-                *told, size, form, exif = ANSWER.unpack(await self._read(ANSWER.size))
-                made = await self._read(size)
-                texts = [(await self._read(length)).decode() for length in (form, exif)]
+                if len(body) <= AT_ONCE:  # each write and read is a turn of the loop
+                    await self._stdin.send_all(head + body)
+                else:
+                    await self._stdin.send_all(head)
+                    await self._stdin.send_all(body)
+                return await self._answer()
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
             raise DecoderDied from None
+
+    async def _answer(self) -> Decoded:
+        data = bytearray()
+        await self._read(data, ANSWER.size)
+        *told, size, form, exif = ANSWER.unpack_from(data)
+        await self._read(data, ANSWER.size + size + form + exif)
         outcome, width, height, dhash, md5, sha256 = told
         hashes = dhash, md5, sha256
-        return Decoded(Outcome(outcome), width, height, made, *hashes, texts[0], texts[1] or None)
+        made = bytes(data[ANSWER.size : ANSWER.size + size])
+        texts = bytes(data[ANSWER.size + size :]).decode()  # form's is ASCII
+        exif_text = texts[form:] or None
+        return Decoded(Outcome(outcome), width, height, made, *hashes, texts[:form], exif_text)
 
-    async def _read(self, size: int) -> bytes:
-        data = bytearray()
+    async def _read(self, data: bytearray, size: int) -> None:
+        """Until there are so many bytes: nothing follows an answer."""
         while len(data) < size:
-            more = await self._stdout.receive_some(size - len(data))
+            more = await self._stdout.receive_some(AT_ONCE)
             if not more:
                 raise DecoderDied
             data += more
-        return bytes(data)
 
     async def end(self) -> None:
         with trio.CancelScope(shield=True):
