@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from listed import report
+
 from pairmill.workers.directives import AGENT, header_refusal
 
 NOINDEX = "noindex and none refuse here always; there only on demand (respect_noindex)"
@@ -70,14 +72,13 @@ def main(path: Path) -> int:
         for value, right in evaluated((path / "tests" / file).read_text())
     ]
     cases += served((path / "tests/server/app.py").read_text())
-    wrong = {(h, v): right for h, v, right in cases if allowed(h, v) != right}
+    wrong = {
+        (h, v): f"{right} there, {not right} here"
+        for h, v, right in cases
+        if allowed(h, v) != right
+    }
     passed = sum(allowed(h, v) == right for h, v, right in cases)
-    print(f"{path}: {passed} of {len(cases)} pass")
-    for case, right in wrong.items():
-        print(f"  {case}: {right} there, {not right} here: {LISTED.get(case, 'NOT LISTED')}")
-    for case in LISTED.keys() - wrong.keys():
-        print(f"  {case} is listed, and agrees")
-    return int(wrong.keys() != LISTED.keys())
+    return report(path, passed, len(cases), wrong, LISTED)
 
 
 if __name__ == "__main__":

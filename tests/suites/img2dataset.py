@@ -28,6 +28,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from listed import report
+
 from pairmill.ops.demo.site import File
 from pairmill.ops.fetch.boxes import column_boxes
 from pairmill.workers.download.decode import decode
@@ -248,13 +250,8 @@ def main(path: Path) -> int:
             *commands(run, rows), *folders(run, rows), *verified(run, tests),
             *opted_out(run, rows),
         ]  # fmt: skip
-    wrong = {name: found for name, agrees, found in cases if not agrees}
-    print(f"{path}: {len(cases) - len(wrong)} of {len(cases)} pass")
-    for name, found in wrong.items():
-        print(f"  {name}: {LISTED.get(name, 'NOT LISTED')} ({found[:200]})")
-    for name in LISTED.keys() - wrong.keys():
-        print(f"  {name} is listed, and agrees")
-    return int(wrong.keys() != LISTED.keys())
+    wrong = {name: found[:200] for name, agrees, found in cases if not agrees}
+    return report(path, len(cases) - len(wrong), len(cases), wrong, LISTED)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from listed import report
+
 from pairmill.workers.download.fetcher import FetchFailed
 from pairmill.workers.download.response import Response
 
@@ -102,16 +104,11 @@ def cases(folder: Path) -> Iterator[tuple[str, str, str]]:
                 yield name, theirs(case["log"], data), ours(data)
 
 
-def main() -> None:
-    found = list(cases(Path(sys.argv[1])))
-    other = {name: (their, our) for name, their, our in found if their != our}
-    for name, (their, our) in other.items():
-        print(f"{name}: llhttp {their}, ours {our}: {LISTED.get(name, 'NOT LISTED')}")
-    for name in LISTED.keys() - other.keys():
-        print(f"{name}: listed, and no disagreement")
-    print(f"{len(found) - len(other)} of {len(found)} as llhttp, {len(other)} others")
-    sys.exit(other.keys() != LISTED.keys())
+def main(path: Path) -> int:
+    found = list(cases(path))
+    wrong = {name: f"llhttp {their}, ours {our}" for name, their, our in found if their != our}
+    return report(path, len(found) - len(wrong), len(found), wrong, LISTED)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(Path(sys.argv[1])))

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from listed import report
+
 from pairmill.workers.directives import product_token
 from pairmill.workers.download.path_pattern import asked_path, path_pattern
 from pairmill.workers.download.robots import condensed_robots, directives, robots_refusal
@@ -117,15 +119,10 @@ def checks(source: str) -> Iterator[tuple[str, object, object]]:
 def main(path: Path) -> int:
     source = (path / "robots_test.cc" if path.is_dir() else path).read_text()
     results = list(checks(source))
-    wrong = {case: (right, ours) for case, right, ours in results if right != ours}
-    print(f"{path}: {len(results) - len(wrong)} of {len(results)} pass")
+    wrong = {c: f"{right!r} there, {ours!r} here" for c, right, ours in results if right != ours}
     for reason, count in NOT_READ.items():
-        print(f"  {count} calls are left out: {reason}")
-    for case, (right, ours) in wrong.items():
-        print(f"  {case}: {right!r} there, {ours!r} here: {LISTED.get(case, 'NOT LISTED')}")
-    for case in LISTED.keys() - wrong.keys():
-        print(f"  {case} is listed, and agrees")
-    return int(wrong.keys() != LISTED.keys())
+        print(f"{count} calls are left out: {reason}")
+    return report(path, len(results) - len(wrong), len(results), wrong, LISTED)
 
 
 if __name__ == "__main__":
