@@ -2,13 +2,13 @@
 
 import pytest
 
+from pairmill.workers.directives import header_refusal
 from pairmill.workers.download.optout import (
     AI,
     MAX_FILE_BYTES,
     ROBOTS,
     TDMREP,
     condensed,
-    header_refusal,
     refusal,
 )
 

@@ -8,8 +8,9 @@ from typing import Protocol
 import trio
 
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.directives import header_refusal
 from pairmill.workers.download.budget import Room
-from pairmill.workers.download.optout import Evidence, header_refusal
+from pairmill.workers.download.optout import Evidence
 from pairmill.workers.download.url import Target, header_reference, parse, redirected
 from pairmill.workers.http.headers import retry_after
 

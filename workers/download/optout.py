@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pairmill.workers.directives import MAX_VALUE, header_refusal
+from pairmill.workers.directives import MAX_VALUE
 from pairmill.workers.download.path_pattern import Patterns, asked_path, path_pattern
 from pairmill.workers.download.robots import (
     MAX_RULES,
@@ -21,19 +21,6 @@ from pairmill.workers.download.robots import (
     condensed_robots,
     robots_refusal,
 )
-
-__all__ = [
-    "AI",
-    "FILES",
-    "MAX_FILE_BYTES",
-    "ROBOTS",
-    "TDMREP",
-    "Evidence",
-    "condensed",
-    "header_refusal",
-    "refusal",
-    "text_of",
-]
 
 ROBOTS, TDMREP, AI = "robots.txt", "tdmrep.json", "ai.txt"
 # in the order in which they are asked for
