@@ -290,7 +290,8 @@ def test_workers_serve_their_metrics(db: Database, line: Line) -> None:
         assert 'outcome="http_error"} 30.0' in read(ports[1])
         accepted = 'pairmill_worker_rows_total{kind="steward",outcome="download_accepted"} 30.0'
         wait_until(lambda: accepted in read(ports[0]), "its acceptance")
-        assert 'pairmill_queue{kind="download",what="ready"}' in read(ports[0])
+        ready = 'pairmill_queue{kind="download",what="ready"}'  # counted after what is accepted
+        wait_until(lambda: ready in read(ports[0]), "the queue")
         assert read(ports[0], "/healthz") == read(ports[1], "/healthz") == "ok\n"
     refused = line.run("work", "steward", "--metrics", "nowhere")
     assert refused.returncode == 1
