@@ -17,11 +17,12 @@ from pairmill.schema.scripts import sql
 
 # In the order in which they refer to each other: an SQL function's body is read when it is made.
 BEFORE_KINDS = (
-    "core/guards", "core/lists", "core/partitions", "core/submit", "core/claim", "core/inbox",
+    "core/guards", "core/url", "core/lists", "core/partitions", "core/submit", "core/claim", "core/inbox",
     "core/accept", "core/item", "tag",
 )  # fmt: skip
 AFTER_KINDS = (
-    "core/hooks", "core/steward", "thumbnail", "model", "retry", "admin", "report", "trust",
+    "core/hooks", "core/steward", "thumbnail", "model", "retry", "task", "admin", "report/pairs",
+    "report/extraction", "report/queue", "report/people", "report/models", "trust",
     "core/grants",
 )  # fmt: skip
 

@@ -200,19 +200,3 @@ $$;
 comment on function mill.prove_worker is
     'Notes that an admin vouches for a worker, or no longer: its work is not replicated, and others rely on the robots.txt that it read. Null where '
     'there is no such worker.';
-
-create function mill.discard_task(p_task_id bigint, why text) returns boolean
-language plpgsql
-as $$
-begin
-    perform from mill.task where task_id = p_task_id for update;
-    update mill.task set state = 'discarded', reason = why, changed_at = now()
-     where task_id = p_task_id and state in ('ready', 'leased');
-    if not found then
-        return false;
-    end if;
-    perform mill.end_lease(lease_id, 'expired') from mill.lease where task_id = p_task_id and ended_at is null;
-    return true;
-end
-$$;
-comment on function mill.discard_task is 'Takes a ready or leased task out of the queue; its holder''s next call is refused.';

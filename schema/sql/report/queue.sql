@@ -1,0 +1,122 @@
+-- Views of the queue: tasks, its depth, rates, sizes; and its numbers for the metrics.
+
+create view report.task as
+select t.task_id, t.kind, t.state, t.wat_id, t.batch_id, t.attempt, m.name as model, t.attempts, t.ready_at, t.reason, t.changed_at,
+       w.name as worker, l.expires_at as lease_expires_at, t.item_id
+  from mill.task t
+  left join mill.model m using (model_id)
+  left join mill.lease l on l.task_id = t.task_id and l.ended_at is null
+  left join mill.instance i on i.instance_id = l.instance_id
+  left join mill.worker w on w.worker_id = i.worker_id;
+comment on view report.task is 'Every task, with the worker that holds it.';
+comment on column report.task.task_id is 'Key';
+comment on column report.task.kind is 'The kind of work: extract, download, score and so on';
+comment on column report.task.state is 'ready, leased, submitted, done or discarded';
+comment on column report.task.wat_id is 'The WAT file that it is about';
+comment on column report.task.batch_id is 'The batch that it is about';
+comment on column report.task.attempt is 'Which download of the batch, from 1, as in report.pair.attempt; how often this task failed is attempts';
+comment on column report.task.model is 'The model, of a kind that needs one';
+comment on column report.task.attempts is
+    'How often a lease of this task failed or was lost, or a submission was rejected; which download of the batch it is: attempt';
+comment on column report.task.ready_at is 'Earliest time of the next claim';
+comment on column report.task.reason is 'Reason of the last failure';
+comment on column report.task.changed_at is 'When its state changed last';
+comment on column report.task.worker is 'The worker that holds its lease';
+comment on column report.task.lease_expires_at is 'When that lease will be late';
+comment on column report.task.item_id is 'The item that it is about; see report.item';
+
+create view report.item as
+select i.item_id, i.kind, i.spec, t.state, t.attempts, t.reason, r.result, i.added_at
+  from mill.item i
+  join mill.task t on t.item_id = i.item_id and t.kind = i.kind
+  left join mill.item_result r on r.item_id = i.item_id
+        and not exists (select from mill.withdrawn w where w.submission_id = r.submission_id);
+comment on view report.item is 'Items, subjects of tasks that are neither WAT files nor batches, with the result that counts.';
+comment on column report.item.item_id is 'Key';
+comment on column report.item.kind is 'The kind of work';
+comment on column report.item.spec is 'The work to do, as JSON of the kind''s own form';
+comment on column report.item.state is 'ready, leased, submitted, done or discarded';
+comment on column report.item.attempts is 'How often a lease of its task failed or was lost, or the submission was rejected';
+comment on column report.item.reason is 'Reason of the last failure';
+comment on column report.item.result is 'The result, as JSON of the kind''s own form; null while none counts';
+comment on column report.item.added_at is 'When it was added';
+
+create view report.queue as
+select k.kind,
+       count(*) filter (where t.state = 'ready') as ready,
+       count(*) filter (where t.state = 'leased') as leased,
+       count(*) filter (where t.state = 'submitted') as submitted,
+       count(*) filter (where t.state = 'discarded') as discarded,
+       count(*) filter (where t.state = 'done') as done,
+       min(t.ready_at) filter (where t.state = 'ready') as oldest_ready_at,
+       (select count(*) from mill.lease l join mill.task x using (task_id)
+         where x.kind = k.kind and l.ended_at is null and l.expires_at <= now()) as late_leases,
+       (select count(*) from mill.submission s join mill.task x using (task_id)
+         where x.kind = k.kind and s.state = 'received') as waiting_submissions
+  from (select name as kind from mill.task_kind) k
+  left join mill.task t on t.kind = k.kind
+ group by k.kind;
+comment on view report.queue is 'The depth of the queue, by kind of work. Reads every task.';
+comment on column report.queue.kind is 'The kind of work: extract, download, score and so on';
+comment on column report.queue.ready is 'Tasks that may be claimed, now or after a back-off';
+comment on column report.queue.leased is 'Tasks that a worker holds';
+comment on column report.queue.submitted is 'Tasks that await the acceptance of what was submitted';
+comment on column report.queue.discarded is 'Tasks that were given up';
+comment on column report.queue.done is 'Tasks that are done';
+comment on column report.queue.oldest_ready_at is 'Since when the oldest ready task may be claimed';
+comment on column report.queue.late_leases is 'Leases whose time is over and that no steward has ended yet';
+comment on column report.queue.waiting_submissions is 'Submissions that no steward has accepted or rejected yet';
+
+create view report.rate as
+select date_trunc('hour', s.decided_at) as hour, t.kind, count(*) as submissions, sum(s.row_count)::bigint as rows
+  from mill.submission s
+  join mill.task t using (task_id)
+ where s.state = 'accepted' and s.decided_at > now() - interval '2 days'
+   and not exists (select from mill.withdrawn w where w.submission_id = s.submission_id)
+ group by 1, 2;
+comment on view report.rate is 'Submissions and rows accepted in each hour of the last two days.';
+comment on column report.rate.hour is 'The hour''s beginning';
+comment on column report.rate.kind is 'The kind of work: extract, download, score and so on';
+comment on column report.rate.submissions is 'Submissions accepted and not withdrawn';
+comment on column report.rate.rows is 'Their rows: links, outcomes or scores';
+
+create view report.table_size as
+select n.nspname || '.' || coalesce(p.relname, c.relname) as "table",
+       count(*) as partitions,
+       sum(pg_total_relation_size(c.oid))::bigint as bytes,
+       sum(s.n_live_tup)::bigint as live_rows,
+       sum(s.n_dead_tup)::bigint as dead_rows,
+       max(s.last_autovacuum) as last_autovacuum
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  left join pg_inherits i on i.inhrelid = c.oid
+  left join pg_class p on p.oid = i.inhparent
+  left join pg_stat_all_tables s on s.relid = c.oid
+ where n.nspname in ('mill', 'inbox') and c.relkind = 'r'
+ group by 1;
+comment on view report.table_size is 'Tables with their partitions, indexes and TOAST; rows as the statistics estimate them.';
+comment on column report.table_size."table" is 'Schema and name';
+comment on column report.table_size.partitions is '1 for a table without partitions';
+comment on column report.table_size.bytes is 'On disk, with indexes and TOAST';
+comment on column report.table_size.live_rows is 'Estimate of the rows';
+comment on column report.table_size.dead_rows is 'Estimate of the rows that wait for a vacuum';
+comment on column report.table_size.last_autovacuum is 'Last autovacuum of any of the partitions';
+
+create function api.metrics_v1() returns table (kind text, what text, value double precision)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    w mill.worker := mill.me('steward');
+begin
+    return query
+    select q.kind, x.what, x.value::double precision
+      from report.queue q,
+           lateral (values ('ready', q.ready), ('leased', q.leased), ('submitted', q.submitted), ('discarded', q.discarded), ('done', q.done),
+                           ('late_leases', q.late_leases), ('waiting_submissions', q.waiting_submissions),
+                           ('oldest_ready_seconds', greatest(0, extract(epoch from now() - q.oldest_ready_at))::bigint)) x (what, value)
+    union all
+    select 'thumbnails', 'slots_in_use', count(*)::double precision from mill.thumbnail_slot where state <> 'empty';
+end
+$$;
+comment on function api.metrics_v1 is 'The queue in numbers, for the steward''s metrics.';
