@@ -1,0 +1,114 @@
+"""Text from outside, made safe to show: in a line of a terminal or a log, in JSON, in CSV.
+
+A URL, an alt text, a reason, a worker's name or a server's message may hold anything. Shown, it is
+never markup, never a terminal's control sequence, never a formula and never a line of its own:
+commands and workers print such text through ``say``, ``filled``, ``json_text`` or ``csv_cell``, or
+as a cell made by ``safe``.
+"""
+
+import json
+import re
+import string
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+# Shown as escapes: controls (C0 with newline and tab, DEL, C1), lone surrogates, noncharacters,
+# separators of lines and paragraphs, bidi marks, embeddings, overrides and isolates, and characters
+# that nobody sees (zero-width, soft hyphen, fillers, tags). tests/unit/test_safe_text.py checks them
+# against Unicode's categories.
+_HIDDEN = (
+    r"\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
+    r"\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufdd0-\ufdef\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
+    r"\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff"
+    r"\U000e01f0-\U000e0fff"
+    + "".join(rf"\U{plane:04x}fffe\U{plane:04x}ffff" for plane in range(1, 17))
+)
+_VARIATION = r"\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_JOINER = r"\u200c\u200d"
+# Persian, the scripts of India and emoji need joiners and variation selectors: one of each stays
+# after a character beyond ASCII. Elsewhere, or several in a row, they only tell apart what looks the
+# same.
+_SHOWN = (
+    rf"[^\x00-\x7f{_HIDDEN}{_VARIATION}{_JOINER}](?:[{_VARIATION}][{_JOINER}]?|[{_JOINER}])"
+    r"|[0-9#*]\ufe0f(?=\u20e3)"
+)
+_TEXT = re.compile(rf"(?P<shown>{_SHOWN})|[{_HIDDEN}{_VARIATION}{_JOINER}]")
+_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # OWASP's list
+
+
+def safe(value: object, limit: int | None = None) -> str:
+    r"""The text of a value as one line that shows what it holds.
+
+    Control characters, line ends, bidi controls and invisible characters become escapes (``\n``,
+    ``\x1b``, ``\u202e``); letters of all scripts, combining marks and emoji stay. A backslash is not
+    doubled: the result is for eyes, not for a parser. limit: characters, of which the last is "…"
+    where more follow.
+    """
+    text = str(value)
+    if limit is not None and len(text) > limit:
+        text = text[: limit - 1] + "…"
+    if text.isascii() and text.isprintable():
+        return text
+    return _TEXT.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    if found["shown"]:
+        return found[0]
+    code = ord(found[0])
+    digits = (
+        f"x{code:02x}" if code < 0x100 else f"u{code:04x}" if code < 0x10000 else f"U{code:08x}"
+    )
+    return _NAMED.get(found[0], f"\\{digits}")
+
+
+class _Filling(string.Formatter):
+    """str.format whose fields are safe; the template is ours."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return safe(format(value, format_spec))
+
+
+_FILLING = _Filling()
+
+
+def filled(template: str, *values: Any, **named: Any) -> str:
+    """``template.format(*values, **named)`` with every field made safe. template: a literal."""
+    return _FILLING.vformat(template, values, named)
+
+
+def say(template: str, *values: Any, err: bool = False, end: str = "\n", **named: Any) -> None:
+    """Print a sentence whose fields may come from outside, at once. err: on standard error."""
+    stream = sys.stderr if err else sys.stdout
+    print(filled(template, *values, **named), file=stream, end=end, flush=True)
+
+
+def say_traceback(error: BaseException) -> None:
+    """The traceback on standard error, indented: no line of it passes for a line of a log."""
+    for lines in traceback.format_exception(error):
+        for line in lines.splitlines():
+            say("    {}", line, err=True)
+
+
+def json_text(
+    value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None
+) -> str:
+    r"""A value as JSON that keeps it whole and is safe on a terminal: characters that ``safe``
+    would escape are written ``\u202e``, the others as they are."""
+    text = json.dumps(value, indent=indent, default=default, ensure_ascii=False)
+    return "\n".join(_TEXT.sub(_json_escaped, line) for line in text.split("\n"))
+
+
+def _json_escaped(found: re.Match[str]) -> str:
+    return found[0] if found["shown"] else json.dumps(found[0])[1:-1]
+
+
+def csv_cell(value: object) -> str:
+    """The text of a value for a cell of CSV: a spreadsheet takes no cell for a formula, which a
+    leading apostrophe prevents. A number is left as it is."""
+    text = safe(value)
+    formula = str(value).startswith(_FORMULA) and not isinstance(value, (int, float))
+    return f"'{text}" if formula else text
