@@ -1,6 +1,6 @@
 """Output of the commands: the same rows as a table for people or as JSON for scripts.
 
-Sentences are printed by ``workers.safe_text.say``. A console here parses no markup: a str is text.
+Sentences are printed by ``workers.safe_text.say``. Consoles here parse no markup: a str is text.
 """
 
 import sys
@@ -52,7 +52,7 @@ def print_rows(
         print_json(list(rows))
         return
     if not rows:
-        say("{}", empty)
+        say(empty)
         return
     names = [safe(name.replace("_", " ")) for name in show]
     cells = [[_cell(row[name]) for name in show] for row in rows]
@@ -80,7 +80,7 @@ def _print_lines(names: list[str], cells: list[list[str]]) -> None:
         padded = (
             cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)
         )
-        say("{}", "  ".join(padded).rstrip())
+        say("  ".join(padded).rstrip())
 
 
 def _cell(value: Any) -> str:

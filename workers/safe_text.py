@@ -2,21 +2,20 @@
 
 A URL, an alt text, a reason, a worker's name or a server's message may hold anything. Shown, it is
 never markup, never a terminal's control sequence, never a formula and never a line of its own:
-commands and workers print such text through ``say``, ``filled``, ``json_text`` or ``csv_cell``, or
-as a cell made by ``safe``.
+commands and workers print such text through ``say``, ``json_text`` or ``csv_cell``, or as a cell
+made by ``safe``.
 """
 
 import json
 import re
-import string
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 # Shown as escapes: controls (C0 with newline and tab, DEL, C1), lone surrogates, noncharacters,
-# separators of lines and paragraphs, bidi marks, embeddings, overrides and isolates, and characters
-# that nobody sees (zero-width, soft hyphen, fillers, tags). tests/unit/test_safe_text.py checks them
+# separators of lines and paragraphs, bidi marks, embeddings, overrides and isolates, and what has no
+# looks (zero-width, soft hyphen, fillers, tags). tests/unit/test_safe_text.py checks all of them
 # against Unicode's categories.
 _HIDDEN = (
     r"\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
@@ -28,8 +27,7 @@ _HIDDEN = (
 _VARIATION = r"\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINER = r"\u200c\u200d"
 # Persian, the scripts of India and emoji need joiners and variation selectors: one of each stays
-# after a character beyond ASCII. Elsewhere, or several in a row, they only tell apart what looks the
-# same.
+# after a character beyond ASCII. Elsewhere, or several in a row, they only make look-alikes.
 _SHOWN = (
     rf"[^\x00-\x7f{_HIDDEN}{_VARIATION}{_JOINER}](?:[{_VARIATION}][{_JOINER}]?|[{_JOINER}])"
     r"|[0-9#*]\ufe0f(?=\u20e3)"
@@ -43,7 +41,7 @@ def safe(value: object, limit: int | None = None) -> str:
     r"""The text of a value as one line that shows what it holds.
 
     Control characters, line ends, bidi controls and invisible characters become escapes (``\n``,
-    ``\x1b``, ``\u202e``); letters of all scripts, combining marks and emoji stay. A backslash is not
+    ``\x1b``, ``\u202e``); letters of all scripts, combining marks and emoji stay. No backslash is
     doubled: the result is for eyes, not for a parser. limit: characters, of which the last is "…"
     where more follow.
     """
@@ -65,32 +63,18 @@ def _escaped(found: re.Match[str]) -> str:
     return _NAMED.get(found[0], f"\\{digits}")
 
 
-class _Filling(string.Formatter):
-    """str.format whose fields are safe; the template is ours."""
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        return safe(format(value, format_spec))
-
-
-_FILLING = _Filling()
-
-
-def filled(template: str, *values: Any, **named: Any) -> str:
-    """``template.format(*values, **named)`` with every field made safe. template: a literal."""
-    return _FILLING.vformat(template, values, named)
-
-
-def say(template: str, *values: Any, err: bool = False, end: str = "\n", **named: Any) -> None:
-    """Print a sentence whose fields may come from outside, at once. err: on standard error."""
-    stream = sys.stderr if err else sys.stdout
-    print(filled(template, *values, **named), file=stream, end=end, flush=True)
+def say(sentence: str, *values: object, err: bool = False, end: str = "\n") -> None:
+    """Print a sentence, made safe, as one line, at once; an f-string, or a template of
+    ``str.format`` and its values. err: on standard error."""
+    line = safe(sentence.format(*values) if values else sentence)
+    print(line, file=sys.stderr if err else sys.stdout, end=end, flush=True)
 
 
 def say_traceback(error: BaseException) -> None:
     """The traceback on standard error, indented: no line of it passes for a line of a log."""
     for lines in traceback.format_exception(error):
         for line in lines.splitlines():
-            say("    {}", line, err=True)
+            say(f"    {line}", err=True)
 
 
 def json_text(
