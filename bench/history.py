@@ -60,7 +60,7 @@ PER_WAT = 29_000  # mill.setting.pairs_per_wat
 DOWNLOADS, SCORES = 10, 20  # submissions of a task, as the workers send them
 LOGINS = 25
 COLUMNS = {
-    "pair": "b, n, b / 3, b, 'd41d8cd98f00b204e9800998ecf8427e'::uuid,"
+    "pair": "b, n, null::integer, b / 3, b, 'd41d8cd98f00b204e9800998ecf8427e'::uuid,"
     " 'https://host' || n % 997 || '.example/images/' || (b << 14 | n) || '/picture.jpg',"
     " 'a picture of a thing', 'en', 0.9::real, null::text",
     "download": "b, n, 1::smallint, 0::smallint, 200::smallint, 60000 + n, 640, 480,"

@@ -99,7 +99,7 @@ def add_batches(db: Database, count: int) -> None:
     )
     db.admin.execute("select mill.ensure_partitions((select max(batch_id) from mill.batch))")
     db.admin.execute(
-        "insert into mill.pair select t.batch_id, n, 0, 0, md5(t.batch_id || '/' || n)::uuid,"
+        "insert into mill.pair select t.batch_id, n, null, 0, 0, md5(t.batch_id || '/' || n)::uuid,"
         " format('https://host%%s.example/images/%%s/picture.jpg', n %% 997, t.batch_id << 14 | n),"
         " 'a picture of a thing', 'en', 0.9, null"
         " from mill.task t, generate_series(0, %s - 1) n where t.state = 'ready'",

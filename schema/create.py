@@ -28,7 +28,11 @@ def create(connection: Connection) -> None:
     metadata.create_all(connection, checkfirst=False)
     run(connection, script("tables/initial.sql"))
     run(connection, routines.script())
-    run(connection, "select mill.ensure_partitions(0); select mill.ensure_slots(8::smallint);")
+    run(
+        connection,
+        "select mill.ensure_partitions(0); select mill.ensure_partitions(0, 'wat_id');"
+        " select mill.ensure_slots(8::smallint);",
+    )
 
 
 def _set(connection: Connection, name: str, value: str) -> None:

@@ -1,6 +1,6 @@
 """Every table of Pairmill, as SQLAlchemy Core, with a comment on each table and column.
 
-``mill`` holds the tables, in which workers have no rights; ``inbox`` holds the three
+``mill`` holds the tables, in which workers have no rights; ``inbox`` holds the four
 tables that trusted workers COPY into.
 """
 

@@ -10,14 +10,14 @@ NO_INSERT_VACUUM = "{autovacuum_vacuum_insert_threshold=-1}"
 def test_partitions_of_rows_that_never_change_are_frozen_at_their_first_vacuum(
     db: Database,
 ) -> None:
-    db.admin.execute("select mill.ensure_partitions(2000)")
+    db.admin.execute("select mill.ensure_partitions(2000), mill.ensure_partitions(2000, 'wat_id')")
     partitions = db.rows(
         "select child.oid::regclass::text, child.reloptions::text from pg_class child"
         " join pg_inherits on inhrelid = child.oid join pg_class parent on inhparent = parent.oid"
-        " where parent.relname in ('pair', 'download', 'score', 'embedding', 'opt_out')"
+        " where parent.relname in ('pair', 'download', 'score', 'embedding', 'opt_out', 'page')"
         " and child.relkind = 'r'"
     )
-    assert len(partitions) == 5 * 3
+    assert len(partitions) == 6 * 3
     assert {options for _, options in partitions} == {FREEZES}
 
 
