@@ -152,7 +152,7 @@ def fill(db: Database) -> None:
     )
     db.admin.execute(
         "insert into mill.pair"
-        " select b, n, 0, 0, md5(b || '/' || n)::uuid, 'https://host.example/' || b || '/' || n,"
+        " select b, n, null, 0, 0, md5(b || '/' || n)::uuid, 'https://host.example/' || b || '/' || n,"
         " 'a text', 'en', 0.9, null from generate_series(0, %s - 1) b, generate_series(0, %s - 1) n",
         (REAL + READY, ROWS),
     )
