@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 it could not be done (one sentence on standard error), 2 w
 130 interrupted.
 """
 
+import io
 import os
 import ssl
 import sys
@@ -36,6 +37,7 @@ from pairmill.ops.commands import (
 from pairmill.ops.errors import UserError
 from pairmill.ops.server.programs import EmbeddedError
 from pairmill.workers.errors import WorkerError
+from pairmill.workers.safe_text import say
 
 app = typer.Typer(
     name="pairmill",
@@ -86,15 +88,13 @@ def run(command: Callable[[], object]) -> NoReturn:
     try:
         command()
     except (UserError, WorkerError, EmbeddedError) as problem:
-        print(f"pairmill: {' '.join(str(problem).split())}", file=sys.stderr)
+        say(f"pairmill: {' '.join(str(problem).split())}", err=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
-        print(
-            f"pairmill: {error.name} is not installed: pip install 'pairmill[ops]'", file=sys.stderr
-        )
+        say(f"pairmill: {error.name} is not installed: pip install 'pairmill[ops]'", err=True)
         sys.exit(1)
     except psycopg.Error as error:
-        print(f"pairmill: the database says: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"pairmill: the database says: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -114,6 +114,8 @@ def find_roots() -> None:
 def main() -> NoReturn:
     """The entry point of `pairmill`."""
     find_roots()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # of another encoding than UTF-8, an escape
+        sys.stdout.reconfigure(errors="backslashreplace")
     run(app)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pairmill.workers.safe_text import json_text, safe, say
+from pairmill.workers.safe_text import json_text, safe, safe_json, say
 
 CELL = 500  # characters of a cell on a terminal; a pipe has them all
 
@@ -24,6 +24,11 @@ def _plain(value: Any) -> Any:
 
 def print_json(value: Any) -> None:
     print(json_text(value, indent=2, default=_plain))
+
+
+def print_json_text(text: str) -> None:
+    """Print text that is JSON already."""
+    print(safe_json(text), end="")
 
 
 def plain_console(*, stderr: bool = False) -> Console:

@@ -9,10 +9,8 @@ loses its lease.
 
 import random
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Generic, Protocol, TypeVar
@@ -24,6 +22,7 @@ from pairmill.workers.errors import LeaseLost, Refused, TaskFailed, Unreachable,
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import DrainNotice, Progress
 from pairmill.workers.queue import Claim, Queue, Registration
+from pairmill.workers.safe_text import say, say_traceback
 
 IDLE_SECONDS = 2.0
 STALL_SECONDS = 300.0  # no progress for this long: no more heartbeats
@@ -127,7 +126,7 @@ async def connected(
 
                 async def watch() -> None:
                     async for _ in signals:
-                        print("stopping …", file=sys.stderr)
+                        say("stopping …", err=True)
                         queue.hurry()
                         scope.cancel()
 
@@ -293,7 +292,7 @@ async def _hand_back(queue: Queue, claim: Claim, error: BaseException, line: Pro
                 retry = cause.retry if isinstance(cause, TaskFailed) else True
                 line.say(f"task {claim.task_id} failed: {reason}")
                 if not isinstance(cause, WorkerError):
-                    traceback.print_exception(cause)
+                    say_traceback(cause)
                 await trio.to_thread.run_sync(
                     lambda: queue.fail(claim.lease_id, reason, retry=retry), abandon_on_cancel=True
                 )

@@ -4,9 +4,11 @@ import time
 
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.queue import Claim
+from pairmill.workers.safe_text import safe
 
 NOTICE_SECONDS = 5.0  # without work, until a draining worker names the work it waits for
 
@@ -18,9 +20,9 @@ class Progress:
     def __init__(self, worker: str, metrics: Metrics) -> None:
         self._worker = worker
         self.metrics = metrics
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, markup=False, emoji=False, highlight=False)
         self._status: Status | None = (
-            self._console.status(worker) if self._console.is_terminal else None
+            self._console.status(Text(safe(worker))) if self._console.is_terminal else None
         )
         self._task = ""
         self._begun = time.monotonic()
@@ -52,12 +54,16 @@ class Progress:
 
     def say(self, sentence: str) -> None:
         # soft_wrap: rich would break lines of a log at 80 columns
-        self._console.print(f"{self._worker}: {sentence}", markup=False, soft_wrap=True)
+        self._console.print(self._safe(sentence), soft_wrap=True)
 
     def _show(self, text: str) -> None:
         self.metrics.alive()
         if self._status is not None:
-            self._status.update(f"{self._worker}: {text}")
+            self._status.update(self._safe(text))
+
+    def _safe(self, text: str) -> Text:
+        """A line of this worker; of a str, rich would take what it holds for markup."""
+        return Text(safe(f"{self._worker}: {text}"))
 
 
 class DrainNotice:

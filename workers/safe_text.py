@@ -1,9 +1,8 @@
-"""Text from outside, made safe to show: in a line of a terminal or a log, in JSON, in CSV.
+"""Text from outside, made safe to show: in a line of a terminal or a log, and in JSON.
 
 A URL, an alt text, a reason, a worker's name or a server's message may hold anything. Shown, it is
-never markup, never a terminal's control sequence, never a formula and never a line of its own:
-commands and workers print such text through ``say``, ``json_text`` or ``csv_cell``, or as a cell
-made by ``safe``.
+never markup, never a terminal's control sequence and never a line of its own. Commands and workers
+print such text through ``say`` or ``json_text``, or as a cell made by ``safe``.
 """
 
 import json
@@ -14,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 # Shown as escapes: controls (C0 with newline and tab, DEL, C1), lone surrogates, noncharacters,
-# separators of lines and paragraphs, bidi marks, embeddings, overrides and isolates, and what has no
-# looks (zero-width, soft hyphen, fillers, tags). tests/unit/test_safe_text.py checks all of them
+# separators of lines and paragraphs, bidi marks, embeddings, overrides and isolates, and what
+# nobody sees (zero-width, soft hyphen, fillers, tags). tests/unit/test_safe_text.py checks these
 # against Unicode's categories.
 _HIDDEN = (
     r"\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
@@ -34,7 +33,6 @@ _SHOWN = (
 )
 _TEXT = re.compile(rf"(?P<shown>{_SHOWN})|[{_HIDDEN}{_VARIATION}{_JOINER}]")
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # OWASP's list
 
 
 def safe(value: object, limit: int | None = None) -> str:
@@ -70,6 +68,12 @@ def say(sentence: str, *values: object, err: bool = False, end: str = "\n") -> N
     print(line, file=sys.stderr if err else sys.stdout, end=end, flush=True)
 
 
+def say_page(text: str, *, err: bool = False) -> None:
+    """Print a text of several lines, each made safe."""
+    for line in text.removesuffix("\n").split("\n"):
+        say(line, err=err)
+
+
 def say_traceback(error: BaseException) -> None:
     """The traceback on standard error, indented: no line of it passes for a line of a log."""
     for lines in traceback.format_exception(error):
@@ -82,17 +86,13 @@ def json_text(
 ) -> str:
     r"""A value as JSON that keeps it whole and is safe on a terminal: characters that ``safe``
     would escape are written ``\u202e``, the others as they are."""
-    text = json.dumps(value, indent=indent, default=default, ensure_ascii=False)
+    return safe_json(json.dumps(value, indent=indent, default=default, ensure_ascii=False))
+
+
+def safe_json(text: str) -> str:
+    """Text that is JSON already, the same values in it; its own line ends stay."""
     return "\n".join(_TEXT.sub(_json_escaped, line) for line in text.split("\n"))
 
 
 def _json_escaped(found: re.Match[str]) -> str:
     return found[0] if found["shown"] else json.dumps(found[0])[1:-1]
-
-
-def csv_cell(value: object) -> str:
-    """The text of a value for a cell of CSV: a spreadsheet takes no cell for a formula, which a
-    leading apostrophe prevents. A number is left as it is."""
-    text = safe(value)
-    formula = str(value).startswith(_FORMULA) and not isinstance(value, (int, float))
-    return f"'{text}" if formula else text

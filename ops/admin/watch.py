@@ -29,6 +29,8 @@ from rich.text import Text
 from pairmill.ops.admin import migrate
 from pairmill.ops.admin.connection import connect, rows
 from pairmill.ops.errors import UserError
+from pairmill.ops.output import CELL
+from pairmill.workers.safe_text import safe
 
 PAUSE = 2.0
 SHARE = 4  # a pause is at least this many times as long as the queries before it took
@@ -90,7 +92,7 @@ class Poller(threading.Thread):
                 self._connection = connect(self._dsn)
             now = snapshot(self._connection)
         except (psycopg.Error, UserError) as error:
-            self.trouble = " ".join(str(error).split())
+            self.trouble = safe(" ".join(str(error).split()), CELL)
             if self._connection:
                 self._connection.close()
             self._connection = None
@@ -132,7 +134,7 @@ def _queue(now: Snapshot) -> Table:
     table = _table("queue", *names, "rows/min")
     for q in now.found["queue"]:
         table.add_row(
-            q["kind"],
+            safe(q["kind"]),
             f"{q['ready']:,}",
             _age(q["oldest"]),
             f"{q['leased']:,}",
@@ -176,7 +178,7 @@ def _ring(now: Snapshot) -> Text:
 
 def _discarded(now: Snapshot) -> list[Text]:
     return [
-        Text(f"discarded: {each['tasks']:,} {each['kind']}: {each['reason']}")
+        Text(safe(f"discarded: {each['tasks']:,} {each['kind']}: {each['reason']}", CELL))
         for each in now.found["discarded"]
     ]
 
@@ -184,7 +186,9 @@ def _discarded(now: Snapshot) -> list[Text]:
 def _leaders(now: Snapshot) -> Table:
     table = _table("leaderboard", "URLs", "last day")
     for leader in now.found["leaders"]:
-        table.add_row(Text(leader["name"]), f"{leader['urls']:,}", f"{leader['urls_last_day']:,}")
+        table.add_row(
+            safe(leader["name"], CELL), f"{leader['urls']:,}", f"{leader['urls_last_day']:,}"
+        )
     return table
 
 
@@ -194,7 +198,7 @@ def _sizes(now: Snapshot, first: Snapshot, before: Snapshot) -> Table:
     for size in now.found["sizes"]:
         grown = size["bytes"] - old.get(size["name"], size["bytes"])
         table.add_row(
-            size["name"], decimal(size["bytes"]), _grown(grown), f"{size['live_rows']:,}",
+            safe(size["name"]), decimal(size["bytes"]), _grown(grown), f"{size['live_rows']:,}",
             f"{size['dead_rows']:,}",
         )  # fmt: skip
     if now.wal is not None and first.wal is not None and before.wal is not None:

@@ -9,6 +9,7 @@ from pairmill.ops.admin import migrate as migration
 from pairmill.ops.admin.connection import admin, admin_dsn, connect, home
 from pairmill.ops.errors import UserError
 from pairmill.ops.server.embedded import EmbeddedServer
+from pairmill.workers.safe_text import say
 
 app = typer.Typer(no_args_is_help=True, help="The database server.")
 
@@ -39,13 +40,13 @@ def migrate(
         with connect(dsn) as connection:
             secured = migration.secure(connection)
     if before != target:
-        print(f"schema at revision {target}, was {before or 'empty'}")
+        say(f"schema at revision {target}, was {before or 'empty'}")
     elif changed:
-        print(f"schema at revision {target}; functions and views made anew")
+        say(f"schema at revision {target}; functions and views made anew")
     else:
-        print(f"schema at revision {target} already")
+        say(f"schema at revision {target} already")
     if not secured:
-        print(
+        say(
             "not a superuser: have one run `pairmill db secure` once;"
             " `pairmill doctor` says what is missing"
         )
@@ -57,20 +58,20 @@ def restored() -> None:
     with admin() as connection:
         row = connection.execute("select * from mill.restored()").fetchone()
     assert row is not None
-    print(f"epoch {row[0]}; {row[1]:,} leased tasks returned to the queue")
+    say(f"epoch {row[0]}; {row[1]:,} leased tasks returned to the queue")
 
 
 @app.command()
 def start() -> None:
     """Start the embedded server and leave it running."""
     EmbeddedServer(home()).start(keep=True)
-    print(EmbeddedServer(home()).url())
+    say(EmbeddedServer(home()).url())
 
 
 @app.command()
 def stop() -> None:
     """Stop the embedded server."""
-    print("stopped" if EmbeddedServer(home()).stop() else "it was not running")
+    say("stopped" if EmbeddedServer(home()).stop() else "it was not running")
 
 
 @app.command()
@@ -78,12 +79,12 @@ def url() -> None:
     """Print the admin's URL, for psql: psql "$(pairmill db url)". The embedded server must run."""
     if os.environ.get("DATABASE_URL"):
         with admin_dsn() as dsn:
-            print(dsn)
+            say(dsn)
         return
     embedded = EmbeddedServer(home())
     if not embedded.running():
         raise UserError("the embedded server does not run: start it with `pairmill db start`")
-    print(embedded.url())
+    say(embedded.url())
 
 
 @app.command()
@@ -93,4 +94,4 @@ def secure() -> None:
     with admin() as connection:
         if not migration.secure(connection):
             raise UserError("this needs a superuser: DATABASE_URL names another kind of user")
-    print("secured")
+    say("secured")

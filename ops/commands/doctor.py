@@ -1,13 +1,14 @@
 """pairmill doctor: checks of this machine and of the database."""
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from pairmill.ops.admin import doctor as checks
 from pairmill.ops.admin.connection import admin_dsn, connect
-from pairmill.ops.output import print_json
+from pairmill.ops.output import plain_console, print_json
+from pairmill.workers.safe_text import safe
 
-MARKS = {True: "[green]ok[/]", False: "[red]mend[/]", None: "[dim]info[/]"}
+MARKS = {True: ("ok", "green"), False: ("mend", "red"), None: ("info", "dim")}
 
 
 def doctor(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
@@ -18,8 +19,11 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) 
     if as_json:
         print_json([{"ok": f.ok, "text": f.text} for f in found])
     else:
-        console = Console(highlight=False)
+        console = plain_console()
         for finding in found:
-            console.print(f"{MARKS[finding.ok]:>4}  {finding.text}")
+            mark, style = MARKS[finding.ok]
+            console.print(
+                Text.assemble((f"{mark:>4}", style), f"  {safe(finding.text)}"), soft_wrap=True
+            )
     if any(finding.ok is False for finding in found):
         raise typer.Exit(1)

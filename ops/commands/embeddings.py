@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from pairmill.ops.admin.connection import admin
-from pairmill.ops.output import print_json
+from pairmill.ops.output import print_json, progress_bar
+from pairmill.workers.safe_text import say
 
 app = typer.Typer(no_args_is_help=True, help="Embeddings.")
 
@@ -27,7 +26,7 @@ def export(
     """Write the embeddings of a release's rows, except rows removed since."""
     from pairmill.ops.vectors import embeddings  # numpy and pyarrow are not in every installation
 
-    with admin() as connection, Progress(console=Console(stderr=True), transient=True) as bar:
+    with admin() as connection, progress_bar() as bar:
         task = bar.add_task("reading embeddings", total=None)
         done = embeddings.export(
             connection,
@@ -40,7 +39,7 @@ def export(
     if as_json:
         print_json(done.as_dict())
         return
-    print(f"{done.rows:,} of {done.release['rows']:,} pairs, {done.dims} dims, in {out}")
+    say(f"{done.rows:,} of {done.release['rows']:,} pairs, {done.dims} dims, in {out}")
     if done.left_out:
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in done.left_out.items())
-        print(f"left out: {reasons}; {out / 'left_out.csv'} names them")
+        say(f"left out: {reasons}; {out / 'left_out.csv'} names them")

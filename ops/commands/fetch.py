@@ -11,6 +11,7 @@ import typer
 
 from pairmill.ops.errors import UserError, extra
 from pairmill.ops.output import print_json
+from pairmill.workers.safe_text import say
 
 if TYPE_CHECKING:
     from pairmill.ops.fetch.run import FetchRun
@@ -257,7 +258,7 @@ def _plan(
     if as_json:
         print_json(plan)
         return
-    print(
+    say(
         f"{rows:,} rows, {plan['shards']:,} shards of {folder.rows:,}; done: {done:,} rows,"
         f" {plan['shards_done']:,} shards; to fetch: {left:,} rows; URLs from {columns.url},"
         f" captions from {columns.caption or 'no column'}"
@@ -276,4 +277,4 @@ def _summarise(folder: "Folder", *, as_json: bool) -> None:
     if as_json:
         print_json({"shards": len(folder.numbers()), **done, "status_dict": status})
         return
-    print(f"{done['successes']:,} of {done['count']:,} images, in {folder.path}: {said(status)}")
+    say(f"{done['successes']:,} of {done['count']:,} images, in {folder.path}: {said(status)}")

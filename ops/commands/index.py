@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from pairmill.ops.admin.connection import admin
 from pairmill.ops.errors import UserError, extra
-from pairmill.ops.output import print_json, print_rows
+from pairmill.ops.output import print_json, print_rows, progress_bar
+from pairmill.workers.safe_text import say
 
 if TYPE_CHECKING:
     from pairmill.ops.vectors.recall import StepProgress
@@ -38,7 +37,7 @@ def _bar() -> Iterator["StepProgress"]:
 
     before = signal.signal(signal.SIGINT, hear)
     try:
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        with progress_bar() as bar:
             task = bar.add_task("reading", total=None)
 
             def report(what: str, done: int, total: int) -> None:
@@ -87,10 +86,10 @@ def build(
         print_json(info.as_dict())
         return
     distinct = f"{info.vectors:,} distinct vectors of {info.dims} dims"
-    print(f"{info.samples:,} samples, {distinct}, in {out}")
+    say(f"{info.samples:,} samples, {distinct}, in {out}")
     recall = info.recall_at_10
     if recall["queries"]:
-        print(
+        say(
             f"recall@10 against exact search, {recall['queries']} queries of each kind:"
             f" by image {recall['image']:.3f}, by text {recall['text']:.3f}"
         )
@@ -170,4 +169,4 @@ def remove(
         return
     done = "would be deleted" if dry_run else "deleted"
     known = f", {unknown:,} not in the index" if unknown else ""
-    print(f"{deleted:,} {done}{known}; {left:,} are left")
+    say(f"{deleted:,} {done}{known}; {left:,} are left")

@@ -13,6 +13,7 @@ from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
 from pairmill.schema.kinds import KINDS
+from pairmill.workers.safe_text import say
 
 app = typer.Typer(no_args_is_help=True, help="Items: work of a kind that has specs.")
 SHOWN = ("item_id", "kind", "state", "attempts", "spec", "result", "reason")
@@ -32,7 +33,7 @@ def item_add(
     with admin() as connection:
         row = connection.execute("select mill.add_items(%s, %s)", (kind, specs)).fetchone()
     assert row is not None
-    print(f"{row[0]:,} items added, {len(specs) - row[0]:,} known already")
+    say(f"{row[0]:,} items added, {len(specs) - row[0]:,} known already")
 
 
 def _specs(file: str) -> Iterator[dict[str, Any]]:

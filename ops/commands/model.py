@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from pairmill.ops.admin import models
 from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.errors import UserError, extra
-from pairmill.ops.output import print_json, print_rows
+from pairmill.ops.output import print_json, print_rows, progress_bar
+from pairmill.workers.safe_text import say
 
 if TYPE_CHECKING:
     from pairmill.workers.score.model import Model
@@ -52,7 +51,7 @@ def fetched(source: str, sha256: str | None) -> str:
     """The path of weights given by path or URL, with a progress bar while they are downloaded."""
     from pairmill.workers.score import weights
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("downloading weights", total=None, visible=weights.is_url(source))
         return weights.local(
             source, sha256, lambda done, total: bar.update(task, completed=done, total=total)
@@ -147,9 +146,9 @@ def print_added(added: models.AddedModel, *, as_json: bool) -> None:
         return
     dims = f"{added.dims} dims, " if added.dims else ""
     kind = "model" if added.kind == "clip" else f"{added.kind} tagger"
-    print(f"{kind} {added.name}: {dims}sha256 {added.digest}; {added.queued} batches queued")
+    say(f"{kind} {added.name}: {dims}sha256 {added.digest}; {added.queued} batches queued")
     if added.unreachable:
-        print(
+        say(
             f"of {added.unreachable} batches the thumbnails are gone: a new download is needed to"
             " score them by it"
         )
@@ -192,7 +191,7 @@ def show(name: str, as_json: bool = JSON) -> None:
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         if value not in (None, "", []):
-            print(f"{key.replace('_', ' '):14} {value}")
+            say(f"{key.replace('_', ' '):14} {value}")
 
 
 @app.command("retire")
@@ -208,7 +207,7 @@ def retire(
         print_json({"name": name, "discarded": discarded, "dry_run": dry_run})
         return
     done = "would be retired" if dry_run else "is retired"
-    print(f"{name} {done}; {discarded} of its tasks {'would be' if dry_run else 'are'} discarded")
+    say(f"{name} {done}; {discarded} of its tasks {'would be' if dry_run else 'are'} discarded")
 
 
 @app.command("check")
@@ -225,7 +224,7 @@ def check(
         known = models.one(connection, known_as)
     if known["weights"] is not None:
         with extra("score"):
-            print(models.check_weights(known))
+            say(models.check_weights(known))
         return
     if known["kind"] == "pixels":
         if not watermark:
@@ -243,7 +242,7 @@ def check(
         raise UserError(
             f"these weights have sha256 {digest}, those of {known_as} {known['digest']}"
         )
-    print(f"{known_as}: the same weights, sha256 {digest}")
+    say(f"{known_as}: the same weights, sha256 {digest}")
 
 
 @app.command("train-head")
@@ -281,12 +280,12 @@ def train_head(
         print_json(metrics | {"model": asdict(added) if added else None})
         return
     rank = "not defined" if trained.spearman is None else f"{trained.spearman:.3f}"
-    print(
+    say(
         f"trained on {trained.n_train:,} samples; of {trained.n_held_out:,} held-out ones the mean"
         f" absolute error is {trained.mae:.4f} (the mean's: {trained.baseline_mae:.4f}), the rank"
         f" correlation {rank}"
     )
     if missing:
-        print(f"{missing:,} rated samples have no embedding of {row['name']}")
+        say(f"{missing:,} rated samples have no embedding of {row['name']}")
     if added:
         print_added(added, as_json=False)

@@ -14,6 +14,7 @@ from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
 from pairmill.schema.kinds import worker_kinds
 from pairmill.workers.queue import Queue
+from pairmill.workers.safe_text import say
 
 worker = typer.Typer(no_args_is_help=True, help="Workers' logins.")
 researcher = typer.Typer(no_args_is_help=True, help="Researchers' logins.")
@@ -38,7 +39,7 @@ def worker_add(
         connection.execute("select mill.set_network(%s, %s)", (name, network))
         if proven:
             connection.execute("select mill.prove_worker(%s, true)", (name,))
-    print(dsn)
+    say(dsn)
 
 
 @worker.command("list")
@@ -61,14 +62,14 @@ def worker_disable(name: str) -> None:
         row = connection.execute("select mill.disable_worker(%s)", (name,)).fetchone()
     if not row or not row[0]:
         raise UserError(f"there is no worker {name!r}: see `pairmill worker list`")
-    print(f"{name} is disabled")
+    say(f"{name} is disabled")
 
 
 @worker.command("rotate")
 def worker_rotate(name: str, host: str = HOST) -> None:
     """Give a worker another password and print its new DSN, once. Its leases stay."""
     with admin() as connection:
-        print(logins.rotate_worker(connection, name, host))
+        say(logins.rotate_worker(connection, name, host))
 
 
 @worker.command("quarantine")
@@ -84,7 +85,7 @@ def worker_quarantine(
     with admin() as connection:
         planned = _quarantine(connection, name, since, reason, rehearse=True)
         if not as_json:
-            print(_said(name, planned, "would be "))
+            say(_said(name, planned, "would be "))
         if dry_run:
             if as_json:
                 print_json(planned)
@@ -96,7 +97,7 @@ def worker_quarantine(
     if as_json:
         print_json(done)
     else:
-        print(_said(name, done, ""))
+        say(_said(name, done, ""))
 
 
 def _quarantine(
@@ -139,7 +140,7 @@ def worker_prove(
         ).fetchone()
     if not row or not row[0]:
         raise UserError(f"there is no worker {name!r}: see `pairmill worker list`")
-    print(f"{name} is {'not proven' if withdraw else 'proven'}")
+    say(f"{name} is {'not proven' if withdraw else 'proven'}")
 
 
 @worker.command("network")
@@ -152,7 +153,7 @@ def worker_network(
         row = connection.execute("select mill.set_network(%s, %s)", (name, network)).fetchone()
     if not row or not row[0]:
         raise UserError(f"there is no worker {name!r}: see `pairmill worker list`")
-    print(f"{name} connects from {network or 'a network that is not known'}")
+    say(f"{name} connects from {network or 'a network that is not known'}")
 
 
 @worker.command("me")
@@ -175,14 +176,14 @@ def worker_me(
         print_json(me)
     else:
         for name, value in me.items():
-            print(f"{name.replace('_', ' '):14} {value}")
+            say(f"{name.replace('_', ' '):14} {value}")
 
 
 @researcher.command("add")
 def researcher_add(name: str = typer.Argument(help="What people will call them.")) -> None:
     """Make a login that reads the views of schema report, and print its DSN once."""
     with admin() as connection:
-        print(logins.add_researcher(connection, name))
+        say(logins.add_researcher(connection, name))
 
 
 @researcher.command("list")
@@ -205,4 +206,4 @@ def researcher_disable(name: str) -> None:
     with admin() as connection:
         if not logins.disable_researcher(connection, name):
             raise UserError(f"there is no researcher {name!r}: see `pairmill researcher list`")
-    print(f"{name} is disabled")
+    say(f"{name} is disabled")

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from pairmill.ops.admin.connection import admin
-from pairmill.ops.output import print_json
+from pairmill.ops.output import print_json, print_json_text, progress_bar
+from pairmill.workers.safe_text import say, say_page
 
 app = typer.Typer(no_args_is_help=True, help="Releases.")
 
@@ -27,7 +26,7 @@ def build(
     from pairmill.ops.release import release
 
     chosen = recipes.load(recipe, recipes.parse_overrides(overrides))
-    with admin() as connection, Progress(console=Console(stderr=True), transient=True) as bar:
+    with admin() as connection, progress_bar() as bar:
         task = bar.add_task("reading pairs", total=None)
         manifest = release.build(
             connection,
@@ -38,7 +37,7 @@ def build(
     if as_json:
         print_json(manifest.as_dict())
     else:
-        print(f"{manifest.kept:,} of {manifest.candidates:,} pairs kept, in {out}")
+        say(f"{manifest.kept:,} of {manifest.candidates:,} pairs kept, in {out}")
 
 
 FOLDER = typer.Argument(help="A release's folder.")
@@ -51,8 +50,10 @@ def show(
     """Print a release's README, in Markdown with the head of a Hugging Face dataset card."""
     from pairmill.ops.release import folder
 
-    text = folder.manifest_text(release).decode() if as_json else folder.readme(release)
-    print(text, end="")
+    if as_json:
+        print_json_text(folder.manifest_text(release).decode())
+    else:
+        say_page(folder.readme(release))
 
 
 @app.command("check")
@@ -61,4 +62,4 @@ def check(release: Path = FOLDER) -> None:
     from pairmill.ops.release import folder
 
     found = folder.check(release)
-    print(f"{release} is whole: {found.rows:,} pairs in {len(found.parts):,} files")
+    say(f"{release} is whole: {found.rows:,} pairs in {len(found.parts):,} files")

@@ -7,6 +7,7 @@ import typer
 from pairmill.ops.admin import removal
 from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.output import print_rows
+from pairmill.workers.safe_text import say
 
 app = typer.Typer(no_args_is_help=True, help="Removals, applied at ingest and at every release.")
 SHOWN = ("source", "reason", "added_at")
@@ -26,7 +27,7 @@ def add(
     with admin() as connection:
         report = removal.add(connection, entries, reason, dry_run)
     done = "would be added" if dry_run else "added"
-    print(
+    say(
         f"{report.added} {done}, {report.known} known already;"
         f" they match {report.matching_pairs} known pairs"
     )

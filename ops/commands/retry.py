@@ -5,6 +5,7 @@ import typer
 from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json
+from pairmill.workers.safe_text import say
 
 LAST = 2**62
 
@@ -32,7 +33,7 @@ def retry(
         known = rows(connection, "select name, retry from report.outcome order by code")
         if outcome == ["list"]:
             for row in known:
-                print(f"{row['name']:20} {'a retry can help' if row['retry'] else ''}".rstrip())
+                say(f"{row['name']:20} {'a retry can help' if row['retry'] else ''}".rstrip())
             return
         names = {row["name"] for row in known} - {"success"}
         if unknown := sorted(set(outcome or ()) - names):
@@ -52,9 +53,9 @@ def retry(
         print_json(queued)
         return
     would = "would be " if dry_run else ""
-    print(f"{queued['urls']:,} URLs of {queued['batches']:,} batches {would}queued again")
+    say(f"{queued['urls']:,} URLs of {queued['batches']:,} batches {would}queued again")
     if queued["busy"]:
-        print(f"{queued['busy']:,} batches left out: a download of theirs is not done yet")
+        say(f"{queued['busy']:,} batches left out: a download of theirs is not done yet")
 
 
 def _range(batches: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
 from pairmill.workers.extract.link_kinds import LINK_KINDS, LinkSelection
 from pairmill.workers.http.remote_file import RequestFailed, open_remote_file
+from pairmill.workers.safe_text import say
 
 wat = typer.Typer(no_args_is_help=True, help="WAT files.")
 crawl = typer.Typer(no_args_is_help=True, help="Crawls of Common Crawl.")
@@ -46,7 +47,7 @@ def _add(crawl_name: str | None, locations: list[str], kinds: str) -> None:
         ).fetchone()
     added = row[0] if row else 0
     known = f", {len(locations) - added} were known already" if added < len(locations) else ""
-    print(f"added {added} WAT file{'' if added == 1 else 's'}{known}")
+    say(f"added {added} WAT file{'' if added == 1 else 's'}{known}")
 
 
 @wat.command("add")

@@ -3,18 +3,20 @@
 from typing import Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from pairmill.ops.admin.connection import admin, admin_dsn
 from pairmill.ops.admin.status import gather
 from pairmill.ops.admin.watch import watch as watch_page
-from pairmill.ops.output import print_json
+from pairmill.ops.output import CELL, plain_console, print_json
+from pairmill.workers.safe_text import safe
 
 
 def _line(table: Table, name: str, counts: dict[str, int]) -> None:
     inner = ", ".join(f"{k} {v:,}" for k, v in counts.items())
-    table.add_row(name, f"{sum(counts.values()):,}", inner)
+    table.add_row(safe(name), f"{sum(counts.values()):,}", safe(inner))
 
 
 def page(state: dict[str, Any]) -> Group:
@@ -34,25 +36,28 @@ def page(state: dict[str, Any]) -> Group:
         _line(table, f"      scored by {model}", counts)
     for kind, other in state["other_links"].items():
         rest = ", ".join(f"{k} {v:,}" for k, v in other.items() if k != "links")
-        table.add_row(f"{kind} links", f"{other['links']:,}", rest)
+        table.add_row(safe(f"{kind} links"), f"{other['links']:,}", safe(rest))
     for crawl in state["crawls"] if any(crawl["crawl"] for crawl in state["crawls"]) else []:
         found = f"{crawl['links']:,} links, {crawl['duplicates']:,} duplicates"
         files = ", ".join(f"{k} {v:,}" for k, v in crawl["wat_files"].items())
         table.add_row(
-            crawl["crawl"] or "no crawl", f"{crawl['pairs']:,}", f"pairs of {found}; files: {files}"
+            safe(crawl["crawl"] or "no crawl"),
+            f"{crawl['pairs']:,}",
+            safe(f"pairs of {found}; files: {files}"),
         )
     for kind, counts in state["tasks"].items():
         _line(table, f"tasks: {kind}", counts)
     table.add_row("removals", f"{state['removals']:,}", "")
     discarded = [
-        f"discarded: task {t['task_id']} ({t['kind']}): {t['reason']}" for t in state["discarded"]
+        Text(safe(f"discarded: task {t['task_id']} ({t['kind']}): {t['reason']}", CELL))
+        for t in state["discarded"]
     ]
     return Group(table, *discarded)
 
 
 def _noted(state: dict[str, Any]) -> str:
     noted = state["bad_records"] | {f"ended early: {k}": v for k, v in state["ended_early"].items()}
-    return ", ".join(f"{k} {v:,}" for k, v in noted.items())
+    return safe(", ".join(f"{k} {v:,}" for k, v in noted.items()))
 
 
 def status(
@@ -62,7 +67,7 @@ def status(
     ),
 ) -> None:
     """The stage of every link, and the state of the queue."""
-    console = Console(highlight=False)
+    console = plain_console()
     if watch:
         with admin_dsn() as dsn:
             watch_page(dsn, console)

@@ -5,6 +5,7 @@ import typer
 from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
+from pairmill.workers.safe_text import say
 
 app = typer.Typer(no_args_is_help=True, help="Tasks of the queue.")
 SHOWN = ("task_id", "kind", "state", "wat_id", "batch_id", "attempts", "worker", "reason")
@@ -54,9 +55,9 @@ def task_retry(
             row = connection.execute("select mill.retry_task(%s)", (number,)).fetchone()
             if not row or row[0] is None:
                 raise UserError(f"task {number} is not discarded")
-            print(f"task {number}: queued again ({row[0]})")
+            say(f"task {number}: queued again ({row[0]})")
     if every and not tasks:
-        print("no task is discarded")
+        say("no task is discarded")
 
 
 @app.command("discard")
@@ -69,4 +70,4 @@ def task_discard(
         row = connection.execute("select mill.discard_task(%s, %s)", (number, reason)).fetchone()
     if not row or not row[0]:
         raise UserError(f"task {number} is neither ready nor leased")
-    print(f"task {number} is discarded")
+    say(f"task {number} is discarded")

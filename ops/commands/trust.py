@@ -8,6 +8,7 @@ import typer
 from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
+from pairmill.workers.safe_text import say
 
 gold_question = typer.Typer(
     no_args_is_help=True, help="URLs with known answers, hidden among those of a download batch."
@@ -60,7 +61,7 @@ def add(
             " set sha256 = excluded.sha256, dhash = null, by_admin = true",
             gold_questions,
         )
-    print(f"{len(gold_questions):,} gold questions added")
+    say(f"{len(gold_questions):,} gold questions added")
 
 
 @gold_question.command("list")
@@ -87,7 +88,7 @@ def remove(url: str = typer.Argument(help="Its URL, or the word all.")) -> None:
         ).rowcount
     if not gone:
         raise UserError(f"there is no gold question {url}: see `pairmill gold-question list`")
-    print(f"{gone:,} gold questions removed")
+    say(f"{gone:,} gold questions removed")
 
 
 @replication.command("list")

@@ -19,7 +19,6 @@ from typing import Any
 
 import psycopg
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from pairmill import migrations
@@ -30,12 +29,14 @@ from pairmill.ops.admin.status import gather
 from pairmill.ops.cli import run
 from pairmill.ops.demo import model as demo_model
 from pairmill.ops.errors import UserError
+from pairmill.ops.output import plain_console
 from pairmill.ops.release import recipe, release
 from pairmill.ops.release.manifest import Manifest
+from pairmill.workers.safe_text import say
 
 OUT = Path("out/demo")
 STOP_SECONDS = 20.0
-console = Console(highlight=False)
+console = plain_console()
 
 
 class Until(StrEnum):
@@ -217,7 +218,7 @@ def _report(connection: psycopg.Connection, model: str, manifest: Manifest | Non
     fetched = ", ".join(f"{name} {count}" for name, count in state["fetched"].items())
     console.print(f"fetched: {fetched}\n")
     for task in state["discarded"]:
-        console.print(f"discarded: task {task['task_id']} ({task['kind']}): {task['reason']}\n")
+        say(f"discarded: task {task['task_id']} ({task['kind']}): {task['reason']}")
     kept = manifest.kept_by_language if manifest else None
     console.print(_funnel(state, connection, model, kept))
     if manifest:

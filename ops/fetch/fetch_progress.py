@@ -1,10 +1,11 @@
 """What a person sees of a run of `pairmill fetch`."""
 
-import sys
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pairmill.ops.output import plain_console
+from pairmill.workers.safe_text import say
 
 
 def said(outcomes: dict[str, int]) -> str:
@@ -16,12 +17,12 @@ class FetchProgress:
     """A bar on a terminal, else a line for each shard; on standard error."""
 
     def __init__(self, total: int | None) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = plain_console(stderr=True)
         self._bar = Progress(
             TextColumn("fetching"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
@@ -43,4 +44,4 @@ class FetchProgress:
     def shard(self, number: int, stats: dict[str, Any]) -> None:
         if not self._console.is_terminal:
             counts = said(stats["status_dict"])
-            print(f"shard {number:05}: {counts}; {stats['duration']:,.0f} s", file=sys.stderr)
+            say(f"shard {number:05}: {counts}; {stats['duration']:,.0f} s", err=True)

@@ -1,10 +1,11 @@
 """What is not as it should be in a source's rows, said on standard error."""
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+
+from pairmill.workers.safe_text import say
 
 NOT_CHARACTERS = "U+FFFD stands for what is no character"
 
@@ -31,14 +32,14 @@ class Remarks:
         if number <= seen.last:
             return
         if not seen.count:
-            print(f"{name}: line {number} {what}: {then}", file=sys.stderr)
+            say(f"{name}: line {number} {what}: {then}", err=True)
         seen.count, seen.last = seen.count + 1, number
 
     def end(self) -> None:
         """Say the numbers, once."""
         for (name, then), seen in self._seen.items():
             if seen.count > 1:
-                print(f"{name}: {seen.count:,} lines in all: {then}", file=sys.stderr)
+                say(f"{name}: {seen.count:,} lines in all: {then}", err=True)
             seen.count = min(seen.count, 1)
 
     def array(

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -38,6 +37,7 @@ from pairmill.workers.download.permission import Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
 from pairmill.workers.download.rendition import RenditionSpec
 from pairmill.workers.download.worker import Options
+from pairmill.workers.safe_text import say
 
 CHANGED = "changed"  # the error of an image that is not the one that the source was made of
 
@@ -261,7 +261,7 @@ async def _until_stopped(main: Callable[[], Awaitable[None]]) -> bool:
 
             async def watch() -> None:
                 async for _ in signals:
-                    print("stopping …", file=sys.stderr)
+                    say("stopping …", err=True)
                     scope.cancel()
 
             nursery.start_soon(watch)

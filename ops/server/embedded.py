@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from pathlib import Path
 import psycopg
 
 from pairmill.ops.server.programs import EmbeddedError, Programs
+from pairmill.workers.safe_text import say
 
 ADMIN = "pairmill_admin"
 DATABASE = "pairmill"
@@ -161,7 +161,7 @@ class EmbeddedServer:
         if not _free(known["port"]):
             old, known["port"] = known["port"], _free_port()
             self._save(known)
-            print(f"port {old} is taken, now listening on {known['port']}", file=sys.stderr)
+            say(f"port {old} is taken, now listening on {known['port']}", err=True)
         settings = [f"--{k}={v}" for k, v in ({"port": str(known["port"])} | SETTINGS).items()]
         with self._log.open("ab") as log:
             server = subprocess.Popen(
@@ -202,9 +202,9 @@ class EmbeddedServer:
         give_up = time.monotonic() + STOP_SECONDS
         while self._pid() == pid:
             if time.monotonic() > give_up:
-                print(
+                say(
                     f"the embedded PostgreSQL (pid {pid}) is slow to stop: stopping it at once",
-                    file=sys.stderr,
+                    err=True,
                 )
                 os.kill(pid, signal.SIGQUIT)
                 give_up += STOP_SECONDS

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from pairmill.workers.errors import Refused
+from pairmill.workers.safe_text import say, say_page
 
 HOW = "agree by running this once at a terminal, with --agree, or with PAIRMILL_AGREE=yes"
 
@@ -27,11 +28,11 @@ def ask(*, agree: bool) -> None:
     with suppress(OSError, UnicodeDecodeError):
         if file.read_text("ascii").strip() == digest:
             return
-    print(text(), file=sys.stderr)
+    say_page(text(), err=True)
     if not agree:
         if not sys.stdin.isatty():
             raise Refused(f"what it does was not agreed to: {HOW}")
-        print("Do you agree? [y/N] ", end="", file=sys.stderr, flush=True)
+        say("Do you agree? [y/N] ", err=True, end="")
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Refused("not agreed: nothing was done")
     with suppress(OSError):  # a container's is read-only: its environment says so each time

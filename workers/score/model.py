@@ -5,7 +5,6 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ import torch
 
 from pairmill.schema.outcomes import ScoreOutcome
 from pairmill.workers.errors import Refused, TaskFailed
+from pairmill.workers.safe_text import say
 from pairmill.workers.score import device_lost, text_tower
 from pairmill.workers.score import torchvision_import as _before_open_clip  # noqa: F401
 from pairmill.workers.score.batcher import by_length, gathered
@@ -73,7 +73,7 @@ class Embeddings:
 
 
 def _tell(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+    say(sentence, err=True)
 
 
 @dataclass

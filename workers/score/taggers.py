@@ -1,7 +1,6 @@
 """The taggers that a scorer computes beside its model: heads, whose weights the database has, and
 taggers of pixels, whose weights it was started with."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pairmill.workers.errors import Refused
+from pairmill.workers.safe_text import say
 from pairmill.workers.score.calls import RegisteredTagger, ScoreQueue
 from pairmill.workers.score.heads import Head, Tags
 
@@ -70,10 +70,10 @@ class Taggers:
         self.heads = heads
         for digest in self._own.keys() - self.pixels.keys() - self._unknown:
             # an admin may add it any time
-            print(
+            say(
                 f"the database has no tagger of this model with the given weights, sha256 {digest}:"
                 " they are not used until an admin adds them with pairmill model add",
-                file=sys.stderr,
+                err=True,
             )
             self._unknown.add(digest)
 
@@ -95,7 +95,7 @@ class Taggers:
                 raise Refused(f"its weights have sha256 {head.digest}, not {tagger.digest}")
         except Refused as problem:
             # its own work waits for an admin; everything else goes on
-            print(f"the tagger {tagger.name} cannot be used: {problem}", file=sys.stderr)
+            say(f"the tagger {tagger.name} cannot be used: {problem}", err=True)
             self._unusable.add(tagger.digest)
             return None
         return head
