@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from pairmill import __version__
 from pairmill.workers.errors import LeaseLost, Malformed, Refused, Unreachable, WorkerError
+from pairmill.workers.reach import WORK, Reach, unready
 from pairmill.workers.session import open_session, wrong_encoding
 
 PROTOCOL = 1
@@ -71,12 +72,17 @@ class Queue:
     LeaseLost: the lease has ended.
 
     Raises Refused, Malformed or LeaseLost where the database says so, Unreachable when it
-    cannot be reached for ``patience`` seconds.
+    cannot be reached for ``patience`` seconds. reach: told how each attempt ended. serving: whether
+    the database has taken this login before; what it lacks then may come back (a restore).
     """
+
+    asker = WORK
 
     def __init__(self, dsn: str, *, patience: float = PATIENCE) -> None:
         self._dsn = dsn
         self.patience = patience
+        self.reach = Reach()
+        self.serving = False
         self._hurry = threading.Event()
         self._lock = threading.Lock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
@@ -192,7 +198,9 @@ class Queue:
         with self._lock:
             while True:
                 try:
-                    with self._translated():
+                    with (
+                        self._translated(), self.reach.asking(self.asker, served=self.serving),
+                    ):  # fmt: skip
                         return work(self._connected())
                 except psycopg.OperationalError as error:
                     self._disconnect()
@@ -205,6 +213,8 @@ class Queue:
         try:
             yield
         except psycopg.Error as error:
+            if self.serving and (why := unready(error)):
+                raise psycopg.OperationalError(why) from None
             kind = ERRORS.get(error.sqlstate or "")
             if kind is not None:
                 raise kind(error.diag.message_primary or str(error)) from None
