@@ -1,18 +1,15 @@
-"""Settings that an admin may tune, the closed lists, and removals."""
+"""Settings that an admin may tune, and the closed lists."""
 
 from sqlalchemy import (
     REAL,
     Boolean,
     CheckConstraint,
-    Index,
     Integer,
-    LargeBinary,
     SmallInteger,
     Text,
 )
-from sqlalchemy.dialects.postgresql import UUID
 
-from pairmill.schema.tables.base import NOW, TIMESTAMP, col, identity, mill
+from pairmill.schema.tables.base import col, mill
 
 setting = mill(
     "setting",
@@ -60,18 +57,4 @@ drop_reason = mill(
     "drop_reason",
     "The closed list of reasons why a link became no pair.",
     col("name", Text, "The reason, as in wat_count.name", primary_key=True),
-)
-
-removal = mill(
-    "removal",
-    "URLs and images that no release may contain, and no ingest may let in.",
-    identity("removal_id", "Key"),
-    col("source", Text, "The URL or hash as it was given", unique=True),
-    col("md5", UUID(), "md5 of a URL, or of an image's bytes; matches either", nullable=True),
-    col("sha256", LargeBinary, "sha256 of an image's bytes", nullable=True),
-    col("reason", Text, "Why, in the admin's words; may be empty"),
-    col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
-    CheckConstraint("(md5 is null) <> (sha256 is null)", name="key"),
-    Index(None, "md5"),
-    Index(None, "sha256"),
 )

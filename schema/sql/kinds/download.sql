@@ -264,7 +264,7 @@ begin
     if not mill.are_open(t, p_positions) then
         perform mill.refuse('PM003', stranger);
     end if;
-    id := mill.record_submission(t, p_lease_id, p_part, cardinality(p_positions));
+    id := mill.record_submission(t, p_lease_id, p_part, cardinality(p_positions), cardinality(array_positions(p_outcome, 0::smallint)));
     insert into mill.submission_download
     values (id, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash,
             p_refused, p_signal, p_value, p_source,
@@ -331,6 +331,7 @@ as $$
     select t.batch_id, r.n, t.attempt, r.signal, r.value, r.source, r.read_at, s.submission_id
       from mill.submission_download sd, unnest(sd.refused, sd.signal, sd.value, sd.source, sd.read_at) as r (n, signal, value, source, read_at)
      where sd.submission_id = s.submission_id;
+    select mill.name_images(s, t);
     delete from mill.submission_download where submission_id = s.submission_id;
 $$;
 comment on function mill.download_accept is 'Expands a download submission into rows.';

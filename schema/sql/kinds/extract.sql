@@ -73,6 +73,16 @@ begin
         perform mill.refuse('PM003', format('the counts do not add up: %s %s links are not %s kept and %s dropped or duplicates',
                                             coalesce(wrong.links, 0), wrong.kind, wrong.kept, coalesce(wrong.gone, 0)));
     end if;
+    -- No unique index says this: a session that copies under another's lease would hold up the lease's holder until it is refused.
+    -- EXCEPT is never a nested loop, whatever the statistics of an inbox are at the moment.
+    if exists (select from inbox.page g where g.lease_id = p_lease_id and g.worker = session_user group by g.page having count(*) > 1) then
+        perform mill.refuse('PM003', format('a page was copied twice under lease %s', p_lease_id));
+    end if;
+    if exists (select i.page from inbox.pair i where i.lease_id = p_lease_id and i.worker = session_user and i.page is not null
+               except
+               select g.page from inbox.page g where g.lease_id = p_lease_id and g.worker = session_user) then
+        perform mill.refuse('PM003', format('a row under lease %s names a page that was not copied', p_lease_id));
+    end if;
     id := mill.record_submission(t, p_lease_id, 0, p_rows);
     insert into mill.submission_extract (submission_id, link_kind, stage, name, count)
     values (id, p_link_kind, p_stage, p_name, p_count);
@@ -82,8 +92,8 @@ begin
 end
 $$;
 comment on function api.submit_extract_v1 is
-    'Hands over the rows copied into inbox.pair under this lease, with the counts, and ends the lease. Idempotent. '
-    'Refused unless links = rows + dropped + duplicates for every kind of link.';
+    'Hands over the rows copied into inbox.pair and inbox.page under this lease, with the counts, and ends the lease. Idempotent. '
+    'Refused unless links = rows + dropped + duplicates for every kind of link, and each page that a row names was copied once.';
 
 -- Number of batches that new pairs are dealt over: expected pairs / batch_size, rounded up, at most open_batches_max.
 create function mill.open_batches(p_link_kind text, new_pairs bigint) returns integer
@@ -120,12 +130,15 @@ declare
     sender name := (select login from mill.worker where worker_id = s.worker_id);
     buckets integer[];
     found_rows bigint;
+    refused uuid[];
 begin
     truncate mill.merge_row;
+    perform mill.hold_removals();
+    refused := array(select mill.removed_keys(s.lease_id, sender));
     select array_agg(i.link_kind), array_agg(i.rows), array_agg(i.removed), array_agg(mill.open_batches(i.link_kind, i.rows))
       into link_kinds, staged, removed, buckets
       from (select link_kind, count(*) as rows,
-                   count(*) filter (where exists (select from mill.removal r where r.md5 = url_key)) as removed
+                   count(*) filter (where url_key = any (refused)) as removed
               from inbox.pair
              where lease_id = s.lease_id and worker = sender
              group by link_kind) i;
@@ -133,17 +146,15 @@ begin
     if s.row_count <> found_rows then
         perform mill.refuse('23000', format('%s rows were submitted and %s are there', s.row_count, found_rows));
     end if;
-    insert into mill.merge_row (bucket, place, url_key, url, text, language, language_probability, license, link_kind,
-                                opt_out_signal, opt_out_value, opt_out_source, opt_out_read_at)
+    insert into mill.merge_row (bucket, place, url_key, url, text, language, language_probability, license, link_kind, page)
     select k.bucket, row_number() over (partition by f.link_kind, k.bucket order by f.url_key) - 1,
-           f.url_key, f.url, f.text, f.language, f.language_probability, f.license, f.link_kind,
-           f.opt_out_signal, f.opt_out_value, f.opt_out_source, f.opt_out_read_at
+           f.url_key, f.url, f.text, f.language, f.language_probability, f.license, f.link_kind, f.page
       from (select distinct on (i.url_key) i.*
               from inbox.pair i
              where i.lease_id = s.lease_id and i.worker = sender
              order by i.url_key, i.ordinal) f,
            lateral (select get_byte(uuid_send(f.url_key), 15) % buckets[array_position(link_kinds, f.link_kind)] as bucket) k
-     where not exists (select from mill.removal r where r.md5 = f.url_key)
+     where f.url_key <> all (refused)
        and case when unknown is null then not exists (select from mill.seen_url k where k.url_key = f.url_key)
                 else f.url_key = any (unknown)
                      or not trusted and not exists (select from mill.seen_url k where k.url_key = f.url_key) end;
@@ -175,11 +186,14 @@ $$;
 comment on function mill.close_batch is 'Closes a batch and, for images, makes its download task.';
 
 -- Turns mill.merge_row into pairs: dealt by hash, so that every batch mixes hosts and WAT files.
+-- enable_nestloop: an inbox and mill.merge_row have no statistics; a nested loop over 30,000 rows and 5,000 pages took seconds.
 create function mill.assign_to_batches(s mill.submission, t mill.task) returns void
 language plpgsql
+set enable_nestloop = off
 as $$
 declare
     size constant integer := (select batch_size from mill.setting);
+    sender constant name := (select login from mill.worker where worker_id = s.worker_id);
     share record;
     b mill.batch;
     dealt_kind text[] := '{}';
@@ -213,8 +227,8 @@ begin
         end loop;
     end loop;
     with dealt as (
-        insert into mill.pair (batch_id, n, wat_id, submission_id, url_key, url, text, language, language_probability, license)
-        select d.batch_id, m.place - d.first, t.wat_id, s.submission_id,
+        insert into mill.pair (batch_id, n, page, wat_id, submission_id, url_key, url, text, language, language_probability, license)
+        select d.batch_id, m.place - d.first, m.page, t.wat_id, s.submission_id,
                m.url_key, m.url, m.text, m.language, m.language_probability, m.license
           from mill.merge_row m
           join unnest(dealt_kind, dealt_bucket, dealt_first, dealt_batch) as d (link_kind, bucket, first, batch_id)
@@ -222,23 +236,30 @@ begin
         returning url_key, batch_id, n
     )
     insert into mill.seen_url (url_key, batch_id, n) select url_key, batch_id, n from dealt order by url_key;
+    perform mill.ensure_partitions(t.wat_id, 'wat_id');
+    insert into mill.page (wat_id, submission_id, crawled_at, page, url)
+    select t.wat_id, s.submission_id, g.crawled_at, g.page, g.url
+      from inbox.page g
+     where g.lease_id = s.lease_id and g.worker = sender and g.page in (select m.page from mill.merge_row m);
     -- what a page refuses is refused here, before any worker could ask for it
     with refused as (
-        select d.batch_id, m.place - d.first as n, m.opt_out_signal, m.opt_out_value, m.opt_out_source, m.opt_out_read_at
-          from mill.merge_row m
+        select d.batch_id, m.place - d.first as n, g.opt_out_signal, g.opt_out_value, g.url, g.crawled_at
+          from inbox.page g
+          join mill.merge_row m on m.page = g.page
           join unnest(dealt_kind, dealt_bucket, dealt_first, dealt_batch) as d (link_kind, bucket, first, batch_id)
             on d.link_kind = m.link_kind and d.bucket = m.bucket and m.place >= d.first and m.place < d.first + size
-         where m.opt_out_signal is not null
+         where g.lease_id = s.lease_id and g.worker = sender and g.opt_out_signal is not null
     ), evidence as (
         insert into mill.opt_out (batch_id, n, attempt, signal, value, source, read_at, submission_id)
-        select batch_id, n, 1, opt_out_signal, opt_out_value, opt_out_source, coalesce(opt_out_read_at, now()), s.submission_id from refused
+        select batch_id, n, 1, opt_out_signal, opt_out_value, coalesce(url, ''), coalesce(crawled_at, now()), s.submission_id from refused
     )
     insert into mill.download (batch_id, n, attempt, outcome, submission_id)
     select batch_id, n, 1, 50, s.submission_id from refused;
 end
 $$;
 comment on function mill.assign_to_batches is
-    'Turns the staged new URLs into pairs of the open batches; full batches are closed. A pair whose page opts out is opted_out at once, with its evidence.';
+    'Turns the staged new URLs into pairs of the open batches, and keeps their pages; full batches are closed. '
+    'A pair whose page opts out is opted_out at once, with its evidence.';
 
 -- Called at every merge and withdrawal, under the lock that merges hold.
 create function mill.count_crawl(p_submission_id bigint, sign integer) returns void
@@ -289,6 +310,7 @@ begin
     perform mill.count_crawl(s.submission_id, 1);
     delete from mill.submission_extract where submission_id = s.submission_id;
     delete from inbox.pair where lease_id = s.lease_id;
+    delete from inbox.page where lease_id = s.lease_id;
 end
 $$;
 comment on function mill.merge_extraction is 'Merges an extraction: dedupes it against every known URL, deals the new links over batches, counts the rest.';
@@ -321,6 +343,7 @@ language sql
 as $$
     delete from mill.submission_extract where submission_id = s.submission_id;
     delete from inbox.pair where lease_id = s.lease_id;
+    delete from inbox.page where lease_id = s.lease_id;
 $$;
 comment on function mill.extract_reject is 'Deletes a submission''s rows in the inbox, and its counts.';
 
@@ -462,6 +485,6 @@ comment on function api.close_batches_v1 is
     'Closes batches that are open for too long, and all of them when no extraction is ready, leased or awaiting acceptance.';
 
 select mill.allow('extract', 'api.submit_extract_v1');
-select mill.allow_copy('extract', 'inbox.pair', 'lease_id, ordinal, url_key, url, text, language, language_probability, license, link_kind, '
-                       'opt_out_signal, opt_out_value, opt_out_source, opt_out_read_at');
+select mill.allow_copy('extract', 'inbox.pair', 'lease_id, ordinal, url_key, url, text, language, language_probability, license, link_kind, page');
+select mill.allow_copy('extract', 'inbox.page', 'lease_id, page, url, crawled_at, opt_out_signal, opt_out_value');
 select mill.allow('steward', 'api.accept_filtered_v1', 'api.merge_number_v1', 'api.known_keys_v1', 'api.staged_keys_v1', 'api.close_batches_v1');
