@@ -29,7 +29,48 @@ end
 $$;
 comment on function mill.add_researcher is 'Makes a login that reads the views in report.';
 
-create function mill.disable_worker(p_name text) returns boolean
+-- Attributes, other roles, and rights or objects of its own in any database: no group's membership holds these.
+create function mill.has_own_rights(p_login name) returns boolean
+language sql stable
+as $$
+    select l.rolsuper or l.rolcreaterole or l.rolcreatedb or l.rolreplication or l.rolbypassrls
+        or exists (select from pg_catalog.pg_auth_members m
+                    where m.member = l.oid and not starts_with(pg_get_userbyid(m.roleid), left(current_database(), 40) || '_'))
+        or exists (select from pg_catalog.pg_shdepend d where d.refclassid = 'pg_catalog.pg_authid'::regclass and d.refobjid = l.oid)
+      from pg_catalog.pg_roles l where l.rolname = p_login
+$$;
+comment on function mill.has_own_rights is 'Whether a login may do or has more than its groups say.';
+
+-- A login that may not log in cannot be told why: PostgreSQL ends the attempt. So it is left with a group that may ask for
+-- that and nothing else; but a login that has rights of its own would keep them, and is closed.
+create function mill.disable_login(p_login name, p_close boolean) returns void
+language plpgsql
+as $$
+declare
+    m record;
+begin
+    if not exists (select from pg_catalog.pg_roles where rolname = p_login) then
+        return;  -- a dump was restored without its logins
+    end if;
+    if p_close or mill.has_own_rights(p_login) then
+        execute format('alter role %I nologin', p_login);
+        return;
+    end if;
+    execute format('alter role %I connection limit 2', p_login);
+    execute format('grant %I to %I', left(current_database(), 40) || '_disabled', p_login);
+    for m in select g.rolname as role, a.grantor::regrole as grantor
+               from pg_catalog.pg_auth_members a join pg_catalog.pg_roles g on g.oid = a.roleid
+              where a.member = p_login::regrole and g.rolname <> left(current_database(), 40) || '_disabled' loop
+        -- since 16 each grantor's grant is one of its own, and only named is another's revoked
+        execute format('revoke %I from %I %s', m.role, p_login,
+                       case when current_setting('server_version_num')::integer >= 160000 then format('granted by %s', m.grantor) end);
+    end loop;
+end
+$$;
+comment on function mill.disable_login is
+    'Moves a login into the group whose members are told why they may not work; ends it (NOLOGIN) where p_close, or where it has rights of its own.';
+
+create function mill.disable_worker(p_name text, p_why text default null, p_close boolean default false) returns boolean
 language plpgsql
 as $$
 declare
@@ -41,13 +82,80 @@ begin
     end if;
     -- first, since an open transaction of the worker may hold its rows; and again for sessions that came meanwhile
     perform pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = l;
-    update mill.worker set disabled_at = coalesce(disabled_at, now()) where name = p_name;
-    execute format('alter role %I nologin', l);
+    update mill.worker
+       set disabled_at = coalesce(disabled_at, now()), disabled_because = coalesce(nullif(p_why, ''), disabled_because)
+     where name = p_name;
+    perform mill.disable_login(l, p_close);
     perform pg_terminate_backend(pid) from pg_stat_activity where usename = l;
     return true;
 end
 $$;
-comment on function mill.disable_worker is 'Ends a worker''s login and its sessions. Its leases run out; what was accepted stays.';
+comment on function mill.disable_worker is
+    'Takes a worker''s rights, and ends its sessions. Its leases run out; what was accepted stays. Its login is told why, or with p_close not let in at all.';
+
+create function mill.enable_worker(p_name text) returns boolean
+language plpgsql
+as $$
+declare
+    w mill.worker;
+begin
+    select * into w from mill.worker where name = p_name;
+    if not found then
+        return false;
+    elsif not exists (select from pg_catalog.pg_roles where rolname = w.login) then
+        raise exception 'the login of worker % is not on this server', p_name using errcode = 'undefined_object';
+    end if;
+    if w.disabled_at is not null then
+        execute format('alter role %I login connection limit 8', w.login);
+        execute format('grant %I to %I', left(current_database(), 40) || '_' || w.kind, w.login);
+        execute format('revoke %I from %I', left(current_database(), 40) || '_disabled', w.login);
+        update mill.worker
+           set disabled_at = null, disabled_because = null, stopped_because = null, streak = 0, proven_at = null
+         where worker_id = w.worker_id;
+    end if;
+    return true;
+end
+$$;
+comment on function mill.enable_worker is
+    'Gives a disabled or stopped worker its rights again, as an unproven one: its streak begins anew, and nobody vouches for it. Its agreement stays, so a '
+    'stopped worker is stopped again by the first check that fails. What was withdrawn stays withdrawn.';
+
+create function mill.disable_researcher(p_name text, p_why text default null) returns boolean
+language plpgsql
+as $$
+declare
+    l name;
+begin
+    update mill.researcher
+       set disabled_at = coalesce(disabled_at, now()), disabled_because = coalesce(nullif(p_why, ''), disabled_because)
+     where name = p_name returning login into l;
+    if not found then
+        return false;
+    elsif exists (select from pg_catalog.pg_roles where rolname = l) then
+        execute format('alter role %I nologin', l);
+    end if;
+    perform pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = l;
+    return true;
+end
+$$;
+comment on function mill.disable_researcher is
+    'Ends a researcher''s login, and its sessions. No group that is told why: their programs call no function of ours, and PostgreSQL''s refusal is plain.';
+
+create function mill.enable_researcher(p_name text) returns boolean
+language plpgsql
+as $$
+declare
+    l name;
+begin
+    update mill.researcher set disabled_at = null, disabled_because = null where name = p_name returning login into l;
+    if not found then
+        return false;
+    end if;
+    execute format('alter role %I login', l);
+    return true;
+end
+$$;
+comment on function mill.enable_researcher is 'Lets a disabled researcher log in again.';
 
 create function mill.rotate_worker(p_name text, p_password text, out login name)
 language plpgsql

@@ -8,7 +8,7 @@ declare
     role text;
 begin
     execute format('revoke all on database %I from public', current_database());
-    for role in select name from mill.worker_kind union all select 'researcher' loop
+    for role in select name from mill.worker_kind union all values ('researcher'), ('disabled') loop
         execute format('grant connect on database %I to %I', current_database(), prefix || role);
     end loop;
     -- for the watchdog, which sees how long sessions are at work, and ends them (never a superuser's)

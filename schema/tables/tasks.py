@@ -103,6 +103,7 @@ submission = mill(
     col("received_at", TIMESTAMP, "When it came in", server_default=NOW),
     col("decided_at", TIMESTAMP, "When it was accepted or rejected", nullable=True),
     col("tag_count", Integer, "score: tags in it", server_default="0"),
+    col("success_count", Integer, "download: successes among its rows", server_default="0"),
     UniqueConstraint("lease_id", "part"),
     Index("submission_received_idx", "submission_id", postgresql_where=text("state = 'received'")),
     Index(None, "task_id"),

@@ -54,6 +54,7 @@ worker = mill(
     col("streak", Integer, "Replications in a row that agreed with its downloads; null: an admin vouches for it, and it is not checked", nullable=True, server_default="0"),
     col("agreement", REAL, "Share of its replicated downloads that others found alike: a moving average, the last replication by 0.3", server_default="1"),
     col("stopped_because", Text, "Reason, if replication stopped it and not an admin; else null", nullable=True),
+    col("disabled_because", Text, "The admin's reason, which the worker is told; null where none was given, or replication stopped it", nullable=True),
 )
 
 researcher = mill(
@@ -62,6 +63,8 @@ researcher = mill(
     col("login", Name(), "The PostgreSQL role that they log in as", primary_key=True),
     col("name", Text, "Display name", unique=True),
     col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
+    col("disabled_at", TIMESTAMP, "When it was disabled; null while it may log in", nullable=True),
+    col("disabled_because", Text, "The admin's reason; null where none was given", nullable=True),
 )
 
 instance = mill(
@@ -72,6 +75,8 @@ instance = mill(
     col("version", Text, "Version of Pairmill, as the process says"),
     col("protocol", Integer, "Protocol of its calls, as the process says"),
     col("started_at", TIMESTAMP, "When it registered", server_default=NOW),
+    # in no index, so the update is HOT
+    col("last_seen_at", TIMESTAMP, "When it registered, claimed, beat or swept last; up to half a minute late", server_default=NOW),
     Index(None, "worker_id"),
 )
 

@@ -20,7 +20,7 @@ begin
         perform mill.refuse('PM004', format('this worker speaks protocol %s and the database needs %s: upgrade pairmill', p_protocol, s.min_protocol));
     end if;
     -- a login that registers again and again has one row: an instance that has claimed nothing is used again
-    update mill.instance i set version = left(p_version, 100), protocol = p_protocol, started_at = now()
+    update mill.instance i set version = left(p_version, 100), protocol = p_protocol, started_at = now(), last_seen_at = now()
      where i.instance_id = (select u.instance_id from mill.instance u
                              where u.worker_id = w.worker_id
                                and not exists (select from mill.lease l where l.instance_id = u.instance_id)
@@ -38,6 +38,14 @@ end
 $$;
 comment on function api.register_v1 is
     'First call of a worker process. Returns its instance number: a new one, or one of the same worker under which nothing was claimed.';
+
+-- Twice a minute at most, and of the calls that a worker repeats anyway: an update for each would be a dead row for each.
+create function mill.saw(p_instance_id bigint) returns void
+language sql
+as $$
+    update mill.instance set last_seen_at = now() where instance_id = p_instance_id and last_seen_at < now() - interval '30 seconds'
+$$;
+comment on function mill.saw is 'Notes a sign of life of a worker''s process.';
 
 create function mill.unfinished(p_worker_id integer) returns bigint
 language sql stable
@@ -117,6 +125,7 @@ begin
     -- one worker's claims are counted one after another, or two at once would pass the limit together
     -- (not the worker's row: an uncommitted claim would hold up the worker's replications, and with them the steward)
     perform from mill.instance where instance_id = (select min(instance_id) from mill.instance where worker_id = w.worker_id) for no key update;
+    perform mill.saw(p_instance_id);
     if (select count(*) from mill.lease l join mill.instance i using (instance_id)
          where i.worker_id = w.worker_id and l.ended_at is null) >= s.leases_per_worker then
         perform mill.refuse('PM003', format('this login holds %s live leases, the most that it may', s.leases_per_worker));
@@ -171,6 +180,7 @@ as $$
 declare
     w mill.worker := mill.me();
     left_seconds integer;
+    instance bigint;
 begin
     update mill.lease l
        set expires_at = least(l.deadline, clock_timestamp() + make_interval(secs => coalesce(k.lease_seconds, s.lease_seconds)))
@@ -182,10 +192,11 @@ begin
        and i.worker_id = w.worker_id
        and l.ended_at is null
        and l.expires_at > clock_timestamp()
-    returning extract(epoch from l.expires_at - clock_timestamp())::integer into left_seconds;
+    returning extract(epoch from l.expires_at - clock_timestamp())::integer, l.instance_id into left_seconds, instance;
     if not found then
         perform mill.refuse('PM001', format('lease %s is not held: it ended, it was late, or it is another worker''s', p_lease_id));
     end if;
+    perform mill.saw(instance);
     return left_seconds;
 end
 $$;
@@ -217,24 +228,63 @@ end
 $$;
 comment on function api.fail_v1 is 'Returns a task as failed: ready again after a back-off, or discarded.';
 
+-- Told to a disabled worker, too: it is the one call besides register_v1 that its login may make.
 create function api.me_v1(
-    out name text, out kind text, out added_at timestamptz, out live_leases bigint,
-    out rows_accepted bigint, out rows_waiting bigint, out rows_rejected bigint
+    p_with_rank boolean default false,
+    out name text, out kind text, out state text, out why text, out added_at timestamptz, out disabled_at timestamptz,
+    out version text, out last_seen_at timestamptz, out live_leases bigint,
+    out rows_accepted bigint, out rows_accepted_last_day bigint, out rows_waiting bigint, out rows_rejected bigint, out rows_withdrawn bigint,
+    out success_share real, out agreement real, out rank bigint, out ranked bigint
 )
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select w.name, w.kind, w.added_at,
-           (select count(*) from mill.lease l join mill.instance i using (instance_id)
-             where i.worker_id = w.worker_id and l.ended_at is null),
-           coalesce(sum(s.row_count) filter (where s.state = 'accepted'), 0),
+declare
+    w mill.worker;
+begin
+    select * into w from mill.worker x where x.login = session_user;
+    if not found then
+        perform mill.me();
+    end if;
+    name := w.name;
+    kind := w.kind;
+    added_at := w.added_at;
+    disabled_at := w.disabled_at;
+    why := mill.why_disabled(w);
+    state := case when w.disabled_at is null then 'active' when w.stopped_because is null then 'disabled' else 'stopped' end;
+    select i.version, i.last_seen_at into version, last_seen_at from mill.instance i where i.worker_id = w.worker_id order by i.last_seen_at desc limit 1;
+    select count(*) into live_leases from mill.lease l join mill.instance i using (instance_id) where i.worker_id = w.worker_id and l.ended_at is null;
+    select coalesce(sum(s.row_count) filter (where s.state = 'accepted' and x.submission_id is null), 0),
+           coalesce(sum(s.row_count) filter (where s.state = 'accepted' and x.submission_id is null and s.decided_at > now() - interval '1 day'), 0),
            coalesce(sum(s.row_count) filter (where s.state = 'received'), 0),
-           coalesce(sum(s.row_count) filter (where s.state = 'rejected'), 0)
-      from mill.me() w
-      left join mill.submission s on s.worker_id = w.worker_id
-     group by w.worker_id, w.name, w.kind, w.added_at
+           coalesce(sum(s.row_count) filter (where s.state = 'rejected'), 0),
+           coalesce(sum(s.row_count) filter (where x.submission_id is not null), 0),
+           sum(s.success_count) filter (where s.state = 'accepted' and x.submission_id is null)::real
+               / nullif(sum(s.row_count) filter (where s.state = 'accepted' and x.submission_id is null), 0)
+      into rows_accepted, rows_accepted_last_day, rows_waiting, rows_rejected, rows_withdrawn, success_share
+      from mill.submission s left join mill.withdrawn x using (submission_id)
+     where s.worker_id = w.worker_id;
+    if w.kind <> 'download' then
+        success_share := null;
+    elsif exists (select from mill.replication r where r.worker_id = w.worker_id and r.state in ('agreed', 'failed')) then
+        agreement := w.agreement;
+    end if;
+    if p_with_rank then  -- reads what was accepted from all workers of the kind
+        select 1 + count(*) filter (where u.accepted > me_v1.rows_accepted), count(*) into rank, ranked
+          from (select sum(s.row_count) as accepted
+                  from mill.submission s join mill.worker o using (worker_id)
+                 where o.kind = w.kind and s.state = 'accepted' and not exists (select from mill.withdrawn x where x.submission_id = s.submission_id)
+                 group by s.worker_id having sum(s.row_count) > 0) u;
+        if rows_accepted = 0 then
+            rank := null;
+        end if;
+    end if;
+end
 $$;
-comment on function api.me_v1 is 'The calling worker, its live leases and its rows by state.';
+comment on function api.me_v1 is
+    'The calling worker: its state (active, disabled by an admin, or stopped by replication) and why, its live leases, its rows by state. success_share: '
+    'successes among its accepted downloads; agreement: share of its checked downloads that others found alike; rank of ranked: its place among the '
+    'workers of its kind that had rows accepted, where p_with_rank.';
 
 -- For a kind that needs a model, only tasks of that model and of its CLIP model count as its own and as upstream.
 create function mill.pending(p_kinds text[], p_models integer[] default null) returns boolean

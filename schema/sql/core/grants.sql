@@ -10,6 +10,8 @@ begin
         execute format('grant usage on schema api to %I', prefix || kind);
         perform mill.allow(kind, 'api.register_v1', 'api.me_v1', 'api.drained_v1');
     end loop;
+    execute format('grant usage on schema api to %I', prefix || 'disabled');
+    perform mill.allow('disabled', 'api.register_v1', 'api.me_v1');
     for kind in select distinct worker_kind from mill.task_kind loop
         perform mill.allow(kind, 'api.claim_v1', 'api.heartbeat_v1', 'api.release_v1', 'api.fail_v1');
     end loop;

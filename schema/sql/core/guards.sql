@@ -17,6 +17,17 @@ end
 $$;
 comment on function mill.refuse is 'Raises message under SQLSTATE code.';
 
+create function mill.why_disabled(w mill.worker) returns text
+language sql stable
+as $$
+    select format('worker %s was %s on %s UTC%s; ask the admin', w.name,
+                  case when w.stopped_because is null then 'disabled by an admin' else 'stopped' end,
+                  to_char(w.disabled_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+                  ': ' || nullif(concat_ws('; ', w.stopped_because, w.disabled_because), ''))
+     where w.disabled_at is not null
+$$;
+comment on function mill.why_disabled is 'The sentence for a worker that may not work: since when, and why. Null for one that may.';
+
 -- Identity is session_user, never an argument.
 create function mill.me(wanted_kind text default null) returns mill.worker
 language plpgsql stable
@@ -27,10 +38,8 @@ begin
     select * into w from mill.worker where login = session_user;
     if not found then
         perform mill.refuse('PM002', 'this login is not a worker; an admin makes one with: pairmill worker add NAME --kind KIND');
-    elsif w.stopped_because is not null then
-        perform mill.refuse('PM002', format('worker %s was stopped: %s; ask the admin', w.name, w.stopped_because));
     elsif w.disabled_at is not null then
-        perform mill.refuse('PM002', format('worker %s was disabled by an admin', w.name));
+        perform mill.refuse('PM002', mill.why_disabled(w));
     elsif wanted_kind is not null and w.kind <> wanted_kind then
         perform mill.refuse('PM002', format('worker %s is of kind %s, not %s', w.name, w.kind, wanted_kind));
     end if;

@@ -51,6 +51,7 @@ declare
     outage text;
     expired integer := 0;
 begin
+    perform mill.saw((select max(instance_id) from mill.instance where worker_id = w.worker_id));  -- a steward claims nothing
     if late = '{}' then
         return 0;
     end if;
@@ -165,7 +166,10 @@ begin
            and not pg_has_role(a.usesysid, (prefix || 'steward')::name, 'member')
            and not pg_has_role(a.usesysid, current_user, 'member')
            and (a.state like 'idle in transaction%' and a.state_change < clock_timestamp() - make_interval(secs => p_idle_seconds)
-                or a.xact_start < clock_timestamp() - make_interval(secs => p_busy_seconds)));
+                or a.xact_start < clock_timestamp() - make_interval(secs => p_busy_seconds)
+                -- a disabled login has one question to ask
+                or a.backend_start < clock_timestamp() - make_interval(secs => p_idle_seconds)
+                   and pg_has_role(a.usesysid, (prefix || 'disabled')::name, 'member')));
 end
 $$;
 comment on function api.watchdog_v1 is

@@ -8,11 +8,11 @@ as $$
 $$;
 comment on function mill.earlier_submission is 'The submission of this lease and part, if there is one.';
 
-create function mill.record_submission(t mill.task, p_lease_id bigint, p_part integer, p_rows integer) returns bigint
+create function mill.record_submission(t mill.task, p_lease_id bigint, p_part integer, p_rows integer, p_successes integer default 0) returns bigint
 language sql
 as $$
-    insert into mill.submission (task_id, lease_id, part, worker_id, row_count)
-    select t.task_id, p_lease_id, p_part, i.worker_id, p_rows
+    insert into mill.submission (task_id, lease_id, part, worker_id, row_count, success_count)
+    select t.task_id, p_lease_id, p_part, i.worker_id, p_rows, p_successes
       from mill.lease l join mill.instance i using (instance_id)
      where l.lease_id = p_lease_id
     returning submission_id
