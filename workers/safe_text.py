@@ -32,6 +32,10 @@ _SHOWN = (
     r"|[0-9#*]\ufe0f(?=\u20e3)"
 )
 _TEXT = re.compile(rf"(?P<shown>{_SHOWN})|[{_HIDDEN}{_VARIATION}{_JOINER}]")
+# mill.plain and schema/tables/base.py have the same
+_REFUSED = re.compile(
+    "[\x01-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -59,6 +63,12 @@ def _escaped(found: re.Match[str]) -> str:
         f"x{code:02x}" if code < 0x100 else f"u{code:04x}" if code < 0x10000 else f"U{code:08x}"
     )
     return _NAMED.get(found[0], f"\\{digits}")
+
+
+def plain(text: str) -> str:
+    """A text as the database takes it: one line, a space for each run of white space, U+FFFD for
+    each control character, bidi control and lone surrogate, and none for NUL."""
+    return _REFUSED.sub("\ufffd", " ".join(text.replace("\0", "").split()))
 
 
 def say(sentence: str, *values: object, err: bool = False, end: str = "\n") -> None:

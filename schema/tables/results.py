@@ -149,7 +149,8 @@ host_file = mill(
     col("file", Text, "robots.txt, tdmrep.json or ai.txt", one_of("file", FILES)),
     col("worker_id", Integer, "The worker that read the file", ForeignKey("mill.worker.worker_id")),
     col("http_status", SmallInteger, "Status of the answer; null where there was none", nullable=True),
-    col("rules", Text, "The rules that concern us; empty where the file forbids nothing"),
+    # lines, in which a changed character would be another rule; no view or command shows them
+    col("rules", Text, "The rules that concern us; empty where the file forbids nothing", info={"plain": False}),
     col("read_at", TIMESTAMP, "When it was read"),
     PrimaryKeyConstraint("origin", "file", "worker_id"),
     Index(None, "read_at"),

@@ -46,7 +46,7 @@ as $$
 declare
     t mill.task;
 begin
-    update mill.submission set state = 'rejected', reason = left(why, 1000), decided_at = now()
+    update mill.submission set state = 'rejected', reason = mill.plain(left(why, 1000)), decided_at = now()
      where submission_id = s.submission_id;
     select * into t from mill.task where task_id = s.task_id;
     perform mill.hook_reject(s, t);

@@ -20,7 +20,7 @@ begin
         perform mill.refuse('PM004', format('this worker speaks protocol %s and the database needs %s: upgrade pairmill', p_protocol, s.min_protocol));
     end if;
     -- a login that registers again and again has one row: an instance that has claimed nothing is used again
-    update mill.instance i set version = left(p_version, 100), protocol = p_protocol, started_at = now(), last_seen_at = now()
+    update mill.instance i set version = mill.plain(left(p_version, 100)), protocol = p_protocol, started_at = now(), last_seen_at = now()
      where i.instance_id = (select u.instance_id from mill.instance u
                              where u.worker_id = w.worker_id
                                and not exists (select from mill.lease l where l.instance_id = u.instance_id)
@@ -28,7 +28,7 @@ begin
     returning i.instance_id into instance_id;
     if not found then
         insert into mill.instance (worker_id, version, protocol)
-        values (w.worker_id, left(p_version, 100), p_protocol)
+        values (w.worker_id, mill.plain(left(p_version, 100)), p_protocol)
         returning instance.instance_id into instance_id;
     end if;
     name := w.name;

@@ -28,6 +28,18 @@ as $$
 $$;
 comment on function mill.why_disabled is 'The sentence for a worker that may not work: since when, and why. Null for one that may.';
 
+-- Where refusing would lose work: the tables take no control characters (schema/tables/base.py has the same ones).
+create function mill.plain(said text) returns text
+language sql immutable parallel safe
+return regexp_replace(regexp_replace(said, '[\s\u001c-\u001f\u0085\u2028\u2029]+', ' ', 'g'),
+                      '[\u0001-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]', U&'\FFFD', 'g');
+comment on function mill.plain(text) is 'A text as one line: a space for each run of white space, U+FFFD for each control character.';
+
+create function mill.plain(said text[]) returns text[]
+language sql immutable parallel safe
+return (select coalesce(array_agg(mill.plain(x.each) order by x.place), said) from unnest(said) with ordinality x (each, place));
+comment on function mill.plain(text[]) is 'Each text of an array as one line.';
+
 -- Identity is session_user, never an argument.
 create function mill.me(wanted_kind text default null) returns mill.worker
 language plpgsql stable
@@ -141,7 +153,7 @@ as $$
        set state = case when not retry or t.attempts + 1 >= s.max_attempts then 'discarded' else 'ready' end,
            attempts = t.attempts + 1,
            ready_at = now() + make_interval(secs => s.retry_seconds * 2 ^ least(t.attempts, 10)),
-           reason = left(why, 1000),
+           reason = mill.plain(left(why, 1000)),
            changed_at = now()
       from mill.setting s
      where t.task_id = p_task_id
@@ -151,7 +163,7 @@ comment on function mill.requeue is 'Returns a task to the queue with back-off, 
 create function mill.redo_task(t mill.task, why text) returns void
 language sql
 as $$
-    update mill.task set state = 'ready', attempts = 0, excused = 0, ready_at = now(), reason = why, changed_at = now()
+    update mill.task set state = 'ready', attempts = 0, excused = 0, ready_at = now(), reason = mill.plain(left(why, 1000)), changed_at = now()
      where task_id = t.task_id and state in ('done', 'discarded')
 $$;
 comment on function mill.redo_task is 'Queues a task again that had ended, as if it were new.';

@@ -267,7 +267,7 @@ begin
     id := mill.record_submission(t, p_lease_id, p_part, cardinality(p_positions), cardinality(array_positions(p_outcome, 0::smallint)));
     insert into mill.submission_download
     values (id, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash,
-            p_refused, p_signal, p_value, p_source,
+            p_refused, mill.plain(p_signal), mill.plain(p_value), mill.plain(p_source),
             array(select now() - make_interval(secs => age) from unnest(p_age) with ordinality u (age, place) order by place));
     insert into mill.thumbnail (slot, batch_id, n, attempt, submission_id, image)
     select t.slot, t.batch_id, r.n, t.attempt, id, r.image
