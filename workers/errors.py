@@ -32,3 +32,8 @@ class Refused(WorkerError):
 
 class Unreachable(WorkerError):
     """The database did not answer for as long as the worker was willing to wait."""
+
+
+class NotNow(WorkerError):
+    """This worker cannot work for a while, through no fault of the task's: it is handed back, and
+    no attempt is counted."""

@@ -8,12 +8,14 @@ from http.server import ThreadingHTTPServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, MetricsHandler
 
 from pairmill.workers.errors import Refused
+from pairmill.workers.reach import Reach, Watched
 
 STALL_SECONDS = 300.0  # no sign of life for this long: not healthy
 
 
 class Metrics:
-    """Counters of one worker process. ``listening`` serves them; without it they only count."""
+    """Counters of one worker process, and what it needs that may be away: its database, and with
+    ``watch`` more. ``listen`` serves them; without it they only count."""
 
     def __init__(self, kind: str) -> None:
         self.registry = CollectorRegistry()
@@ -31,6 +33,9 @@ class Metrics:
         )  # fmt: skip
         self._kind = kind
         self._alive = time.monotonic()
+        self.database = Reach()
+        self.watched: list[Watched] = []
+        self.watch(self.database)
 
     def task(self, ended: str) -> None:
         """A task ended here: done, failed, lost or handed back."""
@@ -45,13 +50,35 @@ class Metrics:
         for kind, name, value in found:
             self._queue.labels(kind, name).set(value)
 
+    def watch(self, watched: Watched) -> None:
+        """Serve whether it is there, as ``pairmill_NAME_up`` and ``pairmill_NAME_down_seconds``."""
+
+        def down_seconds() -> float:
+            outage = watched.outage()
+            return outage.seconds if outage else 0.0
+
+        for name, said, value in (
+            ("up", "1, or 0 in an outage.", lambda: float(watched.outage() is None)),
+            ("down_seconds", "Seconds that an outage lasts; 0 where there is none.", down_seconds),
+        ):
+            text = f"The {watched.name}, as this worker sees it: {said}"
+            gauge = Gauge(
+                f"pairmill_{watched.name}_{name}", text, ("kind",), registry=self.registry
+            )
+            gauge.labels(self._kind).set_function(value)
+        self.watched.append(watched)
+
     def alive(self) -> None:
         """The worker has just done something, if only asked for work."""
         self._alive = time.monotonic()
 
     @property
-    def healthy(self) -> bool:
-        return time.monotonic() - self._alive < STALL_SECONDS
+    def trouble(self) -> str | None:
+        """Why the worker is not healthy, in a sentence; None where it is."""
+        outages = [outage for each in self.watched if (outage := each.outage())]
+        if outages:
+            return "; ".join(outage.sentence for outage in outages)
+        return None if time.monotonic() - self._alive < STALL_SECONDS else "no sign of life"
 
 
 def listen(metrics: Metrics, address: str) -> Callable[[], None]:
@@ -82,9 +109,10 @@ def _handler(metrics: Metrics) -> type[MetricsHandler]:
                 return
             status, said = 404, b"/metrics or /healthz\n"
             if self.path == "/healthz":
-                status, said = (200, b"ok\n") if metrics.healthy else (503, b"no sign of life\n")
+                trouble = metrics.trouble
+                status, said = (503 if trouble else 200), f"{trouble or 'ok'}\n".encode()
             self.send_response(status)
-            self.send_header("Content-Type", "text/plain")
+            self.send_header("Content-Type", "text/plain; charset=utf-8")
             self.send_header("Content-Length", str(len(said)))
             self.end_headers()
             self.wfile.write(said)

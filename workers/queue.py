@@ -3,10 +3,12 @@
 The calls of one kind are methods of its own class, in its ``calls.py``, on top of this one.
 """
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -94,6 +96,15 @@ class Queue:
     def hurry(self) -> None:
         """From now on, give up at the first failed connection: the process is ending."""
         self._hurry.set()
+
+    def cut(self) -> None:
+        """Break the connection under a call that waits, from another thread."""
+        if (connection := self._connection) is not None:
+            with (
+                suppress(OSError, psycopg.Error),
+                socket.socket(fileno=os.dup(connection.fileno())) as own,
+            ):
+                own.shutdown(socket.SHUT_RDWR)
 
     def register(self) -> Registration:
         row = self._one("select * from api.register_v1(%s, %s)", (__version__, PROTOCOL))

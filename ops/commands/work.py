@@ -153,6 +153,9 @@ def steward(
         help="Look nothing up: a URL that the filter may have seen is a duplicate. One new URL"
         " in a hundred is lost.",
     ),
+    verbose: bool = typer.Option(
+        False, "--verbose", "-v", help="A line for each submission, not only one a minute."
+    ),
 ) -> None:
     """Accept submissions, return late leases, close batches, empty the thumbnail ring."""
     from pairmill.workers.steward.worker import serve
@@ -168,7 +171,7 @@ def steward(
         except ModuleNotFoundError:
             raise UserError("--url-filter needs rbloom: pip install 'pairmill[ops]'") from None
         keys = UrlFilter(url_filter, trusted=trust_filter)
-    _run("steward", partial(serve, drain=drain, url_filter=keys), dsn, metrics)
+    _run("steward", partial(serve, drain=drain, url_filter=keys, verbose=verbose), dsn, metrics)
 
 
 def _add_command(kind: str) -> None:

@@ -4,15 +4,19 @@ import threading
 import time
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
-from pairmill.workers import daemon
-from pairmill.workers.daemon import Heartbeat, Job
+from pairmill.workers import heartbeat
+from pairmill.workers.daemon import Job
 from pairmill.workers.errors import Unreachable
 from pairmill.workers.extract.calls import ExtractQueue
+from pairmill.workers.heartbeat import Heartbeat
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.queue import Queue
+from pairmill.workers.reach import Reach
 from support.database import Database
+from support.line import wait_until
 
 BEAT = 0.05  # seconds
 
@@ -22,7 +26,7 @@ class Beating:
 
     def __init__(self, db: Database) -> None:
         self.db = db
-        dsn = db.login("extract")
+        self.dsn = dsn = db.login("extract")
         self.queue = ExtractQueue(dsn)
         db.add_wat()
         claim = self.queue.claim(self.queue.register().instance_id)
@@ -30,7 +34,9 @@ class Beating:
         self.lease = claim.lease_id
         self.job = Job(claim, self.queue, Progress("test", Metrics("download")))
         self.lost = threading.Event()
-        self.thread = Heartbeat(dsn, self.job, BEAT, self.lost.set)
+        self.reach = Reach()
+        self.thread = Heartbeat(dsn, self.reach, BEAT)
+        self.thread.hold(self.job, self.lost.set)
 
     def expires(self) -> float:
         return float(
@@ -39,6 +45,13 @@ class Beating:
                 self.lease,
             )
         )
+
+
+def sessions(beating: Beating) -> int:
+    """The heartbeat's, beside the queue's own."""
+    login = conninfo_to_dict(beating.dsn)["user"]
+    query = "select count(*) - 1 from pg_stat_activity where usename = %s"
+    return int(beating.db.value(query, login))
 
 
 @pytest.fixture
@@ -71,17 +84,21 @@ def test_it_stops_when_the_work_makes_no_progress(
 ) -> None:
     beating.thread.start()
     wait_for_beat(beating, beating.expires())
-    monkeypatch.setattr(daemon, "STALL_SECONDS", 0.0)
-    beating.thread.join(10)
-    assert not beating.thread.is_alive()
+    monkeypatch.setattr(heartbeat, "STALL_SECONDS", 0.0)
+    wait_until(lambda: not sessions(beating), "the end of its connection")
     assert not beating.lost.is_set()  # the lease will run out by itself
+    monkeypatch.setattr(heartbeat, "STALL_SECONDS", 300.0)
+    beating.job.progress(1)
+    wait_for_beat(beating, beating.expires())
+    beating.thread.stop()
 
 
 def test_it_says_when_the_lease_is_lost(beating: Beating) -> None:
     beating.db.admin.execute("update mill.lease set expires_at = now()")
     beating.thread.start()
     assert beating.lost.wait(10)
-    beating.thread.join(10)
+    wait_until(lambda: not sessions(beating), "the end of its connection")
+    beating.thread.stop()
 
 
 def test_it_survives_the_end_of_its_connection(beating: Beating) -> None:

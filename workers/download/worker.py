@@ -8,7 +8,7 @@ from uuid import UUID
 
 import trio
 
-from pairmill.workers.daemon import Job
+from pairmill.workers.daemon import Job, WorkerKind
 from pairmill.workers.download.budget import SHARED, MemoryBudget
 from pairmill.workers.download.calls import DownloadQueue, OptOuts, Outcomes
 from pairmill.workers.download.crawl import Result, fetch_all
@@ -50,7 +50,7 @@ class Options:
         return ThumbnailSpec(memory=ThumbnailSpec.memory * self.memory // MEMORY)
 
 
-class Download:
+class Download(WorkerKind[DownloadQueue]):
     """Worker kind ``download``."""
 
     name = "download"

@@ -9,7 +9,7 @@ import numpy as np
 import trio
 
 from pairmill.schema.outcomes import ScoreOutcome
-from pairmill.workers.daemon import Job
+from pairmill.workers.daemon import Job, WorkerKind
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.score import tagging
 from pairmill.workers.score.calls import ScoreQueue
@@ -21,7 +21,7 @@ POSITIONS_PER_PART = 500  # about 4 MB of thumbnails
 Row = tuple[Any, ...]
 
 
-class Score:
+class Score(WorkerKind[ScoreQueue]):
     """Worker kind ``score``, with one model, and the taggers that are computed in its pass. pixels:
     taggers whose weights are at hand. threads: CPU cores that it may use; all that the process may,
     by default."""

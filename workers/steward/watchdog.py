@@ -1,15 +1,21 @@
-"""Ends transactions that workers' logins leave open, also while the steward itself waits."""
+"""Ends transactions that workers' logins leave open, also while the steward itself waits; each look
+tells whether the database answers, too."""
 
 import threading
 
 import psycopg
 
 from pairmill.workers.errors import WorkerError
+from pairmill.workers.heartbeat import Probe
 from pairmill.workers.progress import Progress
 from pairmill.workers.steward.calls import StewardQueue
 
-EVERY_SECONDS = 5.0
+EVERY_SECONDS = 3.5  # with the 5 s that a look may take, an outage is said within ten
 STOP_SECONDS = 2.0  # how long a stop waits for a look that is under way
+
+
+class _Looks(Probe, StewardQueue):
+    """Calls that are made once, and end after some seconds."""
 
 
 class Watchdog(threading.Thread):
@@ -18,7 +24,8 @@ class Watchdog(threading.Thread):
 
     def __init__(self, dsn: str, line: Progress, every: float = EVERY_SECONDS) -> None:
         super().__init__(daemon=True, name="watchdog")
-        self._queue = StewardQueue(dsn, patience=every)
+        self._queue = _Looks(dsn, line.metrics.database)
+        self._queue.serving = False  # an older database has no such function: no outage
         self._line = line
         self._every = every
         self._ended = threading.Event()

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from pairmill.workers.daemon import connected
+from pairmill.workers.connected import connected
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import DrainNotice, Progress
 from pairmill.workers.steward.calls import Accepted, StewardQueue
+from pairmill.workers.steward.summary import Summary
 from pairmill.workers.steward.watchdog import Watchdog
 
 if TYPE_CHECKING:  # it needs rbloom
@@ -39,30 +40,40 @@ async def serve(
     *,
     drain: bool = False,
     url_filter: "UrlFilter | None" = None,
+    verbose: bool = False,
     metrics: Metrics | None = None,
 ) -> None:
-    """Work until stopped, or with ``drain`` until the whole line is empty."""
-    async with connected(dsn, "steward", StewardQueue) as (queue, registration):
-        with Progress(f"steward {registration.name}", metrics or Metrics("steward")) as line:
+    """Work until stopped, or with ``drain`` until the whole line is empty. verbose: a line for each
+    submission, and not only one a minute."""
+    metrics = metrics or Metrics("steward")
+    async with connected(dsn, "steward", StewardQueue, metrics.database) as (queue, registration):
+        with Progress(f"steward {registration.name}", metrics) as line:
             watchdog = Watchdog(dsn, line)
             watchdog.start()
+            summary = Summary(line.say, verbose=verbose)
             try:
-                await _rounds(queue, line, drain, url_filter)
+                await _rounds(queue, line, summary, drain, url_filter)
             finally:
+                summary.end()
                 watchdog.stop()
                 if url_filter:
                     url_filter.save()
 
 
 async def _rounds(
-    queue: StewardQueue, line: Progress, drain: bool, url_filter: "UrlFilter | None"
+    queue: StewardQueue,
+    line: Progress,
+    summary: Summary,
+    drain: bool,
+    url_filter: "UrlFilter | None",
 ) -> None:
     notice = DrainNotice(line)
     for number in itertools.count():
-        if await _accept_all(queue, line, url_filter):
+        if await _accept_all(queue, line, summary, url_filter):
             notice.work_came()
         for name in MAINTENANCE if number % SWEEP_EVERY else (*MAINTENANCE, *SWEEPS):
-            await trio.to_thread.run_sync(queue.maintain, name)
+            summary.changed(name, await trio.to_thread.run_sync(queue.maintain, name))
+        summary.look()
         if number % COUNT_EVERY == 0:
             line.metrics.queue(await trio.to_thread.run_sync(queue.counts))
         if drain:
@@ -86,16 +97,17 @@ def _awaited(counts: Sequence[tuple[str, str, float]]) -> str:
     return f"{tasks or 'open batches or thumbnails'} ({running})"
 
 
-async def _accept_all(queue: StewardQueue, line: Progress, url_filter: "UrlFilter | None") -> int:
+async def _accept_all(
+    queue: StewardQueue, line: Progress, summary: Summary, url_filter: "UrlFilter | None"
+) -> int:
     """Accept all that was submitted. Returns the number of submissions."""
     count = 0
     while accepted := await trio.to_thread.run_sync(_accept, queue, url_filter):
         count += 1
-        submission_id, kind, rows, rejected_because = accepted
-        if rejected_because:
-            line.say(f"submission {submission_id} ({kind}) rejected: {rejected_because}")
-        else:
-            line.say(f"submission {submission_id} accepted: {kind}, {rows:,} rows")
+        _, kind, rows, rejected_because = accepted
+        summary.accepted(accepted)
+        summary.look()
+        line.metrics.alive()
         line.metrics.rows(f"{kind}_{'rejected' if rejected_because else 'accepted'}", rows)
         await trio.lowlevel.checkpoint()
     return count

@@ -17,6 +17,7 @@ from pairmill.ops.demo.drawings import attributes, caption
 from pairmill.ops.demo.model.train import HELD_OUT, thumbnail
 from pairmill.schema.outcomes import ScoreOutcome
 from pairmill.workers import daemon
+from pairmill.workers.connected import root_cause
 from pairmill.workers.errors import Refused, TaskFailed
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.score import worker
@@ -271,7 +272,7 @@ def test_writing_that_fails_ends_the_rest(model: Model) -> None:
     with pytest.raises(ExceptionGroup) as raised:
         trio.run(partial(pipeline.run, read, write, say=print, alive=lambda: None))
     pipeline.close()
-    assert isinstance(daemon.root_cause(raised.value), TaskFailed)
+    assert isinstance(root_cause(raised.value), TaskFailed)
 
 
 def test_heads_tag_what_was_scored_before_it_is_rounded(model: Model) -> None:
