@@ -21,7 +21,7 @@ begin
           join mill.download d on d.batch_id = g.batch_id and d.attempt = g.attempt and d.submission_id = g.submission_id
          where not exists (select from mill.current_download c where c.batch_id = d.batch_id and c.n = d.n)
            and not exists (select from mill.task o where o.kind = 'download' and o.batch_id = d.batch_id and o.attempt > g.attempt
-                              and o.state <> 'done' and not o.is_replica and (o.positions is null or d.n = any (o.positions))
+                              and o.state <> 'done' and not o.is_replica and o.for_model_id is null and (o.positions is null or d.n = any (o.positions))
                               -- that task asks no more for a position that it had a row of, though the row was withdrawn
                               and not exists (select from mill.download e
                                                where e.batch_id = d.batch_id and e.n = d.n and e.attempt = o.attempt))
@@ -65,9 +65,10 @@ begin
         select f.batch_id, f.positions, t.attempt, t.busy,
                t.ended_at + make_interval(secs => s.url_retry_seconds * 2 ^ least(t.attempts - 1, 20)) as ready_at
           from found f, mill.setting s, lateral (
-              select max(x.attempt) as attempt, count(*) filter (where not x.is_replica) as attempts,
-                     max(x.changed_at) filter (where not x.is_replica) as ended_at, bool_or(x.state <> 'done' and not x.is_replica) as busy
-                from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id) t
+              select max(x.attempt) as attempt, count(*) filter (where x.is_attempt) as attempts,
+                     max(x.changed_at) filter (where x.is_attempt) as ended_at, bool_or(x.state <> 'done' and x.is_attempt) as busy
+                from (select y.*, not y.is_replica and y.for_model_id is null as is_attempt from mill.task y
+                       where y.kind = 'download' and y.batch_id = f.batch_id) x) t
     ), queued as (
         insert into mill.task (kind, batch_id, attempt, positions, ready_at)
         select 'download', batch_id, attempt + 1, positions, case when p_at_once then now() else greatest(now(), ready_at) end
@@ -103,7 +104,7 @@ begin
          group by l.batch_id
     ), planned as (
         select f.*, exists (select from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id
-                               and x.state <> 'done' and not x.is_replica) as is_busy
+                               and x.state <> 'done' and not x.is_replica and x.for_model_id is null) as is_busy
           from found f
     ), queued as (
         insert into mill.task (kind, batch_id, attempt, positions, avoid_workers)

@@ -1,28 +1,46 @@
 -- Taggers: models that give a value for an image, from its embedding or its thumbnail, in the pass of their CLIP model or later.
 
+-- The thumbnails of a backfill are of images that an earlier attempt downloaded: what is made of them is kept in its name.
+create function mill.thumbnailed(t mill.task) returns table (n integer, of_attempt smallint)
+language sql stable
+as $$
+    select d.n, d.attempt
+      from mill.download d
+     where d.batch_id = t.batch_id and d.attempt = t.attempt and d.outcome = 0
+       and not exists (select from mill.withdrawn w where w.submission_id = d.submission_id)
+    union all
+    select r.n, r.of_attempt
+      from mill.refetch r
+     where r.batch_id = t.batch_id and r.attempt = t.attempt and r.of_attempt is not null
+       and not exists (select from mill.withdrawn w where w.submission_id = r.submission_id)
+$$;
+comment on function mill.thumbnailed is
+    'Positions of a score task that have a thumbnail, and the download attempt that gave its image first; of a backfill an earlier one.';
+
 create function mill.to_tag(t mill.task) returns table (n integer)
 language sql stable
 as $$
     with found as (
-        select e.n
+        select e.n, e.attempt
           from mill.model m
-          join mill.embedding e on e.batch_id = t.batch_id and e.attempt = t.attempt and e.model_id = m.base_model_id
+          join mill.embedding e on e.batch_id = t.batch_id and e.model_id = m.base_model_id
+          left join mill.refetch r on r.batch_id = t.batch_id and r.n = e.n and r.attempt = t.attempt
          where m.model_id = t.model_id and m.kind in ('head', 'zero-shot')
+           and e.attempt = coalesce(r.of_attempt, t.attempt)
            and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)
         union all
-        select d.n
+        select d.n, d.of_attempt
           from mill.model m
-          join mill.download d on d.batch_id = t.batch_id and d.attempt = t.attempt and d.outcome = 0
+         cross join mill.thumbnailed(t) d
          where m.model_id = t.model_id and m.kind = 'pixels'
-           and not exists (select from mill.withdrawn w where w.submission_id = d.submission_id)
     )
     select f.n
       from found f
-     where f.n not in (
-           select g.n from mill.tag g
-            where g.batch_id = t.batch_id and g.attempt = t.attempt and g.model_id = t.model_id
-              and not exists (select from mill.withdrawn w where w.submission_id = g.submission_id)
-           union all
+     where (f.n, f.attempt) not in (
+           select g.n, g.attempt from mill.tag g
+            where g.batch_id = t.batch_id and g.model_id = t.model_id
+              and not exists (select from mill.withdrawn w where w.submission_id = g.submission_id))
+       and f.n not in (
            select i.n
              from mill.submission s
              join inbox.tag i on i.lease_id = s.lease_id and i.part = s.part
@@ -71,7 +89,8 @@ begin
     return query
     select e.n, e.image
       from mill.embedding e
-     where e.batch_id = t.batch_id and e.attempt = t.attempt and e.model_id = base
+      left join mill.refetch r on r.batch_id = t.batch_id and r.n = e.n and r.attempt = t.attempt
+     where e.batch_id = t.batch_id and e.attempt = coalesce(r.of_attempt, t.attempt) and e.model_id = base
        and e.n = any (array(select s.n from mill.to_tag(t) s where s.n >= p_from and s.n < p_to))
        and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)
      order by e.n;
@@ -144,10 +163,13 @@ declare
     pixels constant integer[] := array(select g.model_id from mill.model g where g.kind = 'pixels');
 begin
     with sent as materialized (
-        select i.* from inbox.tag i where i.lease_id = s.lease_id and i.part = s.part and i.worker = sender
+        select i.*, coalesce(r.of_attempt, t.attempt) as of_attempt
+          from inbox.tag i
+          left join mill.refetch r on r.batch_id = t.batch_id and r.n = i.n and r.attempt = t.attempt
+         where i.lease_id = s.lease_id and i.part = s.part and i.worker = sender
     ), tagged as (
         insert into mill.tag (batch_id, model_id, attempt, n, label, value, submission_id, text)
-        select t.batch_id, i.model_id, t.attempt, i.n, i.label, i.value, s.submission_id, i.text
+        select t.batch_id, i.model_id, i.of_attempt, i.n, i.label, i.value, s.submission_id, i.text
           from sent i
          -- a tag of the same pass is new as its embedding is new. After OR, a query of each row and not a join, which
          -- without statistics, as in each new partition, took 3 s for 2,500 rows
@@ -155,12 +177,12 @@ begin
             -- one tag counts for each position: meanwhile the next embedding may have been tagged in its pass; and scores that
             -- are made again may bring tags of pixels that are there, since those were not withdrawn with the scores
             or not exists (select from mill.tag g
-                            where g.batch_id = t.batch_id and g.model_id = i.model_id and g.attempt = t.attempt and g.n = i.n
+                            where g.batch_id = t.batch_id and g.model_id = i.model_id and g.attempt = i.of_attempt and g.n = i.n
                               and not exists (select from mill.withdrawn w where w.submission_id = g.submission_id))
                -- meanwhile the embedding may have been withdrawn
                and (m.kind in ('clip', 'pixels')
                     or exists (select from mill.embedding e
-                                where e.batch_id = t.batch_id and e.n = i.n and e.attempt = t.attempt and e.model_id = m.base_model_id
+                                where e.batch_id = t.batch_id and e.n = i.n and e.attempt = i.of_attempt and e.model_id = m.base_model_id
                                   and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)))
     )
     select count(*) into accepted from sent;

@@ -24,17 +24,22 @@ declare
     t mill.task;
     d mill.task;
     anew integer[];
+    had integer[];
 begin
     select * into t from mill.task where task_id = p_task_id for update;
     if not found or t.state <> 'discarded' or t.is_replica then  -- the replication of a discarded replica is void
         return null;
+    end if;
+    if exists (select from mill.model m where m.model_id in (t.model_id, t.for_model_id) and m.retired_at is not null) then
+        perform mill.refuse('PM003', format('task %s is of a model that was retired: `pairmill model add` with the same weights queues it again', p_task_id));
     end if;
     select * into d from mill.task x where x.kind = 'download' and x.batch_id = t.batch_id and x.attempt = t.attempt;
     if t.batch_id is null or d.slot is not null
        or not exists (select from mill.task_kind k where k.name = t.kind and (k.reads_thumbnails or k.writes_thumbnails))
        or t.kind = 'score' and (select m.kind from mill.model m where m.model_id = t.model_id) in ('head', 'zero-shot')
        or t.kind = 'download' and not exists (select from mill.download x join mill.pair p using (batch_id, n)
-                                               where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id <> p.submission_id) then
+                                               where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id <> p.submission_id)
+          and not exists (select from mill.refetch r where r.batch_id = t.batch_id and r.attempt = t.attempt) then
         update mill.task set state = 'ready', attempts = 0, excused = 0, ready_at = now(), changed_at = now() where task_id = p_task_id;
         return t.kind;
     end if;
@@ -48,8 +53,15 @@ begin
     if t.kind = 'score' then
         perform mill.queue_tagging(t);  -- of the positions that were scored
     end if;
+    -- an image that was had once is not lost where its host is down today: a backfill fetches it for its thumbnail alone
+    had := array(select c.n from mill.current_download c where c.batch_id = t.batch_id and c.n = any (anew) and c.outcome = 0);
     insert into mill.task (kind, batch_id, attempt, positions)
-    select 'download', t.batch_id, mill.next_attempt(t.batch_id), anew where anew is not null;
+    select 'download', t.batch_id, mill.next_attempt(t.batch_id), array_agg(n order by n) from unnest(anew) n where n <> all (had) having count(*) > 0;
+    insert into mill.task (kind, batch_id, attempt, positions, for_model_id)
+    select 'download', t.batch_id, mill.next_attempt(t.batch_id), array_agg(n order by n), m.model_id
+      from unnest(had) n
+      join mill.model m on m.model_id = coalesce(t.model_id, t.for_model_id, (select min(a.model_id) from mill.model a where a.kind = 'clip' and a.retired_at is null))
+     group by m.model_id;
     return 'download';
 end
 $$;

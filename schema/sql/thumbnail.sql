@@ -50,7 +50,8 @@ as $$
           left join mill.task s on s.batch_id = d.batch_id and s.attempt = d.attempt
                 and s.kind in (select name from mill.task_kind where reads_thumbnails)
                 and (s.model_id is null
-                     or s.model_id in (select model_id from mill.model where kind in ('clip', 'pixels')))  -- heads and zero-shot taggers read embeddings
+                     -- heads and zero-shot taggers read embeddings; a retired model reads nothing
+                     or s.model_id in (select model_id from mill.model where kind in ('clip', 'pixels') and retired_at is null))
           cross join mill.setting
          where d.slot = p_slot
            and (exists (select from mill.submission r where r.task_id = d.task_id and r.state = 'received')

@@ -25,6 +25,7 @@ setting = mill(
     col("batch_size", Integer, "Pairs in a full batch, at most 16,384 (14 bits of the sample id)", CheckConstraint("batch_size between 1 and 16384", name="batch_size"), server_default="10000"),
     col("open_batches_max", SmallInteger, "New pairs are dealt over at most this many open batches", CheckConstraint("open_batches_max between 1 and 256", name="open_batches_max"), server_default="32"),
     col("batch_open_seconds", Integer, "A batch open for longer is closed although not full", server_default="21600"),
+    col("batch_idle_seconds", Integer, "An open batch that no pair came into for so long is closed although not full: whatever holds up the extractions, the pairs that are there wait no longer", server_default="900"),
     col("pairs_per_wat", Integer, "New pairs expected of a WAT file before any is measured (LAION's average)", server_default="29000"),
     col("batches_per_slot", Integer, "Batches whose thumbnails share a slot of the ring", server_default="64"),
     col("discarded_hold_seconds", Integer, "A discarded score task keeps its thumbnails this long", server_default="86400"),

@@ -93,5 +93,6 @@ batch = mill(
     col("opened_at", TIMESTAMP, "When it was opened", server_default=NOW),
     col("closed_at", TIMESTAMP, "When its download task was made; null while it is open", nullable=True),
     col("link_kind", Text, "The kind of its links; only image is downloaded", server_default="image"),
+    col("dealt_at", TIMESTAMP, "When pairs came in last", server_default=NOW),
     Index("batch_open_idx", "link_kind", "bucket", unique=True, postgresql_where=text("closed_at is null")),
 )

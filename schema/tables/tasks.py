@@ -42,11 +42,13 @@ task = mill(
     col("changed_at", TIMESTAMP, "When the state changed last", server_default=NOW),
     col("is_replica", Boolean, "download: a replica, which repeats a sample of another task to check it; its results count for no pair", server_default="false"),
     col("avoid_workers", ARRAY(Integer), "download: these workers, and those of their networks, may not claim it; null: all may", nullable=True),
+    col("for_model_id", Integer, "download: a backfill, which fetches images again that this model has not scored; the downloads that count go on to count. Null: none", ForeignKey("mill.model.model_id"), nullable=True),
     col("excused", SmallInteger, "Leases that were lost in an outage, and are not counted in attempts", server_default="0"),
     CheckConstraint("num_nonnulls(wat_id, batch_id, item_id) = 1", name="subject"),
+    CheckConstraint("for_model_id is null or kind = 'download' and not is_replica", name="backfill"),
     ForeignKeyConstraint(["kind", "subject", "has_model"], ["mill.task_kind.name", "mill.task_kind.subject", "mill.task_kind.needs_model"]),
-    # replicas go first: at the end of a crawl's backlog they would come weeks late
-    Index("task_ready_idx", "kind", text("is_replica desc"), "task_id", postgresql_where=text("state = 'ready'")),
+    # replicas go first: at the end of a crawl's backlog they would come weeks late. Backfills go last: they hold nothing new up
+    Index("task_ready_idx", "kind", text("is_replica desc"), text("(for_model_id is not null)"), "task_id", postgresql_where=text("state = 'ready'")),
     Index("task_pending_idx", "kind", postgresql_where=text("state in ('ready', 'leased', 'submitted')")),
     # one task of a kind for each download of a batch, and of a kind that needs a model one for each model
     Index("task_batch_key", "batch_id", "attempt", "kind", "model_id", unique=True, postgresql_nulls_not_distinct=True, postgresql_where=text("batch_id is not null")),

@@ -71,7 +71,7 @@ as $$
            and (slot is not null or is_replica or not p_has_slot)  -- a replica's thumbnails are not kept
            and (not is_replica or (select mill.may_replicate(p_worker_id)))
            and (avoid_workers is null or mill.is_stranger(p_worker_id, avoid_workers, is_replica))
-         order by is_replica desc, task_id
+         order by is_replica desc, (for_model_id is not null), task_id
          limit 1
            for update skip locked
     )
@@ -82,7 +82,7 @@ as $$
     returning t.*
 $$;
 comment on function mill.pick_task is
-    'Marks a ready task of a kind leased and returns it: replicas first, then the oldest; none that this worker must avoid. '
+    'Marks a ready task of a kind leased and returns it: replicas first, then the oldest, backfills last; none that this worker must avoid. '
     'p_has_slot: only tasks that have a slot of the ring, or need none.';
 
 create function mill.claimable(w mill.worker, p_kind text) returns mill.task_kind
@@ -139,6 +139,7 @@ begin
         if not found then
             perform mill.refuse('PM006', 'the database does not know a model with these weights, or it was retired; an admin adds it with: pairmill model add');
         end if;
+        perform mill.note_presence(w.worker_id, m);
     end if;
     t := mill.pick_task(k.name, m, w.worker_id);
     if t.task_id is null then

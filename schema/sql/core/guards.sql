@@ -163,10 +163,13 @@ comment on function mill.requeue is 'Returns a task to the queue with back-off, 
 create function mill.redo_task(t mill.task, why text) returns void
 language sql
 as $$
-    update mill.task set state = 'ready', attempts = 0, excused = 0, ready_at = now(), reason = mill.plain(left(why, 1000)), changed_at = now()
+    update mill.task
+       set state = case when x.retired then 'discarded' else 'ready' end, attempts = 0, excused = 0, ready_at = now(),
+           reason = case when x.retired then 'its model was retired' else mill.plain(left(why, 1000)) end, changed_at = now()
+      from (select exists (select from mill.model m where m.model_id = t.model_id and m.retired_at is not null) as retired) x
      where task_id = t.task_id and state in ('done', 'discarded')
 $$;
-comment on function mill.redo_task is 'Queues a task again that had ended, as if it were new.';
+comment on function mill.redo_task is 'Queues a task again that had ended, as if it were new; one of a retired model is discarded.';
 
 create function mill.sample_id(batch_id bigint, n integer) returns bigint
 language sql immutable parallel safe

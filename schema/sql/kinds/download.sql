@@ -19,6 +19,8 @@ as $$
     union all
     select r.n from mill.refused_by_page(t.batch_id) r
     union all
+    select f.n from mill.refetch f where f.batch_id = t.batch_id and f.attempt = t.attempt
+    union all
     select unnest(sd.positions)
       from mill.submission s
       join mill.submission_download sd using (submission_id)
@@ -294,13 +296,16 @@ create function mill.download_payload(t mill.task, p_lease_id bigint) returns js
 language plpgsql
 as $$
 begin
+    if t.for_model_id is not null and t.positions is null then
+        t.positions := mill.choose_backfill(t);
+    end if;
     if not t.is_replica and (mill.me()).streak is not null then
         perform mill.assign_gold_questions(t, p_lease_id);
     end if;
     return jsonb_build_object('batch_id', t.batch_id, 'attempt', t.attempt);
 end
 $$;
-comment on function mill.download_payload is 'Batch and attempt, for the worker; hides gold questions among its URLs.';
+comment on function mill.download_payload is 'Batch and attempt, for the worker; hides gold questions among its URLs, and chooses those of a backfill.';
 
 -- The sum of submissions first: it reads a few rows, to_download 10,000.
 create function mill.download_left(t mill.task) returns bigint
@@ -326,7 +331,9 @@ as $$
       from mill.submission_download sd,
            unnest(sd.positions, sd.outcome, sd.http_status, sd.bytes, sd.width, sd.height, sd.md5, sd.sha256, sd.dhash)
            as r (n, outcome, http_status, bytes, width, height, md5, sha256, dhash)
-     where sd.submission_id = s.submission_id;
+     where sd.submission_id = s.submission_id and (t.for_model_id is null or r.outcome = 50);
+    -- of a backfill only a site's new wish counts: an image that is not to be had today was had before
+    select mill.keep_refetches(s, t) where t.for_model_id is not null;
     insert into mill.opt_out (batch_id, n, attempt, signal, value, source, read_at, submission_id)
     select t.batch_id, r.n, t.attempt, r.signal, r.value, r.source, r.read_at, s.submission_id
       from mill.submission_download sd, unnest(sd.refused, sd.signal, sd.value, sd.source, sd.read_at) as r (n, signal, value, source, read_at)
@@ -347,8 +354,12 @@ create function mill.download_done(t mill.task) returns void
 language plpgsql
 as $$
 begin
-    perform mill.queue_scoring(t.batch_id, t.attempt, model_id) from mill.model
-      where kind = 'clip' and retired_at is null order by model_id;
+    if t.for_model_id is null then
+        perform mill.queue_scoring(t.batch_id, t.attempt, model_id) from mill.model
+          where kind = 'clip' and retired_at is null order by model_id;
+    else
+        perform mill.queue_refetched(t);
+    end if;
     perform mill.draw_replications(t);
 end
 $$;
@@ -362,6 +373,8 @@ as $$
     select 'download', t.batch_id, mill.next_attempt(t.batch_id), array_agg(d.n order by d.n)
       from mill.download d
      where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = s.submission_id
+       and t.for_model_id is null  -- the earlier download counts again
+    having count(*) > 0
 $$;
 comment on function mill.download_withdraw is 'Queues the URLs of a withdrawn submission again, as a new attempt at their positions.';
 

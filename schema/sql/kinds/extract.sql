@@ -218,7 +218,7 @@ begin
             dealt_bucket := dealt_bucket || share.bucket::integer;
             dealt_first := dealt_first || (next_place - b.pair_count);
             dealt_batch := dealt_batch || b.batch_id;
-            update mill.batch set pair_count = least(size, b.pair_count + share.rows - next_place)
+            update mill.batch set pair_count = least(size, b.pair_count + share.rows - next_place), dealt_at = now()
              where batch_id = b.batch_id;
             next_place := next_place + size - b.pair_count;
             if next_place <= share.rows then
@@ -457,6 +457,12 @@ $$;
 comment on function api.staged_keys_v1 is
     'If the next submission to accept is an extraction: its number, the newest merge''s, and its URL keys, 16 bytes each.';
 
+-- An extraction that failed before, or was lost in an outage, may fail again for hours: it holds nothing up.
+create view mill.awaited_extraction as
+select task_id, wat_id, state, changed_at from mill.task
+ where kind = 'extract' and state in ('ready', 'leased', 'submitted') and attempts = 0 and excused = 0 and ready_at <= now();
+comment on view mill.awaited_extraction is 'The extractions whose pairs open batches wait for.';
+
 create function api.close_batches_v1() returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -468,11 +474,12 @@ declare
     everything boolean;
 begin
     lock table mill.seen_url in share row exclusive mode;  -- no merge is dealing
-    everything := not mill.pending('{extract}');
+    everything := not exists (select from mill.awaited_extraction);
     for b in
         select x.* from mill.batch x, mill.setting s
          where x.closed_at is null and x.pair_count > 0
-           and (everything or x.opened_at < now() - make_interval(secs => s.batch_open_seconds))
+           and (everything or x.opened_at < now() - make_interval(secs => s.batch_open_seconds)
+                or x.dealt_at < now() - make_interval(secs => s.batch_idle_seconds))
          order by batch_id for update of x
     loop
         perform mill.close_batch(b.batch_id);
@@ -482,7 +489,8 @@ begin
 end
 $$;
 comment on function api.close_batches_v1 is
-    'Closes batches that are open for too long, and all of them when no extraction is ready, leased or awaiting acceptance.';
+    'Closes batches that are open for too long, or that no pair came into for a while, and all of them when no extraction is awaited: '
+    'one that is ready, leased or awaiting acceptance and never failed.';
 
 select mill.allow('extract', 'api.submit_extract_v1');
 select mill.allow_copy('extract', 'inbox.pair', 'lease_id, ordinal, url_key, url, text, language, language_probability, license, link_kind, page');

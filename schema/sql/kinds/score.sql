@@ -4,14 +4,12 @@ create function mill.to_score(t mill.task) returns table (n integer)
 language sql stable
 as $$
     select d.n
-      from mill.download d
-     where d.batch_id = t.batch_id and d.attempt = t.attempt and d.outcome = 0
-       and not exists (select from mill.withdrawn w where w.submission_id = d.submission_id)
+      from mill.thumbnailed(t) d
+     where (d.n, d.of_attempt) not in (
+           select s.n, s.attempt from mill.score s
+            where s.batch_id = t.batch_id and s.model_id = t.model_id
+              and not exists (select from mill.withdrawn w where w.submission_id = s.submission_id))
        and d.n not in (
-           select s.n from mill.score s
-            where s.batch_id = t.batch_id and s.attempt = t.attempt and s.model_id = t.model_id
-              and not exists (select from mill.withdrawn w where w.submission_id = s.submission_id)
-           union all
            select i.n
              from mill.submission s
              join inbox.score i on i.lease_id = s.lease_id and i.part = s.part
@@ -40,9 +38,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     t mill.task := mill.require_lease(p_lease_id, 'score');
-    in_slot smallint := (select d.slot from mill.task d
-                          where d.kind = 'download' and d.batch_id = t.batch_id and d.attempt = t.attempt);
+    in_slot smallint;
+    again boolean;
 begin
+    select d.slot, d.for_model_id is not null into in_slot, again
+      from mill.task d where d.kind = 'download' and d.batch_id = t.batch_id and d.attempt = t.attempt;
     if in_slot is null then
         return;
     end if;
@@ -51,11 +51,16 @@ begin
         'select d.n, p.text, h.image, d.dhash'
         '  from mill.left_to_score($1) s'
         '  join mill.pair p on p.batch_id = $2 and p.n = s'
-        '  join mill.download d on d.batch_id = $2 and d.n = s and d.attempt = $3'
+        '  %s'
         '  join mill.thumbnail h on h.slot = %s and h.batch_id = $2 and h.attempt = $3'
-        '   and h.n = s and h.submission_id = d.submission_id'
+        '   and h.n = s and h.submission_id = %s.submission_id'
         ' where s >= $4 and s < $5'
-        ' order by d.n', in_slot)
+        ' order by d.n',
+        -- of a backfill the hash is the first download's: the new thumbnail must show that image
+        case when again then 'join mill.refetch r on r.batch_id = $2 and r.n = s and r.attempt = $3'
+                             '  join mill.download d on d.batch_id = $2 and d.n = s and d.attempt = r.of_attempt'
+             else 'join mill.download d on d.batch_id = $2 and d.n = s and d.attempt = $3' end,
+        in_slot, case when again then 'r' else 'd' end)
         using t, t.batch_id, t.attempt, p_from, p_to;
 end
 $$;
@@ -138,13 +143,16 @@ begin
     if m.kind = 'clip' then
         -- one snapshot of all rows: a sender may go on copying under a part that it has submitted
         with sent as materialized (
-            select i.* from inbox.score i where i.lease_id = s.lease_id and i.part = s.part and i.worker = sender
+            select i.*, coalesce(r.of_attempt, t.attempt) as of_attempt
+              from inbox.score i
+              left join mill.refetch r on r.batch_id = t.batch_id and r.n = i.n and r.attempt = t.attempt
+             where i.lease_id = s.lease_id and i.part = s.part and i.worker = sender
         ), scored as (
             insert into mill.score (batch_id, n, attempt, model_id, outcome, similarity, submission_id, text_tokens)
-            select t.batch_id, n, t.attempt, t.model_id, outcome, similarity, s.submission_id, text_tokens from sent
+            select t.batch_id, n, of_attempt, t.model_id, outcome, similarity, s.submission_id, text_tokens from sent
         ), embedded as (
             insert into mill.embedding (batch_id, n, attempt, model_id, image, text, submission_id)
-            select t.batch_id, n, t.attempt, t.model_id, image, text, s.submission_id from sent where outcome = 0
+            select t.batch_id, n, of_attempt, t.model_id, image, text, s.submission_id from sent where outcome = 0
         )
         select count(*) into accepted from sent;
         if accepted <> s.row_count then
@@ -166,6 +174,13 @@ as $$
          select from mill.download d
           where d.batch_id = p_batch_id and d.attempt = p_attempt and d.outcome = 0
             and not exists (select from mill.withdrawn w where w.submission_id = d.submission_id))
+        or exists (
+         select from mill.refetch r
+          where r.batch_id = p_batch_id and r.attempt = p_attempt and r.of_attempt is not null
+            and not exists (select from mill.withdrawn w where w.submission_id = r.submission_id)
+            and not exists (select from mill.score s
+                             where s.batch_id = r.batch_id and s.n = r.n and s.attempt = r.of_attempt and s.model_id = p_model_id
+                               and not exists (select from mill.withdrawn w where w.submission_id = s.submission_id)))
     on conflict do nothing
 $$;
 comment on function mill.queue_scoring is 'Makes the score task of a batch''s attempt for a model, if there is a thumbnail to score.';

@@ -6,7 +6,13 @@ select w.name, w.kind, w.added_at, w.disabled_at,
        (select count(*) from mill.lease l join mill.instance i using (instance_id)
          where i.worker_id = w.worker_id and l.ended_at is null) as live_leases,
        coalesce(sum(s.row_count) filter (where s.state = 'accepted' and x.submission_id is null), 0)::bigint as rows_accepted,
-       w.network, w.proven_at, w.streak, w.agreement, w.stopped_because
+       w.network, w.proven_at, w.streak, w.agreement, w.stopped_because,
+       (select i.version from mill.instance i where i.worker_id = w.worker_id order by i.last_seen_at desc, i.instance_id desc limit 1) as version,
+       (select max(i.last_seen_at) from mill.instance i where i.worker_id = w.worker_id) as last_seen_at,
+       array(select concat_ws(' ', t.kind || case when t.is_replica then ' check' when t.for_model_id is not null then ' backfill' else '' end || ' of',
+                              'WAT file ' || t.wat_id, 'batch ' || t.batch_id, 'item ' || t.item_id)
+               from mill.lease l join mill.instance i using (instance_id) join mill.task t using (task_id)
+              where i.worker_id = w.worker_id and l.ended_at is null order by l.lease_id) as holds
   from mill.worker w
   left join mill.submission s using (worker_id)
   left join mill.withdrawn x using (submission_id)
@@ -24,6 +30,9 @@ comment on column report.worker.proven_at is 'When the worker was proven: others
 comment on column report.worker.streak is 'Replications in a row that agreed; null: an admin vouches for it, and it is not checked';
 comment on column report.worker.agreement is 'Share of its replicated downloads that others found alike, a moving average';
 comment on column report.worker.stopped_because is 'Reason, if replication stopped it and not an admin; else null';
+comment on column report.worker.version is 'Version of Pairmill of its process that was seen last; null: none ever was';
+comment on column report.worker.last_seen_at is 'When it last registered, asked for work or said that it is at work, up to half a minute late';
+comment on column report.worker.holds is 'The tasks that it holds';
 
 create view report.leaderboard as
 select rank() over (order by u.urls desc) as rank, u.name, u.urls, u.urls_last_day
@@ -63,7 +72,10 @@ create view report.wrong_thumbnail as
 select w.name as worker, count(*) as thumbnails, count(*) filter (where s.outcome = 3) as wrong
   from mill.current_score s
   join mill.download d on d.batch_id = s.batch_id and d.n = s.n and d.attempt = s.attempt
-  join mill.submission u on u.submission_id = d.submission_id
+  join mill.submission x on x.submission_id = s.submission_id
+  join mill.task t on t.task_id = x.task_id
+  left join mill.refetch r on r.batch_id = s.batch_id and r.n = s.n and r.attempt = t.attempt  -- the thumbnail came in a backfill
+  join mill.submission u on u.submission_id = coalesce(r.submission_id, d.submission_id)
   join mill.worker w on w.worker_id = u.worker_id
   join mill.model m on m.model_id = s.model_id and m.kind = 'clip'
  group by w.worker_id, w.name;

@@ -1,14 +1,84 @@
 -- Views of the queue: tasks, its depth, rates, sizes; and its numbers for the metrics.
 
+do $$
+begin
+    execute format('create function mill.kinds_of_code() returns text[] language sql immutable return %L::text[]',
+                   string_to_array(current_setting('pairmill.kinds'), ','));
+end
+$$;
+comment on function mill.kinds_of_code is 'The kinds of work that this version knows; mill.task_kind has those of earlier versions, too.';
+
+create view mill.worker_seen as
+select w.worker_id, w.kind, max(i.last_seen_at) as seen_at
+  from mill.worker w join mill.instance i using (worker_id)
+ where w.disabled_at is null
+ group by w.worker_id, w.kind;
+comment on view mill.worker_seen is 'When each worker that may work was seen last.';
+
+-- A scorer that is at work asks for nothing, and for a tagger's tasks only once its model has none.
+create view mill.claimant as
+select s.kind as worker_kind, 0 as model_id, max(s.seen_at) as seen_at from mill.worker_seen s group by s.kind
+union all
+select s.kind, p.model_id, max(case when h.worker_id is null then p.asked_at else s.seen_at end)
+  from mill.presence p
+  join mill.worker_seen s using (worker_id)
+  join mill.model m using (model_id)
+  left join (select distinct i.worker_id, t.model_id
+               from mill.lease l join mill.instance i using (instance_id) join mill.task t using (task_id)
+              where l.ended_at is null and t.model_id is not null) h
+         on h.worker_id = p.worker_id and h.model_id in (m.model_id, m.base_model_id)
+ group by s.kind, p.model_id;
+comment on view mill.claimant is 'When a worker of a kind, of a model (0: any) one that has it, was seen last.';
+
+create function mill.has_stranger(p_worker_kind text, p_avoid integer[], p_is_replica boolean) returns boolean
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (select from mill.worker_seen s
+                    where s.kind = p_worker_kind and s.seen_at > now() - interval '10 minutes'
+                      and (p_avoid is null or mill.is_stranger(s.worker_id, p_avoid, p_is_replica))
+                      and (not p_is_replica or mill.may_replicate(s.worker_id)))
+$$;
+comment on function mill.has_stranger is 'Whether a worker that was seen in the last ten minutes may claim a task that some workers must not do.';
+
+do $$
+begin
+    -- a view's functions are called with its reader's rights
+    execute format('grant execute on function mill.kinds_of_code, mill.has_stranger to %I', left(current_database(), 40) || '_researcher');
+end
+$$;
+
 create view report.task as
 select t.task_id, t.kind, t.state, t.wat_id, t.batch_id, t.attempt, m.name as model, t.attempts, t.ready_at, t.reason, t.changed_at,
-       w.name as worker, l.expires_at as lease_expires_at, t.item_id
+       w.name as worker, l.expires_at as lease_expires_at, t.item_id,
+       case when t.is_replica then 'check'
+            when t.for_model_id is not null then 'backfill'
+            when t.kind = 'download' then case when t.attempt > 1 then 'retry' else 'work' end
+            when t.batch_id is not null
+            then coalesce((select case when d.for_model_id is not null or d.state = 'done' and d.changed_at < m.active_since then 'backfill'
+                                       when d.attempt > 1 then 'retry' end
+                             from mill.task d where d.batch_id = t.batch_id and d.attempt = t.attempt and d.kind = 'download'), 'work')
+            else 'work' end as purpose,
+       case when t.state <> 'ready' then null
+            when t.kind <> all (mill.kinds_of_code()) then 'a version that knows its kind'
+            when m.retired_at is not null then 'its model, which was retired'
+            when t.ready_at > now() then 'its back-off'
+            when c.seen_at is null or c.seen_at < now() - interval '10 minutes'
+            then case when t.model_id is null then 'a worker' else 'a worker with its model' end
+            when (t.is_replica or t.avoid_workers is not null) and not mill.has_stranger(k.worker_kind, t.avoid_workers, t.is_replica)
+            then 'another worker or network'
+            when k.writes_thumbnails and t.slot is null and not t.is_replica and not exists (select from mill.thumbnail_slot where state <> 'full')
+            then 'scoring: the ring is full'
+            else 'its turn' end as waits_for,
+       case when t.state = 'ready' then c.seen_at end as claimant_seen_at
   from mill.task t
-  left join mill.model m using (model_id)
+  left join mill.model m on m.model_id = coalesce(t.model_id, t.for_model_id)
   left join mill.lease l on l.task_id = t.task_id and l.ended_at is null
   left join mill.instance i on i.instance_id = l.instance_id
-  left join mill.worker w on w.worker_id = i.worker_id;
-comment on view report.task is 'Every task, with the worker that holds it.';
+  left join mill.worker w on w.worker_id = i.worker_id
+  left join mill.task_kind k on k.name = t.kind
+  left join mill.claimant c on c.worker_kind = k.worker_kind and c.model_id = coalesce(t.model_id, 0);
+comment on view report.task is 'Every task, with the worker that holds it, or what it waits for.';
 comment on column report.task.task_id is 'Key';
 comment on column report.task.kind is 'The kind of work: extract, download, score and so on';
 comment on column report.task.state is 'ready, leased, submitted, done or discarded';
@@ -24,6 +94,13 @@ comment on column report.task.changed_at is 'When its state changed last';
 comment on column report.task.worker is 'The worker that holds its lease';
 comment on column report.task.lease_expires_at is 'When that lease will be late';
 comment on column report.task.item_id is 'The item that it is about; see report.item';
+comment on column report.task.purpose is
+    'work; retry, a new download of URLs that failed or were withdrawn, and the scoring of what it gave; check, a repeat of a sample by another '
+    'worker; or backfill, for a model or tagger that came after the download';
+comment on column report.task.waits_for is
+    'Of a ready task: its turn; its back-off, until ready_at; a worker, or a worker with its model: none was seen for ten minutes; another worker or '
+    'network, since those at work may not do it; scoring: the ring is full; its model, which was retired; a version that knows its kind';
+comment on column report.task.claimant_seen_at is 'Of a ready task: when a worker of its kind, of a model one with the model, was seen last; null: never';
 
 create view report.item as
 select i.item_id, i.kind, i.spec, t.state, t.attempts, t.reason, r.result, i.added_at
