@@ -40,27 +40,28 @@ comment on function mill.withdraw_downloads is
 -- Later, and not in a loop: a second attempt in the same minute meets the same trouble.
 create function mill.retry_outcomes(
     p_outcomes text[], p_first_batch bigint, p_last_batch bigint, p_at_once boolean,
-    out batches bigint, out urls bigint, out busy bigint
+    out batches bigint, out urls bigint, out busy bigint, out spent bigint, out outcomes jsonb, out first_at timestamptz, out last_at timestamptz
 )
 language plpgsql
 as $$
 #variable_conflict use_column
 begin
-    with found as (
-        select d.batch_id, array_agg(d.n order by d.n) as positions
+    with failed as materialized (
+        select d.batch_id, d.n, o.name as outcome,
+               -- downloads by replicas, and withdrawn ones, are no attempts at the URL
+               (select count(*) from mill.download x where x.batch_id = d.batch_id and x.n = d.n
+                   and not exists (select from mill.withdrawn w where w.submission_id = x.submission_id))
+               >= (select url_attempts from mill.setting) as is_spent
           from mill.current_download d
           join mill.outcome o on o.code = d.outcome
           join mill.pair p on p.batch_id = d.batch_id and p.n = d.n
          where d.batch_id between p_first_batch and p_last_batch
            and case when p_outcomes is null then o.retry else o.name = any (p_outcomes) end
-           -- downloads by replicas, and withdrawn ones, are no attempts at the URL
-           and (select count(*) from mill.download x where x.batch_id = d.batch_id and x.n = d.n
-                   and not exists (select from mill.withdrawn w where w.submission_id = x.submission_id))
-               < (select url_attempts from mill.setting)
            and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
-           and not exists (select from mill.removal r where r.md5 = p.url_key)
+           and not exists (select from mill.removed_pair r where r.batch_id = d.batch_id and r.n = d.n)
            and d.submission_id <> p.submission_id  -- its page opts out
-         group by d.batch_id
+    ), found as (
+        select f.batch_id, array_agg(f.n order by f.n) as positions from failed f where not f.is_spent group by f.batch_id
     ), planned as (
         select f.batch_id, f.positions, t.attempt, t.busy,
                t.ended_at + make_interval(secs => s.url_retry_seconds * 2 ^ least(t.attempts - 1, 20)) as ready_at
@@ -74,16 +75,20 @@ begin
         select 'download', batch_id, attempt + 1, positions, case when p_at_once then now() else greatest(now(), ready_at) end
           from (select p.*, mill.next_attempt(p.batch_id) as next from planned p where not p.busy order by p.batch_id) q
          where next = attempt + 1  -- else another retry or a replica came first
-        returning positions
+        returning batch_id, positions, ready_at
     )
-    select count(*), coalesce(sum(cardinality(positions)), 0), (select count(*) from planned where planned.busy)
-      into batches, urls, busy
+    select count(*), coalesce(sum(cardinality(positions)), 0), min(ready_at), max(ready_at),
+           (select count(*) from planned where planned.busy), (select count(*) from failed where is_spent),
+           (select coalesce(jsonb_object_agg(c.outcome, c.urls order by c.urls desc), '{}')
+              from (select f.outcome, count(*) as urls from failed f join queued q using (batch_id) where not f.is_spent group by f.outcome) c)
+      into batches, urls, first_at, last_at, busy, spent, outcomes
       from queued;
 end
 $$;
 comment on function mill.retry_outcomes is
-    'Queues the URLs whose download ended with one of these outcomes (null: with one that a retry can help) as new attempts. '
-    'busy: batches left out, since a download of theirs is not done.';
+    'Queues the URLs whose download ended with one of these outcomes (null: with one that a retry can help) as new attempts, which may be claimed '
+    'between first_at and last_at on. outcomes: how they had ended. busy: batches left out, since a download of theirs is not done. spent: URLs left '
+    'out, which had url_attempts already.';
 
 -- Not by the workers that found a link dead, nor from their networks.
 create function mill.retry_doubted(p_first_batch bigint, p_last_batch bigint, out batches bigint, out urls bigint, out busy bigint)
@@ -100,7 +105,7 @@ begin
            and (select count(*) from mill.download x where x.batch_id = l.batch_id and x.n = l.n
                    and not exists (select from mill.withdrawn w where w.submission_id = x.submission_id))
                < (select url_attempts from mill.setting)
-           and not exists (select from mill.removal r join mill.pair p on p.url_key = r.md5 where p.batch_id = l.batch_id and p.n = l.n)
+           and not exists (select from mill.removed_pair r where r.batch_id = l.batch_id and r.n = l.n)
          group by l.batch_id
     ), planned as (
         select f.*, exists (select from mill.task x where x.kind = 'download' and x.batch_id = f.batch_id
