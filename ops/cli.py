@@ -37,7 +37,7 @@ from pairmill.ops.commands import (
 from pairmill.ops.errors import UserError
 from pairmill.ops.server.programs import EmbeddedError
 from pairmill.workers.errors import WorkerError
-from pairmill.workers.safe_text import say
+from pairmill.workers.safe_text import say, say_traceback
 
 app = typer.Typer(
     name="pairmill",
@@ -70,7 +70,7 @@ app.command("fetch")(fetch.fetch)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"pairmill {__version__}")
+        say(f"pairmill {__version__}")
         raise typer.Exit
 
 
@@ -94,11 +94,25 @@ def run(command: Callable[[], object]) -> NoReturn:
         say(f"pairmill: {error.name} is not installed: pip install 'pairmill[ops]'", err=True)
         sys.exit(1)
     except psycopg.Error as error:
-        say(f"pairmill: the database says: {' '.join(str(error).split())}", err=True)
+        say(f"pairmill: {_of_database(error)}", err=True)
+        sys.exit(1)
+    except UnicodeEncodeError as error:  # an argument's octets, which are lone surrogates
+        say(f"pairmill: {error.object!r} is not UTF-8: the database takes no other text", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _of_database(error: psycopg.Error) -> str:
+    """What the database says; of a text that its tables do not take, which."""
+    _, control, column = (error.diag.constraint_name or "").partition("no control characters in ")
+    if control:
+        return (
+            f"{column} of a {error.diag.table_name} may hold no control character, such as a line"
+            " end: give it without"
+        )
+    return f"the database says: {' '.join(str(error).split())}"
 
 
 def find_roots() -> None:
@@ -114,6 +128,7 @@ def find_roots() -> None:
 def main() -> NoReturn:
     """The entry point of `pairmill`."""
     find_roots()
+    sys.excepthook = lambda kind, error, trace: say_traceback(error)
     if isinstance(sys.stdout, io.TextIOWrapper):  # of another encoding than UTF-8, an escape
         sys.stdout.reconfigure(errors="backslashreplace")
     run(app)

@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from pairmill import __version__
 from pairmill.workers.errors import LeaseLost, Malformed, Refused, Unreachable, WorkerError
 from pairmill.workers.reach import WORK, Reach, unready
+from pairmill.workers.safe_text import plain
 from pairmill.workers.session import open_session, wrong_encoding
 
 PROTOCOL = 1
@@ -125,8 +126,7 @@ class Queue:
         self._one("select api.release_v1(%s)", (lease_id,))
 
     def fail(self, lease_id: int, reason: str, *, retry: bool) -> None:
-        reason = reason.replace("\x00", "")  # PostgreSQL text holds no NUL
-        self._one("select api.fail_v1(%s, %s, %s)", (lease_id, reason, retry))
+        self._one("select api.fail_v1(%s, %s, %s)", (lease_id, plain(reason), retry))
 
     def complete(self, lease_id: int) -> None:
         self._one("select api.complete_v1(%s)", (lease_id,))

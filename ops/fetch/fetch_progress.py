@@ -19,7 +19,7 @@ class FetchProgress:
     def __init__(self, total: int | None) -> None:
         self._console = plain_console(stderr=True)
         self._bar = Progress(
-            TextColumn("fetching"),
+            TextColumn("fetching", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}", markup=False),
