@@ -26,7 +26,6 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -47,7 +46,8 @@ from pairmill.workers.extract import extract as extraction
 from pairmill.workers.extract.extract import Counts, extract
 from pairmill.workers.extract.language import LanguageDetector
 from pairmill.workers.extract.records import PIECE
-from pairmill.workers.extract.worker import ROWS_PER_COPY, _rows, count_rows
+from pairmill.workers.extract.rows import rows_in_parts
+from pairmill.workers.extract.worker import count_rows
 from support.database import Database, new_database
 from support.peak import extraction_peak
 
@@ -130,11 +130,11 @@ def to_rows(data: bytes, db: Database) -> int:
     assert claim
     queue, _ = db.queue("extract")
     counts = Counts()
-    pairs = _rows(extract(io.BytesIO(data), counts), claim.lease_id, 0)
     rows = 0
-    while chunk := list(islice(pairs, ROWS_PER_COPY)):
-        queue.copy_pairs(chunk)
-        rows += len(chunk)
+    for part in rows_in_parts(extract(io.BytesIO(data), counts), claim.lease_id):
+        queue.copy_pages(part.pages)
+        queue.copy_pairs(part.pairs)
+        rows += len(part.pairs)
     queue.submit_extract(claim.lease_id, rows, list(count_rows(counts)))
     db.accept_all()
     return rows

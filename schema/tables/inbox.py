@@ -16,14 +16,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import UUID
 
-from pairmill.schema.tables.base import TIMESTAMP, Name, col, metadata
+from pairmill.schema.tables.base import TIMESTAMP, Name, col, metadata, open_columns, plain
 
 LEASE = "The lease under which the row was sent"
 WORKER = "The sender's login; filled in by the server, workers have no right to write it"
 
 
 def inbox(name: str, comment: str, *columns: Any) -> Table:
-    return Table(name, metadata, *columns, schema="inbox", comment=comment)
+    texts = open_columns(columns)
+    checks = [plain(*texts)] if texts else []
+    return Table(name, metadata, *columns, *checks, schema="inbox", comment=comment)
 
 
 inbox_pair = inbox(
@@ -39,16 +41,29 @@ inbox_pair = inbox(
     col("language_probability", REAL, "As pair.language_probability"),
     col("license", Text, "As pair.license", nullable=True),
     col("link_kind", Text, "As batch.link_kind", server_default="image"),
-    col("opt_out_signal", Text, "The page's own opt-out, as opt_out.signal; null where the page has none, as the three below", nullable=True),
-    col("opt_out_value", Text, "As opt_out.value", nullable=True),
-    col("opt_out_source", Text, "As opt_out.source: the page's URL", nullable=True),
-    col("opt_out_read_at", TIMESTAMP, "As opt_out.read_at: when the page was crawled; null where that is not known", nullable=True),
+    col("page", Integer, "As pair.page: a page in inbox.page under the same lease; null where none is given", nullable=True),
     # a key that is not the URL's would pass by every removal, and hide the URL that it belongs to
     CheckConstraint("url_key = md5(url)::uuid", name="url_key"),
     CheckConstraint("char_length(url) <= 2048 and (starts_with(url, 'http://') or starts_with(url, 'https://'))", name="url"),
     CheckConstraint("char_length(text) <= 2000", name="text"),
     CheckConstraint("ordinal >= 0 and char_length(language) <= 35 and language_probability between 0 and 1.01" " and char_length(license) <= 2048 and char_length(link_kind) <= 20", name="rest"),
-    CheckConstraint("num_nulls(opt_out_signal, opt_out_value, opt_out_source) in (0, 3)" " and char_length(opt_out_signal) <= 50 and char_length(opt_out_value) <= 500 and char_length(opt_out_source) <= 2100", name="opt_out"),
+    Index(None, "lease_id"),
+)
+
+inbox_page = inbox(
+    "page",
+    "The pages of the rows in inbox.pair, each once, from the COPY of an extract worker until the merge.",
+    col("lease_id", BigInteger, LEASE),
+    col("worker", Name(), WORKER, server_default=text("session_user")),
+    col("page", Integer, "As page.page"),
+    col("url", Text, "As page.url", nullable=True),
+    col("crawled_at", TIMESTAMP, "As page.crawled_at", nullable=True),
+    col("opt_out_signal", Text, "The page's own opt-out, as opt_out.signal; null where the page has none", nullable=True),
+    col("opt_out_value", Text, "As opt_out.value; null where the page has no opt-out", nullable=True),
+    # a password in an address would be shown to every researcher
+    CheckConstraint("page >= 0 and char_length(url) <= 2048 and url !~ '[\\x01- #\\x7f]' and url ~ '^https?://[^/?@]+([/?]|$)'", name="url"),
+    CheckConstraint("crawled_at between '1990-01-01 00:00:00+00' and '2101-01-01 00:00:00+00'", name="crawled_at"),
+    CheckConstraint("num_nulls(opt_out_signal, opt_out_value) in (0, 2) and char_length(opt_out_signal) <= 50 and char_length(opt_out_value) <= 500", name="opt_out"),
     Index(None, "lease_id"),
 )
 
@@ -95,10 +110,7 @@ merge_row = Table(
     col("language_probability", REAL, "As inbox.pair.language_probability"),
     col("license", Text, "As inbox.pair.license", nullable=True),
     col("link_kind", Text, "As inbox.pair.link_kind"),
-    col("opt_out_signal", Text, "As inbox.pair.opt_out_signal", nullable=True),
-    col("opt_out_value", Text, "As inbox.pair.opt_out_value", nullable=True),
-    col("opt_out_source", Text, "As inbox.pair.opt_out_source", nullable=True),
-    col("opt_out_read_at", TIMESTAMP, "As inbox.pair.opt_out_read_at", nullable=True),
+    col("page", Integer, "As inbox.pair.page", nullable=True),
     schema="mill",
     comment="The merge's scratch: the new URLs of the extraction that is being accepted.",
     prefixes=["UNLOGGED"],

@@ -7,14 +7,15 @@ tried, see tests/support/hostile_login.py; docs/security.md shows the same, and 
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any, LiteralString, cast
 
 import psycopg
 import pytest
 
 from pairmill.workers.errors import LeaseLost, Malformed
-from pairmill.workers.extract.calls import COPY_PAIRS, PAIR_TYPES
-from support.database import DIMS, Database, new_database, pair_rows, score_rows
+from pairmill.workers.extract.calls import COPY_PAGES, COPY_PAIRS, PAGE_TYPES, PAIR_TYPES
+from support.database import DIMS, Database, new_database, page_row, pair_rows, score_rows
 from support.hostile_login import (
     BLOCKED,
     BOUNDED,
@@ -121,6 +122,8 @@ def _(s: Stage) -> None:
     for number in (bobs, mine + 1, mine + 2**40, 0, -1, 2**63 - 1, -(2**63)):
         with pytest.raises(LeaseLost):
             queue.copy_pairs(pair_rows(number, URLS))
+        with pytest.raises(LeaseLost):
+            queue.copy_pages([page_row(number, 0, "http://a/")])
     queue.copy_pairs(pair_rows(mine, URLS))
     queue.submit_extract(mine, 8, [("image", "links", "", 8)])
     with pytest.raises(LeaseLost):  # after the submission
@@ -159,13 +162,25 @@ def _(s: Stage) -> None:
         (lease, -1, *good[2:]), (*good[:4], "x" * 2001, *good[5:]), (*good[:5], "x" * 36, *good[6:]),
         *((*good[:6], p, *good[7:]) for p in (math.nan, math.inf, -math.inf, -0.1, 2.0)),
         (*good[:7], "x" * 2049, *good[8:]), (*good[:8], "x" * 21, *good[9:]),
-            *((*good[:9], *refusal, None) for refusal in (("x" * 51, "v", "s"), ("s", "x" * 501, "s"), ("s", "v", "x" * 2101), ("s", "v", None))),
         (None, *good[1:]), (*good[:3], None, *good[4:]),
     ]  # fmt: skip
-    for row in ill:
+    told = page_row(lease, 0, "http://a/")
+    of_pages = [
+        (lease, -1, *told[2:]), (lease, None, *told[2:]),
+        *((*told[:2], url, *told[3:]) for url in (
+            "javascript:alert(1)", "", "http://", "http:///a", "http://h/#a", "http://h/a b", "http://h/\x1b[31m", "http://u:p@h/",
+            "http://h\n/", "http://" + "x" * 2042,
+        )),
+        *((*told[:3], at, *told[4:]) for at in (datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))),
+        *((*told[:4], *refusal) for refusal in (("x" * 51, "v"), ("s", "x" * 501), ("s", None), (None, "v"))),
+    ]  # fmt: skip
+    for statement, types, row in (
+        *((COPY_PAIRS, PAIR_TYPES, row) for row in ill),
+        *((COPY_PAGES, PAGE_TYPES, row) for row in of_pages),
+    ):
         try:
-            with s.eve.cursor() as cursor, cursor.copy(COPY_PAIRS) as copy:
-                copy.set_types(PAIR_TYPES)
+            with s.eve.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.set_types(types)
                 copy.write_row(row)
         except psycopg.Error as error:
             assert error.sqlstate in ("23514", "23502"), row
@@ -181,7 +196,18 @@ def _(s: Stage) -> None:
         ):
             copy.write(line % (lease, b"0" * 32, text))
         assert refused.value.sqlstate == "22021"
-    assert kept(s) == 0
+    assert kept(s) == kept(s, "page") == 0
+
+
+@extract("rows of a page that was not copied, or twice", REFUSED, "PM003")
+def _(s: Stage) -> None:
+    queue = OnSession(s.eve)
+    for pages in ((), (1,), (0, 0)):
+        lease = file(s, s.eve, s.eve_instance)
+        queue.copy_pages([page_row(lease, n, "http://a/") for n in pages])
+        queue.copy_pairs(pair_rows(lease, URLS, pages=[0] * 8))
+        with pytest.raises(Malformed):
+            queue.submit_extract(lease, 8, [("image", "links", "", 8)])
 
 
 @extract(

@@ -3,7 +3,7 @@
 import pytest
 
 from pairmill.workers.errors import LeaseLost, Malformed
-from support.database import NO_OPT_OUT, Database, key, pair_rows
+from support.database import Database, key, pair_rows
 
 
 def urls(first: int, last: int, hosts: int = 10) -> list[str]:
@@ -50,7 +50,7 @@ def test_the_first_of_equal_urls_is_kept(db: Database) -> None:
             0.5,
             None,
             "image",
-            *NO_OPT_OUT,
+            None,
         )
         for i, text in enumerate(["first", "second", "third"])
     ]
@@ -214,7 +214,7 @@ def test_other_kinds_of_links_have_batches_of_their_own(db: Database) -> None:
     assert claim.payload["link_kinds"] == ["image", "audio"]
     queue, _ = db.queue("extract")
     images, songs = (pair_rows(claim.lease_id, urls(*some)) for some in ((0, 5), (5, 8)))
-    queue.copy_pairs(images + [(*row[:8], "audio", *NO_OPT_OUT) for row in songs])
+    queue.copy_pairs(images + [(*row[:8], "audio", None) for row in songs])
     both = [("image", "links", "", 5), ("audio", "links", "", 4), ("audio", "duplicate", "", 1)]
     with pytest.raises(Malformed, match="5 image links are not 5 kept and 1 dropped"):
         queue.submit_extract(claim.lease_id, 8, [*both, ("image", "dropped", "no_text", 1)])

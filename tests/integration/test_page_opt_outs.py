@@ -1,16 +1,15 @@
 """Pairs whose page opts out: refused at the merge, with the page's words, and never asked for."""
 
-from datetime import UTC, datetime
-
 import pytest
 
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.errors import Malformed
-from support.database import Database, outcomes, pair_rows
+from support.database import CRAWLED, Database, outcomes, page_row, pair_rows
 from support.states import newest_submission
 
-CRAWLED = datetime(2024, 5, 1, 12, tzinfo=UTC)
-REFUSAL = ("meta robots", "noai", "http://page.example/", CRAWLED)
+SAID = ("meta robots", "noai")
+PAGE = "http://page.example/"
+REFUSAL = (*SAID, PAGE, CRAWLED)
 URLS = [f"http://h.example/{i}.jpg" for i in range(4)]
 OPT_OUTS = "select url, signal, value, source, read_at from report.opt_out order by url"
 
@@ -21,8 +20,10 @@ def extract(db: Database, urls: list[str], refused: int, location: str = "a.wat"
     claim = db.claim("extract")
     assert claim
     queue, _ = db.queue("extract")
-    rows = pair_rows(claim.lease_id, urls)
-    queue.copy_pairs([(*row[:9], *REFUSAL) for row in rows[:refused]] + rows[refused:])
+    refusing = page_row(claim.lease_id, 0, PAGE, SAID)
+    queue.copy_pages([refusing, page_row(claim.lease_id, 1, "http://page.example/2")])
+    pages = [0] * refused + [1] * (len(urls) - refused)
+    queue.copy_pairs(pair_rows(claim.lease_id, urls, pages=pages))
     counts = [("image", "links", "", len(urls)), ("image", "attribute", "src", len(urls))]
     queue.submit_extract(claim.lease_id, len(urls), counts)
     db.accept_all()

@@ -5,6 +5,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 from uuid import UUID
 
@@ -89,14 +91,22 @@ class Database:
         self.admin.execute("select mill.add_wat(null, %s)", ([location],))
 
     def extract(
-        self, urls: Sequence[str], location: str = "a.wat.gz", texts: str = "a text"
+        self,
+        urls: Sequence[str],
+        location: str = "a.wat.gz",
+        texts: str = "a text",
+        pages: Sequence[str] = (),
     ) -> None:
-        """Add a WAT file and have it extracted and accepted, with these links."""
+        """Add a WAT file and have it extracted and accepted, with these links. pages: the address
+        of each one's page; equal ones are one page."""
         self.add_wat(location)
         claim = self.claim("extract")
         assert claim is not None
         queue, _ = self.queue("extract")
-        queue.copy_pairs(pair_rows(claim.lease_id, urls, texts))
+        numbers = {page: number for number, page in enumerate(dict.fromkeys(pages))}
+        queue.copy_pages([page_row(claim.lease_id, n, page) for page, n in numbers.items()])
+        rows = pair_rows(claim.lease_id, urls, texts, [numbers[page] for page in pages])
+        queue.copy_pairs(rows)
         queue.submit_extract(
             claim.lease_id, len(urls), [("image", "links", "", len(urls)), ("", "records", "", 1)]
         )
@@ -180,13 +190,23 @@ class Database:
         self.admin.close()
 
 
-NO_OPT_OUT = (None, None, None, None)
+CRAWLED = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
-def pair_rows(lease_id: int, urls: Sequence[str], text: str = "a text") -> list[tuple[Any, ...]]:
+def page_row(
+    lease_id: int, page: int, url: str | None, refusal: tuple[str | None, str | None] = (None, None)
+) -> tuple[Any, ...]:
+    """refusal: signal and value of the page's opt-out."""
+    return (lease_id, page, url, CRAWLED, *refusal)
+
+
+def pair_rows(
+    lease_id: int, urls: Sequence[str], text: str = "a text", pages: Sequence[int] = ()
+) -> list[tuple[Any, ...]]:
+    """pages: the number of each one's page; else they have none."""
     return [
-        (lease_id, i, key(u).bytes, u, text, "en", 0.9, None, "image", *NO_OPT_OUT)
-        for i, u in enumerate(urls)
+        (lease_id, i, key(u).bytes, u, text, "en", 0.9, None, "image", page)
+        for i, (u, page) in enumerate(zip(urls, pages or repeat(None), strict=False))
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pairmill.workers.dhash import dhash
 from pairmill.workers.score.model import Model
 from pairmill.workers.score.preprocess import decoded
-from support.database import NO_OPT_OUT, Database, key, outcomes
+from support.database import Database, key, outcomes
 
 
 def hash_of(thumbnail: bytes) -> int:
@@ -38,7 +38,7 @@ def to_score(
     assert claim is not None
     urls = [f"http://{crawl}.example/{i}.jpg" for i in range(len(images))]
     rows = [
-        (claim.lease_id, i, key(url).bytes, url, text, language, 0.9, None, "image", *NO_OPT_OUT)
+        (claim.lease_id, i, key(url).bytes, url, text, language, 0.9, None, "image", None)
         for i, (url, text, language) in enumerate(zip(urls, texts, languages, strict=True))
     ]
     extract.copy_pairs(rows)

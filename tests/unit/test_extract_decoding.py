@@ -114,7 +114,7 @@ def test_a_file_before_the_change_is_decoded() -> None:
     assert found(old) == AS_PAGES_HAVE_IT
     assert found(date=OLD) == AS_PAGES_HAVE_IT
     (pair, *_) = run(old, record(PAGE))
-    assert pair.license == "http://creativecommons.org/licenses/by/4.0/?a&b"
+    assert pair.page.license == "http://creativecommons.org/licenses/by/4.0/?a&b"
 
 
 def test_a_file_after_the_change_is_not_decoded_again() -> None:
@@ -123,7 +123,7 @@ def test_a_file_after_the_change_is_not_decoded_again() -> None:
     assert found(new) == AS_THEY_STAND
     assert found(date=NEW) == AS_THEY_STAND
     assert found(new, date=OLD) == AS_THEY_STAND  # the warcinfo counts before
-    assert run(new, record(PAGE))[0].license is None
+    assert run(new, record(PAGE))[0].page.license is None
 
 
 def test_where_nothing_tells_words_are_decoded_and_urls_are_not() -> None:

@@ -47,7 +47,7 @@ def test_a_pair_has_its_key_language_and_licence() -> None:
     url = "http://page.example/dir/ä%20b.jpg"
     assert pair.url == url
     assert pair.url_key == hashlib.md5(url.encode("utf-8")).digest()
-    assert (pair.text, pair.language, pair.license) == (alt, "de", by)
+    assert (pair.text, pair.language, pair.page.license) == (alt, "de", by)
     assert 0.7 <= pair.probability <= 1
 
 
@@ -62,7 +62,7 @@ def test_the_licence_counts_wherever_it_stands_on_its_page_only() -> None:
         page(URL, [three, anchor(by)], Link=[anchor(zero)]),
         page(URL, [four]),
     ]
-    assert [pair.license for pair in run(packed(records))[0]] == [by, by, zero, None]
+    assert [pair.page.license for pair in run(packed(records))[0]] == [by, by, zero, None]
 
 
 def test_a_target_in_angle_brackets_is_the_pages_url() -> None:

@@ -36,7 +36,7 @@ def a_page(metas: object, url: object = URL, date: str | None = "2024-05-18T01:5
 
 def opt_out(metas: object, **more: Any) -> PageOptOut | None:
     (pair,) = run(record(a_page(metas, **more)))
-    return pair.opt_out
+    return pair.page.opt_out
 
 
 def run(*records: bytes) -> list[Pair]:
@@ -66,13 +66,13 @@ def test_whatever_refuses_by_itself_refuses_in_its_page(one: Json) -> None:
     name = next(one[key] for key in ("name", "http-equiv", "property") if key in one)
     signal, value = page_refusal([(name, one["content"])]) or ("", "")
     assert signal
-    expected = PageOptOut(signal, value, URL, READ)
+    expected = PageOptOut(signal, value)
     for metas in ([one], [*USUAL, one, *USUAL], [*USUAL, one | {"content": [one["content"], "x"]}]):
         for escaped in (True, False):
             body = json.dumps(a_page(metas), ensure_ascii=escaped).encode()
-            assert run(record(body))[0].opt_out == expected
+            assert run(record(body))[0].page.opt_out == expected
             spelt = body.replace(b"obots", b"\\u006Fbots").replace(b"dm", b"\\u0064m")
-            assert run(record(spelt))[0].opt_out == expected
+            assert run(record(spelt))[0].page.opt_out == expected
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def with_headers(headers: object, links_of_head: object) -> PageOptOut | None:
     response["Headers"] = headers
     response["HTML-Metadata"]["Head"]["Link"] = links_of_head
     (pair,) = run(record(found))
-    return pair.opt_out
+    return pair.page.opt_out
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,6 @@ def test_headers_that_a_page_came_with_are_heard(headers: object, signal: str | 
     for links_of_head in ([], 5):  # the second is read the slow way
         found = with_headers(headers, links_of_head)
         assert (found and found.signal) == signal
-        assert found is None or (found.source, found.read_at) == (URL, READ)
 
 
 def test_a_page_that_refuses_gives_its_pairs_all_the_same() -> None:
@@ -144,13 +143,15 @@ def test_a_page_that_refuses_gives_its_pairs_all_the_same() -> None:
     )
     other = page(URL, [image("b.jpg", "A pear"), image("0.jpg", "again")], Metas=USUAL)
     pairs = run(*map(record, (refusing, other)))
-    assert [pair.opt_out and pair.opt_out.value for pair in pairs] == ["noai"] * 3 + [None]
+    assert [pair.page.opt_out and pair.page.opt_out.value for pair in pairs] == ["noai"] * 3 + [
+        None
+    ]
 
 
 def test_of_one_url_on_two_pages_the_first_counts() -> None:
     first, later = (record(a_page(metas)) for metas in (USUAL, [meta("robots", "noai")]))
-    assert [pair.opt_out for pair in run(first, later)] == [None]
-    assert [pair.opt_out is None for pair in run(later, first)] == [False]
+    assert [pair.page.opt_out for pair in run(first, later)] == [None]
+    assert [pair.page.opt_out is None for pair in run(later, first)] == [False]
 
 
 @pytest.mark.parametrize(
@@ -170,35 +171,37 @@ def test_of_one_url_on_two_pages_the_first_counts() -> None:
 def test_the_time_is_that_of_the_crawl(
     own: str | None, recorded: str, read_at: datetime | None
 ) -> None:
-    one = dated(record(a_page([meta("robots", "noai")], date=own)), recorded)
+    one = dated(record(a_page(USUAL, date=own)), recorded)
     (pair,) = run(one)
-    assert pair.opt_out is not None
-    assert pair.opt_out.read_at == read_at
+    assert pair.page.crawled_at == read_at
     if read_at:
-        assert pair.opt_out.read_at.tzinfo is UTC  # type: ignore[union-attr]
+        assert pair.page.crawled_at.tzinfo is UTC  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
-    ("url", "source"),
+    ("url", "stored"),
     [
         (URL, URL),
         (f"<{URL}>", URL),  # as wget writes it
         (f"{URL}ä b\x00#top", f"{URL}ä%20b%00"),
-        (f"{URL}\ud800", ""),
-        ("", ""),
-        ("dns:host.example", ""),
+        ("HTTP://Page.Example:8080?q=a@b", "http://page.example:8080?q=a@b"),
+        ("http://ada:secret@page.example/", "http://page.example/"),
+        ("http://ada@b:se@cret@page.example/a@b", "http://page.example/a@b"),
+        (f"{URL}\ud800", None),
+        ("", None),
+        ("dns:host.example", None),
         (URL + "a" * 9_999, (URL + "a" * 9_999)[:2_048]),
-        (URL + "a" * 99_999, ""),
+        (URL + "a" * 99_999, None),
     ],
 )
-def test_its_evidence_can_be_stored(url: str, source: str) -> None:
-    """A string that the database refuses would cost the whole file."""
+def test_the_facts_of_a_page_can_be_stored(url: str, stored: str | None) -> None:
+    """Faults: a string that the database refuses would cost the whole file; a crawler's password
+    is kept."""
     content = "noai, \x00\ud800" + "x" * 9_999
-    found = opt_out([meta("robots", content)], url=url)
-    assert found is not None
-    assert found.source == source
-    for text, most in zip(found[:3], (50, 500, 2_048), strict=True):
-        assert isinstance(text, str)
+    (pair,) = run(record(a_page([meta("robots", content)], url=url)))
+    assert pair.page.url == stored
+    assert pair.page.opt_out is not None
+    for text, most in zip(pair.page.opt_out, (50, 500), strict=True):
         assert "\0" not in text
         assert len(text) <= most
         text.encode()
@@ -220,9 +223,11 @@ def test_any_metas_are_read_in_bounds(metas: object) -> None:
     body = json.dumps(a_page(metas)).encode()
     found = link_reader()(body)
     assert found is not None
-    page_opt_out(found, b"")
+    page_opt_out(found)
 
 
 def test_a_page_whose_other_members_are_odd_is_heard_too() -> None:
     odd = a_page([meta("robots", "noai")], url=[URL, URL])
-    assert run(record(odd))[0].opt_out == PageOptOut("meta robots", "noai", URL, READ)
+    facts = run(record(odd))[0].page
+    assert (facts.opt_out, facts.url) == (PageOptOut("meta robots", "noai"), URL)
+    assert facts.crawled_at == READ

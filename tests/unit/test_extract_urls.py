@@ -21,6 +21,7 @@ PAGE = "http://host.example/dir/page.html?q=/x/"
         ("../../../up.png", "http://host.example/up.png"),
         (" \n./a\tb\r\n.jpg\x00", "http://host.example/dir/ab.jpg"),
         ("a\x01b.jpg", "http://host.example/dir/a%01b.jpg"),
+        ("a\x9bb\u202e\u2028.jpg", "http://host.example/dir/a%C2%9Bb%E2%80%AE%E2%80%A8.jpg"),
         ("http:a.jpg", "http://host.example/dir/a.jpg"),
         ("?only=query", "http://host.example/dir/page.html?only=query"),
         ("#", "http://host.example/dir/page.html?q=/x/"),
@@ -37,6 +38,7 @@ def test_a_link_is_resolved(reference: str, url: str) -> None:
 @pytest.mark.parametrize(
     ("reference", "reason"),
     [
+        ("http://o\x9b.example/a.jpg", DropReason.BAD_URL),
         ("", DropReason.NO_URL),
         (" \t\n\x00", DropReason.NO_URL),
         ("data:image/png;base64,AAAA", DropReason.SCHEME),

@@ -7,13 +7,16 @@ from pairmill.workers.queue import Queue
 
 # url_key is a uuid there: its 16 bytes are the same, and a UUID object costs 1 µs a row
 PAIR_TYPES = (
-    "int8", "int4", "bytea", "text", "text", "text", "float4", "text", "text",
-    "text", "text", "text", "timestamptz",
+    "int8", "int4", "bytea", "text", "text", "text", "float4", "text", "text", "int4",
 )  # fmt: skip
 COPY_PAIRS = (
     "copy inbox.pair (lease_id, ordinal, url_key, url, text, language,"
-    " language_probability, license, link_kind, opt_out_signal, opt_out_value, opt_out_source,"
-    " opt_out_read_at) from stdin (format binary)"
+    " language_probability, license, link_kind, page) from stdin (format binary)"
+)
+PAGE_TYPES = ("int8", "int4", "text", "timestamptz", "text", "text")
+COPY_PAGES = (
+    "copy inbox.page (lease_id, page, url, crawled_at, opt_out_signal, opt_out_value)"
+    " from stdin (format binary)"
 )
 
 
@@ -22,10 +25,14 @@ class ExtractQueue(Queue):
 
     def copy_pairs(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Rows of inbox.pair: (lease_id, ordinal, url_key (16 bytes), url, text, language,
-        probability, license, link_kind, and of the page's opt-out signal, value, source and
-        read_at). A repeat after a lost answer would double them;
-        submit_extract finds out."""
+        probability, license, link_kind, page: one of copy_pages, or None). A repeat after a lost
+        answer would double them; submit_extract finds out."""
         self._copy_in(COPY_PAIRS, PAIR_TYPES, rows)
+
+    def copy_pages(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows of inbox.page: (lease_id, page, url, crawled_at, and of its opt-out signal and
+        value). Each page once; of a repeat submit_extract finds out."""
+        self._copy_in(COPY_PAGES, PAGE_TYPES, rows)
 
     def submit_extract(
         self, lease_id: int, rows: int, counts: Iterable[tuple[str, str, str, int]]

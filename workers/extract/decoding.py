@@ -9,6 +9,7 @@ the first ``?w=1&amp;h=2`` is asked for.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pairmill.workers.extract import references
 from pairmill.workers.extract.references import Decode
@@ -25,6 +26,7 @@ _DAY = re.compile(rb"\b((?:19|20)\d\d)-(\d\d)-(\d\d)")
 _HTTP_DAY = re.compile(rb"\b(\d{1,2})[ -]([a-z]{3})[a-z]*[ -]((?:19|20)\d\d)\b")
 _MONTHS = b"jan feb mar apr may jun jul aug sep oct nov dec".split()
 _WARC_DATE = re.compile(rb"\nwarc-date[ \t]*:([^\r\n]*)")
+_FIRST_YEAR, _LAST_YEAR = 1990, 2100  # of crawls; the database takes no year beyond
 _READ = 64 * 1024  # bytes of a warcinfo record that are looked at; Common Crawl's have 300
 
 
@@ -86,6 +88,18 @@ def warc_date(header: bytes) -> str:
     """A record's WARC-Date as its header, in lower case, has it; ``""`` without."""
     found = _WARC_DATE.search(header)
     return found[1].decode("latin-1") if found else ""
+
+
+def crawl_time(written: str | None) -> datetime | None:
+    """A WARC-Date (``2024-05-18T01:58:10Z``, perhaps with a fraction) as aware UTC; None where it
+    is no time of a crawl."""
+    try:
+        time = datetime.fromisoformat((written or "").strip().upper())
+    except ValueError:
+        return None
+    if not _FIRST_YEAR <= time.year <= _LAST_YEAR:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _decoded(so: bool) -> Decoding:

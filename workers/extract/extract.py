@@ -12,8 +12,7 @@ from pairmill.workers.extract.decoding import Decoding, by_warcinfo
 from pairmill.workers.extract.language import LanguageDetector
 from pairmill.workers.extract.link_kinds import LinkSelection
 from pairmill.workers.extract.links import BadRecord
-from pairmill.workers.extract.page import Page, PageReader
-from pairmill.workers.extract.page_opt_out import PageOptOut
+from pairmill.workers.extract.page import Page, PageFacts, PageReader
 from pairmill.workers.extract.records import Readable, WarcRecords
 
 try:  # CPython's own: for a URL's few bytes OpenSSL's takes more than twice the time
@@ -34,9 +33,8 @@ class Pair(NamedTuple):
 
     url_key: md5 of the URL in UTF-8, 16 bytes. url: absolute http or https, at most 2,048
     characters, no fragment. text: 5 to 2,000 characters. language, probability: see
-    ``LanguageDetector.detect``. license: URL of the Creative Commons licence the page names.
-    kind: name of its link kind. opt_out: what the page says against the use of its images, None for
-    nearly all; the database keeps that as evidence, and refuses the download.
+    ``LanguageDetector.detect``. kind: name of its link kind. page: that of the link, one object
+    for all pairs of the page, which come one after another.
     """
 
     url_key: bytes
@@ -44,9 +42,8 @@ class Pair(NamedTuple):
     text: str
     language: str | None
     probability: float
-    license: str | None
     kind: str
-    opt_out: PageOptOut | None
+    page: PageFacts
 
 
 @dataclass
@@ -121,7 +118,7 @@ def extract(
                 counts.bad_records[error.name] += 1
                 continue
             if page is not None:
-                yield from pairs.of(page)
+                yield from pairs.of(page, counts.records - 1)
         elif _WARCINFO.search(record.header):
             of_file = by_warcinfo(record.header, record.body)
     if records.ended_early is not None:
@@ -148,10 +145,8 @@ class _Pairs:
         self._detect = detect
         self._seen: set[bytes] = set()
 
-    def of(self, page: Page) -> Iterator[Pair]:
-        license_url: str | None = None
-        opt_out: PageOptOut | None = None
-        known = False
+    def of(self, page: Page, record: int) -> Iterator[Pair]:
+        facts: PageFacts | None = None
         for number, (link, kind) in enumerate(page.found):
             counts = self._counts[kind.name]
             counts.links += 1
@@ -166,10 +161,10 @@ class _Pairs:
                 continue
             if len(self._seen) < REMEMBERED:
                 self._seen.add(key)
-            if not known:
-                license_url, opt_out, known = page.license(), page.opt_out(), True
+            if facts is None:
+                facts = page.facts(record)
             counts.kept += 1
             if attribute:
                 counts.attributes[attribute] += 1
             language, probability = self._detect(words)
-            yield Pair(key, url, words, language, probability, license_url, kind.name, opt_out)
+            yield Pair(key, url, words, language, probability, kind.name, facts)

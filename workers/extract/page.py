@@ -1,11 +1,13 @@
 """One page of a WAT: its links of the selected kinds, and what its pairs have in common."""
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import cached_property
+from typing import NamedTuple
 
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.extract import text
-from pairmill.workers.extract.decoding import Decoding, by_date
+from pairmill.workers.extract.decoding import Decoding, by_date, crawl_time, warc_date
 from pairmill.workers.extract.images import is_placeholder, joined, may_be_lazy, others
 from pairmill.workers.extract.license import find_license
 from pairmill.workers.extract.link_kinds import BESIDE, LinkKind, LinkSelection
@@ -13,13 +15,29 @@ from pairmill.workers.extract.links import LAZY_FIELDS, BadRecord, Link, PageLin
 from pairmill.workers.extract.page_opt_out import PageOptOut, page_opt_out
 from pairmill.workers.extract.records import Record
 from pairmill.workers.extract.references import Decode
-from pairmill.workers.extract.urls import Base
+from pairmill.workers.extract.urls import Base, page_url
 
 # Links of a page, at most, that are read a second time: two lists of 250,000 took 400 MB. A page of
 # 5 MiB, Common Crawl's limit, has as many if each takes 100 bytes.
 MAX_TWICE = 50_000
 
 Found = list[tuple[Link, LinkKind]]
+
+
+class PageFacts(NamedTuple):
+    """What the pairs of one page have in common; all strings encode as UTF-8 without NUL.
+
+    number: of the page's record in the file, from 0. url: see ``urls.page_url``. crawled_at: its
+    WARC-Date, aware, UTC; None where no valid time is given. opt_out: what it says against the use
+    of its images, None for nearly all; the database keeps that as evidence, and refuses the
+    download. license: URL of the Creative Commons licence that it names.
+    """
+
+    number: int
+    url: str | None
+    crawled_at: datetime | None
+    opt_out: PageOptOut | None
+    license: str | None
 
 
 class PageReader:
@@ -146,13 +164,17 @@ class Page:
         again = self._reader.lazily(self._page, self._decode)
         return again if len(again) == len(self.found) else []
 
-    def license(self) -> str | None:
-        """URL of the licence that the page names."""
+    def facts(self, number: int) -> PageFacts:
+        """number: of its record in the file. A page without a date of its own was crawled when its
+        WAT record says."""
+        page = self._page
+        crawled_at = crawl_time(page.date) or crawl_time(warc_date(self._record.header))
+        return PageFacts(
+            number, page_url(page.url), crawled_at, page_opt_out(page), self._license()
+        )
+
+    def _license(self) -> str | None:
         urls = self._page.urls()
         if self._decode:
             urls = [self._decode(url) for url in urls]
         return find_license(urls, self._base)
-
-    def opt_out(self) -> PageOptOut | None:
-        """What the page says against the use of its images."""
-        return page_opt_out(self._page, self._record.header)

@@ -4,7 +4,6 @@ WAT's ``Head.Metas`` and ``Headers`` hold them."""
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,9 +16,8 @@ from pairmill.workers.directives import (
     header_refusal,
     page_refusal,
 )
-from pairmill.workers.extract.decoding import warc_date
 from pairmill.workers.extract.links import MAX_VALUES, PageLinks
-from pairmill.workers.extract.urls import MAX_LENGTH, Base
+from pairmill.workers.safe_text import plain
 
 MAX_METAS = 1_000  # of a page that are looked at, of those that may refuse
 MAX_CONTENT = 4_096  # characters of each content
@@ -31,21 +29,17 @@ _STATEMENT = re.compile(rb"content-(?:usage|signal)")
 _TAG = re.compile(rb"no(?:%b)" % b"|".join(tag[2:].encode() for tag in sorted(REFUSING_TAGS)))
 _FIELD = re.compile(rb"robots-tag|tdm-reservation|content-(?:usage|signal)")
 _NAMES = ("robots", AGENT, "tdm", "content-usage", "content-signal", "*")
-_FIRST_YEAR, _LAST_YEAR = 1990, 2100  # of crawls; the database takes no year above 9999
 
 
 class PageOptOut(NamedTuple):
     """What a page says against the use of its images; all strings encode as UTF-8 without NUL.
 
     signal: the element, as ``meta robots``, or the header, at most 50 characters. value: what it
-    says, at most 500. source: the page's URL, at most 2,048, ``""`` where it is none. read_at: when
-    the page was crawled, aware, UTC; None where no valid time is given.
+    says, at most 500.
     """
 
     signal: str
     value: str
-    source: str
-    read_at: datetime | None
 
 
 class _Meta(msgspec.Struct, gc=False):
@@ -58,12 +52,9 @@ class _Meta(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(list[_Meta]).decode
 
 
-def page_opt_out(page: PageLinks, header: bytes) -> PageOptOut | None:
+def page_opt_out(page: PageLinks) -> PageOptOut | None:
     """The first refusal of a page's own (``directives``), of its elements before its headers, or
-    None.
-
-    header: of the WAT's record, whose WARC-Date counts for a page without its own.
-    """
+    None."""
     found = None
     if not isinstance(page.metas, msgspec.Raw) or _may_refuse(bytes(page.metas)):
         found = page_refusal(_named(page.metas))
@@ -71,13 +62,7 @@ def page_opt_out(page: PageLinks, header: bytes) -> PageOptOut | None:
         found = header_refusal(islice(_lines(page.headers), MAX_METAS))
     if found is None:
         return None
-    source = Base("").resolve(page.url)
-    return PageOptOut(
-        _storable(found[0])[:MAX_SIGNAL],
-        _storable(found[1])[:MAX_VALUE],
-        source[:MAX_LENGTH] if source.startswith("http") else "",
-        _time(page.date) or _time(warc_date(header)),
-    )
+    return PageOptOut(plain(found[0])[:MAX_SIGNAL], plain(found[1])[:MAX_VALUE])
 
 
 def _may_refuse(metas: bytes) -> bool:
@@ -145,18 +130,3 @@ def _parsed(raw: bytes) -> Any:
         return json.loads(raw)
     except (ValueError, RecursionError):
         return None
-
-
-def _storable(text: str) -> str:
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
-
-
-def _time(written: str | None) -> datetime | None:
-    """A WARC-Date (``2024-05-18T01:58:10Z``, perhaps with a fraction) as aware UTC."""
-    try:
-        time = datetime.fromisoformat((written or "").strip().upper())
-    except ValueError:
-        return None
-    if not _FIRST_YEAR <= time.year <= _LAST_YEAR:
-        return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

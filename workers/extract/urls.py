@@ -12,11 +12,14 @@ MAX_REFERENCE = 16_384
 
 _C0_OR_SPACE = "".join(map(chr, range(0x21)))
 _TAB_OR_NEWLINE = re.compile("[\t\n\r]")
-_TO_ENCODE = re.compile("[\x00-\x20\x7f]")
+# beyond C0: the inbox takes none
+_CONTROL = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_TO_ENCODE = re.compile(f"[\x00-\x20{_CONTROL}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_USER = re.compile(r"^(https?://)[^/?]*@")
 _EMPTY_HOST = re.compile(r"(?:https?:)?//(?:[/?#]|$)", re.I)
-_FORBIDDEN_IN_HOST = re.compile(r"[\s\x00-\x1f\x7f#%/<>?@\\^|]")
+_FORBIDDEN_IN_HOST = re.compile(rf"[\s\x00-\x1f{_CONTROL}#%/<>?@\\^|]")
 
 # The forms that are joined by hand; all others go to urljoin. If they are _plain too, they
 # hold nothing that resolution or writing would change.
@@ -136,6 +139,16 @@ class Base:
         return f"{folder}/{path}" if folder else None
 
 
+def page_url(written: str) -> str | None:
+    """A page's own address, of at most 2,048 characters: of a longer one the first; None where it
+    is no http(s) URL.
+
+    As ``Base.resolve`` writes URLs, without user and password: a crawler's login is nobody's.
+    """
+    url = Base("").resolve(written)
+    return None if isinstance(url, DropReason) else _USER.sub(r"\1", url, count=1)[:MAX_LENGTH]
+
+
 def _stripped(url: str) -> str:
     return _TAB_OR_NEWLINE.sub("", url.strip(_C0_OR_SPACE))
 
@@ -175,4 +188,4 @@ def _written(parts: SplitResult) -> str | DropReason:
     url = urlunsplit((parts.scheme, user + at + host.lower(), parts.path, parts.query, ""))
     if _SURROGATE.search(url):
         return DropReason.BAD_URL
-    return _TO_ENCODE.sub(lambda c: f"%{ord(c[0]):02X}", url)
+    return _TO_ENCODE.sub(lambda c: "".join(f"%{octet:02X}" for octet in c[0].encode()), url)

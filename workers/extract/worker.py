@@ -1,27 +1,22 @@
-"""The extract worker: a WAT file into rows of inbox.pair, and the counts of dropped links."""
+"""The extract worker: a WAT file into rows of its inboxes, and the counts of dropped links."""
 
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from itertools import islice
-from typing import Any
 
 import trio
 
-from pairmill.workers.daemon import Job
+from pairmill.workers.daemon import Job, WorkerKind
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.calls import ExtractQueue
-from pairmill.workers.extract.extract import Counts, Pair, extract
+from pairmill.workers.extract.extract import Counts, extract
 from pairmill.workers.extract.link_kinds import LinkSelection
-from pairmill.workers.extract.page_opt_out import PageOptOut
 from pairmill.workers.extract.reader import is_remote, open_wat
 from pairmill.workers.extract.records import Readable
-
-NO_OPT_OUT = (None,) * len(PageOptOut._fields)
-ROWS_PER_COPY = 20_000  # about 5 MB; a COPY pins xmin as long as it lasts
+from pairmill.workers.extract.rows import rows_in_parts
 
 
-class Extract:
+class Extract(WorkerKind[ExtractQueue]):
     """Worker kind ``extract``."""
 
     name = "extract"
@@ -49,9 +44,11 @@ class Extract:
         with open_wat(location, wait=watch.wait) as stream:
             pairs = extract(watch.over(stream), counts, selection)
             try:
-                while chunk := list(islice(_rows(pairs, job.lease_id, rows), ROWS_PER_COPY)):
-                    job.queue.copy_pairs(chunk)
-                    rows += len(chunk)
+                for part in rows_in_parts(pairs, job.lease_id):
+                    if part.pages:
+                        job.queue.copy_pages(part.pages)
+                    job.queue.copy_pairs(part.pairs)
+                    rows += len(part.pairs)
             except TaskFailed as failed:
                 reason = failed.reason if location in failed.reason else f"{location}: {failed}"
                 raise TaskFailed(reason, retry=failed.retry) from None
@@ -61,6 +58,11 @@ class Extract:
         job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))
         job.count("link", counts.links)
         job.count("kept", rows)
+        job.progress(counts.links, unit="links")
+        job.said = (
+            f"{counts.records:,} records, {counts.links:,} links, {rows:,} pairs,"
+            f" {counts.links - rows:,} dropped"
+        )
 
 
 class _Watch:
@@ -92,11 +94,6 @@ class _Watched:
     def read(self, size: int, /) -> bytes:
         self._watch.look()
         return self._stream.read(size)
-
-
-def _rows(pairs: Iterator[Pair], lease_id: int, first: int) -> Iterator[tuple[Any, ...]]:
-    for ordinal, pair in enumerate(pairs, first):
-        yield (lease_id, ordinal, *pair[:-1], *(pair.opt_out or NO_OPT_OUT))
 
 
 def count_rows(counts: Counts) -> Iterator[tuple[str, str, str, int]]:

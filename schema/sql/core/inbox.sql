@@ -44,6 +44,8 @@ comment on function mill.enforce_quota is
 
 create trigger enforce_quota after insert on inbox.pair
     referencing new table as copied for each statement execute function mill.enforce_quota();
+create trigger enforce_quota after insert on inbox.page
+    referencing new table as copied for each statement execute function mill.enforce_quota();
 create trigger enforce_quota after insert on inbox.score
     referencing new table as copied for each statement execute function mill.enforce_quota();
 create trigger enforce_quota after insert on inbox.tag

@@ -26,7 +26,7 @@ BOOKS = {
     "a task that is not done": "select * from report.task where state <> 'done'",
     "a lease that lives": "select * from mill.lease where ended_at is null",
     "a lease of a done task that ended in no way": "select * from mill.lease where ended_as is null",
-    "a row in an inbox": "select lease_id from inbox.pair union all select lease_id from inbox.score",
+    "a row in an inbox": "select lease_id from inbox.pair union all select lease_id from inbox.page union all select lease_id from inbox.score",
     "a submission that waits": "select * from mill.submission where state = 'received'",
     "packed outcomes of a decided submission": "select submission_id from mill.submission_download",
     "packed counts of a decided submission": "select submission_id from mill.submission_extract",
