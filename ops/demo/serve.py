@@ -17,6 +17,7 @@ import typer
 from warcio.archiveiterator import ArchiveIterator
 
 from pairmill.ops.demo.site import File, Site, build
+from pairmill.ops.demo.wat import write_wat
 
 Answers = Callable[[str, str], File | None]  # (host, path with query) -> what to answer
 
@@ -98,13 +99,19 @@ def main(
     warc: Path | None = typer.Option(None, help="Play the hosts of this WARC file."),
     folder: Path | None = typer.Option(None, help="Serve this folder's files for every host."),
     port: int = typer.Option(0, help="Listen here; by default on a free port."),
+    wat: Path | None = typer.Option(None, help="Write the WAT file of the demo's site here first."),
 ) -> None:
     """Serve until stopped; the demo's own site if nothing else is named."""
-    if warc and folder:
-        raise typer.BadParameter("--warc or --folder, not both")
-    answers = (
-        warc_answers(warc) if warc else folder_answers(folder) if folder else site_answers(build())
-    )
+    if sum(map(bool, (warc, folder, wat))) > 1:
+        raise typer.BadParameter("only one of --warc, --folder and --wat")
+    if warc or folder:
+        answers = warc_answers(warc) if warc else folder_answers(folder or Path())
+    else:
+        site = build()
+        answers = site_answers(site)
+        if wat:
+            with wat.open("wb") as file:
+                write_wat(site.pages, file)
     listening = server(answers, port)
 
     def stop(*_: object) -> None:
