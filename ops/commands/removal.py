@@ -1,43 +1,164 @@
-"""pairmill removal: URLs and images that no release may contain."""
+"""pairmill removal: URLs, hosts and images that no release may contain."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 
 import typer
+from psycopg.rows import dict_row
 
 from pairmill.ops.admin import removal
 from pairmill.ops.admin.connection import admin, rows
-from pairmill.ops.output import print_rows
+from pairmill.ops.commands.options import AS_JSON, DRY_RUN, LIMIT, counted
+from pairmill.ops.errors import UserError
+from pairmill.ops.output import print_json, print_rows, progress_bar
 from pairmill.workers.safe_text import say
 
-app = typer.Typer(no_args_is_help=True, help="Removals, applied at ingest and at every release.")
-SHOWN = ("source", "reason", "added_at")
+app = typer.Typer(
+    no_args_is_help=True, help="Removals, applied at ingest, to workers and at every release."
+)
+SHOWN = ("removal_id", "kind", "source", "pairs", "reason", "added_at", "added_by")
+UNDONE = ("removal_id", "source", "pairs", "reason", "undone_at", "undone_by", "why")
+KINDS = ("url", "host", "image")
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[removal.Progress]:
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _entries(what: list[str]) -> list[str]:
+    """Entries, and the lines of files; - is standard input."""
+    found = []
+    for one in what:
+        if one == "-":
+            found += [line.strip() for line in sys.stdin if line.strip() and line[0] != "#"]
+        elif (path := Path(one)).is_file():
+            found += removal.read_entries(path)
+        elif "/" in one and "://" not in one:
+            raise UserError(
+                f"there is no file {one} (a URL begins with http://): nothing was changed"
+            )
+        else:
+            found.append(one)
+    return found
 
 
 @app.command("add")
 def add(
-    what: str = typer.Argument(help="A URL, an md5 or sha256, or a file with one of these a line."),
-    reason: str = typer.Option("", "--reason", help="Why, for the record."),
-    dry_run: bool = typer.Option(
-        False, "--dry-run", help="Say what it would match; change nothing."
+    what: list[str] = typer.Argument(
+        help="URLs, hosts (example.org; *.example.org with all below it), md5s or sha256s, "
+        "or files with one of these a line; - for standard input."
     ),
+    reason: str = typer.Option("", "--reason", help="Why, for the record."),
+    dry_run: bool = DRY_RUN,
+    as_json: bool = AS_JSON,
 ) -> None:
-    """Remove URLs or images, by URL or by hash."""
-    path = Path(what)
-    entries = removal.read_entries(path) if path.is_file() else [what]
-    with admin() as connection:
-        report = removal.add(connection, entries, reason, dry_run)
-    done = "would be added" if dry_run else "added"
+    """Remove URLs, hosts or images.
+
+    All spellings of a URL or host are meant. Nothing that is removed comes in, is shown to a worker
+    or is released from now on; stored embeddings of it are deleted. Hosts and image hashes are
+    looked for in all pairs, which takes a minute for some millions.
+    """
+    with admin() as connection, _bar("searching") as progress:
+        report = removal.add(connection, _entries(what), reason, dry_run, progress)
+    if as_json:
+        print_json(asdict(report) | {"dry_run": dry_run})
+        return
+    would = "would be " if dry_run else ""
+    ways = ((report.by_url, "URL"), (report.by_host, "host"), (report.by_image, "image"))
+    by = ", ".join(f"{count:,} by {way}" for count, way in ways if count)
     say(
-        f"{report.added} {done}, {report.known} known already;"
-        f" they match {report.matching_pairs} known pairs"
+        f"{report.added:,} {would}added, {report.known:,} known already;"
+        f" they name {counted(report.matching_pairs, 'known pair')}{f' ({by})' if by else ''}"
     )
+    if report.embeddings:
+        say(f"{counted(report.embeddings, 'embedding')} {would}deleted")
+    if report.matching_pairs and not dry_run:
+        say(
+            "releases, exports and indexes made before still hold them:"
+            " run `pairmill index remove`, and build the others again"
+        )
+
+
+@app.command("remove")
+def remove(
+    what: list[str] = typer.Argument(
+        help="Removals to take back, by number (`removal list`) or as they were given."
+    ),
+    reason: str = typer.Option("", "--reason", help="Why, for the record."),
+    dry_run: bool = DRY_RUN,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Take removals back: their pairs are allowed again, unless another removal names them.
+
+    Who did it, when and why is kept: `removal list --undone`.
+    """
+    with admin() as connection:
+        undone = removal.undo(connection, removal.named_by(connection, what), reason, dry_run)
+    if as_json:
+        print_json(asdict(undone) | {"dry_run": dry_run})
+        return
+    would, are = ("would be ", "would be") if dry_run else ("", "are")
+    say(
+        f"{counted(undone.removals, 'removal')} {would}taken back;"
+        f" {counted(undone.pairs, 'pair')} {are} allowed again"
+    )
+    if undone.urls:
+        say(f"{counted(undone.urls, 'URL')} that nobody was asked for {would}queued for download")
+    if undone.unscored:
+        say(
+            f"{counted(undone.unscored, 'pair')} downloaded and not scored:"
+            " `pairmill model backfill` queues them"
+        )
+    if undone.unembedded:
+        say(
+            f"{counted(undone.unembedded, 'pair')} without embeddings, which were deleted:"
+            " exports and indexes do without them"
+        )
+    say("a URL that was not let in comes in with the next file that links to it")
 
 
 @app.command("list")
-def listing(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
-    """The removals."""
+def listing(
+    what: list[str] = typer.Argument(
+        None, help="Only these, by number or as they were given; all by default."
+    ),
+    kind: str = typer.Option(None, "--kind", help="url, host or image."),
+    reason: str = typer.Option(None, "--reason", help="Only those whose reason has these words."),
+    undone: bool = typer.Option(False, "--undone", help="Those that were taken back."),
+    limit: int = LIMIT,
+    as_json: bool = AS_JSON,
+) -> None:
+    """The removals, and the pairs that they name."""
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"--kind is url, host or image, not {kind!r}")
+    if undone and (kind or reason or what):
+        raise UserError("--undone shows all that were taken back: leave the other filters out")
     with admin() as connection:
-        found = rows(
-            connection, "select source, reason, added_at from mill.removal order by removal_id"
-        )
-    print_rows(found, SHOWN, as_json=as_json, empty="nothing is removed")
+        if undone:
+            query = "select * from mill.removal_undone order by undone_id desc limit %s"
+            found = rows(connection, query, limit)
+        else:
+            values = {
+                "kind": kind,
+                "reason": reason,
+                "ids": removal.named_by(connection, what) if what else None,
+                "limit": limit,
+            }
+            text = (files("pairmill.ops.admin") / "sql" / "removals.sql").read_text("utf-8")
+            with connection.cursor(row_factory=dict_row) as cursor:
+                found = cursor.execute(text, values).fetchall()
+    filtered = bool(kind or reason or what)
+    print_rows(
+        found,
+        UNDONE if undone else SHOWN,
+        as_json=as_json,
+        empty="no removal was taken back" if undone
+        else "no such removals" if filtered else "nothing is removed",
+    )  # fmt: skip

@@ -69,17 +69,15 @@ begin
     if t.is_replica or not exists (select from mill.removal where md5 is not null or sha256 is not null) then
         return;
     end if;
-    with found as (
+    with given as materialized (
+        select d.n, d.md5, d.sha256
+          from mill.submission_download sd, unnest(sd.positions, sd.md5, sd.sha256) as d (n, md5, sha256)
+         where sd.submission_id = s.submission_id
+    ), found as (
         insert into mill.removed_pair as x (batch_id, n, removal_id, submission_id)
-        select d.batch_id, d.n, r.removal_id, s.submission_id
-          from mill.download d
-          join mill.removal r on r.md5 = d.md5
-         where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = s.submission_id
+        select t.batch_id, g.n, r.removal_id, s.submission_id from given g join mill.removal r on r.md5 = g.md5
         union
-        select d.batch_id, d.n, r.removal_id, s.submission_id
-          from mill.download d
-          join mill.removal r on r.sha256 = d.sha256
-         where d.batch_id = t.batch_id and d.attempt = t.attempt and d.submission_id = s.submission_id
+        select t.batch_id, g.n, r.removal_id, s.submission_id from given g join mill.removal r on r.sha256 = g.sha256
         on conflict (batch_id, n, removal_id) do nothing
         returning x.batch_id, x.n
     )
@@ -115,3 +113,142 @@ comment on function mill.forget_images is
 
 create trigger forget_images after insert on mill.withdrawn
     referencing new table as newly for each statement execute function mill.forget_images();
+
+create function mill.is_removed(p_url text, p_sha256 bytea) returns boolean
+language sql stable
+as $$
+    select exists (select from mill.removal r where r.md5 = md5(p_url)::uuid or r.sha256 = p_sha256)
+        or exists (select from mill.host_and_above(mill.host(p_url)) above
+                     join mill.removal r on r.host = above and (r.subdomains or r.host = mill.host(p_url)))
+$$;
+comment on function mill.is_removed is 'Whether a removal names a URL, its host or an image.';
+
+-- The pairs that removals name. URLs are looked up in seen_url; hosts and images have no index: a range of batches is read.
+-- Rows come in the order of their key: two searches at once would deadlock.
+
+create function mill.find_removed_urls(p_ids bigint[]) returns void
+language sql
+as $$
+    insert into mill.removed_pair (batch_id, n, removal_id)
+    select k.batch_id, k.n, r.removal_id
+      from mill.removal r
+      join mill.seen_url k on k.url_key = r.md5
+     where r.removal_id = any (p_ids)
+     order by k.batch_id, k.n, r.removal_id
+    on conflict (batch_id, n, removal_id) do update set submission_id = null
+$$;
+comment on function mill.find_removed_urls is 'Notes the pairs whose URLs these removals name.';
+
+create function mill.find_removed(p_ids bigint[], p_first bigint, p_last bigint) returns void
+language plpgsql
+as $$
+begin
+    if exists (select from mill.removal where removal_id = any (p_ids) and host is not null) then
+        with hosts as materialized (
+            select distinct mill.host(p.url) as host from mill.pair p where p.batch_id between p_first and p_last
+        ), named as materialized (
+            select h.host, r.removal_id
+              from hosts h, mill.host_and_above(h.host) above, mill.removal r
+             where r.host = above and (r.subdomains or r.host = h.host) and r.removal_id = any (p_ids)
+        )
+        insert into mill.removed_pair (batch_id, n, removal_id)
+        select p.batch_id, p.n, named.removal_id
+          from mill.pair p
+          join named on named.host = mill.host(p.url)
+         where p.batch_id between p_first and p_last
+           and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+         order by p.batch_id, p.n, named.removal_id
+        on conflict (batch_id, n, removal_id) do update set submission_id = null;
+    end if;
+    insert into mill.removed_pair (batch_id, n, removal_id, submission_id)
+    select x.batch_id, x.n, x.removal_id, max(x.submission_id)
+      from (select d.batch_id, d.n, r.removal_id, d.submission_id
+              from mill.download d join mill.removal r on r.md5 = d.md5
+             where d.batch_id between p_first and p_last and r.removal_id = any (p_ids)
+            union all
+            select d.batch_id, d.n, r.removal_id, d.submission_id
+              from mill.download d join mill.removal r on r.sha256 = d.sha256
+             where d.batch_id between p_first and p_last and r.removal_id = any (p_ids)) x
+     where not exists (select from mill.withdrawn w where w.submission_id = x.submission_id)
+     group by x.batch_id, x.n, x.removal_id
+     order by x.batch_id, x.n, x.removal_id
+    on conflict (batch_id, n, removal_id) do nothing;
+end
+$$;
+comment on function mill.find_removed is 'Notes the pairs of a range of batches whose hosts or images these removals name.';
+
+create function mill.forget_embeddings(p_ids bigint[], p_first bigint, p_last bigint) returns bigint
+language plpgsql
+as $$
+declare
+    gone bigint;
+begin
+    delete from mill.embedding e
+     using mill.removed_pair p
+     where p.removal_id = any (p_ids) and p.batch_id between p_first and p_last
+       and e.batch_id between p_first and p_last and e.batch_id = p.batch_id and e.n = p.n;
+    get diagnostics gone = row_count;
+    return gone;
+end
+$$;
+comment on function mill.forget_embeddings is 'Deletes the embeddings of the pairs that these removals name. Returns how many.';
+
+-- URLs that were passed over while they were removed are asked for after all, as a new attempt at their positions.
+create function mill.undo_removals(
+    p_ids bigint[], why text,
+    out removals bigint, out pairs bigint, out urls bigint, out batches bigint, out unscored bigint, out unembedded bigint
+)
+language plpgsql
+as $$
+declare
+    ids bigint[];
+begin
+    lock table mill.removal in exclusive mode;
+    ids := array(select r.removal_id from mill.removal r where r.removal_id = any (p_ids) or r.spelling_of = any (p_ids));
+    select count(*) into removals from mill.removal r where r.removal_id = any (ids) and r.spelling_of is null;
+    create temp table freed on commit drop as
+    select distinct p.batch_id, p.n, coalesce(r.spelling_of, r.removal_id) as removal_id
+      from mill.removed_pair p
+      join mill.removal r using (removal_id)
+     where p.removal_id = any (ids)
+       and not exists (select from mill.removed_pair o where o.batch_id = p.batch_id and o.n = p.n and o.removal_id <> all (ids));
+    analyze freed;
+    insert into mill.removal_undone (removal_id, source, reason, added_at, added_by, why, pairs)
+    select r.removal_id, r.source, r.reason, r.added_at, r.added_by, undo_removals.why,
+           (select count(*) from freed f where f.removal_id = r.removal_id)
+      from mill.removal r where r.removal_id = any (ids) and r.spelling_of is null order by r.removal_id;
+    delete from mill.removal r where r.removal_id = any (ids);
+    with had as (
+        select f.batch_id, f.n,
+               (select d.outcome from mill.download d
+                 where d.batch_id = f.batch_id and d.n = f.n
+                   and not exists (select from mill.withdrawn w where w.submission_id = d.submission_id)
+                 order by d.attempt desc limit 1) as outcome,
+               exists (select from mill.score s where s.batch_id = f.batch_id and s.n = f.n
+                          and not exists (select from mill.withdrawn w where w.submission_id = s.submission_id)) as scored,
+               exists (select from mill.embedding e where e.batch_id = f.batch_id and e.n = f.n) as embedded
+          from (select distinct x.batch_id, x.n from freed x) f
+          join mill.pair p on p.batch_id = f.batch_id and p.n = f.n
+         where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+    ), passed_over as (
+        select h.batch_id, array_agg(h.n order by h.n) as positions
+          from had h
+          join mill.batch b on b.batch_id = h.batch_id and b.link_kind = 'image' and b.closed_at is not null
+         where h.outcome is null
+           and not exists (select from mill.task t where t.batch_id = h.batch_id and t.kind = 'download' and t.state <> 'done'
+                              and not t.is_replica and t.for_model_id is null and (t.positions is null or h.n = any (t.positions)))
+         group by h.batch_id
+    ), queued as (
+        insert into mill.task (kind, batch_id, attempt, positions)
+        select 'download', o.batch_id, mill.next_attempt(o.batch_id), o.positions from passed_over o order by o.batch_id
+        returning positions
+    )
+    select (select count(*) from had), (select coalesce(sum(cardinality(q.positions)), 0) from queued q), (select count(*) from queued),
+           (select count(*) from had h where h.outcome = 0 and not h.scored), (select count(*) from had h where h.scored and not h.embedded)
+      into pairs, urls, batches, unscored, unembedded;
+    drop table freed;
+end
+$$;
+comment on function mill.undo_removals is
+    'Takes removals back, and notes who did it and why. pairs: those that no removal names any more; urls, batches: those of them that were passed '
+    'over meanwhile, queued for download; unscored: those that no scorer was shown; unembedded: those that were scored and have no embedding.';

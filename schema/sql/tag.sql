@@ -85,13 +85,14 @@ as $$
 declare
     t mill.task := mill.require_lease(p_lease_id, 'score');
     base constant integer := (select base_model_id from mill.model where model_id = t.model_id);
+    claimed_at constant timestamptz := (select l.claimed_at from mill.lease l where l.lease_id = p_lease_id);
 begin
     return query
     select e.n, e.image
       from mill.embedding e
       left join mill.refetch r on r.batch_id = t.batch_id and r.n = e.n and r.attempt = t.attempt
      where e.batch_id = t.batch_id and e.attempt = coalesce(r.of_attempt, t.attempt) and e.model_id = base
-       and e.n = any (array(select s.n from mill.to_tag(t) s where s.n >= p_from and s.n < p_to))
+       and e.n = any (array(select s from mill.left_to_score(t, claimed_at) s where s >= p_from and s < p_to))
        and not exists (select from mill.withdrawn w where w.submission_id = e.submission_id)
      order by e.n;
 end

@@ -140,6 +140,7 @@ begin
             select p.url, d.sha256, d.dhash, false
               from (select * from mill.download x
                      where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id = any (w.submissions) and x.outcome = 0
+                       and x.n not in (select r.n from mill.removed_positions(t.batch_id) r)
                        and (select count(*) from mill.gold_question where not by_admin) < 1000
                      order by random() limit 5) d
               join mill.pair p using (batch_id, n)
@@ -152,8 +153,7 @@ begin
                   from (select x.n from mill.download x
                          where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id = any (w.submissions)
                          order by random() limit s.replicated_urls) d
-                 where not exists (select from mill.pair p join mill.removal r on r.md5 = p.url_key
-                                    where p.batch_id = t.batch_id and p.n = d.n));
+                 where d.n not in (select r.n from mill.removed_positions(t.batch_id) r));
             if cardinality(sample) >= 5 then  -- fewer tell nothing
                 insert into mill.replication (worker_id, task_id, replica_task_id)
                 values (w.worker_id, t.task_id, mill.queue_replica(t, sample, array[w.worker_id]));
@@ -266,7 +266,7 @@ begin
     delete from mill.gold_question c
      where c.gold_question_id in (select x.gold_question_id from mill.gold_question x where not x.by_admin for update skip locked)
        and (c.answers >= 3 or c.added_at < now() - interval '7 days'  -- known to workers by then, or stale
-            or exists (select from mill.removal r where r.md5 = md5(c.url)::uuid or r.sha256 = c.sha256));
+            or mill.is_removed(c.url, c.sha256));
     get diagnostics swept = row_count;
     return swept;
 end

@@ -20,7 +20,7 @@ removal = mill(
     "removal",
     "URLs, hosts and images that no release may contain, and no ingest may let in.",
     identity("removal_id", "Key"),
-    col("source", Text, "The URL, host or hash: a URL as the extractor writes it, without a fragment; *.example.org for a host with all below it", unique=True),
+    col("source", Text, "The URL, host or hash: a URL as the extractor writes it, without a fragment; *.example.org for a host with all below it"),
     col("md5", UUID(), "md5 of a URL, or of an image's bytes; matches either", nullable=True),
     col("sha256", LargeBinary, "sha256 of an image's bytes", nullable=True),
     col("reason", Text, "Why, in the admin's words; may be empty"),
@@ -32,7 +32,9 @@ removal = mill(
     col("found_at", TIMESTAMP, "When all the pairs were found that it names; null: the search was interrupted, and the next `removal add` ends it", nullable=True),
     CheckConstraint("num_nonnulls(md5, sha256, host) = 1", name="key"),
     CheckConstraint("host is not null or not subdomains", name="subdomains"),
-    # a URL's other spelling may be given as a hash, too: each names its pairs, and may be taken back alone
+    # by md5: a URL may be longer than a row of an index
+    Index("removal_source_key", text("md5(source)"), unique=True, postgresql_where=text("spelling_of is null")),
+    # not unique: a spelling may belong to several URLs, or be given as a hash, too; each removal may be taken back alone
     Index(None, "md5", postgresql_where=text("md5 is not null")),
     Index(None, "sha256", postgresql_where=text("sha256 is not null")),
     Index(None, "host", postgresql_where=text("host is not null")),

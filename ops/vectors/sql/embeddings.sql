@@ -9,7 +9,7 @@ select p.n,
   from mill.pair p
   left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
  cross join lateral (
-       select exists (select from mill.removal x where x.md5 in (p.url_key, d.md5) or x.sha256 = d.sha256) as removed) r
+       select exists (select from mill.removed_pair x where x.batch_id = p.batch_id and x.n = p.n) as removed) r
   left join mill.current_score s
     on s.batch_id = p.batch_id and s.n = p.n and s.model_id = %(model_id)s and s.outcome = 0
   left join mill.embedding e

@@ -80,10 +80,8 @@ declare
     gone bigint;
 begin
     delete from nearest.embedding e
-     using mill.pair p
-      left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
-     where p.batch_id = e.sample_id >> 14 and p.n = e.sample_id & 16383
-       and exists (select from mill.removal r where r.md5 in (p.url_key, d.md5) or r.sha256 = d.sha256);
+     using mill.removed r
+     where r.batch_id = e.sample_id >> 14 and r.n = e.sample_id & 16383;
     get diagnostics gone = row_count;
     return gone;
 end

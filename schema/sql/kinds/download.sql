@@ -37,8 +37,11 @@ as $$
        and (t.positions is null or p.n = any (t.positions))
        and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
        and p.n not in (select c.n from mill.covered(t) c)
+       and p.n not in (select r.n from mill.removed_positions(t.batch_id) r)
 $$;
-comment on function mill.to_download is 'Positions of a download task that no received or accepted submission covers yet.';
+comment on function mill.to_download is
+    'Positions of a download task that no received or accepted submission covers yet, and no removal names. One that was removed after its URL '
+    'was handed out may still be submitted: mill.are_open.';
 
 create function api.urls_v1(p_lease_id bigint) returns table (n integer, url text)
 language plpgsql security definer

@@ -18,18 +18,23 @@ $$;
 comment on function mill.to_score is
     'Positions of a clip model''s score task that no received or accepted submission covers yet.';
 
-create function mill.left_to_score(t mill.task) returns setof integer
+-- A removed pair is in no count of a later claim; a scorer that had claimed it before reads as many rows as it was promised.
+create function mill.left_to_score(t mill.task, p_claimed_at timestamptz default 'infinity') returns setof integer
 language plpgsql stable
 as $$
+declare
+    removed constant integer[] := array(select r.n from mill.removed_positions(t.batch_id, p_claimed_at) r);
 begin
     if (select kind from mill.model where model_id = t.model_id) = 'clip' then
-        return query select s.n from mill.to_score(t) s;
+        return query select s.n from mill.to_score(t) s where s.n <> all (removed);
     else
-        return query select s.n from mill.to_tag(t) s;
+        return query select s.n from mill.to_tag(t) s where s.n <> all (removed);
     end if;
 end
 $$;
-comment on function mill.left_to_score is 'Positions of a score task, of a model''s or a tagger''s, that no received or accepted submission covers yet.';
+comment on function mill.left_to_score is
+    'Positions of a score task, of a model''s or a tagger''s, that no received or accepted submission covers yet, and no removal that was '
+    'found before p_claimed_at.';
 
 create function api.thumbnails_v1(p_lease_id bigint, p_from integer, p_to integer)
 returns table (n integer, text text, image bytea, dhash bigint)
@@ -38,6 +43,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     t mill.task := mill.require_lease(p_lease_id, 'score');
+    claimed_at constant timestamptz := (select l.claimed_at from mill.lease l where l.lease_id = p_lease_id);
     in_slot smallint;
     again boolean;
 begin
@@ -49,7 +55,7 @@ begin
     -- the slot as a literal: the plan opens one partition of the ring, not all
     return query execute format(
         'select d.n, p.text, h.image, d.dhash'
-        '  from mill.left_to_score($1) s'
+        '  from mill.left_to_score($1, $6) s'
         '  join mill.pair p on p.batch_id = $2 and p.n = s'
         '  %s'
         '  join mill.thumbnail h on h.slot = %s and h.batch_id = $2 and h.attempt = $3'
@@ -61,7 +67,7 @@ begin
                              '  join mill.download d on d.batch_id = $2 and d.n = s and d.attempt = r.of_attempt'
              else 'join mill.download d on d.batch_id = $2 and d.n = s and d.attempt = $3' end,
         in_slot, case when again then 'r' else 'd' end)
-        using t, t.batch_id, t.attempt, p_from, p_to;
+        using t, t.batch_id, t.attempt, p_from, p_to, claimed_at;
 end
 $$;
 comment on function api.thumbnails_v1 is
@@ -140,6 +146,7 @@ declare
     accepted bigint;
 begin
     select * into m from mill.model where model_id = t.model_id;
+    perform mill.hold_removals();
     if m.kind = 'clip' then
         -- one snapshot of all rows: a sender may go on copying under a part that it has submitted
         with sent as materialized (
@@ -152,7 +159,8 @@ begin
             select t.batch_id, n, of_attempt, t.model_id, outcome, similarity, s.submission_id, text_tokens from sent
         ), embedded as (
             insert into mill.embedding (batch_id, n, attempt, model_id, image, text, submission_id)
-            select t.batch_id, n, of_attempt, t.model_id, image, text, s.submission_id from sent where outcome = 0
+            select t.batch_id, n, of_attempt, t.model_id, image, text, s.submission_id from sent
+             where outcome = 0 and n not in (select r.n from mill.removed_positions(t.batch_id) r)
         )
         select count(*) into accepted from sent;
         if accepted <> s.row_count then
