@@ -21,7 +21,7 @@ BEFORE_KINDS = (
     "core/accept", "core/item", "tag", "backfill",
 )  # fmt: skip
 AFTER_KINDS = (
-    "core/hooks", "core/steward", "thumbnail", "model", "retry", "task", "admin", "report/pairs",
+    "core/hooks", "core/steward", "thumbnail", "model", "retry", "task", "admin", "report/releases", "report/pairs",
     "report/extraction", "report/queue", "report/waiting", "report/people", "report/models", "trust",
     "core/grants",
 )  # fmt: skip
