@@ -124,22 +124,29 @@ def clip(
 
 
 def one(connection: psycopg.Connection, name: str) -> dict[str, Any]:
-    """The row of report.model for the model or tagger of this name, with ``weights``."""
+    """The row of report.model for the model or tagger of this name, or of this beginning of a
+    digest (8 digits or more), with ``weights`` and ``model_id``."""
     found = rows(
         connection,
-        "select r.*, m.weights from report.model r join mill.model m using (digest)"
-        " where r.name = %s",
-        name,
-    )
-    if len(found) != 1:
-        what = "several models" if found else "no model"
-        raise UserError(f"the database has {what} {name!r}: see `pairmill model list`")
+        "select r.*, m.weights, m.model_id from report.model r join mill.model m using (digest)"
+        " where r.name = %s or length(%s) >= 8 and starts_with(r.digest, %s)",
+        name, name, name,
+    )  # fmt: skip
+    if len(found) > 1:
+        digests = ", ".join(row["digest"][:12] for row in found)
+        raise UserError(
+            f"the database has several models {name!r}: name one by its digest, {digests}"
+        )
+    if not found:
+        raise UserError(f"the database has no model {name!r}: see `pairmill model list`")
     return found[0]
 
 
 def retire(connection: psycopg.Connection, model: dict[str, Any], *, dry_run: bool) -> int:
-    """End the use of a model; returns the number of its waiting tasks, which are discarded. Raises
-    UserError while tasks of it are at work."""
+    """End the use of a model; returns the number of its ready tasks, which are discarded. Raises
+    UserError where it is retired already, or while tasks of it are at work."""
+    if model["retired_at"]:
+        raise UserError(f"{model['name']} was retired on {model['retired_at']:%Y-%m-%d %H:%M}")
     with connection.transaction(force_rollback=dry_run):
         (row,) = rows(
             connection,

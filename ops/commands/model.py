@@ -8,6 +8,7 @@ import typer
 
 from pairmill.ops.admin import models
 from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.commands.backfill import backfill
 from pairmill.ops.errors import UserError, extra
 from pairmill.ops.output import print_json, print_rows, progress_bar
 from pairmill.workers.safe_text import say
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pairmill.workers.score.model import Model
 
 app = typer.Typer(no_args_is_help=True, help="Models that score, and taggers.")
+app.command("backfill")(backfill)
 
 MODEL = typer.Option(..., "--model", help="open_clip's model name, or the folder of a model.")
 ANY_MODEL = typer.Option(None, "--model", help="open_clip's model name, or the folder of a model.")
@@ -149,8 +151,8 @@ def print_added(added: models.AddedModel, *, as_json: bool) -> None:
     say(f"{kind} {added.name}: {dims}sha256 {added.digest}; {added.queued} batches queued")
     if added.unreachable:
         say(
-            f"of {added.unreachable} batches the thumbnails are gone: a new download is needed to"
-            " score them by it"
+            f"of {added.unreachable} downloads of batches the thumbnails are gone:"
+            f" `pairmill model backfill {added.name} --dry-run` says what scoring them costs"
         )
 
 
@@ -175,6 +177,7 @@ def show(name: str, as_json: bool = JSON) -> None:
     with admin() as connection:
         found = models.one(connection, name)
         found["weights_bytes"] = len(found.pop("weights") or b"") or None
+        del found["model_id"]
         found["tasks"] = {
             row["state"]: row["n"]
             for row in rows(
@@ -197,7 +200,9 @@ def show(name: str, as_json: bool = JSON) -> None:
 @app.command("retire")
 def retire(
     name: str,
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be done."),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Say how many tasks it would discard; retire nothing."
+    ),
     as_json: bool = JSON,
 ) -> None:
     """Score nothing by a model or tagger any more. What was scored stays; `model add` undoes it."""
@@ -206,8 +211,8 @@ def retire(
     if as_json:
         print_json({"name": name, "discarded": discarded, "dry_run": dry_run})
         return
-    done = "would be retired" if dry_run else "is retired"
-    say(f"{name} {done}; {discarded} of its tasks {'would be' if dry_run else 'are'} discarded")
+    done, are = ("would be retired", "would be") if dry_run else ("is retired", "are")
+    say(f"{name} {done}; {discarded:,} ready tasks {are} discarded; what it scored stays")
 
 
 @app.command("check")

@@ -154,3 +154,15 @@ end
 $$;
 comment on function mill.queue_refetched is
     'Once a backfill''s download is done: queues its thumbnails for each model, and tagger of pixels, that has not scored their images.';
+
+-- A view, and joined whole: asked for each pair, a million of them took seconds.
+create view mill.scoring_to_come as
+select x.batch_id, x.model_id, bool_or(x.attempt is null) as whole, array_agg(x.attempt) as attempts
+  from (select batch_id, model_id, null::smallint as attempt from mill.task where kind = 'score' and state in ('ready', 'leased', 'submitted')
+        union all
+        select t.batch_id, m.model_id, case when t.for_model_id is null then t.attempt end
+          from mill.task t cross join mill.model m
+         where t.kind = 'download' and t.state in ('ready', 'leased', 'submitted') and not t.is_replica and m.kind = 'clip' and m.retired_at is null) x
+ group by x.batch_id, x.model_id;
+comment on view mill.scoring_to_come is
+    'Batches with unfinished tasks that score them by a model, or lead to such: the whole batch, or the pairs of some download attempts.';

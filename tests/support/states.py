@@ -137,6 +137,7 @@ select 'rows of a download submission are not there, or are there too early', s.
    and (s.row_count <> case s.state when 'received' then (select cardinality(positions) from mill.submission_download d where d.submission_id = s.submission_id)
                                     when 'rejected' then s.row_count else 0 end
                      + (select count(*) from mill.download d where d.submission_id = s.submission_id)
+                     + (select count(*) from mill.refetch f where f.submission_id = s.submission_id)
         or s.state <> 'received' and exists (select from mill.submission_download d where d.submission_id = s.submission_id))
 union all
 -- withdrawn later or not: what is done has been given once
@@ -146,6 +147,7 @@ select 'a position of a done download has not one row', t.task_id
  where t.kind = 'download' and t.state = 'done'
    and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
    and 1 <> (select count(*) from mill.download d where d.batch_id = p.batch_id and d.n = p.n and d.attempt = t.attempt)
+            + (select count(*) from mill.refetch f where f.batch_id = p.batch_id and f.n = p.n and f.attempt = t.attempt)
 union all
 -- a row of this attempt that counts no more is not asked for again: the task does not stand for its position
 select 'a pair is lost', p.batch_id
@@ -155,9 +157,13 @@ select 'a pair is lost', p.batch_id
    and not exists (select from mill.current_download d where d.batch_id = p.batch_id and d.n = p.n)
    and not exists (
        select from mill.task t
-        where t.kind = 'download' and t.batch_id = p.batch_id and t.state <> 'done' and not t.is_replica
+        where t.kind = 'download' and t.batch_id = p.batch_id and t.state <> 'done' and not t.is_replica and t.for_model_id is null
           and (t.positions is null or p.n = any (t.positions))
           and not exists (select from mill.download d where d.batch_id = p.batch_id and d.n = p.n and d.attempt = t.attempt))
+union all
+select 'two scores of a pair by one model count', batch_id from mill.current_score group by batch_id, n, model_id having count(*) > 1
+union all
+select 'two tags of a pair by one tagger count', batch_id from mill.current_tag group by batch_id, n, model_id having count(*) > 1
 union all
 select 'a URL has two pairs that count', min(batch_id)
   from mill.pair p where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
@@ -167,7 +173,9 @@ select 'credit is not what was accepted and counts', w.worker_id
   from report.worker r
   join mill.worker w using (name)
  where w.kind = 'download'
-   and r.rows_accepted <> (select count(*) from mill.download d join mill.submission s using (submission_id)
+   and r.rows_accepted <> (select count(*)
+                             from (select submission_id from mill.download union all select submission_id from mill.refetch) d
+                             join mill.submission s using (submission_id)
                             where s.worker_id = w.worker_id
                               and not exists (select from mill.withdrawn x where x.submission_id = s.submission_id))
 """

@@ -147,16 +147,22 @@ comment on column report.pair_count.pairs is 'How many pairs';
 comment on column report.pair_count.link_kind is 'image, audio, video or document; only images are downloaded';
 
 create view report.score_count as
-select m.name as model, coalesce(p.language, 'nolang') as language, coalesce(o.name, 'waiting') as outcome, count(*) as pairs
+select m.name as model, coalesce(p.language, 'nolang') as language,
+       coalesce(o.name, case when c.whole or d.attempt = any (c.attempts) then 'waiting' else 'not_queued' end) as outcome, count(*) as pairs
   from mill.pair p
   join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n and d.outcome = 0
   join mill.model m on m.kind = 'clip'
   left join mill.current_score s on s.batch_id = p.batch_id and s.n = p.n and s.model_id = m.model_id
   left join mill.score_outcome o on o.code = s.outcome
+  left join mill.scoring_to_come c on c.batch_id = p.batch_id and c.model_id = m.model_id
  where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+   and (s.n is not null or m.retired_at is null)
  group by 1, 2, 3;
-comment on view report.score_count is 'Downloaded pairs by model, language and outcome of their scoring. Reads every pair.';
+comment on view report.score_count is
+    'Downloaded pairs by model, language and outcome of their scoring; of a retired model only those that it tried. Reads every pair.';
 comment on column report.score_count.model is 'Name of the model';
 comment on column report.score_count.language is 'CLD3''s language where it is reliable, else nolang';
-comment on column report.score_count.outcome is 'scored, or why not; waiting while it has not been tried';
+comment on column report.score_count.outcome is
+    'scored, or why not; waiting while a task will score it; not_queued where none will: its thumbnails are gone (`pairmill model backfill`), or its '
+    'task was discarded (`pairmill task retry`)';
 comment on column report.score_count.pairs is 'How many pairs';
