@@ -5,6 +5,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pairmill.ops.release.unfinished import sentence
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -13,7 +15,8 @@ class Manifest:
     recipe: every value, overrides applied. model: name, pretrained, digest; multilingual_model: of
     the other one, if there is. taggers: by column. candidates: pairs
     looked at = kept + sum(excluded); excluded: by the first reason, see sql/release.sql.
-    removals: count, highest id and sha256 of the list that was applied. files: name, rows,
+    removals: count, highest id and sha256 of the list that was applied. unfinished: work that was
+    not done, by what, see sql/unfinished.sql; empty where all was done. files: name, rows,
     bytes and sha256 of each. written_by: versions; the bytes depend on pyarrow's.
     """
 
@@ -26,6 +29,7 @@ class Manifest:
     excluded: dict[str, int]
     kept_by_language: dict[str, int]
     removals: dict[str, Any]
+    unfinished: dict[str, int]
     columns: dict[str, str]
     files: list[dict[str, Any]]
     written_by: dict[str, str]
@@ -50,6 +54,10 @@ def _readme_models(m: Manifest) -> str:
         licence = f", {tagger['licence']}" if tagger["licence"] else ""
         lines.append(f"`{column}`: {tagger['name']}, weights sha256 `{tagger['digest']}`{licence}.")
     return "".join(f"\n{line}\n" for line in lines)
+
+
+def _readme_unfinished(m: Manifest) -> str:
+    return f"\nNot done when it was built: {sentence(m.unfinished)}.\n" if m.unfinished else ""
 
 
 # of the licences that a Hugging Face card may name; others are "other", with their name
@@ -96,7 +104,7 @@ def _readme(m: Manifest) -> str:
 {m.recipe["description"]}.
 
 {m.kept:,} of {m.candidates:,} pairs; number of Parquet files: {len(m.files)}.
-
+{_readme_unfinished(m)}
 Licence of the metadata: {m.recipe["licence"]}. The images are not part of this release; they are
 under their own copyright, whatever `LICENSE` says of the page that they stood on.
 

@@ -6,28 +6,29 @@ which.
 """
 
 import hashlib
-import math
-from collections import Counter
 from collections.abc import Callable, Iterator
-from importlib.resources import files
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import mmh3
-import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
-from psycopg.types.json import Jsonb
 
 from pairmill import __version__
 from pairmill.ops.admin.connection import rows
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder, file_entries
+from pairmill.ops.release import unfinished
+from pairmill.ops.release.decisions import Decisions, decide, hurry
 from pairmill.ops.release.folder import write_manifest
 from pairmill.ops.release.manifest import Manifest
 from pairmill.ops.release.recipe import Recipe
+from pairmill.ops.release.record import Record
+from pairmill.ops.release.selection import Selection, select
+from pairmill.ops.release.unfinished import Unfinished
 
 SHARD_ROWS = 1_000_000
 ROW_GROUP = 100_000  # rows; about 30 MB in memory, 10 MB in the file
@@ -54,16 +55,49 @@ def build(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     shard_rows: int = SHARD_ROWS,
+    record: bool = True,
+    strict: bool = False,
 ) -> Manifest:
-    """Write a release into ``out``, a folder that does not exist or is empty.
+    """Write a release into ``out``, a folder that does not exist or is empty, and record in the
+    database what it decided of every pair, unless ``record`` is false.
 
-    progress is called with (rows written, rows to write). Everything is written beside
-    ``out`` and renamed at the end, so that an interruption leaves nothing half done.
-    Raises UserError if ``out`` holds something, or the database lacks the recipe's model.
+    progress is called with (rows written, rows to write). Everything is written beside ``out`` and
+    renamed at the end; the record is committed after that. So an interruption leaves nothing half
+    done, and no record is of a folder that never was.
+    Raises UserError if ``out`` holds something, if the database lacks the recipe's model, or, where
+    it is ``strict``, if there is work that the release would not see.
     """
-    with atomic_folder(out) as half, connection.transaction():
-        connection.execute("set transaction isolation level repeatable read, read only")
-        return _write(connection, recipe, half, progress, shard_rows)
+    done = False
+    try:
+        with _snapshot(connection):
+            with atomic_folder(out) as half:
+                manifest = _write(connection, recipe, half, progress, shard_rows, record, strict)
+            done = True
+    except psycopg.OperationalError as error:
+        if not done:
+            raise
+        raise UserError(
+            f"the release in {out} is whole, but the database was lost before it kept the record:"
+            f" build it again for one ({error})"
+        ) from None
+    return manifest
+
+
+def rehearse(connection: psycopg.Connection, recipe: Recipe) -> tuple[Decisions, Unfinished]:
+    """What a release would keep and leave out, and what is not done yet; nothing is written."""
+    with _snapshot(connection):
+        selection = select(connection, recipe)
+        waiting = unfinished.of_tasks(connection, selection)
+        hurry(connection)
+        decisions = decide(connection, selection)
+    return decisions, unfinished.with_pairs(waiting, decisions)
+
+
+@contextmanager
+def _snapshot(connection: psycopg.Connection) -> Iterator[None]:
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read")
+        yield
 
 
 def _write(
@@ -72,123 +106,61 @@ def _write(
     folder: Path,
     progress: Callable[[int, int], None],
     shard_rows: int,
+    record: bool,
+    strict: bool,
 ) -> Manifest:
-    model = _model(connection, recipe, recipe.model, recipe.pretrained)
-    other = _multilingual(connection, recipe)
-    taggers = [_tagger(connection, recipe, column) for column in recipe.tags]
-    base = _query(recipe)
-    values = {
-        "model_id": model.pop("model_id"),
-        "model_languages": recipe.model_languages,
-        "languages": recipe.languages,
-        "min_text_length": recipe.min_text_length,
-        "min_bytes": recipe.min_bytes,
-        "min_similarity": recipe.min_similarity,
-        "min_similarity_by_language": Jsonb(recipe.min_similarity_by_language),
-    }
-    values["multilingual_id"] = other.pop("model_id") if other else values["model_id"]
-    for i, (column, tagger) in enumerate(zip(recipe.tags, taggers, strict=True)):
-        values |= _tag_values(recipe, i, column, tagger)
-    excluded: Counter[str] = Counter()
-    kept_by_language: Counter[str] = Counter()
-    count = f"select excluded, language, count(*) from ({base}) pair group by 1, 2 order by 1, 2"
-    for reason, language, number in connection.execute(count, values).fetchall():
-        if reason is None:
-            kept_by_language[language] += number
-        else:
-            excluded[reason] += number
-    kept = kept_by_language.total()
-    table = ReleaseColumns(recipe, taggers)
+    selection = select(connection, recipe)
+    waiting = unfinished.of_tasks(connection, selection)
+    if strict and unfinished.has_work(waiting):
+        raise UserError(
+            f"not built, since work is not done: {unfinished.sentence(waiting)}; without --strict"
+            " the release has what is done"
+        )
+    kept_as = Record(connection, recipe) if record else None
+    hurry(connection)
+    decisions = decide(connection, selection, *([kept_as.add] if kept_as else []))
+    table = ReleaseColumns(recipe, selection.taggers)
     with connection.cursor("release") as cursor:
         cursor.itersize = FETCH
         cursor.execute(
-            f"select * from ({base}) pair where excluded is null order by sample_id", values
+            f"select * from ({selection.query}) pair where excluded is null order by sample_id",
+            selection.values,
         )
-        shards = list(_shards(cursor, folder, kept, progress, shard_rows, table))
-    manifest = Manifest(
-        recipe=recipe.as_dict(),
-        model=model,
-        multilingual_model=other,
-        taggers={
-            column: {key: tagger[key] for key in ("name", "digest", "kind", "licence")}
-            for column, tagger in zip(recipe.tags, taggers, strict=True)
-        },
-        candidates=kept + excluded.total(),
-        kept=kept,
-        excluded=dict(sorted(excluded.items())),
-        kept_by_language=dict(sorted(kept_by_language.items())),
+        shards = list(_shards(cursor, folder, decisions.kept, progress, shard_rows, table))
+    manifest = _manifest(
+        selection,
+        decisions,
         removals=removals_version(connection),
+        unfinished=unfinished.with_pairs(waiting, decisions),
         columns={f.name: str(f.type) for f in table.schema},
         files=file_entries(folder, shards),
-        written_by={"pairmill": __version__, "pyarrow": pa.__version__},
     )
     write_manifest(folder, manifest, table.schema)
+    if kept_as:
+        kept_as.end(manifest, decisions, folder)
     return manifest
 
 
-def _query(recipe: Recipe) -> str:
-    """release.sql with the columns, reasons and joins of each tagger."""
-    folder = files("pairmill.ops.release") / "sql"
-    parts = (folder / "release_tag.sql").read_text("utf-8").split("\n--\n")
-    columns, reasons, joins = (
-        "\n       ".join(part.format(i=i) for i in range(len(recipe.tags))) for part in parts[1:]
+def _manifest(selection: Selection, decisions: Decisions, **others: Any) -> Manifest:
+    def named(model: dict[str, Any]) -> dict[str, Any]:
+        return {key: model[key] for key in ("name", "pretrained", "digest")}
+
+    recipe, other = selection.recipe, selection.multilingual_model
+    return Manifest(
+        recipe=recipe.as_dict(),
+        model=named(selection.model),
+        multilingual_model=named(other) if other else None,
+        taggers={
+            column: {key: tagger[key] for key in ("name", "digest", "kind", "licence")}
+            for column, tagger in zip(recipe.tags, selection.taggers, strict=True)
+        },
+        candidates=decisions.candidates,
+        kept=decisions.kept,
+        excluded=dict(sorted(decisions.excluded.items())),
+        kept_by_language=dict(sorted(decisions.kept_by_language.items())),
+        written_by={"pairmill": __version__, "pyarrow": pa.__version__},
+        **others,
     )
-    whole = (folder / "release.sql").read_text("utf-8")
-    return whole.format(tag_columns=columns, tag_reasons=reasons, tag_joins=joins)
-
-
-def _tag_values(recipe: Recipe, i: int, column: str, tagger: dict[str, Any]) -> dict[str, Any]:
-    low, high = recipe.min_tag.get(column), recipe.max_tag.get(column)
-    # inclusive is meant of the number as it is written, and 0.45 as a tag, a float32, is 0.4499…
-    return {
-        f"tagger_{i}": tagger["model_id"],
-        f"column_{i}": column,
-        f"has_threshold_{i}": low is not None or high is not None,
-        f"min_{i}": -math.inf if low is None else float(np.float32(low)),
-        f"max_{i}": math.inf if high is None else float(np.float32(high)),
-    }
-
-
-def _model(
-    connection: psycopg.Connection, recipe: Recipe, name: str, pretrained: str
-) -> dict[str, Any]:
-    known = rows(
-        connection,
-        "select model_id, name, pretrained, digest from mill.model where kind = 'clip'"
-        " order by name",
-    )
-    found = [m for m in known if (m["name"], m["pretrained"]) == (name, pretrained)]
-    if len(found) != 1:
-        names = ", ".join(f"{m['name']} {m['pretrained']}".strip() for m in known) or "none"
-        what = "has no model" if not found else "has several models"
-        raise UserError(
-            f"recipe {recipe.name}: the database {what} {name} {pretrained}".rstrip()
-            + f"; it has: {names}"
-        )
-    return found[0]
-
-
-def _multilingual(connection: psycopg.Connection, recipe: Recipe) -> dict[str, Any] | None:
-    if not recipe.multilingual_model:
-        return None
-    return _model(connection, recipe, recipe.multilingual_model, recipe.multilingual_pretrained)
-
-
-def _tagger(connection: psycopg.Connection, recipe: Recipe, column: str) -> dict[str, Any]:
-    known = rows(connection, "select * from mill.model where kind <> 'clip' order by name")
-    found = [tagger for tagger in known if tagger["name"] == recipe.tags[column]]
-    if not found:
-        names = ", ".join(tagger["name"] for tagger in known) or "none"
-        raise UserError(
-            f"recipe {recipe.name}: the database has no tagger {recipe.tags[column]!r} for"
-            f" {column}; it has: {names}"
-        )
-    if column == "NSFW" and not found[0]["labels"]:
-        raise UserError(
-            f"recipe {recipe.name}: NSFW is a label, and {recipe.tags[column]} gives numbers: name"
-            " a zero-shot tagger, or another column"
-        )
-    return found[0]
 
 
 class ReleaseColumns:

@@ -55,7 +55,7 @@ def made(out: Path, rows: int, shard_rows: int = 2, name: str = "demo") -> Path:
         recipe=recipe.load(name).as_dict(), model={"name": "m", "pretrained": "", "digest": "d"},
         multilingual_model=None, taggers={}, candidates=rows, kept=rows, excluded={},
         kept_by_language={"en": rows, "nolang": 0, "zh-Latn": 0}, removals={"count": 0, "sha256": ""},
-        columns={}, files=file_entries(out, shards), written_by={},
+        unfinished={}, columns={}, files=file_entries(out, shards), written_by={},
     )  # fmt: skip
     folder.write_manifest(out, manifest, columns.schema)
     return out

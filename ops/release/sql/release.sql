@@ -6,7 +6,10 @@ select mill.sample_id(p.batch_id, p.n) as sample_id,
        p.url, p.text, d.height, d.width, p.license, coalesce(p.language, 'nolang') as language, s.similarity, d.md5,
        {tag_columns}
        case
-           when exists (select from mill.removal r where r.md5 in (p.url_key, d.md5) or r.sha256 = d.sha256) then 'removed'
+           when exists (select from mill.removed_pair x where x.batch_id = p.batch_id and x.n = p.n) then 'removed'
+           -- found already, but a second lock: three looks into hashes
+           when p.url_key in (select md5 from mill.removal) or d.md5 in (select md5 from mill.removal)
+                or d.sha256 in (select sha256 from mill.removal) then 'removed'
            when d.outcome is null then 'not_downloaded'
            when d.outcome <> 0 then 'download_failed'
            when s.outcome is null then 'not_scored'
