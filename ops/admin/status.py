@@ -2,11 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from importlib.resources import files
 from typing import Any
 
 import psycopg
 
+from pairmill.ops.admin import standstill
 from pairmill.ops.admin.connection import rows
+
+QUEUE = ("live_tasks", "ring", "workers")
 
 
 def gather(connection: psycopg.Connection) -> dict[str, Any]:
@@ -19,8 +23,10 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
     Returns wat_files (by state), records, links, bad_records (by kind), ended_early (by
     reason), dropped (by reason), duplicates, pairs (by language), fetched (by outcome), scored
     (by model, then outcome), other_links (by link kind: links, dropped, duplicates, pairs, of
-    what is not an image), crawls (rows of report.crawl), tasks (by kind, then state), discarded
-    (task, kind, reason) and removals.
+    what is not an image), crawls (rows of report.crawl), tasks (by kind, then state), live_tasks
+    (by kind, purpose, model and state, those that are not done), waiting (rows of report.waiting),
+    open_batches (a summary of report.open_batch), ring (slots, used, batches, is_full), workers
+    (those that may work, the last seen first), discarded (rows of report.discarded) and removals.
     """
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
@@ -36,11 +42,8 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
             connection,
             "select kind, state, count(*) as count from report.task group by 1, 2 order by 1, 2",
         )
-        discarded = rows(
-            connection,
-            "select task_id, kind, reason from report.task"
-            " where state = 'discarded' order by task_id",
-        )
+        queue = {name: rows(connection, _sql(name)) for name in QUEUE}
+        still = standstill.gather(connection)
         (removals,) = rows(connection, "select count(*) as count from mill.removal")
     of_records, of_images, other = _counts(links)
     return {
@@ -65,9 +68,18 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
         },
         "crawls": crawls,
         "tasks": _nested(tasks, "kind", "state", "count"),
-        "discarded": discarded,
+        "live_tasks": queue["live_tasks"],
+        "waiting": still["waiting"],
+        "open_batches": still["open_batches"][0],
+        "ring": queue["ring"][0],
+        "workers": queue["workers"],
+        "discarded": still["discarded"],
         "removals": removals["count"],
     }
+
+
+def _sql(name: str) -> str:
+    return (files("pairmill.ops.admin") / "sql" / "status" / f"{name}.sql").read_text("utf-8")
 
 
 Stages = dict[str, dict[str, int]]

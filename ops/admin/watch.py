@@ -26,7 +26,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pairmill.ops.admin import migrate
+from pairmill.ops.admin import migrate, standstill
 from pairmill.ops.admin.connection import connect, rows
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import CELL
@@ -37,7 +37,7 @@ SHARE = 4  # a pause is at least this many times as long as the queries before i
 # a connection that is lost without a packet is noticed after 20 s
 KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3}
 
-QUERIES = ("queue", "ring", "discarded", "leaders", "sizes")
+QUERIES = ("queue", "ring", "leaders", "sizes")
 
 
 @dataclass
@@ -59,6 +59,7 @@ def snapshot(connection: psycopg.Connection) -> Snapshot:
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         found = {name: rows(connection, _sql(name)) for name in QUERIES}
+        found |= standstill.gather(connection)
     wal = None
     with suppress(psycopg.errors.InsufficientPrivilege):
         row = connection.execute("select pg_current_wal_lsn() - '0/0'").fetchone()
@@ -117,8 +118,8 @@ def page(poller: Poller, *, keys: bool) -> Group:
         else Text("")
     )
     return Group(
-        head, said, _queue(now), _ring(now), *_discarded(now), Text(""), _leaders(now), Text(""),
-        _sizes(now, poller.first, poller.before),
+        head, said, _queue(now), _ring(now), *_standing_still(now), Text(""), _leaders(now),
+        Text(""), _sizes(now, poller.first, poller.before),
     )  # fmt: skip
 
 
@@ -176,11 +177,8 @@ def _ring(now: Snapshot) -> Text:
     return text
 
 
-def _discarded(now: Snapshot) -> list[Text]:
-    return [
-        Text(safe(f"discarded: {each['tasks']:,} {each['kind']}: {each['reason']}", CELL))
-        for each in now.found["discarded"]
-    ]
+def _standing_still(now: Snapshot) -> list[Text]:
+    return [Text(safe(line, CELL)) for line in standstill.lines(now.found, at_most=3)]
 
 
 def _leaders(now: Snapshot) -> Table:

@@ -7,11 +7,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pairmill.ops.admin import standstill
 from pairmill.ops.admin.connection import admin, admin_dsn
 from pairmill.ops.admin.status import gather
 from pairmill.ops.admin.watch import watch as watch_page
 from pairmill.ops.output import CELL, plain_console, print_json
 from pairmill.workers.safe_text import safe
+
+WORKERS, HELD = 20, 5  # workers that the page shows, and tasks of each
 
 
 def _line(table: Table, name: str, counts: dict[str, int]) -> None:
@@ -20,7 +23,7 @@ def _line(table: Table, name: str, counts: dict[str, int]) -> None:
 
 
 def page(state: dict[str, Any]) -> Group:
-    """The status for people: one line a stage of the funnel, then the discarded tasks."""
+    """The status for people: a line a stage of the funnel, what stands still and why, who works."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -47,12 +50,37 @@ def page(state: dict[str, Any]) -> Group:
         )
     for kind, counts in state["tasks"].items():
         _line(table, f"tasks: {kind}", counts)
+    ring = state["ring"]
+    full = ": full, no download is claimed until some are scored" if ring["is_full"] else ""
+    table.add_row(
+        "thumbnails",
+        f"{ring['batches']:,}",
+        f"batches in {ring['used']} of {ring['slots']} slots{full}",
+    )
     table.add_row("removals", f"{state['removals']:,}", "")
-    discarded = [
-        Text(safe(f"discarded: task {t['task_id']} ({t['kind']}): {t['reason']}", CELL))
-        for t in state["discarded"]
-    ]
-    return Group(table, *discarded)
+    lines = standstill.lines(state | {"open_batches": [state["open_batches"]]})
+    return Group(table, *(Text(safe(line, CELL)) for line in lines), *_workers(state["workers"]))
+
+
+def _workers(found: list[dict[str, Any]]) -> list[Text | Table]:
+    """The workers that were seen last, and what they hold."""
+    if not found:
+        return []
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("worker", "kind", "version", "last seen", "holds"):
+        table.add_column(name, overflow="fold")
+    for row in found[:WORKERS]:
+        holds = ", ".join(row["holds"][:HELD]) + (", …" if len(row["holds"]) > HELD else "")
+        seen = row["last_seen_at"]
+        table.add_row(
+            safe(row["name"], CELL), safe(row["kind"]), safe(row["version"] or "", CELL),
+            f"{seen.astimezone():%Y-%m-%d %H:%M:%S}" if seen else "never", safe(holds),
+        )  # fmt: skip
+    here = sum(bool(row["is_here"]) for row in found)
+    head = f"workers: {here:,} of {len(found):,} seen in the last 10 minutes"
+    if len(found) > WORKERS:
+        head += f"; the last {WORKERS} of them (`pairmill worker list` has all)"
+    return [Text(""), Text(head, "bold"), table]
 
 
 def _noted(state: dict[str, Any]) -> str:

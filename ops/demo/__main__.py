@@ -22,7 +22,7 @@ import typer
 from rich.table import Table
 
 from pairmill import migrations
-from pairmill.ops.admin import migrate
+from pairmill.ops.admin import migrate, standstill
 from pairmill.ops.admin.connection import admin, admin_dsn, home, rows
 from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.admin.status import gather
@@ -155,7 +155,7 @@ def demo(
     ),
 ) -> None:
     """From a WAT file to a Parquet release, with the real workers."""
-    with admin_dsn() as dsn, ExitStack() as stack:
+    with admin_dsn(make=True) as dsn, ExitStack() as stack:
         os.environ["DATABASE_URL"] = dsn
         console.rule("database")
         migrate.upgrade(dsn)
@@ -217,8 +217,8 @@ def _report(connection: psycopg.Connection, model: str, manifest: Manifest | Non
     console.print(f"  + {state['duplicates']} duplicates + {sum(state['pairs'].values())} pairs")
     fetched = ", ".join(f"{name} {count}" for name, count in state["fetched"].items())
     console.print(f"fetched: {fetched}\n")
-    for task in state["discarded"]:
-        say(f"discarded: task {task['task_id']} ({task['kind']}): {task['reason']}")
+    for line in standstill.discarded(state["discarded"]):
+        say(line)
     kept = manifest.kept_by_language if manifest else None
     console.print(_funnel(state, connection, model, kept))
     if manifest:

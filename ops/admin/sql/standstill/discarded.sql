@@ -1,0 +1,1 @@
+select * from report.discarded order by tasks desc, kind, reason

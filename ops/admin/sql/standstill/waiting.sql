@@ -1,0 +1,1 @@
+select * from report.waiting order by kind, purpose, model, waits_for
