@@ -194,6 +194,39 @@ def a_model_is_retired_and_added_again(db: Database) -> None:
     db.score()
 
 
+def backfill(db: Database) -> None:
+    db.admin.execute("select mill.backfill_model(max(model_id), 0, 100) from mill.model")
+
+
+def a_model_comes_too_late(db: Database) -> None:
+    the_line(db)
+    db.add_model("late")
+    backfill(db)
+    db.download()
+    db.score(digest="late")
+
+
+def what_was_given_up_is_wanted_again(db: Database) -> None:
+    db.add_model()
+    batches(db, 1)
+    db.download()
+    for _ in range(2):  # its thumbnails are still there
+        queue, claim = leased(db, "score")
+        queue.fail(claim.lease_id, "out of memory", retry=False)
+        backfill(db)
+    queue, claim = leased(db, "score")
+    queue.fail(claim.lease_id, "out of memory", retry=False)
+    db.admin.execute("update mill.setting set discarded_hold_seconds = 0")
+    db.queue("steward")[0].maintain("empty_slots")
+    backfill(db)
+
+
+def scores_of_a_retired_model_are_withdrawn(db: Database) -> None:
+    the_line(db)
+    db.admin.execute("select mill.retire_model(model_id) from mill.model")
+    withdraw(db, "score")
+
+
 def tried_again(db: Database) -> None:
     batches(db, 1)
     db.download(Outcome.TIMEOUT)
@@ -228,6 +261,7 @@ def quarantined(db: Database) -> None:
     eve.submit_download(first.lease_id, 1, outcomes([1]))
     db.admin.execute("select mill.quarantine_worker('eve', null, 'lies')")
     db.admin.execute("select mill.disable_worker('eve')")
+    db.admin.execute("select mill.enable_worker('eve')")
 
 
 def restored(db: Database) -> None:
@@ -311,7 +345,8 @@ STORIES: list[Callable[[Database], None]] = [
     the_line, a_batch_fills_up, a_model_comes_later, handed_back, late_and_late_again, discarded_by_an_admin,
     the_ring_is_full, extractions_are_rejected, downloads_are_rejected, withdrawn,
     scores_of_a_discarded_task_are_withdrawn, embeddings_are_tagged_later,
-    embeddings_of_tags_are_withdrawn, a_model_is_retired_and_added_again, tried_again, discarded_until_its_thumbnails_were_gone,
+    embeddings_of_tags_are_withdrawn, a_model_is_retired_and_added_again, a_model_comes_too_late,
+    what_was_given_up_is_wanted_again, scores_of_a_retired_model_are_withdrawn, tried_again, discarded_until_its_thumbnails_were_gone,
     discarded_with_nothing_submitted, quarantined,
     restored, a_check_agrees, a_check_fails_by_two, a_checker_is_wrong, three_say_three_things,
     a_check_tells_nothing, a_friend_is_replicated_again, gold_questions_fail, dead_links_are_doubted,

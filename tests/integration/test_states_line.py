@@ -66,8 +66,11 @@ class Line(Model):
         before = self.db.value(
             "select count(*) from mill.batch where closed_at is null and pair_count > 0"
         )
+        # one that failed before is not waited for
         idle = all(
-            t.state in ("done", "discarded") for t in self.tasks.values() if t.kind == "extract"
+            t.state in ("done", "discarded") or t.attempts
+            for t in self.tasks.values()
+            if t.kind == "extract"
         )
         closed = self.steward(which).maintain("close_batches")
         assert closed == (before if idle else 0)
