@@ -18,7 +18,8 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
 
     links = sum(dropped) + duplicates + sum(pairs);
     sum(pairs) = sum(fetched), of which "waiting" is not fetched yet;
-    fetched["success"] = sum(scored[model]), of which "waiting" is not scored yet.
+    fetched["success"] = sum(scored[model]) of a model that is not retired, of which "waiting" is
+    not scored yet, and "not_queued" has no task that would.
 
     Returns wat_files (by state), records, links, bad_records (by kind), ended_early (by
     reason), dropped (by reason), duplicates, pairs (by language), fetched (by outcome), scored
