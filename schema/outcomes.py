@@ -11,7 +11,7 @@ class DropReason(StrEnum):
     """Why an extracted link became no pair. Every link has one of these or is kept."""
 
     NO_TEXT = "no_text"  # no alt attribute, or one that is empty once cleaned
-    TEXT_TOO_SHORT = "text_too_short"  # fewer than 5 characters once cleaned
+    TEXT_TOO_SHORT = "text_too_short"  # weighs less than 5 Latin characters once cleaned
     TEXT_TOO_LONG = "text_too_long"  # more than 2,000 characters once cleaned
     NO_URL = "no_url"  # the link has no url, or an empty one
     SCHEME = "scheme"  # resolved, it is neither http nor https (data:, javascript:, file:)

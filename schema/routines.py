@@ -17,7 +17,7 @@ from pairmill.schema.scripts import sql
 
 # In the order in which they refer to each other: an SQL function's body is read when it is made.
 BEFORE_KINDS = (
-    "core/guards", "core/url", "removal", "core/lists", "core/partitions", "core/submit", "core/presence", "core/claim", "core/inbox",
+    "core/guards", "core/url", "core/text", "removal", "core/lists", "core/partitions", "core/submit", "core/presence", "core/claim", "core/inbox",
     "core/accept", "core/item", "tag", "backfill",
 )  # fmt: skip
 AFTER_KINDS = (

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, field
@@ -16,6 +16,9 @@ from pairmill.ops.errors import UserError
 # A description ends the sentence of the error: "min_bytes must be …".
 Similarity = Annotated[float, Meta(ge=-1, le=1, description="between -1 and 1")]
 Count = Annotated[int, Meta(ge=0, description="of type int, 0 or more")]
+TextLength = Annotated[
+    Literal["characters", "by_script"], Meta(description="'characters' or 'by_script'")
+]
 Languages = Annotated[list[str], Meta(description="a list of codes, like ['en', 'nolang']")]
 Tagger = Annotated[str, Meta(min_length=1, description="a tagger's name")]
 # a tag is a float32
@@ -28,7 +31,9 @@ class Recipe(msgspec.Struct, frozen=True):
     model, pretrained: the model whose similarity is used, as in ``mill.model``.
     min_similarity: cosine similarity, -1 to 1; min_similarity_by_language: other values for
     some languages. languages: those to keep, ``nolang`` among them if wanted; empty: all.
-    min_text_length: characters. min_bytes: of the image's file. licence: of the metadata.
+    min_text_length: characters, as LAION counts them; where text_length is ``by_script``, each of
+    them counts as many Latin ones as say about as much: ``mill.text_weight``.
+    min_bytes: of the image's file. licence: of the metadata.
     multilingual_model, multilingual_pretrained: another model, whose similarity is used instead for
     pairs in none of model_languages; empty: there is none.
     tags: which tagger fills which column of the release; aesthetic, punsafe and pwatermark are
@@ -46,6 +51,7 @@ class Recipe(msgspec.Struct, frozen=True):
     min_similarity_by_language: dict[str, Similarity] = {}
     languages: Languages = []
     min_text_length: Count = 5
+    text_length: TextLength = "characters"
     min_bytes: Count = 5000
     multilingual_model: str = ""
     multilingual_pretrained: str = ""

@@ -51,6 +51,7 @@ def select(connection: psycopg.Connection, recipe: Recipe) -> Selection:
         "model_languages": recipe.model_languages,
         "languages": recipe.languages,
         "min_text_length": recipe.min_text_length,
+        "text_by_script": recipe.text_length == "by_script",
         "min_bytes": recipe.min_bytes,
         "min_similarity": recipe.min_similarity,
         "min_similarity_by_language": Jsonb(recipe.min_similarity_by_language),

@@ -31,7 +31,7 @@ pair = mill(
     col("submission_id", BigInteger, "The extraction that it came with"),
     col("url_key", UUID(), "md5 of the URL (UTF-8, without a fragment)"),
     col("url", Text, "Absolute, http or https, at most 2,048 characters, without a fragment"),
-    col("text", Text, "The cleaned alt text, 5 to 2,000 characters"),
+    col("text", Text, "The cleaned alt text, 2,000 characters at most, and a mill.text_weight of 5 at least"),
     col("language", Text, "CLD3's language where it is reliable, else null (nolang)", nullable=True),
     col("language_probability", REAL, "CLD3's probability of its best guess, 0 to 1"),
     col("license", Text, "A licence link of the page, before or after the image; null where there is none", nullable=True),

@@ -60,6 +60,21 @@ def test_the_first_of_equal_urls_is_kept(db: Database) -> None:
     assert db.rows("select text from mill.pair") == [("first",)]
 
 
+def test_a_text_of_five_characters_goes_before_a_shorter_one(db: Database) -> None:
+    """Fault: a recipe that counts characters loses a URL whose first text is a short Japanese one."""
+    db.add_wat()
+    claim = db.claim("extract")
+    assert claim
+    queue, _ = db.queue("extract")
+    rows = pair_rows(claim.lease_id, ["http://a/"] * 4)
+    texts = ["写真", "a photo", "another photo", "猫の写真"]
+    queue.copy_pairs([(*row[:4], text, *row[5:]) for row, text in zip(rows, texts, strict=True)])
+    queue.submit_extract(claim.lease_id, 4, [("image", "links", "", 4)])
+    db.accept_all()
+    assert db.rows("select text from mill.pair") == [("a photo",)]
+    assert counts(db, "duplicate") == 3
+
+
 def test_file_extracted_twice_adds_nothing(db: Database) -> None:
     db.extract(urls(0, 10))
     db.admin.execute("update mill.task set state = 'ready'")

@@ -121,6 +121,17 @@ def test_text_length_and_bytes(scored: Database, tmp_path: Path) -> None:
     assert manifest.excluded["text_too_short"] == 3
 
 
+def test_text_length_by_script(scored: Database, tmp_path: Path) -> None:
+    """Faults: a Latin minimum for Chinese; a recipe's own choice that LAION's recipes get too."""
+    scored.admin.execute("update mill.pair set text = '写真' where url = %s", (URLS[0],))
+    scored.admin.execute("update mill.pair set text = '写' where url = %s", (URLS[2],))
+    values: dict[str, Any] = {"min_similarity": -1, "languages": []}
+    for name, text_length, dropped in (("a", "characters", {0, 2}), ("b", "by_script", {2})):
+        manifest, rows = built(scored, tmp_path / name, text_length=text_length, **values)
+        assert {URLS[0], URLS[2]} - urls(rows) == {URLS[i] for i in dropped}
+        assert manifest.excluded["text_too_short"] == len(dropped)
+
+
 def test_same_state_same_bytes(scored: Database, tmp_path: Path) -> None:
     for name in "ab":
         built(scored, tmp_path / name, languages=[])

@@ -37,7 +37,8 @@ def test_web_2008_gives_23_urls() -> None:
 
 def test_common_crawl_pages() -> None:
     pairs, counts = run(shared_file("wat/commoncrawl-pages.wat.gz").read_bytes())
-    assert (counts.links, len(pairs), counts.kinds["image"].duplicates) == (151, 13, 3)
+    assert (counts.links, len(pairs), counts.kinds["image"].duplicates) == (151, 16, 3)
+    assert [pair.text for pair in pairs if len(pair.text) < 5] == ["微博", "微信", "首页"]
 
 
 def test_a_pair_has_its_key_language_and_licence() -> None:
@@ -100,6 +101,20 @@ def test_of_equal_urls_the_first_is_kept_over_all_pages() -> None:
     pairs, counts = run(packed(records))
     assert [pair.text for pair in pairs] == ["text x", "other", "other", "other"]
     assert counts.kinds["image"].duplicates == 2
+
+
+def test_a_short_text_of_a_script_that_says_more_is_kept_and_gives_way_to_a_longer_one() -> None:
+    """Faults: Japanese links are dropped by a Latin minimum; or the short text of a URL costs
+    recipes that count characters the pair that they had."""
+    given = ["写真", "絵", "写真", "a text", "猫の写真だ", "写真", "another"]
+    urls = ["a", "a", "b", "b", "b", "b", "c"]
+    links = [image(f"{url}.jpg", alt) for url, alt in zip(urls, given, strict=True)]
+    pairs, counts = run(packed([page(URL, links)]))
+    assert [(pair.url[-5], pair.text) for pair in pairs] == [
+        ("a", "写真"), ("b", "写真"), ("b", "a text"), ("c", "another"),
+    ]  # fmt: skip
+    dropped = Counter({DropReason.TEXT_TOO_SHORT: 1})
+    assert counts.kinds["image"] == LinkCounts(7, 4, 2, dropped, Counter(src=4))
 
 
 def test_more_urls_than_are_remembered_are_left_to_the_database(

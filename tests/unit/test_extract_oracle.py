@@ -153,6 +153,23 @@ def oracle_license(base: str, links: list[Json]) -> str | None:
 
 
 Row = tuple[str, str, str | None]
+WEIGHTS = {
+    "CJK": 3,
+    "HANGUL": 1.75,
+    "KATAKANA": 1.5,
+    "HIRAGANA": 1.25,
+    "HEBREW": 1.25,
+    "ETHIOPIC": 1.25,
+}
+
+
+def oracle_weight(text: str) -> float:
+    names = [unicodedata.name(c, "?").replace("HALFWIDTH ", "").split() for c in text]
+    is_letter = ("LETTER", "IDEOGRAPH", "SYLLABLE", "ITERATION", "PROLONGED")
+    return sum(
+        WEIGHTS.get(name[0], 1) if any(part.startswith(is_letter) for part in name) else 1
+        for name in names
+    )
 
 
 def oracle(data: bytes, decoded: bool = True) -> tuple[list[Row], Counter[str]]:
@@ -182,12 +199,13 @@ def oracle(data: bytes, decoded: bool = True) -> tuple[list[Row], Counter[str]]:
             counts["links"] += 1
             url = oracle_image(base, attribute(link.get("url")))
             text = oracle_text(attribute(link.get("alt"), complete=False))
-            if len(text) < 5 or len(text) > 2000:
+            earlier = [len(row[1]) for row in rows if row[0] == url]
+            if oracle_weight(text) < 5 or len(text) > 2000:
                 reason = "text_too_long" if text[5:] else "text_too_short" if text else "no_text"
                 counts[reason] += 1
             elif ":" not in url:
                 counts[url] += 1
-            elif url in (row[0] for row in rows):
+            elif earlier and (len(text) < 5 or max(earlier) >= 5):
                 counts["duplicates"] += 1
             else:
                 rows.append((url, text, license_url))
@@ -235,6 +253,8 @@ words = [
     "\u200d",
     "\ufeff",
     "字",
+    "カメ",
+    "한국",
     "\x07",
 ]
 alts = st.lists(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pairmill.workers.extract.text import clean_text
+from pairmill.workers.extract.text import clean_text, weight
 
 # every kind of character that a rule names is frequent here
 characters = st.one_of(
@@ -57,3 +57,21 @@ def test_what_is_clean_stays(alt: str) -> None:
 def test_visible_characters_are_kept(alt: str) -> None:
     if "&" not in alt:
         assert clean_text(f"\x00 {alt}\n") == alt
+
+
+@pytest.mark.parametrize(
+    ("text", "weighs"),
+    [
+        ("", 0), ("photo", 5), ("Größe", 5), ("Фото", 4), ("รูป", 3), ("صورة", 4), ("🦊", 1),
+        ("猫", 3), ("写真", 6), ("𠮷々", 6), ("사진", 3.5), ("고양이", 5.25), ("カメラ", 4.5), ("ｶﾒﾗ", 4.5),
+        ("スープ", 4.5), ("ねこ", 2.5), ("さくら餅", 6.75), ("תמונה", 6.25), ("ፎቶ", 2.5), ("猫 A", 5),
+    ],
+)  # fmt: skip
+def test_a_text_weighs_as_many_latin_characters_as_say_as_much(text: str, weighs: float) -> None:
+    assert weight(text) == weighs
+
+
+@given(texts)
+def test_no_text_weighs_less_than_its_length(text: str) -> None:
+    """Fault: a pair that LAION's rule keeps is lost at the extraction."""
+    assert weight(text) >= len(text)

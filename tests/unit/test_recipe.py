@@ -23,6 +23,13 @@ def test_laion_400m_is_what_laion_did() -> None:
     assert r.model == "ViT-B-32"
 
 
+@pytest.mark.parametrize("name", [name for name in recipe.builtin() if "laion" in name])
+def test_recipes_after_laion_count_characters(name: str) -> None:
+    """Fault: a rule of our own in a release that is named after LAION's."""
+    r = recipe.load(name)
+    assert (r.min_text_length, r.text_length) == (5, "characters")
+
+
 def test_every_recipe_that_comes_with_it_loads() -> None:
     assert {"demo", "laion-400m"} <= set(recipe.builtin())
     for name in recipe.builtin():
@@ -51,6 +58,7 @@ def test_file_with_overrides(tmp_path: Path) -> None:
         (GOOD.replace("0.28", "28.0"), "min_similarity must be between -1 and 1"),
         (GOOD.replace("0.28", "nan"), "min_similarity must be between -1 and 1"),
         (GOOD + "languages = [1]", "languages must be a list of codes"),
+        (GOOD + "text_length = 5", "text_length must be 'characters' or 'by_script', and is 5"),
         (
             GOOD + "[min_similarity_by_language]\nde = 2",
             "min_similarity_by_language.de must be between",

@@ -14,6 +14,7 @@ from pairmill.workers.extract.link_kinds import LinkSelection
 from pairmill.workers.extract.links import BadRecord
 from pairmill.workers.extract.page import Page, PageFacts, PageReader
 from pairmill.workers.extract.records import Readable, WarcRecords
+from pairmill.workers.extract.text import MIN_LENGTH
 
 try:  # CPython's own: for a URL's few bytes OpenSSL's takes more than twice the time
     from _md5 import md5  # type: ignore[import-not-found]
@@ -32,7 +33,8 @@ class Pair(NamedTuple):
     """A link's URL with its text; all strings encode as UTF-8 and hold no NUL.
 
     url_key: md5 of the URL in UTF-8, 16 bytes. url: absolute http or https, at most 2,048
-    characters, no fragment. text: 5 to 2,000 characters. language, probability: see
+    characters, no fragment. text: 2,000 characters at most, and 5 at least or, of scripts that say
+    more with each, so many that they weigh as much (``text.weight``). language, probability: see
     ``LanguageDetector.detect``. kind: name of its link kind. page: that of the link, one object
     for all pairs of the page, which come one after another.
     """
@@ -87,6 +89,8 @@ def extract(
     """The pairs of a WAT file (gzipped or plain), in its order, the first of each URL.
 
     The first counts too where a later page refuses the use of its images, and where its own does.
+    Where its text has fewer than 5 characters, the first of 5 or more is given as well, and the
+    merge takes that one: of a recipe that counts characters the short one would cost the URL.
     How references in attributes are decoded hangs on what wrote the file: see ``decoding``.
 
     selection: which kinds of links; images by default. A broken record, or the rest of a file
@@ -144,6 +148,7 @@ class _Pairs:
         self._counts = counts.kinds
         self._detect = detect
         self._seen: set[bytes] = set()
+        self._short: set[bytes] = set()  # of those seen, the ones whose only text is short
 
     def of(self, page: Page, record: int) -> Iterator[Pair]:
         facts: PageFacts | None = None
@@ -157,10 +162,14 @@ class _Pairs:
             words, url, attribute = kept
             key = md5(url.encode(), usedforsecurity=False).digest()
             if key in self._seen:
-                counts.duplicates += 1
-                continue
-            if len(self._seen) < REMEMBERED:
+                if key not in self._short or len(words) < MIN_LENGTH:
+                    counts.duplicates += 1
+                    continue
+                self._short.discard(key)
+            elif len(self._seen) < REMEMBERED:
                 self._seen.add(key)
+                if len(words) < MIN_LENGTH:
+                    self._short.add(key)
             if facts is None:
                 facts = page.facts(record)
             counts.kept += 1

@@ -125,7 +125,8 @@ class Page:
                 break
         if not words:
             return DropReason.NO_TEXT
-        if len(words) < text.MIN_LENGTH:
+        # what some recipe may want: LAION's count characters
+        if len(words) < text.MIN_LENGTH and text.weight(words) < text.MIN_LENGTH:
             return DropReason.TEXT_TOO_SHORT
         if len(words) > text.MAX_LENGTH:
             return DropReason.TEXT_TOO_LONG

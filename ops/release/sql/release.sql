@@ -15,7 +15,8 @@ select mill.sample_id(p.batch_id, p.n) as sample_id,
            when s.outcome is null then 'not_scored'
            when s.outcome <> 0 then 'scoring_failed'
            when cardinality(%(languages)s::text[]) > 0 and coalesce(p.language, 'nolang') <> all (%(languages)s::text[]) then 'language'
-           when length(p.text) < %(min_text_length)s then 'text_too_short'
+           when length(p.text) < %(min_text_length)s
+                and not (%(text_by_script)s and mill.text_weight(p.text) >= %(min_text_length)s) then 'text_too_short'
            when d.bytes < %(min_bytes)s then 'too_few_bytes'
            when s.similarity < coalesce((%(min_similarity_by_language)s::jsonb ->> coalesce(p.language, 'nolang'))::real,
                                         %(min_similarity)s::real) then 'similarity'

@@ -110,7 +110,8 @@ as $$
 $$;
 comment on function mill.open_batches is 'Number of buckets over which the new pairs of a kind of link are dealt, with those still to come.';
 
--- The new URLs of one extraction: first of its key in the file, not removed, never seen, dealt over
+-- The new URLs of one extraction: first of its key in the file (and one of 5 characters before any that only weighs as
+-- much, or a recipe that counts characters would lose the URL), not removed, never seen, dealt over
 -- buckets by hash. Read only from the sender's own rows.
 -- work_mem: 50,000 rows of a file are sorted twice; on disk that took a sixth of the merge.
 -- plan_cache_mode: only a plan made for this array looks keys up in it by a hash; a generic one, which a
@@ -152,7 +153,7 @@ begin
       from (select distinct on (i.url_key) i.*
               from inbox.pair i
              where i.lease_id = s.lease_id and i.worker = sender
-             order by i.url_key, i.ordinal) f,
+             order by i.url_key, length(i.text) < 5, i.ordinal) f,
            lateral (select get_byte(uuid_send(f.url_key), 15) % buckets[array_position(link_kinds, f.link_kind)] as bucket) k
      where f.url_key <> all (refused)
        and case when unknown is null then not exists (select from mill.seen_url k where k.url_key = f.url_key)
