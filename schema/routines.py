@@ -17,13 +17,14 @@ from pairmill.schema.scripts import sql
 
 # In the order in which they refer to each other: an SQL function's body is read when it is made.
 BEFORE_KINDS = (
-    "core/guards", "core/url", "core/text", "removal", "core/lists", "core/partitions", "core/submit", "core/presence", "core/claim", "core/inbox",
-    "core/accept", "core/item", "tag", "backfill",
+    "core/guards", "core/url", "core/text", "removal", "core/lists", "core/partitions",
+    "core/submit", "core/presence", "core/claim", "core/inbox", "core/accept", "core/item", "tag",
+    "backfill",
 )  # fmt: skip
 AFTER_KINDS = (
-    "core/hooks", "core/steward", "thumbnail", "model", "retry", "task", "admin", "report/releases", "report/pairs",
-    "report/extraction", "report/queue", "report/waiting", "report/people", "report/models", "trust",
-    "core/grants",
+    "core/hooks", "core/steward", "thumbnail", "model", "retry", "task", "admin", "report/releases",
+    "report/pairs", "report/extraction", "report/queue", "report/waiting", "report/people",
+    "report/models", "trust", "core/grants",
 )  # fmt: skip
 
 
