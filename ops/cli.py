@@ -27,6 +27,7 @@ from pairmill.ops.commands import (
     people,
     release,
     removal,
+    researcher,
     retry,
     source,
     status,
@@ -51,7 +52,7 @@ app.add_typer(source.wat, name="wat")
 app.add_typer(source.crawl, name="crawl")
 app.add_typer(work.app, name="work")
 app.add_typer(people.worker, name="worker")
-app.add_typer(people.researcher, name="researcher")
+app.add_typer(researcher.app, name="researcher")
 app.add_typer(model.app, name="model")
 app.add_typer(task.app, name="task")
 app.add_typer(item.app, name="item")

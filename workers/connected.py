@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import trio
 
-from pairmill.workers.errors import Refused, Unreachable
+from pairmill.workers.errors import Unreachable, of_another_kind
 from pairmill.workers.queue import PATIENCE, Queue, Registration
 from pairmill.workers.reach import Reach
 from pairmill.workers.safe_text import say
@@ -46,7 +46,7 @@ async def connected(
                 with trio.CancelScope() as scope:
                     registration = await _registered(queue)
                     if registration.kind != kind:
-                        raise Refused(f"this login is for kind {registration.kind}, not {kind}")
+                        raise of_another_kind(registration.kind, kind)
                     queue.patience = OUTAGE_SECONDS
                     queue.serving = True
                     begun = True

@@ -30,6 +30,14 @@ class Refused(WorkerError):
     """The configuration or the database refuses this worker; the text says what to do."""
 
 
+def of_another_kind(found: str, wanted: str) -> Refused:
+    """The refusal of a login of one kind that a command of another kind was given."""
+    return Refused(
+        f"this login is for kind {found}, not {wanted}: run `pairmill work {found}` with it, or ask"
+        f" the admin for a DSN of kind {wanted}"
+    )
+
+
 class Unreachable(WorkerError):
     """The database did not answer for as long as the worker was willing to wait."""
 

@@ -21,6 +21,7 @@ from pairmill.workers.errors import LeaseLost, Malformed, Refused, Unreachable, 
 from pairmill.workers.reach import WORK, Reach, unready
 from pairmill.workers.safe_text import plain
 from pairmill.workers.session import open_session, wrong_encoding
+from pairmill.workers.trouble import trouble_of
 
 PROTOCOL = 1
 PATIENCE = 15.0  # seconds to wait for a database at the start
@@ -35,16 +36,6 @@ ERRORS: dict[str, type[WorkerError]] = {
     "23514": Malformed,  # check_violation: a row that an inbox does not take
     "57014": Malformed,  # statement_timeout: the same call would only take as long again
 }
-# a connection that fails carries no SQLSTATE, only the server's words
-LOGIN_REFUSED = (
-    "password authentication failed",
-    "is not permitted to log in",
-    "does not exist",
-    "no pg_hba.conf entry",
-    "pg_hba.conf rejects connection",
-    "requires a valid client certificate",
-    "permission denied for database",
-)
 Returned = TypeVar("Returned")
 
 
@@ -140,10 +131,11 @@ class Queue:
         call = "select api.submit_item_v1(%s, %s)"
         return int(self._one(call, (lease_id, Jsonb(result)))[0])
 
-    def me(self) -> dict[str, Any]:
-        names = ("name", "kind", "added_at", "live_leases",
-                 "rows_accepted", "rows_waiting", "rows_rejected")  # fmt: skip
-        return dict(zip(names, self._one("select * from api.me_v1()", ()), strict=True))
+    def me(self, *, with_rank: bool = False) -> dict[str, Any]:
+        """The columns of api.me_v1; told to a disabled worker, too. with_rank: its place among
+        the workers of its kind, for which the submissions of all are read."""
+        row = self._one("select to_jsonb(m) from api.me_v1(%s) m", (with_rank,))
+        return dict(row[0])
 
     # ---- for the kinds' own calls ----------------------------------------------------------------
 
@@ -212,12 +204,29 @@ class Queue:
                     with (
                         self._translated(), self.reach.asking(self.asker, served=self.serving),
                     ):  # fmt: skip
-                        return work(self._connected())
+                        return self._permitted(work, self._connected())
                 except psycopg.OperationalError as error:
                     self._disconnect()
                     if self._hurry.wait(delay) or time.monotonic() > give_up:
-                        raise Unreachable(f"cannot reach the database: {error}".strip()) from None
+                        why = trouble_of(error, self._dsn).sentence
+                        raise Unreachable(f"cannot reach the database: {why}") from None
                 delay = min(2 * delay, 5.0)
+
+    def _permitted(
+        self,
+        work: Callable[[psycopg.Connection[Any]], Returned],
+        connection: psycopg.Connection[Any],
+    ) -> Returned:
+        """Work; where that is not permitted, ask whether the login is disabled."""
+        try:
+            return work(connection)
+        except psycopg.errors.InsufficientPrivilege:
+            why = None
+            with suppress(psycopg.Error):  # no worker's login, or one without any right
+                why = connection.execute("select why from api.me_v1()").fetchone()
+            if why and why[0]:
+                raise Refused(why[0]) from None
+            raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -233,19 +242,23 @@ class Queue:
                 raise Refused(
                     "this database lacks what the worker calls; an admin runs: pairmill migrate"
                 ) from None
-            if any(sentence in str(error) for sentence in LOGIN_REFUSED):
-                raise Refused(f"the database refuses this login: {error}".strip()) from None
             raise
 
     def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
-            connection = open_session(
-                self._dsn,
-                prepare_threshold=None,  # a pooler in transaction mode keeps no statements
-                row_factory=tuple_row,
-                connect_timeout=10,
-                application_name=f"pairmill/{__version__}",
-            )
+            try:
+                connection = open_session(
+                    self._dsn,
+                    prepare_threshold=None,  # a pooler in transaction mode keeps no statements
+                    row_factory=tuple_row,
+                    connect_timeout=10,
+                    application_name=f"pairmill/{__version__}",
+                )
+            except psycopg.OperationalError as error:
+                trouble = trouble_of(error, self._dsn)
+                if trouble.ends or (trouble.final and not self.serving):
+                    raise Refused(trouble.sentence) from None
+                raise
             if wrong := wrong_encoding(connection):
                 connection.close()
                 raise Refused(wrong)

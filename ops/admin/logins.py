@@ -1,16 +1,20 @@
 """Logins of workers and researchers: random names, passwords shown once, never stored here."""
 
 import os
+import re
 import secrets
+from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.sql import SQL, Identifier
 
 from pairmill.ops.admin.connection import home
 from pairmill.ops.errors import UserError
 from pairmill.schema.kinds import worker_kinds
+from pairmill.workers.dsn import here_only, unverified
+from pairmill.workers.errors import Refused
+from pairmill.workers.queue import Queue
 
 
 def _new_password(connection: psycopg.Connection, login: str) -> tuple[str, str]:
@@ -53,7 +57,31 @@ def _host_and_port(server: str, port: int) -> tuple[str, int]:
         host, colon, given = server.rpartition(":")
     if colon and not (given.isdecimal() and 0 < int(given) < 65536):
         raise UserError(f"--host is HOST or HOST:PORT, not {server!r}")
+    if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:.]+(%\w+)?", host.strip("[]")):
+        raise UserError(f"--host is HOST or HOST:PORT, not {server!r}")
     return host.strip("[]"), int(given) if colon else port
+
+
+def warning(dsn: str) -> str | None:
+    """What keeps a new DSN from being of use, or safe, on another machine; None where nothing
+    does."""
+    if here_only(dsn) and not os.environ.get("DATABASE_URL"):
+        return (
+            "this DSN leads to the embedded server, which no other machine reaches: for workers"
+            ' elsewhere DATABASE_URL names a PostgreSQL of yours (docs/admin.md, "A database")'
+        )
+    if place := here_only(dsn):
+        return (
+            f"this DSN leads to {place}, which is this machine alone: for another one say --host"
+            " HOST[:PORT], as others reach the database (with `rotate`, a new DSN of the same name)"
+        )
+    if unverified(dsn):
+        return (
+            "this DSN lets any server answer in the database's place: put"
+            " sslmode=verify-full&sslrootcert=system into DATABASE_URL, and `rotate` prints a DSN"
+            ' with them (docs/security.md, "The line")'
+        )
+    return None
 
 
 def add_worker(connection: psycopg.Connection, name: str, kind: str, server: str = "") -> str:
@@ -67,7 +95,10 @@ def add_worker(connection: psycopg.Connection, name: str, kind: str, server: str
                 "select mill.add_worker(%s, %s, %s, %s)", (login, name, kind, verifier)
             )
     except psycopg.errors.UniqueViolation:
-        raise UserError(f"there is a worker {name!r} already: choose another name") from None
+        raise UserError(
+            f"there is a worker {name!r} already: choose another name, or give it another DSN with"
+            " `pairmill worker rotate`"
+        ) from None
     return _url(connection, login, password, server)
 
 
@@ -81,29 +112,32 @@ def rotate_worker(connection: psycopg.Connection, name: str, server: str = "") -
     return _url(connection, row[0], password, server)
 
 
-def add_researcher(connection: psycopg.Connection, name: str) -> str:
+def add_researcher(connection: psycopg.Connection, name: str, server: str = "") -> str:
     """Make a login that reads the views of schema report; returns its DSN."""
     login, password, verifier = _new_login(connection)
     try:
         with connection.transaction():
             connection.execute("select mill.add_researcher(%s, %s, %s)", (login, name, verifier))
     except psycopg.errors.UniqueViolation:
-        raise UserError(f"there is a researcher {name!r} already: choose another name") from None
-    return _url(connection, login, password)
+        raise UserError(
+            f"there is a researcher {name!r} already: choose another name, or give them another DSN"
+            " with `pairmill researcher rotate`"
+        ) from None
+    return _url(connection, login, password, server)
 
 
-def disable_researcher(connection: psycopg.Connection, name: str) -> bool:
-    """End a researcher's login, then its sessions; False where there is no such researcher."""
-    row = connection.execute(
-        "select login from mill.researcher where name = %s", (name,)
+def rotate_researcher(connection: psycopg.Connection, name: str, server: str = "") -> str:
+    """Give a researcher another password and end their sessions; returns their new DSN."""
+    found = connection.execute(
+        "select login, disabled_at is null from mill.researcher where name = %s", (name,)
     ).fetchone()
-    if not row:
-        return False
-    connection.execute(SQL("alter role {} nologin").format(Identifier(row[0])))
-    connection.execute(
-        "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = %s", row
-    )
-    return True
+    if not found or not found[1]:
+        raise UserError(
+            f"there is no researcher {name!r} that may log in: see `pairmill researcher list`"
+        )
+    password, verifier = _new_password(connection, found[0])
+    connection.execute("select mill.rotate_researcher(%s, %s)", (name, verifier))
+    return _url(connection, found[0], password, server)
 
 
 def local_worker(connection: psycopg.Connection, kind: str) -> str:
@@ -118,17 +152,32 @@ def local_worker(connection: psycopg.Connection, kind: str) -> str:
         "/", "_"
     )
     file = folder / f"{place}-{kind}.dsn"
-    if file.exists():
-        dsn = file.read_text().strip()
-        try:
-            psycopg.connect(dsn, connect_timeout=10).close()
-            return dsn
-        except psycopg.OperationalError:
-            file.unlink()  # of a database that was made anew: a login of its own again
+    if file.exists() and (dsn := _still_good(file)):
+        return dsn
     name = f"local-{kind}-{secrets.token_hex(3)}"
     dsn = add_worker(connection, name, kind)
     connection.execute("select mill.prove_worker(%s, true)", (name,))  # it is the admin's own
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as out:
         out.write(dsn + "\n")
+    return dsn
+
+
+def _still_good(file: Path) -> str | None:
+    """The DSN in this file, if the database knows its login. Raises UserError where an admin has
+    disabled that, Unreachable where the database does not answer."""
+    dsn = file.read_text().strip()
+    queue = Queue(dsn)
+    try:
+        me = queue.me()
+    except Refused:  # of a database that was made anew: a login of its own again
+        file.unlink()
+        return None
+    finally:
+        queue.close()
+    if me["state"] != "active":
+        raise UserError(
+            f"this machine's own {me['why'].removesuffix('; ask the admin')}: `pairmill worker"
+            f" enable {me['name']}` lets it work again"
+        )
     return dsn

@@ -22,7 +22,7 @@ def migrate(
     ),
 ) -> None:
     """Bring the database to this code's schema; does nothing where it is there already."""
-    with admin_dsn() as dsn:
+    with admin_dsn(make=True) as dsn:
         with connect(dsn) as connection:
             migration.require_utf8(connection)
             before = migration.current(connection)

@@ -1,9 +1,9 @@
-"""pairmill worker, pairmill researcher: logins."""
+"""pairmill worker: workers' logins."""
 
 import os
 import sys
 from datetime import datetime
-from importlib.resources import files
+from typing import Any
 
 import psycopg
 import typer
@@ -13,16 +13,28 @@ from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
 from pairmill.schema.kinds import worker_kinds
+from pairmill.workers.dsn import WORKER_DSN, checked
 from pairmill.workers.queue import Queue
 from pairmill.workers.safe_text import say
 
 worker = typer.Typer(no_args_is_help=True, help="Workers' logins.")
-researcher = typer.Typer(no_args_is_help=True, help="Researchers' logins.")
 HOST = typer.Option(
     "", "--host", help="HOST or HOST:PORT of the DSN, where others reach the database by another."
 )
-SHOWN = ("name", "kind", "live_leases", "rows_accepted", "streak", "agreement", "started_at",
-         "disabled_at")  # fmt: skip
+REASON = typer.Option("", "--reason", help="Kept, and told to whoever logs in with it.")
+SHOWN = ("name", "kind", "version", "last_seen_at", "live_leases", "rows_accepted", "streak",
+         "agreement", "disabled_at", "disabled_because")  # fmt: skip
+
+
+def show_dsn(dsn: str) -> None:
+    """Print a new DSN, and on standard error what it is not good for."""
+    say(dsn)
+    if problem := logins.warning(dsn):
+        say(f"pairmill: {problem}", err=True)
+
+
+def no_worker(name: str) -> UserError:
+    return UserError(f"there is no worker {name!r}: see `pairmill worker list`")
 
 
 @worker.command("add")
@@ -39,7 +51,7 @@ def worker_add(
         connection.execute("select mill.set_network(%s, %s)", (name, network))
         if proven:
             connection.execute("select mill.prove_worker(%s, true)", (name,))
-    say(dsn)
+    show_dsn(dsn)
 
 
 @worker.command("list")
@@ -56,20 +68,50 @@ def worker_list(as_json: bool = typer.Option(False, "--json", help="A JSON array
 
 
 @worker.command("disable")
-def worker_disable(name: str) -> None:
-    """End a worker's login and its sessions. Its leases run out; what was accepted stays."""
+def worker_disable(
+    name: str,
+    reason: str = REASON,
+    no_login: bool = typer.Option(
+        False,
+        "--no-login",
+        help="Do not let it in to be told why: for a login that floods the server.",
+    ),
+) -> None:
+    """End a worker's rights and its sessions. Its leases run out; what was accepted stays."""
     with admin() as connection:
-        row = connection.execute("select mill.disable_worker(%s)", (name,)).fetchone()
+        row = connection.execute(
+            "select mill.disable_worker(%s, %s, %s)", (name, reason, no_login)
+        ).fetchone()
     if not row or not row[0]:
-        raise UserError(f"there is no worker {name!r}: see `pairmill worker list`")
-    say(f"{name} is disabled")
+        raise no_worker(name)
+    say(f"{name} is disabled; `pairmill worker enable` takes that back")
+
+
+@worker.command("enable")
+def worker_enable(
+    name: str,
+    proven: bool = typer.Option(False, "--proven", help="It is your own; see `prove`."),
+) -> None:
+    """Let a disabled or stopped worker work again, as an unproven one.
+
+    It keeps its DSN. Its streak begins anew at 0, and it is no longer proven; its agreement stays,
+    so that the first check that fails stops a stopped worker again. What was withdrawn stays
+    withdrawn.
+    """
+    with admin() as connection, connection.transaction():
+        row = connection.execute("select mill.enable_worker(%s)", (name,)).fetchone()
+        if not row or not row[0]:
+            raise no_worker(name)
+        if proven:
+            connection.execute("select mill.prove_worker(%s, true)", (name,))
+    say(f"{name} may work again{'' if proven else ', as an unproven worker'}; its DSN is as before")
 
 
 @worker.command("rotate")
 def worker_rotate(name: str, host: str = HOST) -> None:
     """Give a worker another password and print its new DSN, once. Its leases stay."""
     with admin() as connection:
-        say(logins.rotate_worker(connection, name, host))
+        show_dsn(logins.rotate_worker(connection, name, host))
 
 
 @worker.command("quarantine")
@@ -92,7 +134,7 @@ def worker_quarantine(
             return
         if not yes and not (sys.stdin.isatty() and typer.confirm("Do it?")):
             raise UserError("not confirmed, nothing was done: --yes does it without a question")
-        connection.execute("select mill.disable_worker(%s)", (name,))
+        connection.execute("select mill.disable_worker(%s, %s)", (name, reason))
         done = _quarantine(connection, name, since, reason, rehearse=False)
     if as_json:
         print_json(done)
@@ -113,7 +155,7 @@ def _quarantine(
             connection, "select * from mill.quarantine_worker(%s, %s, %s)", name, since, reason
         )
     if found["leases"] is None:
-        raise UserError(f"there is no worker {name!r}: see `pairmill worker list`")
+        raise no_worker(name)
     return found
 
 
@@ -139,7 +181,7 @@ def worker_prove(
             "select mill.prove_worker(%s, %s)", (name, not withdraw)
         ).fetchone()
     if not row or not row[0]:
-        raise UserError(f"there is no worker {name!r}: see `pairmill worker list`")
+        raise no_worker(name)
     say(f"{name} is {'not proven' if withdraw else 'proven'}")
 
 
@@ -152,58 +194,58 @@ def worker_network(
     with admin() as connection:
         row = connection.execute("select mill.set_network(%s, %s)", (name, network)).fetchone()
     if not row or not row[0]:
-        raise UserError(f"there is no worker {name!r}: see `pairmill worker list`")
+        raise no_worker(name)
     say(f"{name} connects from {network or 'a network that is not known'}")
 
 
 @worker.command("me")
 def worker_me(
-    dsn: str = typer.Option(
-        None, "--dsn", help="The worker's DSN; PAIRMILL_WORKER_DSN by default."
+    dsn: str = typer.Option(None, "--dsn", help=f"The worker's DSN; {WORKER_DSN} by default."),
+    quick: bool = typer.Option(
+        False, "--quick", help="Without the rank, for which all workers' rows are counted."
     ),
     as_json: bool = typer.Option(False, "--json", help="A JSON object."),
 ) -> None:
-    """The work done by the worker of this DSN."""
-    dsn = dsn or os.environ.get("PAIRMILL_WORKER_DSN", "")
-    if not dsn:
-        raise UserError("which worker? Give its DSN with --dsn, or in PAIRMILL_WORKER_DSN")
-    queue = Queue(dsn)
+    """The work done by the worker of this DSN, and whether it may go on; exit code 1 if not."""
+    queue = Queue(checked(dsn or os.environ.get(WORKER_DSN, "")))
     try:
-        me = queue.me()
+        me = queue.me(with_rank=not quick)
     finally:
         queue.close()
     if as_json:
         print_json(me)
     else:
-        for name, value in me.items():
-            say(f"{name.replace('_', ' '):14} {value}")
+        for name, value in _credit(me).items():
+            say(f"{name:14} {value}")
+    if me["why"]:
+        raise UserError(me["why"])
 
 
-@researcher.command("add")
-def researcher_add(name: str = typer.Argument(help="What people will call them.")) -> None:
-    """Make a login that reads the views of schema report, and print its DSN once."""
-    with admin() as connection:
-        say(logins.add_researcher(connection, name))
+def _credit(me: dict[str, Any]) -> dict[str, str]:
+    """What api.me_v1 says, for people; without what is not known."""
+    shown = {
+        "name": me["name"],
+        "kind": me["kind"],
+        "state": me["state"],
+        "added": _moment(me["added_at"]),
+        "last seen": _moment(me["last_seen_at"]),
+        "version": me["version"],
+        "live leases": me["live_leases"],
+        "accepted": f"{me['rows_accepted']:,}",
+        "in 24 hours": f"{me['rows_accepted_last_day']:,}",
+        "waiting": f"{me['rows_waiting']:,}",
+        "rejected": f"{me['rows_rejected']:,}",
+        "withdrawn": f"{me['rows_withdrawn']:,}",
+        "success share": _percent(me["success_share"]),
+        "agreement": _percent(me["agreement"]),
+        "rank": f"{me['rank']} of {me['ranked']}" if me["rank"] else None,
+    }
+    return {name: str(value) for name, value in shown.items() if value is not None}
 
 
-@researcher.command("list")
-def researcher_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
-    """Researchers, and how many sessions each has open."""
-    with admin() as connection:
-        query = files("pairmill.ops.admin") / "sql" / "researchers.sql"
-        found = rows(connection, query.read_text("utf-8"))
-    print_rows(
-        found,
-        ("name", "login", "added_at", "sessions", "disabled"),
-        as_json=as_json,
-        empty="no researchers: add one with `pairmill researcher add NAME`",
-    )
+def _moment(iso: str | None) -> str | None:
+    return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M:%S} UTC" if iso else None
 
 
-@researcher.command("disable")
-def researcher_disable(name: str) -> None:
-    """End a researcher's login and its sessions."""
-    with admin() as connection:
-        if not logins.disable_researcher(connection, name):
-            raise UserError(f"there is no researcher {name!r}: see `pairmill researcher list`")
-    say(f"{name} is disabled")
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1%}"

@@ -9,19 +9,42 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pairmill.ops.admin.connection import admin
+from pairmill.ops.admin.connection import admin, has_database
 from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.commands.model import MODEL, PRETRAINED, SHA256, load
 from pairmill.ops.errors import UserError, extra
 from pairmill.schema.kinds import KINDS, login_of
+from pairmill.workers.dsn import MISSING, WORKER_DSN, checked, unverified
+from pairmill.workers.errors import Refused, of_another_kind
+from pairmill.workers.queue import Queue
+from pairmill.workers.safe_text import say
 
 if TYPE_CHECKING:
     from pairmill.workers.daemon import WorkerKind
 
 app = typer.Typer(no_args_is_help=True, help="Run a worker until it is stopped (Ctrl-C, SIGTERM).")
 
+
+def _named(context: typer.Context, dsn: str | None) -> str | None:
+    """The DSN, whole; None beside a database, where the local worker's is taken. Asked before all
+    else: nothing is loaded, agreed to or made on disk for a worker that cannot log in."""
+    if context.resilient_parsing:
+        return None
+    if dsn and dsn.strip():
+        found = checked(dsn)
+        if problem := unverified(found):
+            say(f"pairmill: {problem}", err=True)
+        return found
+    if has_database():
+        return None
+    raise UserError(
+        f"{MISSING}; on the database's own machine, set DATABASE_URL, or make a database in this"
+        " folder with `pairmill migrate`"
+    )
+
+
 DSN = typer.Option(
-    None, "--dsn", envvar="PAIRMILL_WORKER_DSN", show_envvar=True,
+    None, "--dsn", envvar=WORKER_DSN, show_envvar=True, callback=_named,
     help="The worker's DSN, from `pairmill worker add`; not needed beside the database.",
 )  # fmt: skip
 DRAIN = typer.Option(
@@ -41,6 +64,20 @@ def _login(dsn: str | None, kind: str) -> Iterator[str]:
         return
     with admin() as connection:  # held open: it keeps an embedded server running
         yield local_worker(connection, kind)
+
+
+def _greet(dsn: str, kind: str) -> None:
+    """Raise Refused where the database does not take this login for a kind; for a worker whose
+    weights take gigabytes and minutes to load."""
+    queue = Queue(dsn)
+    try:
+        me = queue.me()
+    finally:
+        queue.close()
+    if me["why"]:
+        raise Refused(me["why"])
+    if me["kind"] != kind:
+        raise of_another_kind(me["kind"], kind)
 
 
 def _run(kind: str, serve: Callable[..., Awaitable[None]], dsn: str | None, metrics: str) -> None:
@@ -127,6 +164,8 @@ def score(
     metrics: str = METRICS,
 ) -> None:
     """Score thumbnails against their texts: similarities, embeddings and tags."""
+    if dsn:
+        _greet(dsn, login_of("score"))
     options = {"precision": precision, "compiled": compiled, "threads": threads}
     loaded = load(name, pretrained, device, sha256=sha256, **options)
     from pairmill.workers.score import watermark as detector

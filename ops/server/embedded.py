@@ -62,6 +62,10 @@ class EmbeddedServer:
         known = json.loads(self._secrets.read_text())
         return f"postgresql://{ADMIN}:{known['password']}@127.0.0.1:{known['port']}/{database}"
 
+    def is_made(self) -> bool:
+        """Whether its files are there. Makes nothing."""
+        return (self._data / "PG_VERSION").exists()
+
     def running(self) -> bool:
         return self._pid() is not None
 
@@ -70,6 +74,7 @@ class EmbeddedServer:
 
         keep: leave it running when its last user goes, until ``stop``.
         """
+        self._check_programs()
         with self._locked():
             if keep:
                 (self._home / "server.keep").touch()
@@ -78,6 +83,8 @@ class EmbeddedServer:
 
     def stop(self) -> bool:
         """Stop the server and wait for its end; True if it was running."""
+        if not self._home.exists():
+            return False
         with self._locked():
             (self._home / "server.keep").unlink(missing_ok=True)
             return self._stop()
@@ -85,7 +92,8 @@ class EmbeddedServer:
     @contextmanager
     def used(self) -> Iterator[str]:
         """The admin's URL, of a server that runs for as long as somebody uses it."""
-        self._home.mkdir(parents=True, exist_ok=True)
+        self._check_programs()
+        self._make_home()
         with (self._home / "server.users").open("a") as users:
             with self._locked():
                 fcntl.flock(users, fcntl.LOCK_SH)
@@ -105,10 +113,24 @@ class EmbeddedServer:
         if not (self._home / "server.keep").exists():
             self._stop()
 
+    def _check_programs(self) -> None:
+        """Before a first folder is made: nothing is left behind where PostgreSQL is missing."""
+        if not self._home.exists():
+            self._programs.check()
+
+    def _make_home(self) -> None:
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EmbeddedError(
+                f"cannot make {self._home}, the folder of the embedded PostgreSQL"
+                f" ({error.strerror}): PAIRMILL_HOME names another"
+            ) from None
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One start or stop at a time."""
-        self._home.mkdir(parents=True, exist_ok=True)
+        self._make_home()
         with (self._home / "server.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -154,7 +176,7 @@ class EmbeddedServer:
                 return  # it lives, and is another's: PostgreSQL knows what to do
 
     def _start(self) -> None:
-        if not (self._data / "PG_VERSION").exists():
+        if not self.is_made():
             self._make()
         self._await_the_dead()
         known = json.loads(self._secrets.read_text())

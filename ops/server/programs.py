@@ -35,23 +35,33 @@ class Programs:
                 continue
         raise EmbeddedError("PostgreSQL refuses to run as root, and there is no user nobody")
 
+    def check(self) -> None:
+        """Raise EmbeddedError where they are missing, or cannot run as another than root."""
+        _ = self._folder, self._switch
+
     def command(self, program: str, *arguments: str) -> list[str]:
         """The command line that runs a program as its user."""
         if self.user is None:
             return [str(self._folder / program), *arguments]
-        switch = shutil.which("setpriv")
-        if switch is None:
-            raise EmbeddedError(
-                "run as root, the embedded PostgreSQL needs setpriv (package util-linux):"
-                " install it, or run as another user, or set DATABASE_URL"
-            )
         user, group = f"--reuid={self.user.pw_uid}", f"--regid={self.user.pw_gid}"
-        become = [switch, user, group, "--clear-groups"]
+        become = [self._switch, user, group, "--clear-groups"]
         if not _reachable(self._home, self.user):
             # a parent folder is closed to it, /root say: this capability opens folders to the
             # server without opening them to anybody else
             become += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
         return [*become, "--", str(self._folder_for(self.user) / program), *arguments]
+
+    @cached_property
+    def _switch(self) -> str:
+        """setpriv, which becomes that user; empty where there is none to become."""
+        if self.user is None:
+            return ""
+        if found := shutil.which("setpriv"):
+            return found
+        raise EmbeddedError(
+            "run as root, the embedded PostgreSQL needs setpriv (package util-linux):"
+            " install it, or run as another user, or set DATABASE_URL"
+        )
 
     def _folder_for(self, user: pwd.struct_passwd) -> Path:
         """Programs that the user can reach. That capability does not open their folder: initdb

@@ -151,6 +151,9 @@ begin
     if not found then
         return false;
     end if;
+    if not exists (select from pg_catalog.pg_roles where rolname = l) then
+        raise exception 'the login of researcher % is not on this server', p_name using errcode = 'undefined_object';
+    end if;
     execute format('alter role %I login', l);
     return true;
 end
@@ -172,6 +175,18 @@ end
 $$;
 comment on function mill.rotate_worker is
     'Gives a worker another password (a SCRAM verifier) and ends its sessions; its leases stay. Null where there is no such worker that may work.';
+
+create function mill.rotate_researcher(p_name text, p_password text) returns void
+language plpgsql
+as $$
+declare
+    l constant name := (select login from mill.researcher where name = p_name and disabled_at is null);
+begin
+    execute format('alter role %I password %L', l, p_password);
+    perform pg_terminate_backend(pid) from pg_stat_activity where usename = l;
+end
+$$;
+comment on function mill.rotate_researcher is 'Gives a researcher another password (a SCRAM verifier) and ends their sessions.';
 
 create function mill.login_of(p_name text) returns name
 language sql stable

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import socket
 import urllib.request
 from pathlib import Path
@@ -26,9 +27,9 @@ def refusal(line: Line, *command: str) -> str:
 def test_database_that_is_not_there(tmp_path: Path) -> None:
     line = Line("postgresql://nobody@127.0.0.1:1/none", tmp_path)
     assert refusal(line, "status").startswith("pairmill: cannot connect to the database:")
-    assert "cannot reach the database" in refusal(
-        line, "work", "steward", "--dsn", "postgresql://x@127.0.0.1:1/none"
-    ) or "the database" in refusal(line, "work", "steward")
+    here = ("--dsn", "postgresql://x:y@127.0.0.1:1/none")
+    said = "pairmill: cannot reach the database: nothing listens at 127.0.0.1:1: "
+    assert refusal(line, "worker", "me", *here).startswith(said)
 
 
 def test_url_is_printed_of_a_server_that_runs_and_of_no_other(server: str, tmp_path: Path) -> None:
@@ -91,8 +92,20 @@ def test_workers_are_added_listed_and_disabled(line: Line) -> None:
     assert [w["name"] for w in json.loads(line.pairmill("worker", "list", "--json"))] == ["ada-1"]
     assert "is for kind download, not extract" in refusal(line, "work", "extract", "--dsn", dsn)
     line.pairmill("worker", "disable", "ada-1")
-    assert "not permitted to log in" in refusal(line, "worker", "me", "--dsn", dsn)
-    assert "there is no worker 'eve'" in refusal(line, "worker", "disable", "eve")
+    line.pairmill("worker", "disable", "ada-1", "--reason", "too slow")
+    why = r"pairmill: worker ada-1 was disabled by an admin on [\d :-]+ UTC: too slow; ask the admin"
+    for command in (("worker", "me"), ("work", "extract"), ("work", "score", "--model", "none")):
+        assert re.fullmatch(why, refusal(line, *command, "--dsn", dsn)), command
+    told = line.here("worker", "me", "--dsn", dsn, "--json")
+    assert (told.returncode, json.loads(told.stdout)["state"]) == (1, "disabled")
+    (listed,) = json.loads(line.pairmill("worker", "list", "--json"))
+    assert listed["disabled_because"] == "too slow"
+    assert "too slow" in line.pairmill("worker", "list")
+    assert "an unproven worker; its DSN" in line.pairmill("worker", "enable", "ada-1")
+    again = line.here("worker", "me", "--dsn", dsn)
+    assert (again.returncode, "active" in again.stdout) == (0, True)
+    for command in ("disable", "enable", "rotate"):
+        assert "there is no worker 'eve'" in refusal(line, "worker", command, "eve")
 
 
 def test_researcher_reads_with_the_dsn_that_is_printed(line: Line) -> None:
@@ -114,7 +127,7 @@ def test_researchers_are_listed_and_disabled(line: Line) -> None:
     with psycopg.connect(dsn) as session, psycopg.connect(others) as bob:
         session.execute("select * from report.queue")  # and its transaction stays open
         assert listed() == [("Ada", 1, False), ("Bob", 1, False)]
-        assert line.pairmill("researcher", "disable", "Ada") == "Ada is disabled\n"
+        assert "Ada is disabled" in line.pairmill("researcher", "disable", "Ada")
         with pytest.raises(psycopg.OperationalError):
             session.execute("select 1")
         assert bob.execute("select 1").fetchone() == (1,)
@@ -122,7 +135,18 @@ def test_researchers_are_listed_and_disabled(line: Line) -> None:
         psycopg.connect(dsn)
     assert [(name, disabled) for name, _, disabled in listed()] == [("Ada", True), ("Bob", False)]
     assert "there is no researcher 'Eve'" in refusal(line, "researcher", "disable", "Eve")
-    assert line.pairmill("researcher", "disable", "Ada")  # a second time is no error
+    assert line.pairmill("researcher", "disable", "Ada", "--reason", "left")  # no error twice
+    assert "left" in line.pairmill("researcher", "list")
+    assert "that may log in" in refusal(line, "researcher", "rotate", "Ada")
+    line.pairmill("researcher", "enable", "Ada")
+    rotated = line.here("researcher", "rotate", "Ada", "--host", "127.0.0.1")
+    with pytest.raises(psycopg.OperationalError):  # by the password of before
+        psycopg.connect(dsn)
+    port = psycopg.conninfo.conninfo_to_dict(dsn)["port"]
+    assert f"@127.0.0.1:{port}/" in rotated.stdout
+    with psycopg.connect(rotated.stdout.strip()) as session:
+        session.execute("select * from report.queue")
+    assert "this machine alone: for another one say --host HOST" in rotated.stderr
 
 
 def test_sources(line: Line, tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_disabled_and_strange_and_old_workers_are_told_so(db: Database) -> None:
 def test_disabling_ends_sessions_and_login(db: Database) -> None:
     queue, _ = db.queue("extract", "ada")
     assert db.value("select mill.disable_worker('ada')")
-    with pytest.raises(Refused, match="not permitted to log in"):
+    with pytest.raises(Refused, match="worker ada was disabled by an admin on .* UTC; ask the admin"):
         queue.register()
     assert not db.value("select mill.disable_worker('nobody')")
 
@@ -306,7 +306,7 @@ def test_a_restart_that_outlasts_a_lease_counts_no_try(own_server: EmbeddedServe
 # ---- what a login may fail ----------------------------------------------------------------------
 
 
-class FullDisk:
+class FullDisk(daemon.WorkerKind[Queue]):
     """A kind of worker, all of whose tasks fail."""
 
     name = "extract"

@@ -20,7 +20,9 @@ def tables(db: Database) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_worker_reads_and_writes_no_table(db: Database, kind: str) -> None:
-    inbox = {"extract": ["inbox.pair"], "score": ["inbox.score", "inbox.tag"]}.get(kind, [])
+    inbox = {"extract": ["inbox.pair", "inbox.page"], "score": ["inbox.score", "inbox.tag"]}.get(
+        kind, []
+    )
     refusal = (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported)
     with psycopg.connect(db.login(kind), autocommit=True) as worker:
         for table in tables(db):
@@ -67,6 +69,49 @@ def test_worker_calls_its_own_functions_and_no_others(db: Database, kind: str) -
             "empty_slots_v1", "ensure_partitions_v1", "metrics_v1",
         },
     }[kind]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_disabled_login_may_ask_why_and_nothing_else(db: Database, kind: str) -> None:
+    """Would catch: a grant of its group, or of another admin, that stays."""
+    login = db.login(kind, "eve")
+    role = psycopg.conninfo.conninfo_to_dict(login)["user"]
+    assert db.value("select mill.disable_worker('eve')")
+    groups = "select g.rolname from pg_auth_members join pg_roles g on g.oid = roleid where member = %s::regrole"
+    assert db.rows(groups, role) == [(db.group("disabled"),)]
+    with psycopg.connect(login, autocommit=True) as eve:
+        for table in (*tables(db), "inbox.pair"):
+            for statement in (f"select * from {table}", f"insert into {table} default values"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    eve.execute(statement)
+        for group in (kind, "owner"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                eve.execute(f"set role {db.group(group)}")
+        assert eve.execute("select state from api.me_v1()").fetchone() == ("disabled",)
+    called = db.rows(
+        "select p.proname from pg_proc p where pronamespace in ('mill'::regnamespace, 'api'::regnamespace)"
+        " and has_function_privilege(%s, p.oid, 'execute') order by 1", role,
+    )  # fmt: skip
+    assert called == [("me_v1",), ("register_v1",)]
+    assert db.value("select mill.enable_worker('eve')")
+    assert db.rows(groups, role) == [(db.group(kind),)]
+    with psycopg.connect(login, autocommit=True) as eve:
+        assert eve.execute("select state from api.me_v1()").fetchone() == ("active",)
+
+
+@pytest.mark.parametrize(
+    "right",
+    ["grant pg_read_all_data to {}", "grant select on mill.worker to {}", "alter role {} createdb"],
+)
+def test_disabled_login_with_rights_of_its_own_is_closed(db: Database, right: str) -> None:
+    """Would catch: a right beside the group's that outlives `worker disable`."""
+    login = db.login("download", "eve")
+    role = psycopg.conninfo.conninfo_to_dict(login)["user"]
+    db.admin.execute(right.format(role))
+    db.admin.execute("select mill.disable_worker('eve')")
+    with pytest.raises(psycopg.OperationalError, match="not permitted to log in"):
+        psycopg.connect(login)
+    db.admin.execute(f"drop owned by {role}")
 
 
 def test_inbox_takes_rows_of_its_own_kind_and_no_forged_sender(db: Database) -> None:

@@ -7,6 +7,7 @@ select w.name, w.kind, w.added_at, w.disabled_at,
          where i.worker_id = w.worker_id and l.ended_at is null) as live_leases,
        coalesce(sum(s.row_count) filter (where s.state = 'accepted' and x.submission_id is null), 0)::bigint as rows_accepted,
        w.network, w.proven_at, w.streak, w.agreement, w.stopped_because,
+       nullif(concat_ws('; ', w.stopped_because, w.disabled_because), '') as disabled_because,
        (select i.version from mill.instance i where i.worker_id = w.worker_id order by i.last_seen_at desc, i.instance_id desc limit 1) as version,
        (select max(i.last_seen_at) from mill.instance i where i.worker_id = w.worker_id) as last_seen_at,
        array(select concat_ws(' ', t.kind || case when t.is_replica then ' check' when t.for_model_id is not null then ' backfill' else '' end || ' of',
@@ -30,6 +31,7 @@ comment on column report.worker.proven_at is 'When the worker was proven: others
 comment on column report.worker.streak is 'Replications in a row that agreed; null: an admin vouches for it, and it is not checked';
 comment on column report.worker.agreement is 'Share of its replicated downloads that others found alike, a moving average';
 comment on column report.worker.stopped_because is 'Reason, if replication stopped it and not an admin; else null';
+comment on column report.worker.disabled_because is 'Reason, replication''s or the admin''s, which the worker is told; null where none was given';
 comment on column report.worker.version is 'Version of Pairmill of its process that was seen last; null: none ever was';
 comment on column report.worker.last_seen_at is 'When it last registered, asked for work or said that it is at work, up to half a minute late';
 comment on column report.worker.holds is 'The tasks that it holds';

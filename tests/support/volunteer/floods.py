@@ -10,6 +10,7 @@ from psycopg.conninfo import make_conninfo
 from support.hostile_login import (
     BOUNDED,
     BUSY,
+    IDLE,
     OPEN,
     REFUSED,
     Cases,
@@ -48,13 +49,37 @@ def _(s: Stage) -> None:
     assert value(s.eve, "select 1") == 1
 
 
-@case("a login that was disabled", REFUSED, "28000")
+@case("a login that was disabled", REFUSED, "42501 PM002 53300")
 def _(s: Stage) -> None:
-    s.admin.execute("select mill.disable_worker('eve-volunteer')")
+    """It is told why, by the one function left to it."""
+    _, lease = s.lease()
+    s.admin.execute("select mill.disable_worker('eve-volunteer', 'lies')")
     with pytest.raises(psycopg.OperationalError):
         s.eve.execute("select 1")
+    s.eve = s.session(s.eve_dsn)
+    found = s.eve.execute("select state, why, live_leases from api.me_v1()").fetchone()
+    assert found and found[::2] == ("disabled", 1) and found[1].endswith("UTC: lies; ask the admin")
+    for function in ("register_v1", "claim_v1", "heartbeat_v1", "fail_v1"):
+        arguments = {"register_v1": "'0', 1", "claim_v1": "1", "fail_v1": f"{lease}, 'x', true"}
+        call = f"select api.{function}({arguments.get(function, str(lease))})"
+        assert state_of(s.eve, call) == ("PM002" if function == "register_v1" else "42501")
+    s.session(s.eve_dsn)
+    with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
+        s.session(s.eve_dsn)
+
+
+@case("a login that was disabled with `--no-login`", REFUSED, "28000")
+def _(s: Stage) -> None:
+    s.admin.execute("select mill.disable_worker('eve-volunteer', p_close => true)")
     with pytest.raises(psycopg.OperationalError, match="not permitted to log in"):
         s.session(s.eve_dsn)
+
+
+@case("a disabled login that stays connected", BOUNDED, IDLE)
+def _(s: Stage) -> None:
+    s.admin.execute("select mill.disable_worker('eve-volunteer')")
+    s.eve = s.session(s.eve_dsn)
+    s.watchdog()
 
 
 @case("its own time-outs, and a query without end", BOUNDED, BUSY)
