@@ -120,13 +120,14 @@ _NO_POSTGRESQL = _Cause(
     "what listens at {place} is no PostgreSQL", "is the port whole in the DSN?",
     "is the port right in DATABASE_URL?", final=True,
 )  # fmt: skip
+_NO_HOST = _Cause(
+    "no name server knows the host {host}",
+    "is it whole in the DSN? Else is this machine's network up?", "is it right in DATABASE_URL?",
+)  # fmt: skip
 # libpq's own words; the first that fits
 _BY_WORDS = {
-    "could not translate host name": _Cause(
-        "no name server knows the host {host}",
-        "is it whole in the DSN? Else is this machine's network up?",
-        "is it right in DATABASE_URL?",
-    ),
+    "failed to resolve host": _NO_HOST,  # psycopg's
+    "could not translate host name": _NO_HOST,
     "no password supplied": _Cause(
         "the DSN has no password", _CUT_OFF, "DATABASE_URL has none, nor ~/.pgpass", final=True,
     ),

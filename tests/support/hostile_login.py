@@ -12,6 +12,7 @@ from collections import UserDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, LiteralString, cast
 
@@ -31,7 +32,8 @@ BLOCKED = "55P03"  # lock_not_available: its lock_timeout ended a wait
 Session = psycopg.Connection[Any]
 BOUNDS = re.findall(r"p_(?:idle|busy)_seconds integer default (\d+)", sql("core/steward"))
 IDLE, BUSY = (
-    f"the watchdog ends it within {int(seconds) + EVERY_SECONDS:.0f} seconds" for seconds in BOUNDS
+    f"the watchdog ends it within {ceil(int(seconds) + EVERY_SECONDS)} seconds"
+    for seconds in BOUNDS
 )
 
 
