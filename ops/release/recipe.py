@@ -70,6 +70,11 @@ COLUMNS = (
     "SAMPLE_ID", "URL", "TEXT", "HEIGHT", "WIDTH", "LICENSE", "LANGUAGE", "SIMILARITY", "HASH",
     "MD5",
 )  # fmt: skip
+# a threshold's reason is its column's name: these have another meaning in counts and records
+REASONS = (
+    "kept", "removed", "not_downloaded", "download_failed", "not_scored", "scoring_failed",
+    "text_too_short", "too_few_bytes", "not_tagged",
+)  # fmt: skip
 # of every release, filled by taggers where the recipe names any
 TAG_COLUMNS = ("NSFW", "punsafe", "pwatermark", "aesthetic")
 
@@ -151,7 +156,8 @@ def _check_tags(recipe: Recipe, name: str) -> None:
         others = {*COLUMNS, *TAG_COLUMNS, *recipe.tags} - {column}
         # a reader that does not tell cases apart must not find two
         twice = column.lower() in {other.lower() for other in others}
-        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,59}", column) or twice or column in COLUMNS:
+        taken = twice or column in (*COLUMNS, *REASONS)
+        if taken or not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,59}", column):
             raise UserError(f"recipe {name}: tags.{column} cannot be a column of a release")
     for key, thresholds in (("min_tag", recipe.min_tag), ("max_tag", recipe.max_tag)):
         for column in thresholds:

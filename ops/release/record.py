@@ -22,7 +22,7 @@ def _sql(name: str) -> str:
     return (files("pairmill.ops.release") / "sql" / f"{name}.sql").read_text("utf-8")
 
 
-class Record:
+class ReleaseRecord:
     """The record of a release that is being built, in the transaction of the build: it is there
     once that is committed, and only then."""
 

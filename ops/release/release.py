@@ -26,7 +26,7 @@ from pairmill.ops.release.decisions import Decisions, decide, hurry
 from pairmill.ops.release.folder import write_manifest
 from pairmill.ops.release.manifest import Manifest
 from pairmill.ops.release.recipe import Recipe
-from pairmill.ops.release.record import Record
+from pairmill.ops.release.record import ReleaseRecord
 from pairmill.ops.release.selection import Selection, select
 from pairmill.ops.release.unfinished import Unfinished
 
@@ -116,7 +116,7 @@ def _write(
             f"not built, since work is not done: {unfinished.sentence(waiting)}; without --strict"
             " the release has what is done"
         )
-    kept_as = Record(connection, recipe) if record else None
+    kept_as = ReleaseRecord(connection, recipe) if record else None
     hurry(connection)
     decisions = decide(connection, selection, *([kept_as.add] if kept_as else []))
     table = ReleaseColumns(recipe, selection.taggers)

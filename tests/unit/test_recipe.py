@@ -75,6 +75,7 @@ def test_file_with_overrides(tmp_path: Path) -> None:
         (GOOD + "[tags]\nnsfw = 'x'", "tags.nsfw cannot be a column of a release"),
         (GOOD + "[tags]\nx = 'x'\nX = 'x'", "tags.x cannot be a column of a release"),
         (GOOD + "[tags]\nurl = 'x'", "tags.url cannot be a column of a release"),
+        (GOOD + "[tags]\nkept = 'x'", "tags.kept cannot be a column of a release"),
         (GOOD + "[tags]\n'a b' = 'x'", "cannot be a column of a release"),
         (GOOD + "[tags]\naesthetic = 1", "tags.aesthetic must be a tagger's name"),
         (GOOD + "[min_tag]\naesthetic = 5", "min_tag.aesthetic needs tags.aesthetic"),
