@@ -2,7 +2,11 @@
 
 import math
 import os
+import signal
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +16,7 @@ import typer
 from pairmill.ops.errors import UserError, extra
 from pairmill.ops.output import print_json
 from pairmill.workers.safe_text import say
+from pairmill.workers.tally import many
 
 if TYPE_CHECKING:
     from pairmill.ops.fetch.run import FetchRun
@@ -175,9 +180,12 @@ def fetch(
     if dry_run:
         _plan(rows, run, folder, retry=retry_failed, as_json=as_json)
         return
-    whole = _run(run, rows, folder, retry=retry_failed)
-    _summarise(folder, as_json=as_json)
+    before = len(folder.numbers())
+    with interruptible():
+        whole = _run(run, rows, folder, retry=retry_failed)
+        _summarise(folder, whole=whole, as_json=as_json)
     if not whole:
+        _say_interrupted(folder, before)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -211,8 +219,36 @@ def _run(run: "FetchRun", source: "Source", folder: "Folder", *, retry: bool) ->
         todo = (
             failed_shards(parameters, folder) if retry else new_shards(source, parameters, folder)
         )
-        with FetchProgress(_left(source, folder, retry=retry)) as shown:
-            return run.run(client, todo, shown.row, shown.shard)
+        try:
+            with FetchProgress(_left(source, folder, retry=retry)) as shown:
+                return run.run(client, todo, shown.row, shown.shard, shown.say)
+        except KeyboardInterrupt:  # before its loop had begun, or behind its end
+            return False
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does; the signals' own handlers come back afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say_interrupted(folder: "Folder", before: int) -> None:
+    """before: shards of earlier runs."""
+    done, shards = _done(folder), len(folder.numbers())
+    earlier = f" ({before:,} of them before)" if before else ""
+    say(
+        f"interrupted: {many(shards, 'shard')}{earlier} with {many(done['count'], 'row')} and"
+        f" {many(done['successes'], 'image')} lie whole in {folder.path}; of the shard that was"
+        " being fetched nothing is kept; the same command goes on with it",
+        err=True,
+    )
 
 
 def _left(source: "Source", folder: "Folder", *, retry: bool) -> int | None:
@@ -265,8 +301,8 @@ def _plan(
     )
 
 
-def _summarise(folder: "Folder", *, as_json: bool) -> None:
-    """Print the counts of all shards of the folder."""
+def _summarise(folder: "Folder", *, whole: bool, as_json: bool) -> None:
+    """Print the counts of all shards of the folder. whole: whether the run reached its end."""
     from pairmill.ops.fetch.fetch_progress import said
 
     outcomes: Counter[str] = Counter()
@@ -275,6 +311,7 @@ def _summarise(folder: "Folder", *, as_json: bool) -> None:
     done = _done(folder)
     status = dict(outcomes.most_common())
     if as_json:
-        print_json({"shards": len(folder.numbers()), **done, "status_dict": status})
+        shards = {"shards": len(folder.numbers()), "interrupted": not whole}
+        print_json({**shards, **done, "status_dict": status})
         return
     say(f"{done['successes']:,} of {done['count']:,} images, in {folder.path}: {said(status)}")

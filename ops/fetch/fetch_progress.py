@@ -5,7 +5,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pairmill.ops.output import plain_console
-from pairmill.workers.safe_text import say
+from pairmill.workers.safe_text import safe, say
 
 
 def said(outcomes: dict[str, int]) -> str:
@@ -45,3 +45,7 @@ class FetchProgress:
         if not self._console.is_terminal:
             counts = said(stats["status_dict"])
             say(f"shard {number:05}: {counts}; {stats['duration']:,.0f} s", err=True)
+
+    def say(self, sentence: str) -> None:
+        """A sentence beside the bar."""
+        self._console.print(safe(sentence), soft_wrap=True)

@@ -36,7 +36,9 @@ from pairmill.workers.download.hosts import Hosts
 from pairmill.workers.download.permission import Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
 from pairmill.workers.download.rendition import RenditionSpec
-from pairmill.workers.download.worker import Options
+from pairmill.workers.download.worker import Options, web_reach
+from pairmill.workers.outage_lines import OutageLines
+from pairmill.workers.progress import LOOK_SECONDS
 from pairmill.workers.safe_text import say
 
 CHANGED = "changed"  # the error of an image that is not the one that the source was made of
@@ -128,14 +130,18 @@ class FetchRun:
         todo: Iterator[Shard],
         on_row: Callable[[], None],
         on_shard: Callable[[int, dict[str, Any]], None],
+        say: Callable[[str], None],
     ) -> bool:
         """Fetch the shards of ``todo``; returns True at their end, False after SIGTERM or Ctrl-C.
         on_row: called after each row. on_shard: called with each written shard's number and
-        statistics."""
+        statistics. say: called with sentences about the network."""
         whole = False
         self._on_row, self._on_shard = on_row, on_shard
         permission = Permission(backend, budget=self._budget)
         self._fetcher = Fetcher(backend, self._options.limits, permission)
+        # without a queue nobody else can tell whether a list is one of dead hosts
+        self._web = web_reach(backend, self._hosts, permission, believes=True)
+        self._outages = OutageLines(self._web, say)
 
         async def main() -> None:
             nonlocal whole
@@ -155,11 +161,22 @@ class FetchRun:
         wanted = replace(self.parameters.rendition, memory=self._options.thumbnail.memory)
         written = trio.Semaphore(1)
         async with decoder_pool(self._options.decoders, wanted) as pool, trio.open_nursery() as n:
+            scope = await n.start(self._say_outages)
             while shard := await trio.to_thread.run_sync(next, todo, None):
                 spool = self._folder.begin(shard.number)
                 await self._fetch(shard, spool, pool)
                 await written.acquire()
                 n.start_soon(self._write, shard, spool, written)
+            scope.cancel()
+
+    async def _say_outages(
+        self, task_status: "trio.TaskStatus[trio.CancelScope]" = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            while True:
+                await trio.sleep(LOOK_SECONDS)
+                self._outages.look()
 
     async def _fetch(self, shard: Shard, spool: Spool, pool: DecoderPool) -> None:
         expected = expected_hashes(shard.table)
@@ -188,6 +205,7 @@ class FetchRun:
             budget=self._budget,
             on_result=take,
             boxes=shard.boxes_of,
+            web=self._web,
         )
 
     async def _write(self, shard: Shard, spool: Spool, written: trio.Semaphore) -> None:

@@ -215,6 +215,10 @@ def test_stopped_leaves_no_half(
     said, errors = child.communicate(timeout=30)
     assert child.returncode == 130, errors
     assert "Traceback" not in errors
+    assert (
+        f"interrupted: 1 shard with {SHARD} rows and {SHARD} images lie whole in {out}; of the shard"
+        " that was being fetched nothing is kept; the same command goes on with it" in errors
+    )
     assert f"{SHARD} of {SHARD} images" in said
     assert {path.name for path in out.iterdir()} == {
         ".lock", "fetch.json", "00000.tar", "00000.parquet", "00000_stats.json",

@@ -12,8 +12,11 @@ from pairmill.workers.download.hosts import Hosts, Pace, Schedule
 from pairmill.workers.download.optout import Evidence
 from pairmill.workers.download.pool import DecoderPool
 from pairmill.workers.download.rendition import Box
+from pairmill.workers.download.web_reach import Verdict, WebReach, is_doubtful
 
 FAULT = Outcome.INTERNAL_ERROR
+SURE_ROUNDS = 3  # an outcome that was doubtful twice, with no outage that was seen, is believed
+LOOK_SECONDS = 0.5  # how often it is looked whether the network is silent
 Boxes = Sequence[Box]
 
 
@@ -55,39 +58,156 @@ async def fetch_all(
     budget: MemoryBudget,
     on_result: Callable[[Result], Awaitable[None]],
     boxes: Callable[[int], Boxes] = no_boxes,
+    web: WebReach | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> None:
     """Fetch and decode (n, url) pairs, at most ``concurrency`` at once; each gets exactly one
     result, in no particular order. A fault of ours is INTERNAL_ERROR for its URL. boxes: of an n,
-    what is blurred of its image, by ``rendition.boxes_of``."""
-    hosts.forget_old()
-    schedule = Schedule(urls, hosts, pace)
+    what is blurred of its image, by ``rendition.boxes_of``.
 
-    async def one(n: int, url: str, refused: Outcome | None) -> Result:
+    web: where the network turns out to be down, what failed since its last answer is fetched again
+    when it is back; alive: called often until then. Without it every outcome counts.
+
+    Raises NetworkDown, of ``web``."""
+    hosts.forget_old()
+    left = dict(urls)
+    if web:
+        web.begin()
+
+    async def report(result: Result) -> None:
+        del left[result.n]
+        await on_result(result)
+
+    rounds = 0
+    while left:
+        rounds += 1
+        todo = _Round(fetcher, pool, budget, boxes, Schedule([*left.items()], hosts, pace), web)
+        todo.believes = rounds >= SURE_ROUNDS
+        await todo.run(report, min(concurrency, len(left)))
+        if left and web and web.down:
+            rounds = 0
+            await web.wait(alive)
+
+
+class _Round:
+    """All the URLs that are left, once each; its end is early where the network is down. believes:
+    whether what failed counts where the network may have been away for a moment."""
+
+    believes = False
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        pool: DecoderPool,
+        budget: MemoryBudget,
+        boxes: Callable[[int], Boxes],
+        schedule: Schedule,
+        web: WebReach | None,
+    ) -> None:
+        self._fetcher, self._pool, self._budget, self._boxes = fetcher, pool, budget, boxes
+        self._schedule, self._web = schedule, web
+        self._report: Callable[[Result], Awaitable[None]]
+        self._withheld: list[Result] = []  # what failed since the last answer
+        self._sure: list[Result] = []  # what failed before it
+        self._asked: set[str] = set()  # URLs that are being fetched
+        self._scopes: set[trio.CancelScope] = set()
+        self._gate = trio.lowlevel.ParkingLot()
+        self._suspicion = trio.Event()
+
+    async def run(self, report: Callable[[Result], Awaitable[None]], concurrency: int) -> None:
+        self._report = report
+        async with trio.open_nursery() as nursery:
+            if self._web:
+                nursery.start_soon(self._watch, self._web)
+            async with trio.open_nursery() as workers:
+                for _ in range(concurrency):
+                    workers.start_soon(self._work)
+            nursery.cancel_scope.cancel()
+        if self._web and self._withheld and not self._web.down:
+            await self._check(self._web)
+        await self._report_sure()
+
+    async def _work(self) -> None:
+        while not (self._web and self._web.down):
+            result = None
+            with trio.CancelScope() as scope:
+                self._scopes.add(scope)
+                try:
+                    result = await self._next()
+                finally:
+                    self._scopes.discard(scope)
+            if result is None:
+                return
+            await self._settle(result)
+
+    async def _next(self) -> Result | None:
+        while self._web and self._web.suspicious:
+            self._suspicion.set()
+            await self._gate.park()
+        found = await self._schedule.next()
+        if found is None:
+            return None
+        try:
+            return await self._one(*found)
+        except Exception:
+            return Result(found[0], FAULT)
+
+    async def _one(self, n: int, url: str, refused: Outcome | None) -> Result:
         """A function of its own, so that the body is let go of when its room is given back."""
         fetched = None
-        with budget.room() as room:
+        with self._budget.room() as room:
             try:
                 if refused is None:
-                    fetched = await fetcher.fetch(url, room)
+                    self._asked.add(url)
+                    fetched = await self._fetcher.fetch(url, room)
             except Exception:
                 fetched = Fetched(FAULT)
             finally:
-                schedule.done(url, fetched)  # its host is free before the body is decoded
+                self._asked.discard(url)
+                self._schedule.done(url, fetched)  # its host is free before the body is decoded
             if fetched is None:
                 return Result(n, refused or FAULT)
-            return await _decoded(n, fetched, pool, boxes(n))
+            if self._web:
+                self._note(self._web, url, fetched)
+            return await _decoded(n, fetched, self._pool, self._boxes(n))
 
-    async def work() -> None:
-        while (found := await schedule.next()) is not None:
-            try:
-                result = await one(*found)
-            except Exception:
-                result = Result(found[0], FAULT)
-            await on_result(result)
+    def _note(self, web: WebReach, url: str, fetched: Fetched) -> None:
+        web.note(url, fetched)
+        doubtful = is_doubtful(fetched.outcome, fetched.http_status)
+        if fetched.http_status is not None and not doubtful:  # an answer
+            self._sure += self._withheld
+            self._withheld = []
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(min(concurrency, len(urls))):
-            nursery.start_soon(work)
+    async def _settle(self, result: Result) -> None:
+        """Report a result, or keep one that may be the network's until something has answered."""
+        if self._web and is_doubtful(result.outcome, result.http_status):
+            self._withheld.append(result)
+            return
+        await self._report_sure()
+        await self._report(result)
+
+    async def _report_sure(self) -> None:
+        while self._sure:
+            await self._report(self._sure.pop())
+
+    async def _watch(self, web: WebReach) -> None:
+        while not web.down:
+            with trio.move_on_after(LOOK_SECONDS):
+                await self._suspicion.wait()
+            if web.suspicious or (web.silent and self._asked):
+                await self._check(web)
+            self._suspicion = trio.Event()
+            self._gate.unpark_all()
+
+    async def _check(self, web: WebReach) -> None:
+        before, self._withheld = self._withheld, []  # what fails from now on is for the next check
+        verdict = await web.check(self._asked)
+        if verdict is Verdict.DOWN:
+            for scope in self._scopes:
+                scope.cancel()
+        elif verdict is Verdict.UP or self.believes:
+            self._sure += before
+            await self._report_sure()
 
 
 async def _decoded(n: int, fetched: Fetched, pool: DecoderPool, boxes: Boxes) -> Result:

@@ -102,6 +102,12 @@ class Hosts:
         else:
             del self._standing[host]
 
+    def forget_failures(self) -> None:
+        """Of all hosts, but for what they asked for: the network was down."""
+        self._standing = {
+            h: s for h, s in self._standing.items() if s.outcome is Outcome.RETRY_LATER
+        }
+
     def forget_old(self) -> None:
         """Drop hosts whose failures have expired: a failure counts for ten minutes."""
         since = trio.current_time() - GIVEN_UP_SECONDS

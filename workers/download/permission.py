@@ -106,6 +106,10 @@ class Permission:
         news, self._news, self._news_size = self._news, [], 0
         return news
 
+    def forget_doubts(self) -> None:
+        """Ask again at once for files that could not be had: the network was down."""
+        self._unknown.clear()
+
     def _check(self, origin: str, name: str, url: str) -> None:
         file = self._find(origin, name)
         if file is None:

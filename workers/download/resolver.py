@@ -91,6 +91,25 @@ class CachedResolver:
             raise OSError(answer.error)
         return answer.addresses
 
+    def forget(self, host: str) -> None:
+        self._answers.pop(host.lower(), None)
+
+    def forget_failures(self) -> None:
+        """Look names up again that had no address: the network was down."""
+        known = ((name, answer) for name, answer in self._answers.items() if not answer.error)
+        self._answers = OrderedDict(known)
+
+    async def answers(self, name: str) -> bool:
+        """Whether a name server answers now, if only that there is no such name. Never remembered,
+        nor counted."""
+        self._ask = self._ask or SystemResolver()
+        try:
+            with trio.fail_after(self._lookup_seconds):
+                await self._ask(name, 0)
+        except (OSError, UnicodeError, trio.TooSlowError) as error:
+            return isinstance(error, socket.gaierror) and error.errno in _MISSING
+        return True
+
     def _known(self, name: str) -> _Answer | None:
         answer = self._answers.get(name)
         if answer is None or answer.expires <= trio.current_time():

@@ -1,6 +1,7 @@
 """The download worker: a batch's URLs into outcomes and thumbnails, submitted in parts."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from pairmill.workers.download.fetcher import Backend, Fetcher, Limits, everythi
 from pairmill.workers.download.hosts import Hosts, Pace
 from pairmill.workers.download.permission import HostFile, Permission
 from pairmill.workers.download.pool import DecoderPool, decoder_pool
+from pairmill.workers.download.resolver import CachedResolver
 from pairmill.workers.download.thumbnail import ThumbnailSpec
-from pairmill.workers.errors import Malformed
+from pairmill.workers.download.web_reach import NetworkDown, WebReach, asking
+from pairmill.workers.errors import Malformed, NotNow, TaskFailed
 
 ROWS_PER_PART = 1000  # a crash loses at most so many, and the fetches under way
 # of thumbnails, a quarter of a thousand at 8 KB: a part that was begun is sent before a stopped
@@ -66,6 +69,8 @@ class Download(WorkerKind[DownloadQueue]):
             backend, self._options.limits, self._permission if self._options.ask else everything
         )
         self._pool: DecoderPool
+        self._web = web_reach(backend, self._hosts, self._permission)
+        self.watched = (self._web,)
 
     def digests(self, queue: DownloadQueue) -> Sequence[str | None]:
         return (None,)
@@ -78,6 +83,9 @@ class Download(WorkerKind[DownloadQueue]):
             finally:
                 await self._backend.close()
 
+    async def ready(self) -> None:
+        await self._web.ready()
+
     async def work(self, job: Job[DownloadQueue]) -> None:
         urls = await job.call(job.queue.urls, job.lease_id)
         known = await job.call(job.queue.opt_outs, job.lease_id)
@@ -85,7 +93,9 @@ class Download(WorkerKind[DownloadQueue]):
         send, receive = trio.open_memory_channel[list[Result]](PARTS_WAITING)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._submit_parts, job, receive)
-            await self._fetch(job, urls, send)
+            down = await self._fetch(job, urls, send)
+        if down:
+            raise _not_done(down)
         await self._backend.close()  # connections kept until the next batch would be closed by then
         await job.call(job.queue.complete, job.lease_id)
 
@@ -94,18 +104,20 @@ class Download(WorkerKind[DownloadQueue]):
         job: Job[DownloadQueue],
         urls: list[tuple[int, str]],
         send: trio.MemorySendChannel[list[Result]],
-    ) -> None:
-        """Fetch everything, and pass the results on in parts."""
+    ) -> NetworkDown | None:
+        """Fetch everything, and pass the results on in parts. Returns why not all was fetched."""
+        down: NetworkDown | None = None
         part: list[Result] = []
-        done = size = 0
+        done = size = loaded = 0
         one_at_a_time = trio.Lock()  # while a part waits to be sent, so does everybody
 
         async def take(result: Result) -> None:
-            nonlocal part, done, size
+            nonlocal part, done, size, loaded
             async with one_at_a_time:
                 part.append(result)
                 done += 1
                 size += len(result.thumbnail or b"")
+                loaded += result.size or 0
                 job.progress(done, len(urls), "URLs")
                 job.count(result.outcome.name.lower())
                 if len(part) >= ROWS_PER_PART or size >= BYTES_PER_PART:
@@ -113,18 +125,25 @@ class Download(WorkerKind[DownloadQueue]):
                     await send.send(full)
 
         async with send:
-            await fetch_all(
-                urls,
-                self._fetcher,
-                self._pool,
-                concurrency=self._options.concurrency,
-                pace=self._options.pace,
-                hosts=self._hosts,
-                budget=self._budget,
-                on_result=take,
-            )
+            try:
+                await fetch_all(
+                    urls,
+                    self._fetcher,
+                    self._pool,
+                    concurrency=self._options.concurrency,
+                    pace=self._options.pace,
+                    hosts=self._hosts,
+                    budget=self._budget,
+                    on_result=take,
+                    web=self._web,
+                    alive=lambda: job.progress(done, len(urls), "URLs"),
+                )
+            except NetworkDown as found:
+                down = found
             if part:
                 await send.send(part)
+        job.said = _said(job.counts, loaded)
+        return down
 
     async def _submit_parts(
         self, job: Job[DownloadQueue], receive: trio.MemoryReceiveChannel[list[Result]]
@@ -136,6 +155,39 @@ class Download(WorkerKind[DownloadQueue]):
                     await job.call(job.queue.submit_opt_outs, job.lease_id, shared(news))
             await job.call(job.queue.submit_download, job.lease_id, number, columns(part))
             number += 1
+
+
+def web_reach(
+    backend: Backend, hosts: Hosts, permission: Permission, *, believes: bool = False
+) -> WebReach:
+    """The watch over the network of a backend. believes: see ``WebReach``."""
+    network = getattr(backend, "network", None)
+    resolver = network.resolver if network and not network.connect_to else None
+
+    def forget() -> None:
+        hosts.forget_failures()
+        permission.forget_doubts()
+        if isinstance(resolver, CachedResolver):
+            resolver.forget_failures()
+
+    return WebReach(asking(backend, resolver), forget, believes=believes)
+
+
+def _not_done(down: NetworkDown) -> NotNow | TaskFailed:
+    if down.known:
+        return NotNow("no host answers: is this machine's network down?")
+    # all of its hosts may be dead: another worker, or this one once it knows a host, can tell
+    return TaskFailed("no host answered, of this batch or before: is this machine's network down?")
+
+
+def _said(counts: Counter[str], loaded: int) -> str:
+    """The numbers of a batch, for the line of its end. loaded: bytes of bodies."""
+    good, opted_out = counts["success"], counts["opted_out"]
+    failed = counts.total() - good - opted_out
+    return (
+        f"{counts.total():,} URLs, {good:,} success, {opted_out:,} opted out, {failed:,} failed,"
+        f" {loaded / 1e6:,.1f} MB"
+    )
 
 
 def columns(results: list[Result]) -> Outcomes:
