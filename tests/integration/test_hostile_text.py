@@ -176,6 +176,8 @@ class Commands:
             "TERM": "xterm", "COLUMNS": "100",
         }  # fmt: skip
 
+        self._app = typer.main.get_command(cli.app)  # made once: 0.1 s
+
     def run(self, name: str, *arguments: str, terminal: bool = False) -> tuple[int, str]:
         """Exit code and what was written. An error that no sentence foresees is raised."""
         out, err = Stream(terminal), Stream(terminal)
@@ -184,6 +186,7 @@ class Commands:
             patch.object(sys, "argv", ["pairmill", *name.split(), *arguments]),
             patch.object(sys, "stdin", io.StringIO()),
             patch.object(sys, "excepthook", sys.excepthook),
+            patch.object(cli, "app", self._app),
             redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended,
         ):  # fmt: skip
             cli.main()
