@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ import pytest
 import pairmill.ops
 import pairmill.workers
 from pairmill.ops import output
+from pairmill.workers.metrics import Metrics
+from pairmill.workers.progress import Progress
+from pairmill.workers.queue import Claim
 from pairmill.workers.safe_text import json_text, plain, safe, say, say_page, say_traceback
 
 BIDI = [chr(c) for c in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))]
@@ -85,16 +89,20 @@ def test_no_line_of_a_traceback_passes_for_one_of_a_log(capsys: pytest.CaptureFi
     assert all(line.startswith("    ") for line in lines)
 
 
+class _Stream(io.StringIO):
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_row_with_markup_is_shown_as_it_is(
     terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Stream(io.StringIO):
-        def isatty(self) -> bool:
-            return terminal
-
-    stream = Stream()
-    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stdout", stream := _Stream(terminal))
     rows = [{"name": "[/bold]\n", "what": {"[red]": 1}}, {"name": "n" * 9_000, "what": None}]
     output.print_rows(rows, ("name", "what"), as_json=False, empty="")
     lines = stream.getvalue().splitlines()
@@ -113,6 +121,26 @@ def test_text_for_the_database_is_one_line_that_it_takes() -> None:
     assert {plain(f"a{c}b") for c in hidden} == {"a b", "a\ufffdb"}
     assert plain(" a\n\n b\0 ") == "a b"
     assert plain("می‌خواهم ❤️‍🔥") == "می‌خواهم ❤️‍🔥"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_workers_lines_hold_what_they_name_and_nothing_more(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's name, a file's and a reason that end the live line, colour it or are its markup."""
+    monkeypatch.setattr(sys, "stderr", stream := _Stream(terminal))
+    monkeypatch.setenv("TERM", "xterm")
+    hostile = "[/bold] [red]\x1b]52;c;YQ==\x07\r\nx: all is well\x9b2J"
+    with Progress(f"extract {hostile}", Metrics("extract")) as line:
+        line.begin(Claim(1, 2, {"location": f"http://h.example/{hostile}"}))
+        line.update(1, None, hostile)
+        line.say(f"task 2 failed: {hostile}")
+        line.idle()
+    written = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", stream.getvalue())
+    assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", written)
+    said = [each for each in re.split("[\r\n]+", written) if "task 2 failed" in each]
+    shown = r"[/bold] [red]\x1b]52;c;YQ==\x07\r\nx: all is well\x9b2J"
+    assert [each.strip() for each in said] == [f"extract {shown}: task 2 failed: {shown}"]
 
 
 # ---- no way around it ----------------------------------------------------------------------------
@@ -146,7 +174,7 @@ def _breaks(name: str, call: ast.Call) -> bool:
     )
     if last in ("Console", "TextColumn"):
         return not plain_text
-    if last == "confirm":  # the question may have a name in it
+    if called == "typer.confirm":  # the question may have a name in it
         return not isinstance(call.args[0], ast.Constant) and "safe(" not in ast.unparse(call)
     if last == "print_json":
         return "." in called  # rich's
