@@ -22,7 +22,7 @@ BEFORE_KINDS = (
     "backfill",
 )  # fmt: skip
 AFTER_KINDS = (
-    "core/hooks", "core/steward", "thumbnail", "model", "retry", "task", "admin", "report/releases",
+    "core/hooks", "core/steward", "thumbnail", "model", "retry", "task", "source", "admin", "report/releases",
     "report/pairs", "report/extraction", "report/queue", "report/waiting", "report/people",
     "report/models", "trust", "core/grants",
 )  # fmt: skip

@@ -54,6 +54,11 @@ def read_entries(path: Path) -> list[str]:
         text = path.read_text("utf-8-sig", errors="replace")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+    return entries_in(text, str(path))
+
+
+def entries_in(text: str, name: str) -> list[str]:
+    """``read_entries`` of a text of this name."""
     entries = []
     for number, line in enumerate(text.splitlines(), 1):
         entry = line.strip()
@@ -61,7 +66,7 @@ def read_entries(path: Path) -> list[str]:
             try:
                 parse(entry)
             except UserError as problem:
-                raise UserError(f"{path}, line {number}: {problem}; nothing was changed") from None
+                raise UserError(f"{name}, line {number}: {problem}; nothing was changed") from None
             entries.append(entry)
     return entries
 

@@ -1,10 +1,13 @@
 """Options that commands share, and the question before something is lost."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import typer
 
 from pairmill.ops.errors import UserError
+from pairmill.ops.output import progress_bar
 
 DRY_RUN = typer.Option(False, "--dry-run", help="Say what it would do; change nothing.")
 YES = typer.Option(False, "--yes", help="Do not ask.")
@@ -22,3 +25,14 @@ def confirm(yes: bool) -> None:
 def counted(count: int, one: str, several: str = "") -> str:
     """1 pair, 2 pairs."""
     return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that shows (parts done, parts) as a bar, where there is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

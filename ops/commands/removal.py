@@ -1,8 +1,6 @@
 """pairmill removal: URLs, hosts and images that no release may contain."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -12,9 +10,10 @@ from psycopg.rows import dict_row
 
 from pairmill.ops.admin import removal
 from pairmill.ops.admin.connection import admin, rows
-from pairmill.ops.commands.options import AS_JSON, DRY_RUN, LIMIT, counted
+from pairmill.ops.admin.removal_entries import entries_in, parse, read_entries
+from pairmill.ops.commands.options import AS_JSON, DRY_RUN, LIMIT, counted, progress
 from pairmill.ops.errors import UserError
-from pairmill.ops.output import print_json, print_rows, progress_bar
+from pairmill.ops.output import print_json, print_rows
 from pairmill.workers.safe_text import say
 
 app = typer.Typer(
@@ -25,26 +24,20 @@ UNDONE = ("removal_id", "source", "pairs", "reason", "undone_at", "undone_by", "
 KINDS = ("url", "host", "image")
 
 
-@contextmanager
-def _bar(what: str) -> Iterator[removal.Progress]:
-    with progress_bar() as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _entries(what: list[str]) -> list[str]:
     """Entries, and the lines of files; - is standard input."""
     found = []
     for one in what:
         if one == "-":
-            found += [line.strip() for line in sys.stdin if line.strip() and line[0] != "#"]
+            found += entries_in(sys.stdin.read(), "standard input")
         elif (path := Path(one)).is_file():
-            found += removal.read_entries(path)
+            found += read_entries(path)
         elif "/" in one and "://" not in one:
             raise UserError(
                 f"there is no file {one} (a URL begins with http://): nothing was changed"
             )
         else:
+            parse(one)
             found.append(one)
     return found
 
@@ -65,8 +58,9 @@ def add(
     or is released from now on; stored embeddings of it are deleted. Hosts and image hashes are
     looked for in all pairs, which takes a minute for some millions.
     """
-    with admin() as connection, _bar("searching") as progress:
-        report = removal.add(connection, _entries(what), reason, dry_run, progress)
+    entries = _entries(what)
+    with admin() as connection, progress("searching") as report_progress:
+        report = removal.add(connection, entries, reason, dry_run, report_progress)
     if as_json:
         print_json(asdict(report) | {"dry_run": dry_run})
         return
@@ -104,7 +98,8 @@ def remove(
     if as_json:
         print_json(asdict(undone) | {"dry_run": dry_run})
         return
-    would, are = ("would be ", "would be") if dry_run else ("", "are")
+    would = "would be " if dry_run else ""
+    are = "would be" if dry_run else "is" if undone.pairs == 1 else "are"
     say(
         f"{counted(undone.removals, 'removal')} {would}taken back;"
         f" {counted(undone.pairs, 'pair')} {are} allowed again"

@@ -1,17 +1,16 @@
 """pairmill wat, pairmill crawl: the WAT files to extract."""
 
-import gzip
 import re
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 
 import typer
 
+from pairmill.ops.admin import sources, wats
 from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.commands.options import AS_JSON, DRY_RUN, YES, confirm, counted, progress
 from pairmill.ops.errors import UserError
-from pairmill.ops.output import print_rows
+from pairmill.ops.output import print_json, print_rows
 from pairmill.workers.extract.link_kinds import LINK_KINDS, LinkSelection
-from pairmill.workers.http.remote_file import RequestFailed, open_remote_file
 from pairmill.workers.safe_text import say
 
 wat = typer.Typer(no_args_is_help=True, help="WAT files.")
@@ -21,18 +20,9 @@ LINKS = typer.Option(
     "--links",
     help=f"Kinds of links to extract, with commas between: {', '.join(LINK_KINDS)}.",
 )  # fmt: skip
-BASE = "https://data.commoncrawl.org/"
+STATES = ("ready", "leased", "submitted", "done", "discarded", "parked")
 SHOWN = ("wat_id", "state", "links", "dropped", "duplicates", "pairs", "location", "reason")
-
-
-def _location(given: str) -> str:
-    """A URL as it is; a path made absolute, since workers run elsewhere than this command."""
-    if re.match(r"[a-z][a-z0-9+.-]*://", given):
-        return given
-    path = Path(given).absolute()
-    if not path.is_file():
-        raise UserError(f"there is no file {path}")
-    return str(path)
+NAME = r"CC-MAIN-\d{4}-\d{2}"
 
 
 def _add(crawl_name: str | None, locations: list[str], kinds: str) -> None:
@@ -43,48 +33,110 @@ def _add(crawl_name: str | None, locations: list[str], kinds: str) -> None:
         raise UserError(str(unknown)) from None
     with admin() as connection:
         row = connection.execute(
-            "select mill.add_wat(%s, %s, %s)", (crawl_name, locations, names)
+            "select mill.add_wat(%s, %s, %s)",
+            (crawl_name, wats.unknown(connection, locations), names),
         ).fetchone()
     added = row[0] if row else 0
-    known = f", {len(locations) - added} were known already" if added < len(locations) else ""
-    say(f"added {added} WAT file{'' if added == 1 else 's'}{known}")
+    rest = f", {len(locations) - added:,} were known already" if added < len(locations) else ""
+    say(f"added {counted(added, 'WAT file')}{rest}")
 
 
 @wat.command("add")
 def wat_add(
-    locations: list[str] = typer.Argument(help="Paths, or http(s) or s3 URLs."),
+    locations: list[str] = typer.Argument(
+        help="Paths, folders, patterns ('*.wat.gz'), or http(s) or s3 URLs."
+    ),
     kinds: str = LINKS,
 ) -> None:
     """Add WAT files; one that is known already is left alone."""
-    _add(None, [_location(given) for given in locations], kinds)
+    _add(None, sources.located(locations), kinds)
 
 
 @wat.command("list")
-def wat_list(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
+def wat_list(
+    state: str = typer.Option(None, "--state", help=f"{', '.join(STATES[:-1])} or {STATES[-1]}."),
+    crawl_name: str = typer.Option(None, "--crawl", help="Only those of this crawl."),
+    limit: int = typer.Option(
+        None, "--limit", min=1, help="At most so many, the newest; else all."
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
     """WAT files, with the counts of their extraction."""
+    if state is not None and state not in STATES:
+        raise UserError(f"--state is {', '.join(STATES[:-1])} or {STATES[-1]}, not {state!r}")
     with admin() as connection:
-        found = rows(connection, "select * from report.wat order by wat_id")
-    print_rows(
-        found, SHOWN, as_json=as_json, empty="no WAT files: add some with `pairmill wat add`"
+        found = rows(
+            connection,
+            "select * from report.wat where (%s::text is null or state = %s)"
+            " and (%s::text is null or crawl = %s) order by wat_id desc limit %s",
+            state, state, crawl_name, crawl_name, limit,
+        )[::-1]  # fmt: skip
+    none = (
+        "no such WAT files"
+        if state or crawl_name
+        else "no WAT files: add some with `pairmill wat add`"
     )
+    print_rows(found, SHOWN, as_json=as_json, empty=none)
 
 
-def _read_paths(name: str, paths: str | None) -> list[str]:
-    source = paths or f"{BASE}crawl-data/{name}/wat.paths.gz"
-    try:
-        if re.match(r"https?://", source):
-            with open_remote_file(source, proxies=True) as listing:
-                data = b"".join(iter(partial(listing.read, 1 << 20), b""))
-        else:
-            data = Path(source).read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        lines = data.decode("utf-8").split()
-    except (OSError, EOFError, ValueError, RequestFailed) as error:
-        raise UserError(f"cannot read the list of WAT files {source}: {error}") from None
-    if not lines:
-        raise UserError(f"the list of WAT files {source} is empty")
-    return [line if "://" in line else BASE + line.lstrip("/") for line in lines]
+@wat.command("remove")
+def wat_remove(
+    files: list[str] = typer.Argument(
+        None, help="Numbers (`wat list`), ranges like 3-9, paths, patterns or URLs."
+    ),
+    crawl_name: str = typer.Option(None, "--crawl", help="All those of this crawl."),
+    reason: str = typer.Option("its WAT file was removed", "--reason", help="Why, for the record."),
+    dry_run: bool = DRY_RUN,
+    yes: bool = YES,
+    as_json: bool = typer.Option(False, "--json", help="JSON; with --yes or --dry-run."),
+) -> None:
+    """Take WAT files back, with the pairs that came from them.
+
+    A file that nobody has begun is deleted. The pairs of another count no more, nor do their
+    downloads and scores, and their URLs may come in again from other files; that is asked first.
+    A worker that is at one is told at its next call. Any of them may be added again.
+    """
+    if bool(files) == bool(crawl_name):
+        raise UserError("name the WAT files (`pairmill wat list`), or say --crawl NAME")
+    with admin() as connection:
+        found, missing = wats.named(connection, files or [], crawl_name)
+        if not found:
+            raise UserError(
+                f"there is no WAT file {_listed(missing) if missing else 'of ' + crawl_name}"
+            )
+        planned = wats.plan(found)
+        if not as_json:
+            say(_said(planned, "would be "))
+        if not dry_run:
+            if planned["pairs"] or planned["leases"] or planned["submissions"]:
+                confirm(yes)
+            with progress("removing") as report:
+                done = wats.remove(connection, found, reason, report)
+            if not as_json:
+                say(_said(done, ""))
+    if as_json:
+        print_json((planned if dry_run else done) | {"missing": missing, "dry_run": dry_run})
+    if missing:
+        would = "would be" if dry_run else "are"
+        raise UserError(f"there is no WAT file {_listed(missing)}; the others {would} removed")
+
+
+def _listed(missing: Sequence[str]) -> str:
+    more = f" and {len(missing) - 20:,} more" if len(missing) > 20 else ""
+    return ", ".join(missing[:20]) + more
+
+
+def _said(counts: dict[str, int], would: str) -> str:
+    said = f"{counted(counts['files'], 'WAT file')} {would}removed"
+    if counts["pairs"]:
+        said += (
+            f", {counted(counts['pairs'], 'pair')} of {counts['extractions']:,} {would}withdrawn"
+        )
+    if counts["submissions"]:
+        said += f", {counted(counts['submissions'], 'submission')} {would}rejected"
+    if counts["leases"]:
+        said += f", {counted(counts['leases'], 'lease')} {would}ended"
+    return said
 
 
 @crawl.command("add")
@@ -93,12 +145,14 @@ def crawl_add(
     paths: str = typer.Option(
         None,
         "--paths",
-        help="The crawl's wat.paths.gz: a path or a URL; by default Common Crawl's own.",
+        help="A list of its WAT files, plain or gzipped: a path or a URL; by default Common "
+        "Crawl's own. Paths in it are relative to it.",
     ),
     limit: int = typer.Option(None, "--limit", min=1, help="Only the first so many files."),
     kinds: str = LINKS,
 ) -> None:
     """Add the WAT files of a crawl."""
-    if not re.fullmatch(r"CC-MAIN-\d{4}-\d{2}", name):
+    if not re.fullmatch(NAME, name):
         raise UserError(f"{name!r} is no crawl's name: they are like CC-MAIN-2024-51")
-    _add(name, _read_paths(name, paths)[:limit], kinds)
+    source = paths or f"{sources.BASE}crawl-data/{name}/wat.paths.gz"
+    _add(name, sources.read_list(source, limit), kinds)

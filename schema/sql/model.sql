@@ -68,14 +68,14 @@ language plpgsql
 as $$
 begin
     perform from mill.model where model_id = p_model_id for no key update;
-    perform from mill.task where p_model_id in (model_id, for_model_id) and state in ('ready', 'leased', 'submitted') order by task_id for update;
+    perform from mill.task where p_model_id in (model_id, for_model_id) and state in ('ready', 'leased', 'submitted', 'parked') order by task_id for update;
     -- a download for it that is at work is no hindrance: its thumbnails are for other models, too
-    select count(*) filter (where state <> 'ready' and model_id = p_model_id), count(*) filter (where state = 'ready') into busy, discarded
-      from mill.task where p_model_id in (model_id, for_model_id) and state in ('ready', 'leased', 'submitted');
+    select count(*) filter (where state in ('leased', 'submitted') and model_id = p_model_id), count(*) filter (where state in ('ready', 'parked')) into busy, discarded
+      from mill.task where p_model_id in (model_id, for_model_id) and state in ('ready', 'leased', 'submitted', 'parked');
     if busy = 0 then
         update mill.model set retired_at = coalesce(retired_at, now()) where model_id = p_model_id;
         update mill.task set state = 'discarded', reason = 'its model was retired', changed_at = now()
-         where p_model_id in (model_id, for_model_id) and state = 'ready';
+         where p_model_id in (model_id, for_model_id) and state in ('ready', 'parked');
     end if;
 end
 $$;

@@ -1,12 +1,13 @@
--- An admin's hand in the queue: tasks discarded, and queued again.
+-- An admin's hand in the queue: tasks parked, discarded, and queued again.
+-- A task is parked for the moment: nothing waits for it, no fault is shown, and its attempts stay. A replica is not: what it checks would wait.
 
 create function mill.discard_task(p_task_id bigint, why text) returns boolean
 language plpgsql
 as $$
 begin
     perform from mill.task where task_id = p_task_id for update;
-    update mill.task set state = 'discarded', reason = why, changed_at = now()
-     where task_id = p_task_id and state in ('ready', 'leased');
+    update mill.task set state = 'discarded', reason = mill.plain(why), changed_at = now()
+     where task_id = p_task_id and state in ('ready', 'leased', 'parked');
     if not found then
         return false;
     end if;
@@ -14,7 +15,24 @@ begin
     return true;
 end
 $$;
-comment on function mill.discard_task is 'Takes a ready or leased task out of the queue; its holder''s next call is refused.';
+comment on function mill.discard_task is 'Gives a ready, leased or parked task up; its holder''s next call is refused.';
+
+create function mill.park_task(p_task_id bigint, why text) returns boolean
+language plpgsql
+as $$
+begin
+    perform from mill.task where task_id = p_task_id for update;
+    update mill.task set state = 'parked', reason = mill.plain(why), changed_at = now()
+     where task_id = p_task_id and state in ('ready', 'leased') and not is_replica;
+    if not found then
+        return false;
+    end if;
+    perform mill.end_lease(lease_id, 'expired') from mill.lease where task_id = p_task_id and ended_at is null;
+    return true;
+end
+$$;
+comment on function mill.park_task is
+    'Takes a ready or leased task, but no replica, out of the queue until retry_task brings it back; its holder''s next call is refused.';
 
 -- A discarded task whose thumbnails are gone cannot go on where it stopped: its missing positions are downloaded anew.
 create function mill.retry_task(p_task_id bigint) returns text
@@ -27,7 +45,7 @@ declare
     had integer[];
 begin
     select * into t from mill.task where task_id = p_task_id for update;
-    if not found or t.state <> 'discarded' or t.is_replica then  -- the replication of a discarded replica is void
+    if not found or t.state not in ('discarded', 'parked') or t.is_replica then  -- the replication of a discarded replica is void
         return null;
     end if;
     if exists (select from mill.model m where m.model_id in (t.model_id, t.for_model_id) and m.retired_at is not null) then
@@ -40,7 +58,10 @@ begin
        or t.kind = 'download' and not exists (select from mill.download x join mill.pair p using (batch_id, n)
                                                where x.batch_id = t.batch_id and x.attempt = t.attempt and x.submission_id <> p.submission_id)
           and not exists (select from mill.refetch r where r.batch_id = t.batch_id and r.attempt = t.attempt) then
-        update mill.task set state = 'ready', attempts = 0, excused = 0, ready_at = now(), changed_at = now() where task_id = p_task_id;
+        update mill.task
+           set state = 'ready', ready_at = now(), changed_at = now(),
+               attempts = case t.state when 'parked' then attempts else 0 end, excused = case t.state when 'parked' then excused else 0 end
+         where task_id = p_task_id;
         return t.kind;
     end if;
     select array_agg(n order by n) into anew
@@ -66,4 +87,4 @@ begin
 end
 $$;
 comment on function mill.retry_task is
-    'Queues a discarded task again. Returns the kind of work that was queued, or null where the task is not discarded.';
+    'Queues a discarded or parked task again. Returns the kind of work that was queued, or null where the task is neither.';

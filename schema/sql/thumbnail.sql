@@ -56,14 +56,14 @@ as $$
          where d.slot = p_slot
            and (exists (select from mill.submission r where r.task_id = d.task_id and r.state = 'received')
                 or 'ready' in (d.state, s.state) or 'leased' in (d.state, s.state) or 'submitted' in (d.state, s.state)
-                -- a download can be made again: a full ring does not wait for a discarded one
-                or d.state = 'discarded' and d.changed_at > now() - make_interval(secs => discarded_hold_seconds)
+                -- a download can be made again: a full ring does not wait for a discarded or parked one
+                or d.state in ('discarded', 'parked') and d.changed_at > now() - make_interval(secs => discarded_hold_seconds)
                    and exists (select from mill.thumbnail_slot where state <> 'full')
-                or s.state = 'discarded' and s.changed_at > now() - make_interval(secs => discarded_hold_seconds)))
+                or s.state in ('discarded', 'parked') and s.changed_at > now() - make_interval(secs => discarded_hold_seconds)))
 $$;
 comment on function mill.slot_is_done is
-    'Whether no task needs a slot''s thumbnails any more: its downloads and their score tasks are done, or discarded for long, or '
-    'downloads are discarded and the ring is full. False while there is no model: they were fetched to be scored.';
+    'Whether no task needs a slot''s thumbnails any more: its downloads and their score tasks are done, or discarded or parked for long, or '
+    'downloads are discarded or parked and the ring is full. False while there is no model: they were fetched to be scored.';
 
 -- Locks the slot, then its tasks. A claim and a submission lock their task first; no deadlock, since a claim never
 -- waits for a slot, and this function never for a task that another holds.
@@ -75,7 +75,7 @@ declare
     places integer;
 begin
     perform from mill.thumbnail_slot where slot = p_slot for update;
-    discarded := array(select task_id from mill.task where slot = p_slot and state = 'discarded' order by task_id for update skip locked);
+    discarded := array(select task_id from mill.task where slot = p_slot and state in ('discarded', 'parked') order by task_id for update skip locked);
     -- a second statement, which sees submissions made until the tasks were locked
     update mill.task t set slot = null
      where t.task_id = any (discarded) and not exists (select from mill.submission s where s.task_id = t.task_id);
@@ -85,7 +85,7 @@ begin
     end if;
 end
 $$;
-comment on function mill.give_back_places is 'Frees the places in a slot of discarded tasks under which nothing was submitted. Locks the slot.';
+comment on function mill.give_back_places is 'Frees the places in a slot of discarded and parked tasks under which nothing was submitted. Locks the slot.';
 
 create function api.empty_slots_v1() returns integer
 language plpgsql security definer

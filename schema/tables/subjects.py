@@ -33,9 +33,11 @@ wat_file = mill(
     "A WAT file: the unit of extraction. Its state is its newest task's.",
     identity("wat_id", "Key"),
     col("crawl_id", Integer, "The crawl that it belongs to; null for a file added alone", ForeignKey("mill.crawl.crawl_id"), nullable=True),
-    col("location", Text, "A path, or an http(s) or s3 URL, as the extract worker opens it", unique=True),
+    col("location", Text, "A path, or an http(s) or s3 URL, as the extract worker opens it"),
     col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
     col("link_kinds", ARRAY(Text), "Kinds of links to extract: image, audio, video, document", server_default="{image}"),
+    col("removed_at", TIMESTAMP, "When an admin took it back, with its pairs; it may be added again", nullable=True),
+    Index("wat_file_location_key", "location", unique=True, postgresql_where=text("removed_at is null")),
 )
 
 wat_count = mill(

@@ -25,7 +25,7 @@ task = mill(
     "The one queue of all kinds of work. A task is coarse: a WAT file, a batch, or an item.",
     identity("task_id", "Key"),
     col("kind", Text, "The kind of work"),
-    col("state", Text, "ready, leased, submitted (awaiting acceptance), done or discarded (given up; reason says why)", one_of("state", ("ready", "leased", "submitted", "done", "discarded")), server_default="ready"),
+    col("state", Text, "ready, leased, submitted (awaiting acceptance), done, discarded (given up; reason says why) or parked (out of the queue until an admin brings it back)", one_of("state", ("ready", "leased", "submitted", "done", "discarded", "parked")), server_default="ready"),
     col("wat_id", BigInteger, "The WAT file that it is about", ForeignKey("mill.wat_file.wat_id"), nullable=True),
     col("batch_id", BigInteger, "The batch that it is about", ForeignKey("mill.batch.batch_id"), nullable=True),
     col("item_id", BigInteger, "The item that it is about", ForeignKey("mill.item.item_id"), nullable=True),

@@ -9,6 +9,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from pairmill.ops.admin import removal
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.queue import Claim
 from pairmill.workers.score.calls import ScoreQueue
@@ -233,6 +234,57 @@ def tried_again(db: Database) -> None:
     db.admin.execute("select mill.retry_outcomes(null, 0, 100, true)")
 
 
+def parked(db: Database) -> None:
+    db.add_model()
+    batches(db, 3)
+    _, claim = leased(db, "download")
+    parks = (
+        "select mill.park_task(task_id, 'why') from mill.task where state in ('ready', 'leased')"
+    )
+    db.admin.execute(parks)
+    db.admin.execute("select mill.retry_task(%s)", (claim.task_id,))
+    db.admin.execute(
+        "select mill.discard_task(task_id, 'why') from mill.task where state = 'parked'"
+    )
+    db.download()
+    db.admin.execute(parks)  # the scoring
+    db.admin.execute("select mill.retire_model(model_id) from mill.model")
+
+
+def parked_until_its_thumbnails_were_gone(db: Database) -> None:
+    db.add_model()
+    batches(db, 1)
+    db.download()
+    db.admin.execute("select mill.park_task(task_id, 'why') from mill.task where kind = 'score'")
+    db.admin.execute("update mill.setting set discarded_hold_seconds = 0")
+    assert db.queue("steward")[0].maintain("empty_slots") == 1
+    db.admin.execute("select mill.retry_task(task_id) from mill.task where kind = 'score'")
+
+
+def wat_files_are_taken_back(db: Database) -> None:
+    batches(db, 1)  # done
+    for name in ("leased", "given back", "discarded", "parked", "new"):
+        db.add_wat(name)
+    queue, _ = leased(db, "extract")
+    for retry in (True, False, True):
+        queue, claim = leased(db, "extract")
+        queue.fail(claim.lease_id, "why", retry=retry)
+    db.admin.execute("select mill.park_task(%s, 'why')", (claim.task_id,))
+    db.admin.execute("select mill.remove_wats(array_agg(wat_id), 'why') from mill.wat_file")
+    assert (
+        db.value("select count(*) from mill.task where kind = 'extract' and state <> 'done'") == 0
+    )
+
+
+def a_removal_is_taken_back(db: Database) -> None:
+    batches(db, 1)
+    removal.add(db.admin, ["b0.example"], "", False)
+    claim = db.claim("download")
+    assert claim
+    db.queue("download")[0].complete(claim.lease_id)
+    db.admin.execute("select mill.undo_removals(array_agg(removal_id), '') from mill.removal")
+
+
 def discarded_until_its_thumbnails_were_gone(db: Database) -> None:
     db.add_model()
     db.admin.execute("update mill.setting set discarded_hold_seconds = 0")
@@ -347,6 +399,7 @@ STORIES: list[Callable[[Database], None]] = [
     scores_of_a_discarded_task_are_withdrawn, embeddings_are_tagged_later,
     embeddings_of_tags_are_withdrawn, a_model_is_retired_and_added_again, a_model_comes_too_late,
     what_was_given_up_is_wanted_again, scores_of_a_retired_model_are_withdrawn, tried_again, discarded_until_its_thumbnails_were_gone,
+    parked, parked_until_its_thumbnails_were_gone, wat_files_are_taken_back, a_removal_is_taken_back,
     discarded_with_nothing_submitted, quarantined,
     restored, a_check_agrees, a_check_fails_by_two, a_checker_is_wrong, three_say_three_things,
     a_check_tells_nothing, a_friend_is_replicated_again, gold_questions_fail, dead_links_are_doubted,

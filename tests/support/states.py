@@ -146,6 +146,7 @@ select 'a position of a done download has not one row', t.task_id
   join mill.pair p on p.batch_id = t.batch_id and (t.positions is null or p.n = any (t.positions))
  where t.kind = 'download' and t.state = 'done'
    and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+   and not exists (select from mill.removed_pair r where r.batch_id = p.batch_id and r.n = p.n)
    and 1 <> (select count(*) from mill.download d where d.batch_id = p.batch_id and d.n = p.n and d.attempt = t.attempt)
             + (select count(*) from mill.refetch f where f.batch_id = p.batch_id and f.n = p.n and f.attempt = t.attempt)
 union all
@@ -154,6 +155,7 @@ select 'a pair is lost', p.batch_id
   from mill.pair p
   join mill.batch b on b.batch_id = p.batch_id and b.closed_at is not null
  where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
+   and not exists (select from mill.removed_pair r where r.batch_id = p.batch_id and r.n = p.n)
    and not exists (select from mill.current_download d where d.batch_id = p.batch_id and d.n = p.n)
    and not exists (
        select from mill.task t

@@ -13,7 +13,7 @@ as $$
           from (select location, min(ordinality) as place from unnest(p_locations) with ordinality u (location, ordinality)
                  group by location) l
          order by l.place
-        on conflict (location) do nothing
+        on conflict (location) where removed_at is null do nothing
         returning wat_id
     ), queued as (
         insert into mill.task (kind, wat_id) select 'extract', wat_id from added order by wat_id returning 1

@@ -21,12 +21,13 @@ select f.wat_id, f.location, c.name as crawl,
              (select jsonb_object_agg(a.name, a.count) from (
                   select name, sum(count) as count from mill.wat_count a where a.wat_id = f.wat_id and stage = 'attribute' group by name) a) as attributes
         from mill.wat_count w where w.wat_id = f.wat_id
-  ) n on true;
+  ) n on true
+ where f.removed_at is null;
 comment on view report.wat is 'WAT files with the counts of their extraction: links = dropped + duplicates + pairs.';
 comment on column report.wat.wat_id is 'Key';
 comment on column report.wat.location is 'Path or URL';
 comment on column report.wat.crawl is 'The crawl that it belongs to, if any';
-comment on column report.wat.state is 'ready, leased, submitted, done or discarded';
+comment on column report.wat.state is 'ready, leased, submitted, done, discarded or parked';
 comment on column report.wat.attempts is 'How often a lease of its extraction failed or was lost, or the submission was rejected';
 comment on column report.wat.reason is 'Reason of the last failure';
 comment on column report.wat.records is 'WARC records read';
@@ -44,7 +45,8 @@ create view report.crawl as
 select coalesce(c.name, '') as crawl, f.wat_files, n.records, n.links, n.dropped, n.duplicates, n.pairs, n.languages, n.bad_records, n.attributes
   from (select crawl_id, jsonb_object_agg(state, files) as wat_files
           from (select coalesce(f.crawl_id, 0) as crawl_id, t.state, count(*) as files
-                  from mill.wat_file f join mill.task t on t.wat_id = f.wat_id and t.kind = 'extract' group by 1, 2) s
+                  from mill.wat_file f join mill.task t on t.wat_id = f.wat_id and t.kind = 'extract'
+                 where f.removed_at is null group by 1, 2) s
          group by crawl_id) f
   left join mill.crawl c using (crawl_id)
   left join lateral (
@@ -61,7 +63,7 @@ select coalesce(c.name, '') as crawl, f.wat_files, n.records, n.links, n.dropped
   ) n on true;
 comment on view report.crawl is 'Crawls with the counts of their WAT files'' extraction: links = dropped + duplicates + pairs.';
 comment on column report.crawl.crawl is 'CC-MAIN-YYYY-WW; empty for the files that were added alone';
-comment on column report.crawl.wat_files is 'WAT files by state: ready, leased, submitted, done or discarded';
+comment on column report.crawl.wat_files is 'WAT files by state: ready, leased, submitted, done, discarded or parked';
 comment on column report.crawl.records is 'WARC records read';
 comment on column report.crawl.links is 'Links of its kinds seen';
 comment on column report.crawl.dropped is 'Links dropped, by reason';

@@ -1,0 +1,273 @@
+"""Removals: what they keep out and from whom, while others are at work; and how they are undone."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from pairmill.ops.admin import removal
+from pairmill.ops.cli import app
+from pairmill.schema.outcomes import Outcome
+from support.database import Database, key, outcomes, pair_rows, score_rows
+
+URLS = [f"http://h{i}.example/{i}.jpg" for i in range(6)]
+
+
+def pairmill(monkeypatch: pytest.MonkeyPatch, db: Database, *arguments: str) -> tuple[int, str]:
+    monkeypatch.setenv("DATABASE_URL", db.dsn)
+    # the command wants a migrated database; this one was made directly
+    monkeypatch.setattr("pairmill.ops.admin.migrate.require_current", lambda connection: None)
+    done = CliRunner().invoke(app, list(arguments))
+    return done.exit_code, done.output + str(done.exception or "")
+
+
+def removed(db: Database) -> set[str]:
+    return {
+        url for (url,) in db.rows("select url from mill.pair join mill.removed using (batch_id, n)")
+    }
+
+
+def place(db: Database, url: str) -> int:
+    return int(db.value("select n from mill.pair where url = %s", url))
+
+
+def test_hosts_are_refused_at_the_merge_and_found_among_known_pairs(db: Database) -> None:
+    """www.a.example is below a.example; xa.example is not; a Unicode host is its ASCII one."""
+    urls = [
+        "http://a.example/1.jpg", "http://A.example:8080/2.jpg", "http://www.a.example/3.jpg",
+        "http://xa.example/4.jpg", "http://user@www.a.example/5.jpg", "http://bücher.example/6.jpg",
+        "http://b.example/a.example/7.jpg",
+    ]  # fmt: skip
+    db.extract(urls[:4])
+    report = removal.add(db.admin, ["a.example"], "asked", False)
+    assert (report.matching_pairs, report.by_host) == (2, 2)
+    assert removed(db) == set(urls[:2])
+    removal.add(db.admin, ["*.a.example", "xn--bcher-kva.example"], "asked", False)
+    assert removed(db) == set(urls[:3])
+    db.extract(urls, "b.wat.gz")
+    counts = "select sum(count) from mill.wat_count where stage = %s and name = %s"
+    assert db.value(counts, "dropped", "removed") == 5
+    assert db.value("select count(*) from mill.pair") == 5  # the four, and 7
+    assert db.value("select links - pairs - duplicates from report.wat where wat_id = 2") == 5
+
+
+def test_a_removed_pair_is_not_asked_for_and_its_batch_ends(db: Database) -> None:
+    db.extract(URLS)
+    db.close_batches()
+    removal.add(db.admin, [URLS[0]], "", False)
+    claim = db.claim("download")
+    assert claim
+    queue, _ = db.queue("download")
+    asked = dict(queue.urls(claim.lease_id))
+    assert set(asked.values()) == set(URLS[1:])
+    # one that was handed out before it was removed may still be submitted
+    removal.add(db.admin, [URLS[1], "h2.example"], "", False)
+    queue.submit_download(claim.lease_id, 0, outcomes(list(asked)))
+    queue.complete(claim.lease_id)
+    db.accept_all()
+    assert db.value("select state from mill.task where kind = 'download'") == "done"
+    assert db.value("select count(*) from mill.download") == 5
+
+
+@pytest.fixture
+def scored(db: Database) -> Database:
+    db.add_model()
+    db.extract(URLS)
+    db.close_batches()
+    db.download()
+    return db
+
+
+def test_embeddings_and_thumbnails_of_removed_pairs(scored: Database) -> None:
+    """Embeddings go at once and none comes later; no scorer that claims later sees a thumbnail."""
+    first = removal.add(scored.admin, [URLS[0]], "", False)
+    assert first.embeddings == 0
+    claim = scored.claim("score", digest="d1")
+    assert claim and claim.payload["count"] == 5
+    queue, _ = scored.queue("score")
+    removal.add(scored.admin, [URLS[1]], "", False)  # under its hands
+    read = [row[0] for row in queue.thumbnails(claim.lease_id, 0, 100)]
+    assert len(read) == 5  # as many as it was promised
+    queue.copy_scores(score_rows(claim.lease_id, 0, read))
+    queue.submit_score(claim.lease_id, 0, 5)
+    queue.complete(claim.lease_id)
+    removal.add(scored.admin, [URLS[2]], "", False)  # before it is accepted
+    scored.accept_all()
+    assert scored.value("select state from mill.task where kind = 'score'") == "done"
+    embedded = (
+        "select array_agg(url order by url) from mill.pair join mill.embedding using (batch_id, n)"
+    )
+    assert scored.value(embedded) == URLS[3:]
+    rehearsed = removal.add(scored.admin, [URLS[3]], "", True)
+    assert (rehearsed.embeddings, scored.value(embedded)) == (1, URLS[3:])
+    assert removal.add(scored.admin, [URLS[3]], "", False).embeddings == 1
+    assert scored.value(embedded) == URLS[4:]
+    assert scored.value("select count(*) from mill.score") == 5  # numbers stay
+
+
+def test_an_image_is_named_when_it_is_downloaded_and_not_by_a_liar(db: Database) -> None:
+    db.extract(URLS)
+    db.close_batches()
+    n = place(db, URLS[3])
+    sha256 = hashlib.sha256(str(n).encode()).hexdigest()
+    removal.add(db.admin, [sha256, key(str(n)).hex], "", False)
+    db.download()
+    assert removed(db) == {URLS[3]}
+    withdrawal = "select mill.withdraw(max(submission_id), 'it lied') from mill.download"
+    db.admin.execute(withdrawal)
+    assert removed(db) == set()
+    db.download()  # again, and the image is the same
+    assert removed(db) == {URLS[3]}
+    # as long as one download gave it
+    db.admin.execute("select mill.retry_outcomes(array['success'], 0, 9, true)")
+    db.download()
+    db.admin.execute(withdrawal)
+    assert removed(db) == {URLS[3]}
+
+
+def test_images_among_known_downloads(scored: Database) -> None:
+    n = place(scored, URLS[2])
+    report = removal.add(scored.admin, [key(str(n)).hex, URLS[2], "h2.example"], "", False)
+    assert (report.matching_pairs, report.by_url, report.by_host, report.by_image) == (1, 1, 1, 1)
+
+
+def an_extraction(db: Database) -> None:
+    db.add_wat()
+    claim = db.claim("extract")
+    assert claim
+    queue, _ = db.queue("extract")
+    queue.copy_pairs(pair_rows(claim.lease_id, URLS))
+    queue.submit_extract(claim.lease_id, len(URLS), [("image", "links", "", len(URLS))])
+
+
+def a_download(db: Database) -> None:
+    db.extract(URLS)
+    db.close_batches()
+    claim = db.claim("download")
+    assert claim
+    queue, _ = db.queue("download")
+    queue.submit_download(claim.lease_id, 0, outcomes([place(db, url) for url in URLS]))
+    queue.complete(claim.lease_id)
+
+
+@pytest.mark.parametrize("arrives", [an_extraction, a_download])
+def test_nothing_slips_past_a_removal_that_is_added_meanwhile(
+    db: Database, arrives: Callable[[Database], None]
+) -> None:
+    """The acceptance is held open: a search that did not wait for it would not see its rows."""
+    arrives(db)
+    image = hashlib.sha256(b"0").hexdigest()
+    entry = URLS[0] if arrives is an_extraction else image
+    with psycopg.connect(db.dsn) as steward:
+        # as the steward's login, whose transaction is not over yet
+        db.queue("steward")
+        login = db.value("select login from mill.worker where kind = 'steward'")
+        steward.execute(f'set session authorization "{login}"')
+        assert steward.execute("select * from api.accept_next_v1()").fetchone()
+        found: list[Any] = []
+        with psycopg.connect(db.dsn, autocommit=True) as other:
+            adding = threading.Thread(
+                target=lambda: found.append(removal.add(other, [entry], "", False))
+            )
+            adding.start()
+            waiting = (
+                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and pid = %s"
+            )
+            while adding.is_alive() and not db.value(waiting, other.info.backend_pid):
+                pass
+            assert not found
+            steward.commit()
+            adding.join()
+    assert [report.matching_pairs for report in found] == [1]
+    assert len(removed(db)) == 1
+
+
+def test_an_interrupted_search_is_ended_by_the_next(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.extract(URLS)
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        removal.add(db.admin, ["h0.example"], "", False, interrupt)
+    assert removed(db) == set()
+    assert removal.add(db.admin, ["h1.example"], "", True).matching_pairs == 1
+    assert removal.add(db.admin, ["h1.example"], "", False).matching_pairs == 1
+    assert removed(db) == {URLS[0], URLS[1]}
+    db.extract(["http://h0.example/new.jpg"], "b.wat.gz")  # refused from the beginning
+    assert db.value("select count(*) from mill.pair") == 6
+
+
+def test_a_removal_is_taken_back(scored: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs that no other removal names come back, with what was passed over meanwhile."""
+    scored.score()
+    scored.extract(["http://h9.example/é.jpg", "http://h8.example/8.jpg"], "b.wat.gz")
+    scored.close_batches()
+    removal.add(
+        scored.admin, ["http://h9.example/%C3%A9.jpg", "h0.example", URLS[0]], "asked", False
+    )
+    scored.download()  # of h8 alone
+    scored.score()
+    assert scored.claim("download") is None
+    why = ("--reason", "it was a slip")
+    run: Callable[..., tuple[int, str]] = lambda *a: pairmill(monkeypatch, scored, "removal", *a)  # noqa: E731
+    planned = run("remove", "http://H9.example/é.jpg", "h0.example", "--dry-run")
+    assert planned[1].startswith("2 removals would be taken back; 1 pair would be allowed again")
+    assert len(removed(scored)) == 2
+    code, said = run("remove", "http://H9.example/é.jpg", "h0.example", *why)
+    assert (code, said.splitlines()[:2]) == (
+        0, ["2 removals taken back; 1 pair is allowed again",
+            "1 URL that nobody was asked for queued for download"],
+    )  # fmt: skip
+    assert removed(scored) == {URLS[0]}  # its URL is named, too
+    assert scored.download(Outcome.SUCCESS).payload["attempt"] == 2
+    code, said = run("remove", URLS[0], "--json", *why)
+    assert json.loads(said) == {
+        "removals": 1, "pairs": 1, "urls": 0, "batches": 0, "unscored": 0, "unembedded": 1, "dry_run": False,
+    }  # fmt: skip
+    undone = json.loads(run("list", "--undone", "--json")[1])
+    assert [(u["source"], u["pairs"], u["why"]) for u in undone] == [
+        (URLS[0], 1, "it was a slip"),
+        ("h0.example", 0, "it was a slip"),
+        ("http://h9.example/%C3%A9.jpg", 1, "it was a slip"),
+    ]
+    assert undone[0]["undone_by"] == scored.value("select session_user::text")
+    assert scored.value("select count(*) from mill.removal") == 0
+
+
+def test_the_commands_say_what_is_wrong(
+    db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run: Callable[..., tuple[int, str]] = lambda *a: pairmill(monkeypatch, db, "removal", *a)  # noqa: E731
+    assert "no file nowhere/list" in run("add", "nowhere/list")[1]
+    assert "'list.txt' is no http(s) URL" in run("add", "list.txt")[1]
+    assert "no removal is 7, http://a.example/" in run("remove", "7", "http://a.example/")[1]
+    assert "--kind is url, host or image" in run("list", "--kind", "md5")[1]
+    db.extract([*URLS, "http://H0.example/0.jpg?é"])
+    path = tmp_path / "list"
+    path.write_text("# two\n*.h0.example\nh1.example\n")
+    said = run("add", str(path), URLS[0], "ab" * 32, "--reason", "asked", "--dry-run")
+    assert said == (
+        0, "4 would be added, 0 known already; they name 3 known pairs (1 by URL, 3 by host)\n"
+    )  # fmt: skip
+    code, out = run("add", str(path), URLS[0], "--reason", "asked")
+    assert (code, out.splitlines()[0]) == (
+        0, "3 added, 0 known already; they name 3 known pairs (1 by URL, 3 by host)"
+    )  # fmt: skip
+    assert "pairmill index remove" in out
+    listed = json.loads(run("list", "--kind", "host", "--json")[1])
+    assert [(r["source"], r["pairs"], r["found"]) for r in listed] == [
+        ("h1.example", 1, True), ("*.h0.example", 2, True),
+    ]  # fmt: skip
+    assert run("list", "--reason", "other")[1] == "no such removals\n"
+    assert [r["source"] for r in json.loads(run("list", "H1.example.", "--json")[1])] == [
+        "h1.example"
+    ]
