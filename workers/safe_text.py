@@ -1,8 +1,9 @@
-"""Text from outside, made safe to show: in a line of a terminal or a log, and in JSON.
+"""Text from outside, made safe to show: in a line of a terminal or a log, in JSON and in Markdown.
 
 A URL, an alt text, a reason, a worker's name or a server's message may hold anything. Shown, it is
 never markup, never a terminal's control sequence and never a line of its own. Commands and workers
-print such text through ``say`` or ``json_text``, or as a cell made by ``safe``.
+print such text through ``say`` or ``json_text``, or as a cell made by ``safe``; a README has it as
+``markdown`` makes it.
 """
 
 import json
@@ -36,6 +37,8 @@ _TEXT = re.compile(rf"(?P<shown>{_SHOWN})|[{_HIDDEN}{_VARIATION}{_JOINER}]")
 _REFUSED = re.compile(
     "[\x01-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+# an underscore within a word marks nothing
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|&#~]|(?<!\w)_|_(?!\w)")
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -89,6 +92,12 @@ def say_traceback(error: BaseException) -> None:
     for lines in traceback.format_exception(error):
         for line in lines.splitlines():
             say(f"    {line}", err=True)
+
+
+def markdown(value: object) -> str:
+    """The text of a value within a line of Markdown: no heading, link, image, HTML or cell of a
+    table begins or ends in it. A URL that stands in it may still become a link to itself."""
+    return _MARKDOWN.sub(r"\\\g<0>", safe(value))
 
 
 def json_text(

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pairmill.ops.release.unfinished import sentence
+from pairmill.workers.safe_text import markdown, safe
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,25 @@ class Manifest:
 def _readme_models(m: Manifest) -> str:
     lines = []
     if other := m.multilingual_model:
-        languages = ", ".join(m.recipe["model_languages"])
-        lines.append(
-            f"Of languages other than {languages}: {other['name']} {other['pretrained']}, weights"
-            f" sha256 `{other['digest']}`."
-        )
+        languages = markdown(", ".join(m.recipe["model_languages"]))
+        lines.append(f"Of languages other than {languages}: {_readme_model(other)}.")
     for column, tagger in m.taggers.items():
-        licence = f", {tagger['licence']}" if tagger["licence"] else ""
-        lines.append(f"`{column}`: {tagger['name']}, weights sha256 `{tagger['digest']}`{licence}.")
+        licence = f", {markdown(tagger['licence'])}" if tagger["licence"] else ""
+        lines.append(
+            f"`{_code(column)}`: {markdown(tagger['name'])}, weights sha256"
+            f" `{_code(tagger['digest'])}`{licence}."
+        )
     return "".join(f"\n{line}\n" for line in lines)
+
+
+def _readme_model(model: dict[str, Any]) -> str:
+    name = markdown(f"{model['name']} {model['pretrained']}")
+    return f"{name}, weights sha256 `{_code(model['digest'])}`"
+
+
+def _code(value: str) -> str:
+    """Within a pair of backticks, where no backslash helps."""
+    return safe(value).replace("`", "'")
 
 
 def _readme_unfinished(m: Manifest) -> str:
@@ -93,24 +104,24 @@ def _size_category(rows: int) -> str:
 
 
 def _readme(m: Manifest) -> str:
-    excluded = "\n".join(f"| {reason} | {number:,} |" for reason, number in m.excluded.items())
-    languages = "\n".join(
-        f"| {language} | {number:,} |" for language, number in m.kept_by_language.items()
+    excluded, languages = (
+        "\n".join(f"| {markdown(name)} | {number:,} |" for name, number in counts.items())
+        for counts in (m.excluded, m.kept_by_language)
     )
-    columns = "\n".join(f"| `{name}` | {kind} |" for name, kind in m.columns.items())
+    columns = "\n".join(f"| `{_code(name)}` | {kind} |" for name, kind in m.columns.items())
     return f"""{_card(m)}
-# {m.recipe["name"]}, version {m.recipe["version"]}
+# {markdown(m.recipe["name"])}, version {m.recipe["version"]}
 
-{m.recipe["description"]}.
+{markdown(m.recipe["description"])}.
 
 {m.kept:,} of {m.candidates:,} pairs; number of Parquet files: {len(m.files)}.
 {_readme_unfinished(m)}
-Licence of the metadata: {m.recipe["licence"]}. The images are not part of this release; they are
-under their own copyright, whatever `LICENSE` says of the page that they stood on.
+Licence of the metadata: {markdown(m.recipe["licence"])}. The images are not part of this release;
+they are under their own copyright, whatever `LICENSE` says of the page that they stood on.
 
 Removals applied: {m.removals["count"]}, list sha256 `{m.removals["sha256"]}`.
 
-Similarity: {m.model["name"]} {m.model["pretrained"]}, weights sha256 `{m.model["digest"]}`.
+Similarity: {_readme_model(m.model)}.
 {_readme_models(m)}
 | left out because | pairs |
 |---|---|

@@ -299,7 +299,7 @@ def test_every_command_shows_hostile_text_as_text(db: Database, tmp_path: Path) 
             continue
         if name == "release show":  # after its head, which is YAML: backslashes keep it text
             assert r"\[/bold\] \[abc\]" in shown
-            assert "<script>" not in shown.split("---\n")[-1]
+            assert "<script>" not in re.sub("`[^`]*`", "", shown.split("---\n")[-1])
         else:
             assert BEGIN in shown, (name, shown)
         commands.run(name, *asked[name], terminal=True)

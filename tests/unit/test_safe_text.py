@@ -17,7 +17,15 @@ from pairmill.ops import output
 from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.queue import Claim
-from pairmill.workers.safe_text import json_text, plain, safe, say, say_page, say_traceback
+from pairmill.workers.safe_text import (
+    json_text,
+    markdown,
+    plain,
+    safe,
+    say,
+    say_page,
+    say_traceback,
+)
 
 BIDI = [chr(c) for c in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))]
 # format characters that are seen (signs of Arabic, Syriac and Kaithi), and what has rules of its own
@@ -70,6 +78,24 @@ def test_what_is_hidden_shows_and_what_is_text_stays(text: str, shown: str) -> N
 def test_json_has_escapes_where_a_terminal_would_obey() -> None:
     found = json_text({"a\x9b": "\u202e\x7fé\U000e0041"}, indent=1)
     assert found == '{\n "a\\u009b": "\\u202e\\u007fé\\udb40\\udc41"\n}'
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a | b\n# c", r"a \| b\\n\# c"),
+        ("[x](http://e.example) ![y](z)", r"\[x\](http://e.example) !\[y\](z)"),
+        (
+            "<img src=x> &lt; **b** ~~c~~ `d` _e_",
+            r"\<img src=x\> \&lt; \*\*b\*\* \~\~c\~\~ \`d\` \_e\_",
+        ),
+        ("back\\[slash", r"back\\\[slash"),
+        ("laion2b_s34b_b79k CC-BY-4.0 日本語", "laion2b_s34b_b79k CC-BY-4.0 日本語"),
+    ],
+)
+def test_text_in_markdown_is_text(text: str, shown: str) -> None:
+    """A licence or a language of a release's README that ends its row, links or is HTML."""
+    assert markdown(text) == shown
 
 
 def test_a_sentence_is_one_line_whatever_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
