@@ -10,21 +10,21 @@ import psycopg
 from pairmill.ops.admin.connection import rows
 
 Rows = list[dict[str, Any]]
-QUERIES = ("waiting", "open_batches", "discarded")
+QUERIES = ("waiting", "open_batches", "stopped")
 
 
 def gather(connection: psycopg.Connection) -> dict[str, Rows]:
-    """Rows of report.waiting, one row that sums report.open_batch up, rows of report.discarded."""
+    """Rows of report.waiting, one row that sums report.open_batch up, rows of report.stopped."""
     folder = files("pairmill.ops.admin") / "sql" / "standstill"
     return {name: rows(connection, (folder / f"{name}.sql").read_text("utf-8")) for name in QUERIES}
 
 
 def lines(found: dict[str, Rows], at_most: int | None = None) -> list[str]:
-    """The sentences about what ``gather`` gave; at_most: of ready and of discarded tasks."""
+    """The sentences about what ``gather`` gave; at_most: of ready and of stopped tasks."""
     return [
         *waiting(found["waiting"])[:at_most],
         *open_batches(found["open_batches"][0]),
-        *discarded(found["discarded"])[:at_most],
+        *stopped(found["stopped"])[:at_most],
     ]
 
 
@@ -73,10 +73,10 @@ def open_batches(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def discarded(found: Sequence[dict[str, Any]]) -> list[str]:
-    """A line for each row of report.discarded."""
+def stopped(found: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each row of report.stopped."""
     return [
-        f"discarded: {row['tasks']:,} {row['kind']}: {row['reason']}"
+        f"{row['state']}: {row['tasks']:,} {row['kind']}: {row['reason']}"
         f" (task{'s' if row['tasks'] > 1 else ''} {', '.join(map(str, row['task_ids']))}"
         f"{', …' if row['tasks'] > len(row['task_ids']) else ''})"
         for row in found

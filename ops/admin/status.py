@@ -27,7 +27,8 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
     what is not an image), crawls (rows of report.crawl), tasks (by kind, then state), live_tasks
     (by kind, purpose, model and state, those that are not done), waiting (rows of report.waiting),
     open_batches (a summary of report.open_batch), ring (slots, used, batches, is_full), workers
-    (those that may work, the last seen first), discarded (rows of report.discarded) and removals.
+    (those that may work, the last seen first), discarded and parked (rows of report.stopped), and
+    removals.
     """
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
@@ -45,7 +46,9 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
         )
         queue = {name: rows(connection, _sql(name)) for name in QUEUE}
         still = standstill.gather(connection)
-        (removals,) = rows(connection, "select count(*) as count from mill.removal")
+        (removals,) = rows(
+            connection, "select count(*) as count from mill.removal where spelling_of is null"
+        )
     of_records, of_images, other = _counts(links)
     return {
         "wat_files": _summed(crawl["wat_files"] for crawl in crawls),
@@ -74,7 +77,8 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
         "open_batches": still["open_batches"][0],
         "ring": queue["ring"][0],
         "workers": queue["workers"],
-        "discarded": still["discarded"],
+        "discarded": [row for row in still["stopped"] if row["state"] == "discarded"],
+        "parked": [row for row in still["stopped"] if row["state"] == "parked"],
         "removals": removals["count"],
     }
 

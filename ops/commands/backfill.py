@@ -86,7 +86,10 @@ def _say_backfill(name: str, found: Backfill, *, dry_run: bool) -> None:
     if not (found.batches or found.score_tasks):
         say(f"{name}: nothing to queue")
     if found.busy:
-        say(f"{found.busy:,} batches left out: their backfill, or their scoring, is under way")
+        say(
+            f"{found.busy:,} batches left out: their backfill, or their scoring, is under way or"
+            " parked"
+        )
     if found.in_vain:
         say(f"{found.in_vain:,} URLs left out: fetched again before, they gave no such image")
     if (found.batches or found.score_tasks) and not found.has_worker:

@@ -58,7 +58,8 @@ def page(state: dict[str, Any]) -> Group:
         f"batches in {ring['used']} of {ring['slots']} slots{full}",
     )
     table.add_row("removals", f"{state['removals']:,}", "")
-    lines = standstill.lines(state | {"open_batches": [state["open_batches"]]})
+    stopped = state["discarded"] + state["parked"]
+    lines = standstill.lines(state | {"open_batches": [state["open_batches"]], "stopped": stopped})
     return Group(table, *(Text(safe(line, CELL)) for line in lines), *_workers(state["workers"]))
 
 

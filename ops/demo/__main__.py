@@ -217,7 +217,7 @@ def _report(connection: psycopg.Connection, model: str, manifest: Manifest | Non
     console.print(f"  + {state['duplicates']} duplicates + {sum(state['pairs'].values())} pairs")
     fetched = ", ".join(f"{name} {count}" for name, count in state["fetched"].items())
     console.print(f"fetched: {fetched}\n")
-    for line in standstill.discarded(state["discarded"]):
+    for line in standstill.stopped(state["discarded"]):
         say(line)
     kept = manifest.kept_by_language if manifest else None
     console.print(_funnel(state, connection, model, kept))

@@ -82,7 +82,7 @@ begin
         select f.batch_id, f.attempt, f.at_hand,
                count(*) filter (where not f.in_vain) as urls, sum(f.bytes) filter (where not f.in_vain) as bytes, count(*) filter (where f.in_vain) as in_vain,
                exists (select from mill.task x
-                        where x.batch_id = f.batch_id and x.state in ('ready', 'leased', 'submitted')
+                        where x.batch_id = f.batch_id and x.state in ('ready', 'leased', 'submitted', 'parked')
                           and (x.for_model_id is not null or x.kind = 'score' and x.model_id = p_model_id)) as busy
           from found f
          group by f.batch_id, f.attempt, f.at_hand
@@ -112,7 +112,7 @@ $$;
 comment on function mill.backfill_model is
     'Queues what a model needs for pairs that were downloaded before it was there: for one that reads embeddings, score tasks; else new downloads '
     '(batches, urls, and bytes as they came the first time), and score tasks where the thumbnails are still there. in_vain: URLs left out, which '
-    'gave no such image again. busy: batches left out, since a backfill of theirs, or their scoring by the model, is under way.';
+    'gave no such image again. busy: batches left out, since a backfill of theirs, or their scoring by the model, is under way or parked.';
 
 -- At the claim, and not when it is queued: an array of 10,000 positions a batch would be most of the queue.
 create function mill.choose_backfill(t mill.task) returns integer[]

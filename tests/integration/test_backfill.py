@@ -246,15 +246,18 @@ def test_a_model_that_is_retired_waits_for_nothing(scored: Database) -> None:
     } == {2}
 
 
-def test_a_withdrawn_score_of_a_retired_model_is_not_made_again(scored: Database) -> None:
+def test_a_withdrawn_score_of_a_retired_model_is_not_made_again(
+    scored: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scored.admin.execute("select mill.retire_model(model_id) from mill.model where digest = 'old'")
     withdraw(scored, "score")
     assert scored.rows("select state, reason from mill.task where kind = 'score'") == [
         ("discarded", "its model was retired")
     ]
-    task = scored.value("select task_id from mill.task where kind = 'score'")
-    with pytest.raises(Exception, match="`pairmill model add` with the same weights"):
-        scored.admin.execute("select mill.retry_task(%s)", (task,))
+    monkeypatch.setenv("DATABASE_URL", scored.dsn)
+    say_migrated(scored.admin)
+    done = CliRunner().invoke(app, ["task", "retry", "--all"])
+    assert "`pairmill model add` with the same weights" in str(done.exception)
 
 
 def test_the_command(scored: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +286,7 @@ def test_the_command(scored: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     }  # fmt: skip
     assert run("model-new") == (
         "model-new: nothing to queue\n"
-        "1 batches left out: their backfill, or their scoring, is under way\n"
+        "1 batches left out: their backfill, or their scoring, is under way or parked\n"
     )
     assert "no model 'nobody'" in run("nobody", "--yes")
     scored.admin.execute("select mill.retire_model(model_id) from mill.model where digest = 'new'")

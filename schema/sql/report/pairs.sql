@@ -164,5 +164,5 @@ comment on column report.score_count.model is 'Name of the model';
 comment on column report.score_count.language is 'CLD3''s language where it is reliable, else nolang';
 comment on column report.score_count.outcome is
     'scored, or why not; waiting while a task will score it; not_queued where none will: its thumbnails are gone (`pairmill model backfill`), or its '
-    'task was discarded (`pairmill task retry`)';
+    'task was discarded or parked (`pairmill task retry`)';
 comment on column report.score_count.pairs is 'How many pairs';

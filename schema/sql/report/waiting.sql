@@ -35,15 +35,16 @@ comment on column report.open_batch.awaited_files is
     'WAT files that may give it pairs: waiting, in work or to be accepted, and never failed. With none left it is closed at once';
 comment on column report.open_batch.awaited_wat_ids is 'The first five of those, files in work before files that wait';
 
-create view report.discarded as
-select kind, regexp_replace(coalesce(reason, ''), '\d+', 'N', 'g') as reason, count(*) as tasks,
+create view report.stopped as
+select state, kind, regexp_replace(coalesce(reason, ''), '\d+', 'N', 'g') as reason, count(*) as tasks,
        max(changed_at) as changed_at, (array_agg(task_id order by task_id))[:5] as task_ids
   from report.task
- where state = 'discarded'
- group by 1, 2;
-comment on view report.discarded is 'Tasks that were given up, by reason.';
-comment on column report.discarded.kind is 'The kind of work';
-comment on column report.discarded.reason is 'The reason, with N for each number in it';
-comment on column report.discarded.tasks is 'How many';
-comment on column report.discarded.changed_at is 'When the last of them was given up';
-comment on column report.discarded.task_ids is 'The first five';
+ where state in ('discarded', 'parked')
+ group by 1, 2, 3;
+comment on view report.stopped is 'Tasks that were given up, or parked by an admin, by reason.';
+comment on column report.stopped.state is 'discarded or parked';
+comment on column report.stopped.kind is 'The kind of work';
+comment on column report.stopped.reason is 'The reason, with N for each number in it';
+comment on column report.stopped.tasks is 'How many';
+comment on column report.stopped.changed_at is 'When the last of them was given up or parked';
+comment on column report.stopped.task_ids is 'The first five';

@@ -1,1 +1,0 @@
-select * from report.discarded order by tasks desc, kind, reason

@@ -1,0 +1,1 @@
+select * from report.stopped order by state, tasks desc, kind, reason
