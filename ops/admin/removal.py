@@ -12,7 +12,7 @@ from pairmill.ops.admin.connection import rows
 from pairmill.ops.admin.removal_entries import Entry, parse, read_entries
 from pairmill.ops.errors import UserError
 
-__all__ = ["Report", "Undone", "add", "named_by", "read_entries", "undo"]
+__all__ = ["Report", "Undone", "add", "named_by", "read_entries", "require_found", "undo"]
 
 CHUNK = 100  # batches, a million pairs, that are searched in one transaction
 Progress = Callable[[int, int], None]
@@ -137,6 +137,18 @@ def _find(
             "update mill.removal set found_at = now() where removal_id = any(%s)", (ids,)
         )
     return embeddings
+
+
+def require_found(connection: psycopg.Connection) -> None:
+    """Raises UserError while the pairs of a removal are not all found: a release would hold them."""
+    (row,) = connection.execute(
+        "select count(*) from mill.removal where found_at is null and spelling_of is null"
+    ).fetchall()
+    if row[0]:
+        raise UserError(
+            f"the search for the pairs that {row[0]:,} removals name is not over: wait for the"
+            " `pairmill removal add` that is at it, or run one again if it was interrupted"
+        )
 
 
 def _chunks(connection: psycopg.Connection) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pairmill import __version__
 from pairmill.ops.admin.connection import rows
+from pairmill.ops.admin.removal import require_found
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder, file_entries
 from pairmill.ops.release import unfinished
@@ -109,6 +110,7 @@ def _write(
     record: bool,
     strict: bool,
 ) -> Manifest:
+    require_found(connection)
     selection = select(connection, recipe)
     waiting = unfinished.of_tasks(connection, selection)
     if strict and unfinished.has_work(waiting):
@@ -220,7 +222,11 @@ def removals_version(connection: psycopg.Connection) -> dict[str, Any]:
     """The version of the removal list: its length, highest id and sha256."""
     sources = [
         r["source"]
-        for r in rows(connection, 'select source from mill.removal order by source collate "C"')
+        for r in rows(
+            connection,
+            "select source from mill.removal"
+            ' where spelling_of is null order by source collate "C"',
+        )
     ]
     (top,) = rows(connection, "select coalesce(max(removal_id), 0) as id from mill.removal")
     digest = hashlib.sha256("".join(f"{source}\n" for source in sources).encode()).hexdigest()

@@ -28,6 +28,7 @@ from psycopg import ClientCursor
 
 from pairmill import __version__
 from pairmill.ops.admin.connection import rows
+from pairmill.ops.admin.removal import require_found
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder, file_entries
 from pairmill.ops.release import release
@@ -100,6 +101,7 @@ def export(
     key = (prefix or npz_prefix(found.manifest["model"]["name"])) if layout == "npz" else ""
     with atomic_folder(out) as half, connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
+        require_found(connection)
         model = _model(connection, found)
         shards: ArrayWriter
         if layout == "npz":
@@ -236,6 +238,7 @@ def by_batch(ids: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
 def removed_of(connection: psycopg.Connection, ids: Iterable[int]) -> list[int]:
     """The SAMPLE_IDs among these (in order) that a removal names."""
     query = (files("pairmill.ops.vectors") / "sql" / "removed.sql").read_text("utf-8")
+    require_found(connection)
     found = []
     with ClientCursor(connection) as cursor:
         for batch_id, positions in by_batch(ids):

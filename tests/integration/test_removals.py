@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from pairmill.ops.admin import removal
 from pairmill.ops.cli import app
+from pairmill.ops.errors import UserError
 from pairmill.schema.outcomes import Outcome
 from support.database import Database, key, outcomes, pair_rows, score_rows
 
@@ -199,9 +200,12 @@ def test_an_interrupted_search_is_ended_by_the_next(
     with pytest.raises(KeyboardInterrupt):
         removal.add(db.admin, ["h0.example"], "", False, interrupt)
     assert removed(db) == set()
+    with pytest.raises(UserError, match="not over"):  # of a release, export or index
+        removal.require_found(db.admin)
     assert removal.add(db.admin, ["h1.example"], "", True).matching_pairs == 1
     assert removal.add(db.admin, ["h1.example"], "", False).matching_pairs == 1
     assert removed(db) == {URLS[0], URLS[1]}
+    removal.require_found(db.admin)
     db.extract(["http://h0.example/new.jpg"], "b.wat.gz")  # refused from the beginning
     assert db.value("select count(*) from mill.pair") == 6
 
