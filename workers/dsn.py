@@ -123,7 +123,8 @@ def _faults_of_options(options: dict[str, str]) -> Iterator[str]:
             yield (
                 "ends within its sslrootcert"
                 if cut
-                else f"names a file as {name} that is not here, {place}"
+                else f"names a file as {name} that is not here, {place} (put it there, or write"
+                f" its place into the DSN)"
             )
 
 

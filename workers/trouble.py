@@ -72,6 +72,11 @@ _NOT_LET_IN = {
         "are sslcert and sslkey of the DSN the two files that the admin sent for it?",
         "are sslcert and sslkey of DATABASE_URL this user's?", final=True, ends=True,
     ),
+    "eer authentication failed": _Cause(
+        "the server takes the login {login} by its socket only from a user of that name",
+        "an admin gives pg_hba.conf lines for workers (docs/admin.md, \"A database\")",
+        "sign in as that user, or give pg_hba.conf a line for it", final=True, ends=True,
+    ),
     "no encryption": _Cause(
         "the database takes no login {login} for {database} without TLS",
         "take sslmode=disable out of the DSN if it has that; else ask the admin",

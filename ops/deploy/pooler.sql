@@ -3,7 +3,8 @@
 --   psql "$DATABASE_URL" -f ops/deploy/pooler.sql
 --
 -- then give the role a password, \password pairmill_pooler, and put it into PgBouncer's userlist.txt.
--- Workers and researchers only, and none that was disabled: an admin logs in at the server itself.
+-- Workers and researchers only: an admin logs in at the server itself. A disabled worker is let in, to be told why;
+-- pg_shadow has no login that may not log in.
 
 create role pairmill_pooler login connection limit 4;
 
@@ -16,7 +17,7 @@ as $$
     select s.usename, s.passwd
       from pg_shadow s
      where s.usename = wanted and not s.usesuper
-       and (exists (select from mill.worker w where w.login = s.usename and w.disabled_at is null)
+       and (exists (select from mill.worker w where w.login = s.usename)
             or exists (select from mill.researcher r where r.login = s.usename))
 $$;
 comment on function pooler.secret_of is 'The SCRAM verifier of a worker''s or researcher''s login, for PgBouncer''s auth_query.';

@@ -64,6 +64,8 @@ def _git_url(tree: Path, folder: Path) -> str:
 def _built(tree: Path, folder: Path, what: str) -> Path:
     source = folder / "source"
     shutil.copytree(tree, source, symlinks=True)
+    (source / "build" / "lib" / "pairmill").mkdir(parents=True)
+    (source / "build" / "lib" / "pairmill" / "of_an_earlier_build.py").touch()
     build = f"from setuptools import build_meta; print(build_meta.build_{what}({str(folder)!r}))"
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
     (found,) = [p for p in folder.iterdir() if p.suffix in (".gz", ".whl")]
@@ -137,6 +139,7 @@ def test_a_wheel_holds_one_package_and_brings_volunteers_no_torch(
     wheel = zipfile.ZipFile(_built(tree, tmp_path, "wheel"))
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert tops == {"pairmill", "pairmill-0.1.0.dist-info"}
+    assert "pairmill/of_an_earlier_build.py" not in wheel.namelist()
     metadata = Parser().parsestr(wheel.read("pairmill-0.1.0.dist-info/METADATA").decode())
     requires = metadata.get_all("Requires-Dist") or []
     torch = [r for r in requires if r.startswith(("torch", "open_clip"))]

@@ -54,9 +54,7 @@ def replaced(text: str, old: str, new: str) -> str:
 
 
 SETTINGS = block("ssl = on")
-HBA = replaced(
-    replaced(block("hostssl"), "10.0.0.0/24", f"{INSIDE}/32"), " postgres ", f" {ADMIN} "
-)
+HBA = replaced(block("hostssl"), "10.0.0.0/24", f"{INSIDE}/32")
 
 
 # ---- from outside --------------------------------------------------------------------------------
@@ -184,20 +182,16 @@ def shell(commands: str, folder: Path) -> None:
 
 
 def certify(folder: Path, login: str) -> None:
-    shell(replaced(block("openssl x509"), "login=pm_0123456789ab", f"login={login}"), folder)
+    shell(replaced(block("login=pm_"), "login=pm_0123456789ab", f"login={login}"), folder)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="pairmill-tls-"))  # short: it has a socket
     folder.chmod(0o755)
-    ours = trustme.CA()
-    ours.cert_pem.write_to_path(folder / "root.pem")
+    shell(replaced(block("/CN=pairmill-server"), "db.example.org", "localhost"), folder)
     trustme.CA().cert_pem.write_to_path(folder / "other.pem")
-    certificate = ours.issue_cert("localhost")
-    certificate.private_key_pem.write_to_path(folder / "server.key")
-    certificate.cert_chain_pems[0].write_to_path(folder / "server.pem")
-    shell(block("openssl req -x509"), folder)
+    shell(block("/CN=pairmill-clients"), folder)
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
         if "PAIRMILL_POSTGRES_BIN" not in os.environ:
@@ -332,15 +326,57 @@ def test_admin_makes_a_base_backup_by_the_socket(server: Server) -> None:
     subprocess.run([bin / "pg_verifybackup", "--quiet", made], check=True)
 
 
-def test_no_login_comes_by_the_socket(server: Server) -> None:
-    by_socket = server.dsn("download", host=str(server.folder), port=server.admin.info.port)
-    assert "no pg_hba.conf entry" in refusal(by_socket)
+@pytest.mark.parametrize("kind", ["download", "researcher"])
+def test_login_comes_by_the_socket_with_its_password(server: Server, kind: str) -> None:
+    """The local worker's, where DATABASE_URL names the socket."""
+    by_socket = server.dsn(kind, host=str(server.folder), port=server.admin.info.port)
+    psycopg.connect(by_socket).close()
+    assert "password authentication failed" in refusal(make_conninfo(by_socket, password="x"))
+
+
+def test_local_worker_has_a_login_of_its_own(server: Server) -> None:
+    """Would catch: lines of pg_hba.conf that let in no worker beside the database."""
+    server.line.drain("steward")
+    assert "local-steward-" in server.line.pairmill("worker", "list")
+
+
+def test_disabled_worker_is_told_why_from_outside(server: Server) -> None:
+    """Would catch: a login that was moved out of the group that pg_hba.conf lets in."""
+    where = ("--host", f"localhost:{server.outside}")
+    dsn = server.line.pairmill("worker", "add", "eve", "--kind", "extract", *where).strip()
+    server.line.pairmill("worker", "disable", "eve", "--reason", "lies")
+    told = server.line.here("worker", "me", "--dsn", dsn)
+    assert (told.returncode, "disabled" in told.stdout) == (1, True)
+    assert told.stderr.strip().endswith("UTC: lies; ask the admin")
+    server.line.pairmill("worker", "disable", "eve", "--no-login")
+    closed = server.line.here("worker", "me", "--dsn", dsn)
+    assert f"the login {re.findall('pm_[0-9a-f]+', dsn)[0]} was closed" in closed.stderr
+
+
+WRONG = {
+    "no TLS": ({"sslmode": "disable"}, "without TLS: take sslmode=disable out"),
+    "a password": ({"password": "guessed"}, "refuses the password"),
+    "another CA": ({"sslrootcert": "other.pem"}, "none of the authorities in sslrootcert"),
+    "a missing CA": ({"sslrootcert": "none.pem"}, "names a file as sslrootcert that is not here"),
+    "an address": ({"host": INSIDE}, "shows the certificate of another name"),
+    "another database": ({"dbname": "pairmil"}, "is the end of the DSN whole"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_volunteer_is_told_the_right_cure(server: Server, wrong: str) -> None:
+    changes, says = WRONG[wrong]
+    if "sslrootcert" in changes:
+        changes = {"sslrootcert": str(server.folder / str(changes["sslrootcert"]))}
+    done = server.line.here("worker", "me", "--dsn", server.dsn("download", **changes))
+    assert done.returncode == 1
+    assert says in done.stderr
 
 
 def test_passwords_are_kept_as_scram(server: Server) -> None:
     kept = server.admin.execute("select rolpassword from pg_authid where rolpassword is not null")
     passwords = [password for (password,) in kept]
-    assert len(passwords) == 6  # five logins, and the admin's that was set in the clear
+    assert len(passwords) >= 6  # five logins, and the admin's that was set in the clear
     assert all(password.startswith("SCRAM-SHA-256$") for password in passwords)
 
 
@@ -366,7 +402,9 @@ def test_roots_of_the_system(server: Server, monkeypatch: pytest.MonkeyPatch) ->
             ("-c", AS_IF_A_ROOT, ours, *me),
         )
     )
-    assert "certificate verify failed" in refused.stderr  # our root is none of this machine's
+    assert (
+        "of none of the authorities in sslrootcert" in refused.stderr
+    )  # our root is none of this machine's
     assert "download-1" in let_in.stdout, let_in.stderr
 
 
