@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from pairmill.ops.admin import models
 from pairmill.ops.admin.backfill import Backfill, queue
 from pairmill.ops.admin.connection import admin
+from pairmill.ops.commands.completion import known_models
 from pairmill.ops.commands.retry import batch_range
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, progress_bar
@@ -19,7 +20,9 @@ from pairmill.workers.safe_text import say
 
 
 def backfill(
-    name: str = typer.Argument(help="As `pairmill model list` names it; or its digest."),
+    name: str = typer.Argument(
+        help="As `pairmill model list` names it; or its digest.", autocompletion=known_models
+    ),
     batches: str = typer.Option("", "--batches", help="FIRST-LAST, or one number; all by default."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what it would queue, and its cost."),
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),

@@ -10,6 +10,7 @@ import typer
 from psycopg.types.json import Jsonb
 
 from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.commands.completion import kinds, task_states
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
 from pairmill.schema.kinds import KINDS
@@ -21,7 +22,9 @@ SHOWN = ("item_id", "kind", "state", "attempts", "spec", "result", "reason")
 
 @app.command("add")
 def item_add(
-    kind: str = typer.Argument(help="A kind of work whose tasks are about items."),
+    kind: str = typer.Argument(
+        help="A kind of work whose tasks are about items.", autocompletion=kinds
+    ),
     file: str = typer.Argument(help="JSON lines, an item's spec each; - for standard input."),
 ) -> None:
     """Add items and queue their tasks; those that are known already are left alone."""
@@ -56,8 +59,13 @@ def _specs(file: str) -> Iterator[dict[str, Any]]:
 
 @app.command("list")
 def item_list(
-    kind: str = typer.Option(None, "--kind", help="A kind of work."),
-    state: str = typer.Option(None, "--state", help="ready, leased, submitted, done or discarded."),
+    kind: str = typer.Option(None, "--kind", help="A kind of work.", autocompletion=kinds),
+    state: str = typer.Option(
+        None,
+        "--state",
+        help="ready, leased, submitted, done, discarded or parked.",
+        autocompletion=task_states,
+    ),
     limit: int = typer.Option(100, "--limit", min=1, help="At most so many, the newest first."),
     as_json: bool = typer.Option(False, "--json", help="A JSON array."),
 ) -> None:

@@ -9,6 +9,8 @@ import typer
 from pairmill.ops.admin import models
 from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.commands.backfill import backfill
+from pairmill.ops.commands.completion import MODEL as KNOWN
+from pairmill.ops.commands.completion import known_models
 from pairmill.ops.errors import UserError, extra
 from pairmill.ops.output import print_json, print_rows, progress_bar
 from pairmill.workers.safe_text import say
@@ -172,7 +174,7 @@ def listed(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) 
 
 
 @app.command("show")
-def show(name: str, as_json: bool = JSON) -> None:
+def show(name: str = KNOWN, as_json: bool = JSON) -> None:
     """The description of a model or tagger, and the states of its tasks."""
     with admin() as connection:
         found = models.one(connection, name)
@@ -199,7 +201,7 @@ def show(name: str, as_json: bool = JSON) -> None:
 
 @app.command("retire")
 def retire(
-    name: str,
+    name: str = KNOWN,
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Say how many tasks it would discard; retire nothing."
     ),
@@ -217,7 +219,9 @@ def retire(
 
 @app.command("check")
 def check(
-    known_as: str = typer.Argument(help="As `pairmill model list` names it."),
+    known_as: str = typer.Argument(
+        help="As `pairmill model list` names it.", autocompletion=known_models
+    ),
     name: str = ANY_MODEL,
     pretrained: str = PRETRAINED,
     sha256: str = SHA256,

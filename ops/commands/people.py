@@ -10,6 +10,7 @@ import typer
 
 from pairmill.ops.admin import logins
 from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.commands.completion import WORKER, login_kinds
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
 from pairmill.schema.kinds import worker_kinds
@@ -40,7 +41,9 @@ def no_worker(name: str) -> UserError:
 @worker.command("add")
 def worker_add(
     name: str = typer.Argument(help="What people will call it."),
-    kind: str = typer.Option(..., "--kind", help=f"{', '.join(worker_kinds())}."),
+    kind: str = typer.Option(
+        ..., "--kind", help=f"{', '.join(worker_kinds())}.", autocompletion=login_kinds
+    ),
     host: str = HOST,
     network: str = typer.Option("", "--network", help="Where it connects from; see `network`."),
     proven: bool = typer.Option(False, "--proven", help="It is your own; see `prove`."),
@@ -69,7 +72,7 @@ def worker_list(as_json: bool = typer.Option(False, "--json", help="A JSON array
 
 @worker.command("disable")
 def worker_disable(
-    name: str,
+    name: str = WORKER,
     reason: str = REASON,
     no_login: bool = typer.Option(
         False,
@@ -89,7 +92,7 @@ def worker_disable(
 
 @worker.command("enable")
 def worker_enable(
-    name: str,
+    name: str = WORKER,
     proven: bool = typer.Option(False, "--proven", help="It is your own; see `prove`."),
 ) -> None:
     """Let a disabled or stopped worker work again, as an unproven one.
@@ -108,7 +111,7 @@ def worker_enable(
 
 
 @worker.command("rotate")
-def worker_rotate(name: str, host: str = HOST) -> None:
+def worker_rotate(name: str = WORKER, host: str = HOST) -> None:
     """Give a worker another password and print its new DSN, once. Its leases stay."""
     with admin() as connection:
         show_dsn(logins.rotate_worker(connection, name, host))
@@ -116,7 +119,7 @@ def worker_rotate(name: str, host: str = HOST) -> None:
 
 @worker.command("quarantine")
 def worker_quarantine(
-    name: str,
+    name: str = WORKER,
     since: datetime = typer.Option(None, "--since", help="Only what came in since then."),
     reason: str = typer.Option("quarantined by an admin", "--reason", help="Kept with each row."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be done."),
@@ -169,7 +172,7 @@ def _said(name: str, found: dict[str, int], would: str) -> str:
 
 @worker.command("prove")
 def worker_prove(
-    name: str,
+    name: str = WORKER,
     withdraw: bool = typer.Option(False, "--not", help="From now on, check it like any other."),
 ) -> None:
     """Vouch for a download worker: nobody checks it; what it reads in robots.txt is relied on.
@@ -187,7 +190,7 @@ def worker_prove(
 
 @worker.command("network")
 def worker_network(
-    name: str,
+    name: str = WORKER,
     network: str = typer.Argument(help="Any word, the same for all behind one line; '' unsets it."),
 ) -> None:
     """Note where a worker connects from: a dead link is believed once two networks found it so."""

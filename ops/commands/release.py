@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.commands.completion import recipes, releases
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, YES, confirm, counted
 from pairmill.ops.output import print_json, print_json_text, print_rows, progress_bar
 from pairmill.workers.safe_text import say, say_page
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Releases.")
 
 
-RECIPE = typer.Argument(help="A recipe's name (laion-400m) or file.")
+RECIPE = typer.Argument(help="A recipe's name (laion-400m) or file.", autocompletion=recipes)
 SET = typer.Option(
     [], "--set", help="Another value than the recipe's: --set min_similarity=0.28"
 )  # fmt: skip
@@ -121,7 +122,9 @@ def listing(as_json: bool = AS_JSON) -> None:
 
 @app.command("forget")
 def forget(
-    what: list[str] = typer.Argument(help="Numbers (`release list`), or names: all of a name."),
+    what: list[str] = typer.Argument(
+        help="Numbers (`release list`), or names: all of a name.", autocompletion=releases
+    ),
     dry_run: bool = DRY_RUN,
     yes: bool = YES,
 ) -> None:
@@ -146,10 +149,16 @@ def forget(
 def why(
     question: str = typer.Argument(metavar="URL|SAMPLE_ID", help="The pair."),
     releases: list[str] = typer.Option(
-        [], "--release", help="A recorded release, by name or number; else the newest of each name."
+        [],
+        "--release",
+        help="A recorded release, by name or number; else the newest of each name.",
+        autocompletion=releases,
     ),
     recipe: str = typer.Option(
-        None, "--recipe", help="A recipe's name or file, asked of today's state without a build."
+        None,
+        "--recipe",
+        help="A recipe's name or file, asked of today's state without a build.",
+        autocompletion=recipes,
     ),
     overrides: list[str] = SET,
     as_json: bool = AS_JSON,

@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 from pairmill.ops.admin import removal
 from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.admin.removal_entries import entries_in, parse, read_entries
+from pairmill.ops.commands.completion import one_of, removals
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, LIMIT, counted, progress
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
@@ -83,7 +84,8 @@ def add(
 @app.command("remove")
 def remove(
     what: list[str] = typer.Argument(
-        help="Removals to take back, by number (`removal list`) or as they were given."
+        help="Removals to take back, by number (`removal list`) or as they were given.",
+        autocompletion=removals,
     ),
     reason: str = typer.Option("", "--reason", help="Why, for the record."),
     dry_run: bool = DRY_RUN,
@@ -124,7 +126,9 @@ def listing(
     what: list[str] = typer.Argument(
         None, help="Only these, by number or as they were given; all by default."
     ),
-    kind: str = typer.Option(None, "--kind", help="url, host or image."),
+    kind: str = typer.Option(
+        None, "--kind", help="url, host or image.", autocompletion=one_of(*KINDS)
+    ),
     reason: str = typer.Option(None, "--reason", help="Only those whose reason has these words."),
     undone: bool = typer.Option(False, "--undone", help="Those that were taken back."),
     limit: int = LIMIT,

@@ -6,6 +6,7 @@ import typer
 
 from pairmill.ops.admin import logins
 from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.commands.completion import RESEARCHER
 from pairmill.ops.commands.people import HOST, show_dsn
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
@@ -26,7 +27,7 @@ def add(name: str = typer.Argument(help="What people will call them."), host: st
 
 
 @app.command()
-def rotate(name: str, host: str = HOST) -> None:
+def rotate(name: str = RESEARCHER, host: str = HOST) -> None:
     """Give a researcher another password and print their new DSN, once."""
     with admin() as connection:
         show_dsn(logins.rotate_researcher(connection, name, host))
@@ -48,7 +49,8 @@ def list_researchers(as_json: bool = typer.Option(False, "--json", help="A JSON 
 
 @app.command()
 def disable(
-    name: str, reason: str = typer.Option("", "--reason", help="Kept, for `researcher list`.")
+    name: str = RESEARCHER,
+    reason: str = typer.Option("", "--reason", help="Kept, for `researcher list`."),
 ) -> None:
     """End a researcher's login and its sessions."""
     with admin() as connection:
@@ -61,7 +63,7 @@ def disable(
 
 
 @app.command()
-def enable(name: str) -> None:
+def enable(name: str = RESEARCHER) -> None:
     """Let a disabled researcher log in again, with their DSN of before."""
     with admin() as connection:
         row = connection.execute("select mill.enable_researcher(%s)", (name,)).fetchone()

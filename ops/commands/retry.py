@@ -5,6 +5,7 @@ from typing import Any
 import typer
 
 from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.commands.completion import outcomes
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json
 from pairmill.workers.safe_text import say
@@ -19,6 +20,7 @@ def retry(
         "--outcome",
         help="Which, by name, several if need be; `list` shows them. By default all that a retry"
         " can help.",
+        autocompletion=outcomes,
     ),
     batches: str = typer.Option("", "--batches", help="FIRST-LAST, or one number; all by default."),
     now: bool = typer.Option(

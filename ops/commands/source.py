@@ -7,6 +7,8 @@ import typer
 
 from pairmill.ops.admin import sources, wats
 from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.commands.completion import TASK_STATES as STATES
+from pairmill.ops.commands.completion import crawls, task_states, wat_files
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, YES, confirm, counted, progress
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
@@ -20,7 +22,6 @@ LINKS = typer.Option(
     "--links",
     help=f"Kinds of links to extract, with commas between: {', '.join(LINK_KINDS)}.",
 )  # fmt: skip
-STATES = ("ready", "leased", "submitted", "done", "discarded", "parked")
 SHOWN = ("wat_id", "state", "links", "dropped", "duplicates", "pairs", "location", "reason")
 NAME = r"CC-MAIN-\d{4}-\d{2}"
 
@@ -54,8 +55,15 @@ def wat_add(
 
 @wat.command("list")
 def wat_list(
-    state: str = typer.Option(None, "--state", help=f"{', '.join(STATES[:-1])} or {STATES[-1]}."),
-    crawl_name: str = typer.Option(None, "--crawl", help="Only those of this crawl."),
+    state: str = typer.Option(
+        None,
+        "--state",
+        help=f"{', '.join(STATES[:-1])} or {STATES[-1]}.",
+        autocompletion=task_states,
+    ),
+    crawl_name: str = typer.Option(
+        None, "--crawl", help="Only those of this crawl.", autocompletion=crawls
+    ),
     limit: int = typer.Option(
         None, "--limit", min=1, help="At most so many, the newest; else all."
     ),
@@ -82,9 +90,13 @@ def wat_list(
 @wat.command("remove")
 def wat_remove(
     files: list[str] = typer.Argument(
-        None, help="Numbers (`wat list`), ranges like 3-9, paths, patterns or URLs."
+        None,
+        help="Numbers (`wat list`), ranges like 3-9, paths, patterns or URLs.",
+        autocompletion=wat_files,
     ),
-    crawl_name: str = typer.Option(None, "--crawl", help="All those of this crawl."),
+    crawl_name: str = typer.Option(
+        None, "--crawl", help="All those of this crawl.", autocompletion=crawls
+    ),
     reason: str = typer.Option("its WAT file was removed", "--reason", help="Why, for the record."),
     dry_run: bool = DRY_RUN,
     yes: bool = YES,

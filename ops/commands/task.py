@@ -10,6 +10,8 @@ import psycopg
 import typer
 
 from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.commands.completion import TASK_STATES as STATES
+from pairmill.ops.commands.completion import kinds, task_states, tasks
 from pairmill.ops.commands.numbers import numbers
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, counted
 from pairmill.ops.errors import UserError
@@ -18,14 +20,19 @@ from pairmill.workers.safe_text import say
 
 app = typer.Typer(no_args_is_help=True, help="Tasks of the queue.")
 SHOWN = ("task_id", "kind", "state", "wat_id", "batch_id", "attempts", "worker", "reason")
-STATES = ("ready", "leased", "submitted", "done", "discarded", "parked")
 ONE_OF = f"{', '.join(STATES[:-1])} or {STATES[-1]}"
 LINES = 20  # more tasks than this are counted, not listed
 
-TASKS = typer.Argument(None, help="Numbers (`task list`), and ranges like 3-9.")
+TASKS = typer.Argument(
+    None, help="Numbers (`task list`), and ranges like 3-9.", autocompletion=tasks
+)
 EVERY = typer.Option(False, "--all", help="Every task that it can be done to.")
-STATE = typer.Option(None, "--state", help=f"Only those that are {ONE_OF}.")
-KIND = typer.Option(None, "--kind", help="Only those of this kind: extract, download, score …")
+STATE = typer.Option(
+    None, "--state", help=f"Only those that are {ONE_OF}.", autocompletion=task_states
+)
+KIND = typer.Option(
+    None, "--kind", help="Only those of this kind: extract, download, score …", autocompletion=kinds
+)
 REASON = typer.Option(None, "--reason", help="Only those whose last reason has these words.")
 Call = Callable[[psycopg.Connection, int], Any]
 
