@@ -9,7 +9,6 @@ import pytest
 from pairmill.ops.demo.serve import folder_answers
 from pairmill.ops.demo.site import File, build
 from pairmill.ops.demo.wat import write_wat
-from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.workers.download.worker import ROWS_PER_PART
 from support.database import Database
 from support.line import Line, Web, lose_leases, wait_until
@@ -133,25 +132,5 @@ def test_worker_that_is_stopped_before_its_database_answers_just_ends(line: Line
         worker.send_signal(signal.SIGTERM)
         _, errors = worker.communicate(timeout=60)
         connection.close()
-    assert errors == "stopping …\n"
-    assert worker.returncode == 0
-
-
-def test_worker_that_is_stopped_while_its_database_is_away_just_ends(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
-    embedded = EmbeddedServer(tmp_path_factory.mktemp("away"))
-    embedded.start()
-    line = Line(embedded.url(), tmp_path)
-    try:
-        line.pairmill("migrate")
-        dsn = line.pairmill("worker", "add", "bob", "--kind", "steward").strip()
-        worker = line.start("steward", "--dsn", dsn)
-        wait_until(lambda: '"started_at": "2' in line.pairmill("worker", "list", "--json"), "hello")
-    finally:
-        embedded.stop()
-    worker.send_signal(signal.SIGTERM)
-    _, errors = worker.communicate(timeout=60)
-    line.stop_all()
     assert errors == "stopping …\n"
     assert worker.returncode == 0

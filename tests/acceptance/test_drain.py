@@ -1,28 +1,11 @@
 """``--drain`` says what it waits for, where it cannot end by itself."""
 
 import subprocess
-import threading
 from pathlib import Path
 
 from support.database import Database
-from support.line import PATIENCE, Line
+from support.line import PATIENCE, Line, said
 from support.wats import image, packed, page
-
-
-def said(worker: subprocess.Popen[str], words: str) -> str:
-    """The first line of a worker that has these words; the worker is killed if none ever comes."""
-    assert worker.stderr
-    too_long = threading.Timer(PATIENCE, worker.kill)
-    too_long.start()
-    try:
-        lines = []
-        for text in worker.stderr:
-            lines.append(text)
-            if words in text:
-                return text
-        raise AssertionError(f"it ended without {words!r}: {lines}")
-    finally:
-        too_long.cancel()
 
 
 def ended(worker: subprocess.Popen[str]) -> str:

@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.download.web_reach import WebReach
 from pairmill.workers.metrics import Metrics
 from support.database import Database, outcomes
 
@@ -33,6 +34,12 @@ ASKED = {f"alert {rule['alert']}": rule["expr"] for rule in RULES} | {
 }
 # not a worker's: Prometheus's own, and of the service `disk`
 OTHERS = {"up", "ALERTS", "node_filesystem_avail_bytes", "node_filesystem_size_bytes"}
+
+
+async def everywhere(origin: str) -> bool:
+    return True
+
+
 Series = tuple[str, dict[str, str]]
 
 
@@ -49,6 +56,8 @@ def series(db: Database) -> list[Series]:
         metrics = Metrics(kind)
         metrics.task("done")
         metrics.rows("success")
+        if kind == "download":
+            metrics.watch(WebReach(everywhere))
         if kind == "steward":
             metrics.queue(db.queue("steward")[0].counts())
         for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):

@@ -59,7 +59,10 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
 
 
 class Line:
-    """The command against one database: DATABASE_URL and PAIRMILL_HOME are the test's."""
+    """The command against one database: DATABASE_URL and PAIRMILL_HOME are the test's. program:
+    what Python runs for a worker."""
+
+    program = ("-m", "pairmill.ops.cli")
 
     def __init__(self, dsn: str, home: Path) -> None:
         self.environment = os.environ | {"DATABASE_URL": dsn, "PAIRMILL_HOME": str(home)}
@@ -95,7 +98,7 @@ class Line:
     def start(self, kind: str, *options: str) -> subprocess.Popen[str]:
         """Start a worker; ``stop_all`` ends it if the test does not."""
         child = subprocess.Popen(
-            [sys.executable, "-m", "pairmill.ops.cli", "work", kind, *options],
+            [sys.executable, *self.program, "work", kind, *options],
             env=self.environment, text=True, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._children.append(child)
@@ -124,6 +127,22 @@ class Line:
                 child.wait()
             if child.stderr:
                 child.stderr.close()
+
+
+def said(worker: subprocess.Popen[str], words: str) -> str:
+    """The first line of a worker that has these words; the worker is killed if none ever comes."""
+    assert worker.stderr
+    too_long = threading.Timer(PATIENCE, worker.kill)
+    too_long.start()
+    try:
+        lines = []
+        for text in worker.stderr:
+            lines.append(text)
+            if words in text:
+                return text
+        raise AssertionError(f"it ended without {words!r}: {lines}")
+    finally:
+        too_long.cancel()
 
 
 class Web:
@@ -172,12 +191,15 @@ class Web:
 
 
 class Wire:
-    """A TCP port on loopback that leads to another, and can be cut: the network between two."""
+    """A TCP port on loopback that leads to another: the network between two. It can be cut, and it
+    can swallow what is sent, as a line does whose other end is gone."""
 
     def __init__(self, port: int) -> None:
         self._to = port
         self._ends: set[socket.socket] = set()
         self._cut = False
+        self._flows = threading.Event()
+        self._flows.set()
         self._lock = threading.Lock()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
@@ -189,6 +211,7 @@ class Wire:
                 near, _ = self._listening.accept()
             except OSError:  # closed
                 return
+            self._flows.wait()
             with self._lock:
                 if self._cut:
                     near.close()
@@ -201,6 +224,7 @@ class Wire:
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
+                self._flows.wait()
                 target.sendall(data)
         for end in (source, target):
             with suppress(OSError):
@@ -215,12 +239,18 @@ class Wire:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
+    def swallow(self) -> None:
+        """Nothing arrives until ``mend``, and nobody is told."""
+        self._flows.clear()
+
     def mend(self) -> None:
         with self._lock:
             self._cut = False
+        self._flows.set()
 
     def close(self) -> None:
         self.cut()
+        self._flows.set()
         self._listening.close()
 
 

@@ -9,6 +9,7 @@ import pytest
 from pairmill.workers import metrics as module
 from pairmill.workers.errors import Refused
 from pairmill.workers.metrics import Metrics, listen
+from pairmill.workers.reach import Outage
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -59,6 +60,34 @@ def test_worker_without_a_sign_of_life_is_not_healthy(
         monkeypatch.setattr(module, "STALL_SECONDS", 60.0)
         metrics.alive()
         assert get(free_port, "/healthz")[0] == 200
+    finally:
+        end()
+
+
+def test_worker_whose_database_or_network_is_away_is_not_healthy(free_port: int) -> None:
+    """While every counter stands still and nothing else says why."""
+
+    class Network:
+        name, back, advice = "network", "", ""
+        found: Outage | None = None
+
+        def outage(self) -> Outage | None:
+            return self.found
+
+    metrics, network = Metrics("download"), Network()
+    metrics.watch(network)
+    end = listen(metrics, f":{free_port}")
+    try:
+        for name in ("database", "network"):
+            assert f'pairmill_{name}_up{{kind="download"}} 1.0' in get(free_port, "/metrics")[1]
+        network.found = Outage(0.0, 7.0, "no host answers since 12:00:00")
+        assert get(free_port, "/healthz") == (503, "no host answers since 12:00:00\n")
+        served = get(free_port, "/metrics")[1].splitlines()
+        assert 'pairmill_network_up{kind="download"} 0.0' in served
+        assert 'pairmill_network_down_seconds{kind="download"} 7.0' in served
+        assert 'pairmill_database_up{kind="download"} 1.0' in served
+        network.found = None
+        assert get(free_port, "/healthz") == (200, "ok\n")
     finally:
         end()
 
