@@ -80,7 +80,8 @@ def add(
         embeddings = _find(connection, ids, dry_run, progress)
         counts = (files("pairmill.ops.admin") / "sql" / "removal_counts.sql").read_text("utf-8")
         (row,) = connection.execute(counts, {"ids": ids}).fetchall()
-    return Report(len(fresh), len(known), *row, embeddings)
+        pairs, by_url, by_host, by_image = row
+    return Report(len(fresh), len(known), pairs, by_url, by_host, by_image, embeddings)
 
 
 def _known(connection: psycopg.Connection, entries: Sequence[Entry]) -> dict[str, int]:
@@ -106,7 +107,8 @@ def _insert(connection: psycopg.Connection, entries: Sequence[Entry], reason: st
         ]
         with connection.cursor() as cursor:
             cursor.executemany(statement, values, returning=True)
-            return [result.fetchone()[0] for result in cursor.results()] if values else []
+            results = cursor.results() if values else ()
+            return [number for result in results for (number,) in result]
 
     mains = inserted(entries, [None] * len(entries))
     spelled = [(s, main) for e, main in zip(entries, mains, strict=True) for s in e.spellings]

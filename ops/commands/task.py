@@ -89,7 +89,7 @@ def task_retry(
 ) -> None:
     """Queue discarded tasks again, and parked ones that are named. One whose thumbnails are gone is
     downloaded again. --all means the discarded ones."""
-    if not tasks and state is None and (every or kind or reason):
+    if not tasks and not state and (every or kind or reason):
         state = "discarded"
     _Do("queued again", ("discarded", "parked"), _retried).all(
         tasks, every, Filter(state, kind, reason), dry_run, as_json
@@ -159,7 +159,7 @@ def task_discard(
 
 
 def _value(connection: psycopg.Connection, query: str, *arguments: Any) -> Any:
-    (row,) = connection.execute(query, arguments).fetchall()  # type: ignore[call-overload]
+    (row,) = connection.execute(query, arguments).fetchall()
     return row[0]
 
 
