@@ -34,7 +34,9 @@ from pairmill.ops.server.embedded import embedded
 from pairmill.schema.tables.inbox import inbox_pair
 from pairmill.workers.extract.calls import PAIR_TYPES
 from pairmill.workers.steward.url_filter import UrlFilter
-from support.database import Database, new_database, pair_rows
+from support.database import Database, new_database, page_row, pair_rows
+
+PAGE = 6  # links of one page, as of a generated WAT file
 
 
 def urls(number: int, rows: int) -> list[str]:
@@ -52,7 +54,11 @@ def ours(
     claim = db.claim("extract")
     assert claim
     queue, _ = db.queue("extract")
-    queue.copy_pairs(pair_rows(claim.lease_id, urls(number, rows)))
+    numbers = [i // PAGE for i in range(rows)]
+    queue.copy_pages(
+        [page_row(claim.lease_id, n, f"https://host.example/{n}.html") for n in set(numbers)]
+    )
+    queue.copy_pairs(pair_rows(claim.lease_id, urls(number, rows), pages=numbers))
     queue.submit_extract(claim.lease_id, rows, [("image", "links", "", rows)])
     begun = time.perf_counter()
     accept(db)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -77,6 +78,30 @@ def test_each_page_of_a_row_is_there_once(db: Database, sent: list[int]) -> None
     queue.copy_pairs(pair_rows(claim.lease_id, URLS[:2], pages=[0, 0]))
     with pytest.raises(Malformed, match="page"):
         queue.submit_extract(claim.lease_id, 2, [("image", "links", "", 2)])
+
+
+def test_what_is_no_page_is_refused(db: Database) -> None:
+    """Faults: a password, a control sequence or a time that no program can read is kept."""
+    db.add_wat()
+    claim = db.claim("extract")
+    assert claim
+    queue, _ = db.queue("extract")
+    good = page_row(claim.lease_id, 0, PAGES[0])
+    urls = [
+        "javascript:alert(1)", "", "http://", "http:///a", "http://h/#a", "http://h/a b",
+        "http://h/\x1b[31m", "http://h\n/", "http://u:p@h/", "http://" + "x" * 2042,
+    ]  # fmt: skip
+    times = [datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)]
+    refusals = [("x" * 51, "v"), ("s", "x" * 501), ("s", None), (None, "v")]
+    for row in (
+        (claim.lease_id, -1, *good[2:]),
+        *((*good[:2], url, *good[3:]) for url in urls),
+        *((*good[:3], time, *good[4:]) for time in times),
+        *((*good[:4], *refusal) for refusal in refusals),
+    ):
+        with pytest.raises(Malformed, match="violates check constraint|no control characters"):
+            queue.copy_pages([row])
+    assert db.value("select count(*) from inbox.page") == 0
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

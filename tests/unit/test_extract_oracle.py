@@ -152,7 +152,15 @@ def oracle_license(base: str, links: list[Json]) -> str | None:
     return None
 
 
-Row = tuple[str, str, str | None]
+def oracle_page(url: str) -> str | None:
+    whole = oracle_url("", url)
+    if ":" not in whole:
+        return None
+    parts = urlsplit(whole)
+    return urlunsplit(parts._replace(netloc=parts.netloc.split("@")[-1]))[:2048]
+
+
+Row = tuple[str, str, str | None, str | None]
 WEIGHTS = {
     "CJK": 3,
     "HANGUL": 1.75,
@@ -208,14 +216,14 @@ def oracle(data: bytes, decoded: bool = True) -> tuple[list[Row], Counter[str]]:
             elif earlier and (len(text) < 5 or max(earlier) >= 5):
                 counts["duplicates"] += 1
             else:
-                rows.append((url, text, license_url))
+                rows.append((url, text, license_url, oracle_page(page_url)))
     return rows, counts
 
 
 def assert_as_oracle(data: bytes, decoded: bool = True) -> None:
     pairs, counts = run(data)
     rows, expected = oracle(data, decoded)
-    assert [(p.url, p.text, p.page.license) for p in pairs] == rows
+    assert [(p.url, p.text, p.page.license, p.page.url) for p in pairs] == rows
     images = counts.kinds["image"]
     found = {r.value: n for r, n in images.dropped.items()}
     assert Counter(found) + Counter(links=images.links, duplicates=images.duplicates) == expected
@@ -269,13 +277,14 @@ licences = st.sampled_from(
         "x://creativecommons.org/licenses/b",
     ]
 )
+users = st.sampled_from(["", "ada@", "ada:pass@", "a@b:@"])
 links = st.one_of(
     st.builds(image, urls | st.none(), alts.map("".join) | st.none()),
     st.builds(anchor, urls | licences),
 )
 pages = st.builds(
     lambda url, many, **head: page(url, many, **{k: v for k, v in head.items() if v is not None}),
-    st.just(URL) | st.builds("http://h.example/{}".format, urls) | urls | st.none(),
+    st.just(URL) | st.builds("http://{}h.example/{}".format, users, urls) | urls | st.none(),
     st.lists(links, max_size=6),
     Base=st.none() | urls,
     Link=st.none() | st.lists(st.builds(anchor, licences), max_size=2),

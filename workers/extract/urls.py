@@ -145,6 +145,8 @@ def page_url(written: str) -> str | None:
 
     As ``Base.resolve`` writes URLs, without user and password: a crawler's login is nobody's.
     """
+    if len(written) <= MAX_LENGTH and _SIMPLE_PAGE.fullmatch(written) and _plain(written[8:]):
+        return written  # as nearly all: 1 µs of 10
     url = Base("").resolve(written)
     return None if isinstance(url, DropReason) else _USER.sub(r"\1", url, count=1)[:MAX_LENGTH]
 
