@@ -56,7 +56,8 @@ class Probe(Queue):
         self.serving = True
 
     def ask(self) -> None:
-        """The cheapest question: 50 µs of the server's time."""
+        """0.1 ms of the server's time: 1,000 workers that compute, and ask for nothing else, take
+        3 % of one of its cores."""
         self._one("select 1", ())
 
     def _retrying(self, work: Callable[[psycopg.Connection[Any]], Returned]) -> Returned:

@@ -2,11 +2,7 @@
 
 import math
 import os
-import signal
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pairmill.ops.errors import UserError, extra
+from pairmill.ops.fetch.interruption import interruptible
 from pairmill.ops.output import print_json
 from pairmill.workers.safe_text import say
 from pairmill.workers.tally import many
@@ -224,19 +221,6 @@ def _run(run: "FetchRun", source: "Source", folder: "Folder", *, retry: bool) ->
                 return run.run(client, todo, shown.row, shown.shard, shown.say)
         except KeyboardInterrupt:  # before its loop had begun, or behind its end
             return False
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does; the signals' own handlers come back afterwards."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say_interrupted(folder: "Folder", before: int) -> None:
