@@ -177,3 +177,7 @@ select x.batch_id, x.model_id, bool_or(x.attempt is null) as whole, array_agg(x.
  group by x.batch_id, x.model_id;
 comment on view mill.scoring_to_come is
     'Batches with unfinished tasks that score them by a model, or lead to such: the whole batch, or the pairs of some download attempts.';
+comment on column mill.scoring_to_come.batch_id is 'The batch';
+comment on column mill.scoring_to_come.model_id is 'The CLIP model';
+comment on column mill.scoring_to_come.whole is 'Whether pairs of any download attempt may be scored: a score task or a backfill is unfinished';
+comment on column mill.scoring_to_come.attempts is 'The download attempts that are unfinished; null for a score task or a backfill';

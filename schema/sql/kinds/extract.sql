@@ -464,6 +464,10 @@ create view mill.awaited_extraction as
 select task_id, wat_id, state, changed_at from mill.task
  where kind = 'extract' and state in ('ready', 'leased', 'submitted') and attempts = 0 and excused = 0 and ready_at <= now();
 comment on view mill.awaited_extraction is 'The extractions whose pairs open batches wait for.';
+comment on column mill.awaited_extraction.task_id is 'The task';
+comment on column mill.awaited_extraction.wat_id is 'The WAT file';
+comment on column mill.awaited_extraction.state is 'ready, leased or submitted';
+comment on column mill.awaited_extraction.changed_at is 'When its state changed last';
 
 create function api.close_batches_v1() returns integer
 language plpgsql security definer

@@ -14,6 +14,9 @@ select w.worker_id, w.kind, max(i.last_seen_at) as seen_at
  where w.disabled_at is null
  group by w.worker_id, w.kind;
 comment on view mill.worker_seen is 'When each worker that may work was seen last.';
+comment on column mill.worker_seen.worker_id is 'The worker';
+comment on column mill.worker_seen.kind is 'Its kind of login';
+comment on column mill.worker_seen.seen_at is 'As report.worker.last_seen_at';
 
 -- A scorer that is at work asks for nothing, and for a tagger's tasks only once its model has none.
 create view mill.claimant as
@@ -29,6 +32,9 @@ select s.kind, p.model_id, max(case when h.worker_id is null then p.asked_at els
          on h.worker_id = p.worker_id and h.model_id in (m.model_id, m.base_model_id)
  group by s.kind, p.model_id;
 comment on view mill.claimant is 'When a worker of a kind, of a model (0: any) one that has it, was seen last.';
+comment on column mill.claimant.worker_kind is 'The kind of login';
+comment on column mill.claimant.model_id is 'The model or tagger that it has; 0: whatever it has';
+comment on column mill.claimant.seen_at is 'When such a worker was seen last, or asked for tasks of the model';
 
 create function mill.has_stranger(p_worker_kind text, p_avoid integer[], p_is_replica boolean) returns boolean
 language sql stable security definer
