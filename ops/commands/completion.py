@@ -19,6 +19,9 @@ Proposals = list[tuple[str, str]]  # a value, and what it is
 Completer = Callable[[str], Proposals]
 # a name with other characters, a hostile one among them, would need the shell's own quoting
 _PLAIN = re.compile(r"[\w.,:;@%+*/=~-]+")
+# typer takes what a value is for markup, and zsh evaluates what typer prints: of a removal's URL,
+# [/b] would end the completion, and a backslash before $(…) would run it
+_UNQUOTED = re.compile(r"[^\w .,:;@%+*/=~?&#-]")
 
 
 def one_of(*values: str) -> Completer:
@@ -62,7 +65,7 @@ def _ask(query: str, incomplete: str, found: Proposals) -> None:
 def _shown(about: str) -> str:
     from pairmill.workers.safe_text import safe
 
-    return safe(about, 60)
+    return _UNQUOTED.sub("_", safe(about, 60))
 
 
 def _dsn() -> str:

@@ -63,6 +63,16 @@ def test_names_and_numbers_of_the_database_are_proposed(db: Database, tmp_path: 
     }
     assert {words: at_once(f"pairmill {words}", db.dsn) for words in expected} == expected
     assert proposals("pairmill worker rotate a", tmp_path, db.dsn) == ["ada", "adele"]
+    # zsh evaluates what it gets, and typer takes a proposal's help for markup
+    db.admin.execute("update mill.removal set source = 'h/[/bold]\\\\$(rm)`rm`\"''rm'")
+    for shell in ("zsh", "fish"):
+        asked = {
+            "_PAIRMILL_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+            "_TYPER_COMPLETE_ARGS": "pairmill removal remove ", "DATABASE_URL": db.dsn,
+        }  # fmt: skip
+        shown = CliRunner().invoke(app, env=asked).output
+        assert "h/_/bold___" in shown
+        assert not set("[]\\$`") & set(shown)
 
 
 def test_without_a_database_nothing_is_proposed_and_no_server_started(tmp_path: Path) -> None:
