@@ -25,6 +25,10 @@ begin
                    p_login, p_password, left(current_database(), 40) || '_researcher');
     execute format('alter role %I set default_transaction_read_only = on', p_login);
     execute format('alter role %I set statement_timeout = %L', p_login, '30min');
+    -- views of pairs are joined whole, never row by row; the batches that they are made of need a loop all the same
+    execute format('alter role %I set enable_nestloop = off', p_login);
+    execute format('alter role %I set work_mem = %L', p_login, '32MB');
+    execute format('alter role %I set jit = off', p_login);
 end
 $$;
 comment on function mill.add_researcher is 'Makes a login that reads the views in report.';

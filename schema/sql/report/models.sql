@@ -1,7 +1,8 @@
 -- Views of models and taggers.
 
 create view report.model as
-select m.name, m.pretrained, m.digest, m.dims, m.active_since, m.kind, b.name as base, m.labels, m.revision, m.licence, m.metrics, m.retired_at
+select m.name, m.pretrained, m.digest, m.dims, m.active_since, m.kind, b.name as base, m.labels, m.revision, m.licence, m.metrics, m.retired_at,
+       coalesce(m.model_id = (select d.model_id from mill.default_model d), false) as is_default
   from mill.model m
   left join mill.model b on b.model_id = m.base_model_id;
 comment on view report.model is 'The models that score, and the taggers.';
@@ -17,3 +18,5 @@ comment on column report.model.revision is 'Version of the weights';
 comment on column report.model.licence is 'Licence of the weights; empty where none was given';
 comment on column report.model.metrics is 'Metrics on held-out data';
 comment on column report.model.retired_at is 'When it was retired and scores nothing more; null while it is active';
+comment on column report.model.is_default is
+    'Whether it is the default model, whose similarity report.sample shows: setting.default_model_id, else the oldest CLIP model that is active';
