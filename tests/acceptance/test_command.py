@@ -192,11 +192,11 @@ def test_wat_that_is_broken_is_discarded_with_its_reason(line: Line, tmp_path: P
         assert file.name in reasons
     assert sum(reason["tasks"] for reason in line.status()["discarded"]) == 3
     assert "queued again (extract)" in line.pairmill("task", "retry", str(discarded[0]["task_id"]))
-    assert "is not discarded" in refusal(line, "task", "retry", str(discarded[0]["task_id"]))
-    line.pairmill("task", "discard", str(discarded[0]["task_id"]), "--reason", "enough")
-    assert "is neither ready nor leased" in refusal(line, "task", "discard", "999")
+    assert "cannot be queued again" in refusal(line, "task", "retry", str(discarded[0]["task_id"]))
+    line.pairmill("task", "discard", str(discarded[0]["task_id"]), "--why", "enough")
+    assert "there is none such" in refusal(line, "task", "discard", "999")
     assert line.pairmill("task", "retry", "--all").count("queued again") == 3
-    assert "name the discarded tasks" in refusal(line, "task", "retry")
+    assert "name the tasks" in refusal(line, "task", "retry")
 
 
 def test_wat_that_is_cut_off_or_damaged_keeps_the_rest(line: Line, tmp_path: Path) -> None:
