@@ -172,6 +172,7 @@ class _Loop(Generic[AnyQueue]):
         notice = DrainNotice(self._line)
         name = self._kind.name
         while True:
+            self._line.idle()
             await self._kind.ready()
             claim = await self._claim()
             if claim is not None:

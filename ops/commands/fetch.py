@@ -182,7 +182,7 @@ def fetch(
         whole = _run(run, rows, folder, retry=retry_failed)
         _summarise(folder, whole=whole, as_json=as_json)
     if not whole:
-        _say_interrupted(folder, before)
+        _say_interrupted(folder, before, retry=retry_failed)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -223,14 +223,15 @@ def _run(run: "FetchRun", source: "Source", folder: "Folder", *, retry: bool) ->
             return False
 
 
-def _say_interrupted(folder: "Folder", before: int) -> None:
+def _say_interrupted(folder: "Folder", before: int, *, retry: bool) -> None:
     """before: shards of earlier runs."""
+    under_way = "is as it was" if retry else "has nothing kept"
     done, shards = _done(folder), len(folder.numbers())
     earlier = f" ({before:,} of them before)" if before else ""
     say(
         f"interrupted: {many(shards, 'shard')}{earlier} with {many(done['count'], 'row')} and"
-        f" {many(done['successes'], 'image')} lie whole in {folder.path}; of the shard that was"
-        " being fetched nothing is kept; the same command goes on with it",
+        f" {many(done['successes'], 'image')} lie whole in {folder.path}; the shard that was being"
+        f" fetched {under_way}; the same command goes on with it",
         err=True,
     )
 

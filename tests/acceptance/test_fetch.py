@@ -216,8 +216,8 @@ def test_stopped_leaves_no_half(
     assert child.returncode == 130, errors
     assert "Traceback" not in errors
     assert (
-        f"interrupted: 1 shard with {SHARD} rows and {SHARD} images lie whole in {out}; of the shard"
-        " that was being fetched nothing is kept; the same command goes on with it" in errors
+        f"interrupted: 1 shard with {SHARD} rows and {SHARD} images lie whole in {out}; the shard"
+        " that was being fetched has nothing kept; the same command goes on with it" in errors
     )
     assert f"{SHARD} of {SHARD} images" in said
     assert {path.name for path in out.iterdir()} == {
