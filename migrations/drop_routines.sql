@@ -3,6 +3,7 @@
 
 do $$
 declare
+    of_rows text;
     views text;
     routines text;
     found record;
@@ -15,11 +16,16 @@ begin
         execute format('drop trigger %I on %s', found.tgname, found."table");
     end loop;
     -- each in one statement: they need one another, and no order would do
+    select string_agg(p.oid::regprocedure::text, ', ') into of_rows  -- they return rows of views
+      from pg_proc p where p.pronamespace = 'report'::regnamespace;
     select string_agg(c.oid::regclass::text, ', ') into views
       from pg_class c where c.relnamespace in ('mill'::regnamespace, 'report'::regnamespace) and c.relkind = 'v';
     select string_agg(p.oid::regprocedure::text, ', ') into routines
       from pg_proc p where p.pronamespace in ('mill'::regnamespace, 'api'::regnamespace);
     begin
+        if of_rows is not null then
+            execute 'drop routine ' || of_rows;
+        end if;
         execute 'drop view ' || views;
         execute 'drop routine ' || routines;
     exception when dependent_objects_still_exist then

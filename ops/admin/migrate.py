@@ -24,7 +24,7 @@ ATTEMPTS = 10
 TOO_NEW = "this database is at revision {}, which is newer than this code: upgrade pairmill"
 
 
-def _config(connection: "Connection | None" = None) -> "Config":
+def config(connection: "Connection | None" = None) -> "Config":
     from alembic.config import Config
 
     config = Config()
@@ -35,11 +35,11 @@ def _config(connection: "Connection | None" = None) -> "Config":
     return config
 
 
-def _scripts() -> "list[Script]":
+def scripts() -> "list[Script]":
     """The revisions that this code knows, oldest first."""
     from alembic.script import ScriptDirectory
 
-    return list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
+    return list(ScriptDirectory.from_config(config()).walk_revisions())[::-1]
 
 
 def current(connection: psycopg.Connection) -> str | None:
@@ -69,14 +69,14 @@ def require_current(connection: psycopg.Connection) -> None:
             f"this database is at revision {at} and the code needs {known[-1]}:"
             " run `pairmill migrate`"
         )
-    if not _has_our_routines(connection):
+    if not has_our_routines(connection):
         raise UserError(
             "this database has the functions and views of another version of pairmill:"
             " run `pairmill migrate`"
         )
 
 
-def _has_our_routines(connection: psycopg.Connection) -> bool:
+def has_our_routines(connection: psycopg.Connection) -> bool:
     if connection.execute("select to_regprocedure('mill.version()')").fetchone() == (None,):
         return False
     return connection.execute("select mill.version()").fetchone() == (routines.version(),)
@@ -88,7 +88,7 @@ def upgrade(dsn: str, revision: str = "head") -> bool:
     One transaction: tables change, functions and views are made anew around them, and workers
     that hold leases go on after it. Raises UserError, and changes nothing, where that cannot be.
     """
-    return _in_transaction(dsn, lambda connection: _upgrade(connection, revision))
+    return in_transaction(dsn, lambda connection: _upgrade(connection, revision))
 
 
 def _upgrade(connection: "Connection", revision: str) -> bool:
@@ -98,21 +98,21 @@ def _upgrade(connection: "Connection", revision: str) -> bool:
 
     known = migrations.revisions()
     target = known[-1] if revision == "head" else revision
-    if current(_driver(connection)) is None:
+    if current(driver(connection)) is None:
         if target != known[-1]:
             raise UserError(f"an empty database is made at revision {known[-1]}, and no other")
         create.create(connection)
-        command.stamp(_config(connection), target)
+        command.stamp(config(connection), target)
         return True
     if _is_at(connection, target):
         return False
-    _lock_tables(connection)
+    lock_tables(connection)
     if _is_at(connection, target):  # by another migration, for which this one waited
         return False
-    at = current(_driver(connection))
-    passed = [script for script in _scripts() if str(at) < script.revision <= target]
-    with _routines_made_anew(connection, routines.script()):
-        command.upgrade(_config(connection), target)
+    at = current(driver(connection))
+    passed = [script for script in scripts() if str(at) < script.revision <= target]
+    with routines_made_anew(connection, routines.script()):
+        command.upgrade(config(connection), target)
     for script in passed:
         if post := getattr(script.module, "post", None):
             post(connection)
@@ -121,35 +121,23 @@ def _upgrade(connection: "Connection", revision: str) -> bool:
 
 def _is_at(connection: "Connection", target: str) -> bool:
     """Whether a database has the tables of a revision or of a newer one, and our routines."""
-    at = current(_driver(connection))
+    at = current(driver(connection))
     if at not in migrations.revisions():
         raise UserError(TOO_NEW.format(at))
-    return at >= target and _has_our_routines(_driver(connection))
+    return at >= target and has_our_routines(driver(connection))
 
 
-def downgrade(dsn: str, revision: str) -> None:
-    """Go back to the tables of an older revision, and to the functions of its newest release.
-
-    Raises UserError, and changes nothing, where no release had that revision.
-    """
+def step_down(connection: "Connection", step: "Script") -> None:
+    """Undo one revision, at which the database is."""
     from alembic import command
 
-    released = migrations.released_routines(revision)
-    if released is None:
-        raise UserError(
-            f"no release of pairmill had revision {revision!r}: there is nothing to go back to"
-        )
-
-    def work(connection: "Connection") -> None:
-        _lock_tables(connection)
-        with _routines_made_anew(connection, released):
-            command.downgrade(_config(connection), revision)
-
-    _in_transaction(dsn, work)
+    command.downgrade(config(connection), str(step.down_revision))
 
 
-def _in_transaction(dsn: str, work: "Callable[[Connection], Returned]") -> "Returned":
-    """Work in one transaction, as the owner of the schema.
+def in_transaction(
+    dsn: str, work: "Callable[[Connection], Returned]", *, rehearsal: bool = False
+) -> "Returned":
+    """Work in one transaction, as the owner of the schema; rolled back where it is a rehearsal.
 
     Raises UserError for what fails in the database. Of two transactions that wait for each other
     PostgreSQL ends one: where that is ours it is begun again, as a worker's call would be.
@@ -167,45 +155,49 @@ def _in_transaction(dsn: str, work: "Callable[[Connection], Returned]") -> "Retu
     )
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with engine.begin() as connection:
-                require_utf8(_driver(connection))
+            with engine.connect() as connection, connection.begin() as transaction:
+                require_utf8(driver(connection))
                 run(connection, f"set local lock_timeout = '{LOCK_SECONDS}s'")
                 prepare(connection)
-                return work(connection)
-        except DBAPIError as error:
-            if isinstance(error.orig, psycopg.errors.DeadlockDetected) and attempt < ATTEMPTS:
+                done = work(connection)
+                if rehearsal:
+                    transaction.rollback()
+                return done
+        except (DBAPIError, psycopg.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if isinstance(cause, psycopg.errors.DeadlockDetected) and attempt < ATTEMPTS:
                 continue
-            said = " ".join(str(error.orig).split())
-            if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            said = " ".join(str(cause).split())
+            if isinstance(cause, psycopg.errors.LockNotAvailable):
                 said = f"a session kept a table locked for {LOCK_SECONDS} s, try again ({said})"
             raise UserError(f"the migration failed and changed nothing: {said}") from None
     raise AssertionError("the last attempt returns or raises")
 
 
-def _lock_tables(connection: "Connection") -> None:
+def lock_tables(connection: "Connection") -> None:
     from pairmill.schema.create import run
 
     run(connection, migrations.script("lock_tables"))
 
 
 @contextmanager
-def _routines_made_anew(connection: "Connection", script: str) -> "Iterator[None]":
+def routines_made_anew(connection: "Connection", script: str) -> "Iterator[None]":
     """Functions, views and triggers are gone within the block, and made by the script after it."""
     from pairmill.schema.create import run
 
-    driver = _driver(connection)
-    granted = driver.execute(migrations.script("granted")).fetchall()
+    session = driver(connection)
+    granted = session.execute(migrations.script("granted")).fetchall()
     run(connection, migrations.script("drop_routines"))
     yield
     run(connection, script)
     query = "select viewname from pg_views where schemaname = 'report'"
-    views = {name for (name,) in driver.execute(query)}
+    views = {name for (name,) in session.execute(query)}
     for view, grant in granted:
         if view in views:
-            driver.execute(grant)
+            session.execute(grant)
 
 
-def _driver(connection: "Connection") -> psycopg.Connection[Any]:
+def driver(connection: "Connection") -> psycopg.Connection[Any]:
     """The psycopg connection below one of SQLAlchemy's."""
     found = connection.connection.driver_connection
     assert isinstance(found, psycopg.Connection)

@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pairmill import migrations
-from pairmill.ops.admin import logins, migrate
+from pairmill.ops.admin import downgrade, logins, migrate
 from pairmill.ops.errors import UserError
 from pairmill.schema import routines
 from pairmill.schema.outcomes import Outcome
@@ -60,6 +60,10 @@ def fill(database: Database) -> None:
     database.close_batches()
     database.download()
     database.score()
+
+
+def down(dsn: str) -> None:
+    downgrade.downgrade(dsn, downgrade.plan(dsn, "0001"))
 
 
 def counts(database: Database) -> dict[str, int]:
@@ -116,7 +120,7 @@ def test_up_and_down_change_what_the_revision_says_and_keep_every_row(
         }  # fmt: skip
         assert counts(database) == rows
 
-        migrate.downgrade(dsn, "0001")
+        down(dsn)
         assert dump(dsn) == at_first
         assert counts(database) == rows
         migrate.upgrade(dsn)
@@ -257,7 +261,7 @@ def test_workers_go_on_through_migrations(server: str, release_next: Callable[[]
         try:
             for _ in range(6):
                 migrate.upgrade(dsn)
-                migrate.downgrade(dsn, "0001")
+                downgrade.downgrade(dsn, downgrade.Plan("0002", "0001"))
             migrate.upgrade(dsn)
         finally:
             migrated.set()
@@ -278,9 +282,9 @@ def test_workers_go_on_through_migrations(server: str, release_next: Callable[[]
 def test_revisions_are_those_that_alembic_finds(release_next: Callable[[], None]) -> None:
     """Would catch: a file that is named otherwise than its revision, and a command that then says
     of a database at the newest revision that it is not."""
-    assert migrations.revisions() == [script.revision for script in migrate._scripts()]
+    assert migrations.revisions() == [script.revision for script in migrate.scripts()]
     release_next()
-    assert migrations.revisions() == [script.revision for script in migrate._scripts()]
+    assert migrations.revisions() == [script.revision for script in migrate.scripts()]
     assert migrations.revisions()[-1] == "0002"
 
 
@@ -303,7 +307,7 @@ def test_going_to_what_no_release_had_is_refused_and_changes_nothing(
             with pytest.raises(
                 UserError, match=f"no release of pairmill had revision '{unreleased}'"
             ):
-                migrate.downgrade(dsn, unreleased)
+                downgrade.plan(dsn, unreleased)
         migrate.require_current(connection)
 
 
@@ -329,7 +333,7 @@ def test_owner_of_a_database_who_is_no_superuser_can_run_it(
         migrate.upgrade(theirs)
         release_next()
         migrate.upgrade(theirs)
-        migrate.downgrade(theirs, "0001")
+        down(theirs)
         migrate.upgrade(theirs)
         with psycopg.connect(theirs, autocommit=True) as admin:
             migrate.require_current(admin)
