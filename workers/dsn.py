@@ -53,7 +53,7 @@ def checked(dsn: str) -> str:
     if not text:
         raise Refused(MISSING)
     for fault in chain(_faults(text), _faults_of_a_workers(text)):  # the first
-        raise Refused(f"the DSN {fault}: {REMEDY}")
+        raise Refused(f"the DSN {fault}" if "not here" in fault else f"the DSN {fault}: {REMEDY}")
     return text
 
 
@@ -123,8 +123,8 @@ def _faults_of_options(options: dict[str, str]) -> Iterator[str]:
             yield (
                 "ends within its sslrootcert"
                 if cut
-                else f"names a file as {name} that is not here, {place} (put it there, or write"
-                f" its place into the DSN)"
+                else f"names a file as {name} that is not here, {place}: put the file that the"
+                " admin sent there, or write its place into the DSN"
             )
 
 

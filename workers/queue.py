@@ -36,6 +36,10 @@ ERRORS: dict[str, type[WorkerError]] = {
     "23514": Malformed,  # check_violation: a row that an inbox does not take
     "57014": Malformed,  # statement_timeout: the same call would only take as long again
 }
+NO_WORKER = (
+    "this login is not a worker's, and may call no function of theirs: is it the DSN of a"
+    " researcher, or of another database? Ask the admin for a worker's"
+)
 Returned = TypeVar("Returned")
 
 
@@ -134,7 +138,7 @@ class Queue:
     def me(self, *, with_rank: bool = False) -> dict[str, Any]:
         """The columns of api.me_v1; told to a disabled worker, too. with_rank: its place among
         the workers of its kind, for which the submissions of all are read."""
-        row = self._one("select to_jsonb(m) from api.me_v1(%s) m", (with_rank,))
+        row = self._one("select to_json(m) from api.me_v1(%s) m", (with_rank,))
         return dict(row[0])
 
     # ---- for the kinds' own calls ----------------------------------------------------------------
@@ -221,12 +225,17 @@ class Queue:
         try:
             return work(connection)
         except psycopg.errors.InsufficientPrivilege:
-            why = None
-            with suppress(psycopg.Error):  # no worker's login, or one without any right
-                why = connection.execute("select why from api.me_v1()").fetchone()
-            if why and why[0]:
-                raise Refused(why[0]) from None
+            if why := self._why(connection):
+                raise Refused(why) from None
             raise
+
+    def _why(self, connection: psycopg.Connection[Any]) -> str | None:
+        """Why this login may not do what a worker's may; None where the database cannot say."""
+        try:
+            row = connection.execute("select why from api.me_v1()").fetchone()
+        except psycopg.Error:
+            return None if self.serving else NO_WORKER
+        return row[0] if row else None
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -152,32 +152,44 @@ def local_worker(connection: psycopg.Connection, kind: str) -> str:
         "/", "_"
     )
     file = folder / f"{place}-{kind}.dsn"
-    if file.exists() and (dsn := _still_good(file)):
+    if file.exists() and (dsn := _kept(connection, file)):
         return dsn
     name = f"local-{kind}-{secrets.token_hex(3)}"
     dsn = add_worker(connection, name, kind)
     connection.execute("select mill.prove_worker(%s, true)", (name,))  # it is the admin's own
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as out:
-        out.write(dsn + "\n")
+    _keep(file, dsn)
     return dsn
 
 
-def _still_good(file: Path) -> str | None:
-    """The DSN in this file, if the database knows its login. Raises UserError where an admin has
-    disabled that, Unreachable where the database does not answer."""
+def _keep(file: Path, dsn: str) -> None:
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as out:
+        out.write(dsn + "\n")
+
+
+def _kept(connection: psycopg.Connection, file: Path) -> str | None:
+    """The DSN in this file; None where the database was made anew since, and knows no such login.
+    Raises UserError where an admin has disabled it, Unreachable where the database is away."""
     dsn = file.read_text().strip()
+    found = connection.execute(
+        "select w.name, mill.why_disabled(w) from mill.worker w"
+        " join pg_roles r on r.rolname = w.login where w.login = %s",
+        (conninfo_to_dict(dsn).get("user"),),
+    ).fetchone()
+    if found is None:
+        return None
+    name, why = found
+    if why:
+        raise UserError(
+            f"this machine's own {why.removesuffix('; ask the admin')}: `pairmill worker enable"
+            f" {name} --proven` lets it work again"
+        )
     queue = Queue(dsn)
     try:
-        me = queue.me()
-    except Refused:  # of a database that was made anew: a login of its own again
-        file.unlink()
-        return None
+        queue.me()
+    except Refused:  # its password was changed (`worker rotate`), or pg_hba.conf lacks a line
+        dsn = rotate_worker(connection, name)
+        _keep(file, dsn)
     finally:
         queue.close()
-    if me["state"] != "active":
-        raise UserError(
-            f"this machine's own {me['why'].removesuffix('; ask the admin')}: `pairmill worker"
-            f" enable {me['name']}` lets it work again"
-        )
     return dsn

@@ -123,7 +123,12 @@ def test_disabled_and_unknown_logins_do_not_get_in(pooled: Pooled) -> None:
     login = pooled.login("download", "ada")
     ada = Queue(login, patience=0.0)
     ada.register()
-    pooled.admin.execute("select mill.disable_worker('ada')")
+    pooled.admin.execute("select mill.disable_worker('ada', 'lies')")
+    with pytest.raises((Refused, Unreachable)):  # its server's connection was ended
+        ada.register()
+    with pytest.raises(Refused, match="lies; ask the admin"):
+        Queue(login).register()
+    pooled.admin.execute("select mill.disable_worker('ada', p_close => true)")
     # who was connected waits for a server's connection that never comes; nobody comes in anew
     with pytest.raises((Refused, Unreachable)):
         ada.register()
