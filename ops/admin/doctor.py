@@ -9,6 +9,7 @@ import psycopg
 from pairmill import migrations
 from pairmill.ops.admin import migrate
 from pairmill.ops.admin.connection import rows
+from pairmill.ops.admin.login_checks import check_logins
 from pairmill.ops.errors import UserError
 from pairmill.schema.kinds import worker_kinds
 from pairmill.schema.scripts import sql
@@ -29,10 +30,12 @@ TROUBLES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a check. ok: True in order, False in need of repair, None for information."""
+    """The result of a check. ok: True in order, False in need of repair, None for information.
+    names: all the logins that it is about, where it is about logins."""
 
     ok: bool | None
     text: str
+    names: tuple[str, ...] = ()
 
 
 def check_machine() -> Iterator[Finding]:
@@ -64,6 +67,11 @@ def check_database(connection: psycopg.Connection) -> Iterator[Finding]:
         if open_rights
         else "logins can do nothing that no worker needs",
     )
+    faults = check_logins(connection)
+    for text, names in faults:
+        yield Finding(False, text, tuple(names))
+    if not faults:
+        yield Finding(True, "logins are those of the lists of workers and researchers")
     yield from _check_work(connection)
 
 

@@ -17,7 +17,7 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) 
     with admin_dsn() as dsn, connect(dsn) as connection:
         found += checks.check_database(connection)
     if as_json:
-        print_json([{"ok": f.ok, "text": f.text} for f in found])
+        print_json([{"ok": f.ok, "text": f.text, "names": f.names} for f in found])
     else:
         console = plain_console()
         for finding in found:
