@@ -95,20 +95,14 @@ def _known(connection: psycopg.Connection, entries: Sequence[Entry]) -> dict[str
 
 
 def _insert(connection: psycopg.Connection, entries: Sequence[Entry], reason: str) -> list[int]:
-    statement = (
-        "insert into mill.removal (source, md5, sha256, host, subdomains, reason, spelling_of)"
-        " values (%s, %s, %s, %s, %s, %s, %s) returning removal_id"
-    )
-
     def inserted(several: Sequence[Entry], of: Sequence[int | None]) -> list[int]:
         values = [
-            (e.source, e.md5, e.sha256, e.host, e.subdomains, reason, main)
+            (e.source, e.md5, e.sha256, e.host, e.subdomains, main)
             for e, main in zip(several, of, strict=True)
         ]
-        with connection.cursor() as cursor:
-            cursor.executemany(statement, values, returning=True)
-            results = cursor.results() if values else ()
-            return [number for result in results for (number,) in result]
+        query = (files("pairmill.ops.admin") / "sql" / "add_removals.sql").read_text("utf-8")
+        columns = [list(column) for column in zip(*values, strict=True)] or [[]] * 6
+        return [number for (number,) in connection.execute(query, (reason, *columns)).fetchall()]
 
     mains = inserted(entries, [None] * len(entries))
     spelled = [(s, main) for e, main in zip(entries, mains, strict=True) for s in e.spellings]
@@ -142,7 +136,7 @@ def _find(
 
 
 def require_found(connection: psycopg.Connection) -> None:
-    """Raises UserError while the pairs of a removal are not all found: a release would hold them."""
+    """Raises UserError while a removal's pairs are not all found: a release would hold them."""
     (row,) = connection.execute(
         "select count(*) from mill.removal where found_at is null and spelling_of is null"
     ).fetchall()

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from pairmill.ops.admin import sources
+from pairmill.ops.admin import wat_locations
 from pairmill.ops.admin.connection import rows
 
 NONE = "^$"  # matches no location
@@ -18,12 +18,12 @@ NONE = "^$"  # matches no location
 
 def unknown(connection: psycopg.Connection, locations: Sequence[str]) -> list[str]:
     """The locations of files that are not there under another name."""
-    others = [other for location in locations if (other := sources.same_file(location))]
+    others = [other for location in locations if (other := wat_locations.same_file(location))]
     query = "select location from mill.wat_file where removed_at is null and location = any(%s)"
     known = {location for (location,) in connection.execute(query, (others,))}
     new: dict[str, None] = {}
     for location in locations:
-        if (other := sources.same_file(location)) not in known and other not in new:
+        if (other := wat_locations.same_file(location)) not in known and other not in new:
             new[location] = None
     return list(new)
 
@@ -68,8 +68,8 @@ def _rows(
 
 def _pattern(given: str) -> str:
     """A regular expression of the locations that a path, URL or pattern of these means."""
-    names = {given, sources.same_file(given)} - {""}
-    if not sources.is_remote(given):
+    names = {given, wat_locations.same_file(given)} - {""}
+    if not wat_locations.is_remote(given):
         names |= {str(Path(given).absolute()), str(Path(given).resolve())}
     escaped = (re.escape(name).replace(r"\*", ".*").replace(r"\?", ".") for name in names)
     return f"^({'|'.join(sorted(escaped))})$"

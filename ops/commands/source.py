@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from pairmill.ops.admin import sources, wats
+from pairmill.ops.admin import wat_locations, wats
 from pairmill.ops.admin.connection import admin, rows
 from pairmill.ops.commands.completion import TASK_STATES as STATES
 from pairmill.ops.commands.completion import crawls, task_states, wat_files
@@ -50,7 +50,7 @@ def wat_add(
     kinds: str = LINKS,
 ) -> None:
     """Add WAT files; one that is known already is left alone."""
-    _add(None, sources.located(locations), kinds)
+    _add(None, wat_locations.located(locations), kinds)
 
 
 @wat.command("list")
@@ -166,5 +166,5 @@ def crawl_add(
     """Add the WAT files of a crawl."""
     if not re.fullmatch(NAME, name):
         raise UserError(f"{name!r} is no crawl's name: they are like CC-MAIN-2024-51")
-    source = paths or f"{sources.BASE}crawl-data/{name}/wat.paths.gz"
-    _add(name, sources.read_list(source, limit), kinds)
+    source = paths or f"{wat_locations.BASE}crawl-data/{name}/wat.paths.gz"
+    _add(name, wat_locations.read_list(source, limit), kinds)

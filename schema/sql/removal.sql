@@ -144,20 +144,19 @@ language plpgsql
 as $$
 begin
     if exists (select from mill.removal where removal_id = any (p_ids) and host is not null) then
-        with hosts as materialized (
-            select distinct mill.host(p.url) as host from mill.pair p where p.batch_id between p_first and p_last
+        with linked as materialized (  -- a URL's host is most of the cost
+            select p.batch_id, p.n, p.submission_id, mill.host(p.url) as host from mill.pair p where p.batch_id between p_first and p_last
         ), named as materialized (
             select h.host, r.removal_id
-              from hosts h, mill.host_and_above(h.host) above, mill.removal r
+              from (select distinct l.host from linked l) h, mill.host_and_above(h.host) above, mill.removal r
              where r.host = above and (r.subdomains or r.host = h.host) and r.removal_id = any (p_ids)
         )
         insert into mill.removed_pair (batch_id, n, removal_id)
-        select p.batch_id, p.n, named.removal_id
-          from mill.pair p
-          join named on named.host = mill.host(p.url)
-         where p.batch_id between p_first and p_last
-           and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
-         order by p.batch_id, p.n, named.removal_id
+        select l.batch_id, l.n, named.removal_id
+          from linked l
+          join named using (host)
+         where not exists (select from mill.withdrawn w where w.submission_id = l.submission_id)
+         order by l.batch_id, l.n, named.removal_id
         on conflict (batch_id, n, removal_id) do update set submission_id = null;
     end if;
     insert into mill.removed_pair (batch_id, n, removal_id, submission_id)

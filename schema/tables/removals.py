@@ -33,7 +33,7 @@ removal = mill(
     CheckConstraint("num_nonnulls(md5, sha256, host) = 1", name="key"),
     CheckConstraint("host is not null or not subdomains", name="subdomains"),
     # by md5: a URL may be longer than a row of an index
-    Index("removal_source_key", text("md5(source)"), unique=True, postgresql_where=text("spelling_of is null")),
+    Index("removal_source_key", text("md5(source)"), "spelling_of", unique=True, postgresql_nulls_not_distinct=True),
     # not unique: a spelling may belong to several URLs, or be given as a hash, too; each removal may be taken back alone
     Index(None, "md5", postgresql_where=text("md5 is not null")),
     Index(None, "sha256", postgresql_where=text("sha256 is not null")),
