@@ -19,6 +19,11 @@ select p.batch_id, p.n, r.reason, r.removal_id, r.added_at
   join mill.removal r using (removal_id)
  where not exists (select from mill.removed_pair o where o.batch_id = p.batch_id and o.n = p.n and o.removal_id < p.removal_id);
 comment on view mill.removed is 'The removed pairs, one row each: of several removals the oldest.';
+comment on column mill.removed.batch_id is 'The batch';
+comment on column mill.removed.n is 'Position within the batch, from 0';
+comment on column mill.removed.reason is 'Why, in the admin''s words; may be empty';
+comment on column mill.removed.removal_id is 'The removal';
+comment on column mill.removed.added_at is 'When the removal was added';
 
 create function mill.removed_positions(p_batch_id bigint, p_before timestamptz default 'infinity') returns table (n integer)
 language sql stable
