@@ -32,6 +32,50 @@ def test_database_that_is_not_there(tmp_path: Path) -> None:
     assert refusal(line, "worker", "me", *here).startswith(said)
 
 
+PASSWORD = "Zq3-Wx_9"
+NEWCOMERS = [
+    (("work", "download"), {}, "there is no DSN: put the line that the admin sent"),
+    (("work", "steward"), {"PAIRMILL_WORKER_DSN": " "}, "there is no DSN: put the line that"),
+    (("worker", "me"), {}, "there is no DSN: put the line that the admin sent"),
+    (("work", "download"), {"PAIRMILL_WORKER_DSN": f"postgresql://pm_1:{PASSWORD}"}, "the DSN ends before the host"),
+    (("worker", "me", "--dsn", f"postgresql://pm_1:{PASSWORD}@db"), {}, "the DSN has no database"),
+    (("status",), {}, "there is no database: an admin sets DATABASE_URL, or makes one in this"),
+    (("status", "--watch"), {}, "there is no database: an admin sets DATABASE_URL"),
+    (("worker", "list"), {"PAIRMILL_WORKER_DSN": "postgresql://x:y@h/d"}, "there is no database"),
+    (("researcher", "list"), {}, "there is no database"),
+    (("status",), {"DATABASE_URL": f"postgresql://a:{PASSWORD}"}, "DATABASE_URL ends before the host"),
+    (("status",), {"DATABASE_URL": f"http://a:{PASSWORD}@h/d"}, "DATABASE_URL is a web address"),
+    (("migrate",), {"PAIRMILL_POSTGRES_BIN": "/none"}, "there is no initdb or no postgres in /none"),
+    (("db", "start"), {"PAIRMILL_POSTGRES_BIN": "/none"}, "there is no initdb or no postgres in"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "environment", "says"), NEWCOMERS)
+def test_newcomer_is_told_what_is_missing_and_nothing_is_made(
+    tmp_path: Path, command: tuple[str, ...], environment: dict[str, str], says: str
+) -> None:
+    """Would catch: a folder, or a server, of somebody who has no use for one; a password in an
+    error; advice to install what a volunteer needs not."""
+    line = Line("", tmp_path / "home")
+    line.environment |= {"HOME": str(tmp_path), "PAIRMILL_WORKER_DSN": ""} | environment
+    said = sentence(line.here(*command))
+    assert said.startswith(f"pairmill: {says}")
+    assert PASSWORD[:4] not in said and "pip install" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stopping_what_was_never_started_makes_nothing(tmp_path: Path) -> None:
+    line = Line("", tmp_path / "home")
+    assert line.here("db", "stop").stdout == "it was not running\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_database_url_of_a_worker_is_no_admins(line: Line, db: Database) -> None:
+    """Would catch: "permission denied for schema mill"."""
+    line.environment["DATABASE_URL"] = db.login("download")
+    assert "has no admin's rights on this database: name a superuser" in refusal(line, "status")
+
+
 def test_url_is_printed_of_a_server_that_runs_and_of_no_other(server: str, tmp_path: Path) -> None:
     """Would catch: a URL on which nobody listens, which psql would be blamed for."""
     line = Line("", tmp_path)
@@ -93,7 +137,9 @@ def test_workers_are_added_listed_and_disabled(line: Line) -> None:
     assert "is for kind download, not extract" in refusal(line, "work", "extract", "--dsn", dsn)
     line.pairmill("worker", "disable", "ada-1")
     line.pairmill("worker", "disable", "ada-1", "--reason", "too slow")
-    why = r"pairmill: worker ada-1 was disabled by an admin on [\d :-]+ UTC: too slow; ask the admin"
+    why = (
+        r"pairmill: worker ada-1 was disabled by an admin on [\d :-]+ UTC: too slow; ask the admin"
+    )
     for command in (("worker", "me"), ("work", "extract"), ("work", "score", "--model", "none")):
         assert re.fullmatch(why, refusal(line, *command, "--dsn", dsn)), command
     told = line.here("worker", "me", "--dsn", dsn, "--json")
