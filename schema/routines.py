@@ -22,9 +22,10 @@ BEFORE_KINDS = (
     "backfill",
 )  # fmt: skip
 AFTER_KINDS = (
-    "core/hooks", "core/steward", "thumbnail", "model", "retry", "task", "source", "admin",
-    "report/releases", "report/sample", "report/pairs", "report/extraction", "report/queue",
-    "report/waiting", "report/people", "report/models", "trust", "core/grants",
+    "core/hooks", "history", "core/steward", "thumbnail", "model", "retry", "task", "source",
+    "admin", "report/releases", "report/sample", "report/pairs", "report/extraction",
+    "report/history", "report/queue", "report/waiting", "report/people", "report/models", "trust",
+    "core/grants",
 )  # fmt: skip
 
 

@@ -75,31 +75,36 @@ end
 $$;
 comment on function mill.next_submission is 'Locks the oldest received submission, after its task, and returns it; null where there is none.';
 
-create function mill.record_acceptance(s mill.submission, t mill.task) returns void
+create function mill.record_acceptance(s mill.submission, t mill.task, counts jsonb) returns void
 language plpgsql
 as $$
 begin
     update mill.submission x set state = 'accepted', decided_at = now() where x.submission_id = s.submission_id;
-    -- a replica's rows are kept for the comparison, and count for no pair
-    insert into mill.withdrawn (submission_id, reason) select s.submission_id, 'a replica' where t.is_replica;
+    if t.is_replica then
+        -- its rows are kept for the comparison, and count for no pair
+        insert into mill.withdrawn (submission_id, reason) values (s.submission_id, 'a replica');
+    end if;
     perform mill.finish_task(t.task_id);
+    perform mill.count_day(s, t, counts);
 end
 $$;
-comment on function mill.record_acceptance is 'Marks a submission accepted whose rows were made, and ends its task.';
+comment on function mill.record_acceptance is 'Marks a submission accepted whose rows were made, ends its task, and counts it on the day.';
 
 create function mill.accept(s mill.submission) returns text
 language plpgsql
 as $$
 declare
     t mill.task;
+    counts jsonb;
 begin
     if s.state <> 'received' then
         return null;
     end if;
     select * into t from mill.task where task_id = s.task_id;
     begin
+        counts := mill.submitted_counts(s, t);
         perform mill.hook_accept(s, t);
-        perform mill.record_acceptance(s, t);
+        perform mill.record_acceptance(s, t, counts);
         return null;
     exception when data_exception or integrity_constraint_violation then
         perform mill.reject(s, sqlerrm);

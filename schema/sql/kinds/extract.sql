@@ -299,6 +299,11 @@ begin
             union all
             select r.link_kind, 'pair', coalesce(r.language, ''), count(*) from mill.merge_row r group by r.link_kind, r.language
             union all
+            select r.link_kind, 'opted_out', g.opt_out_signal, count(*)
+              from inbox.page g join mill.merge_row r on r.page = g.page
+             where g.lease_id = s.lease_id and g.worker = (select login from mill.worker where worker_id = s.worker_id) and g.opt_out_signal is not null
+             group by r.link_kind, g.opt_out_signal
+            union all
             (with fresh as (
                  select link_kind, count(*) as rows from mill.merge_row group by link_kind
              )
@@ -394,7 +399,7 @@ begin
             begin
                 perform mill.merge_extraction(s, t, array(
                     select encode(substr(p_unknown, 1 + 16 * i, 16), 'hex')::uuid from generate_series(0, length(p_unknown) / 16 - 1) i), p_trusted);
-                perform mill.record_acceptance(s, t);
+                perform mill.record_acceptance(s, t, null);
                 filtered := true;
             exception when data_exception or integrity_constraint_violation then
                 -- a wrong filter is no fault of the submission: all its keys are looked up next

@@ -76,7 +76,7 @@ comment on column report.crawl.attributes is 'As report.wat.attributes';
 create view report.link_count as
 select stage, name, sum(count)::bigint as count, link_kind from mill.crawl_count group by stage, name, link_kind having sum(count) > 0;
 comment on view report.link_count is 'Counts of all extractions: links = dropped + duplicate + pair.';
-comment on column report.link_count.stage is 'files, records, links, bad_record, ended_early, dropped, duplicate, attribute or pair';
-comment on column report.link_count.name is 'Within the stage: drop reason, kind of bad record, attribute, language; else empty';
+comment on column report.link_count.stage is 'files, records, links, bad_record, ended_early, dropped, duplicate, attribute, pair, or opted_out: of the pairs, those whose page opts out';
+comment on column report.link_count.name is 'Within the stage: drop reason, kind of bad record, attribute, language, signal; else empty';
 comment on column report.link_count.count is 'How many';
 comment on column report.link_count.link_kind is 'image, audio, video or document; empty for files and records';
