@@ -4,6 +4,7 @@
 # make test   all of that, then every other test: JOBS=2 processes, each with a server of its own; TESTS=tests/unit …
 # make coverage   lines and branches that the tests run, by folder, in subprocesses too
 # make chaos   faults on a line at work, then its books: FAULTS=1000 of them, about 6 minutes; SEED=1 URLS=20000
+# make tour   every command of docs/tour.md, and its answer; DATABASE=DSN: an empty database of yours
 # make asks-env   the second HTTP backend in .venv-asks, since asks pins what others may not have
 # make pooler-test   what workers do, through a real PgBouncer (apt-get install pgbouncer)
 # make tls-test   TLS and client certificates, as docs/security.md wants them (apt-get install postgresql openssl)
@@ -22,7 +23,7 @@ FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
 
-.PHONY: help try demo quick test databases scoring unit models line coverage chaos asks-env pooler-test tls-test check format clean .mypy_path
+.PHONY: help try demo quick test databases scoring unit models line coverage chaos tour asks-env pooler-test tls-test check format clean .mypy_path
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -120,6 +121,9 @@ pooler-test: .venv/.for-test
 
 tls-test: .venv/.for-test
 	@$(BIN)/pytest tests/tls
+
+tour: .venv/.for-test
+	@PYTHONPATH=tests $(BIN)/python -m support.tour $(if $(DATABASE),--database '$(DATABASE)')
 
 # asks 3.0.0 requires anyio 3, with which it fails on today's trio: so it comes without what it
 # requires, and pip says once that anyio 4 is not what it asked for. tests/conftest.py is left out

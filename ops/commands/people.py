@@ -31,7 +31,7 @@ def show_dsn(dsn: str) -> None:
     """Print a new DSN, and on standard error what it is not good for."""
     say(dsn)
     if problem := logins.warning(dsn):
-        say(f"pairmill: {problem}", err=True)
+        say(f"pairmill: warning: {problem}", err=True)
 
 
 def no_worker(name: str) -> UserError:

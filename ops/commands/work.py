@@ -33,7 +33,7 @@ def _named(context: typer.Context, dsn: str | None) -> str | None:
     if dsn and dsn.strip():
         found = checked(dsn)
         if problem := unverified(found):
-            say(f"pairmill: {problem}", err=True)
+            say(f"pairmill: warning: {problem}", err=True)
         return found
     if has_database():
         return None

@@ -6,13 +6,14 @@ runs it by hand, each command as a process of its own, in a new folder; it print
 begins, and the first answer that differs. A block ```` ```console ```` holds steps: ``$ command``, goes on in
 lines with ``> ``, and its answer (both streams). ``…`` in an answer stands for any text of a line, on a line
 of its own for any lines; runs of spaces are one. A command must succeed, unless its answer has a line that
-begins with ``pairmill: ``. One that ends in ``&`` runs until the tour ends. Blocks ```` ```console embedded ````
+begins with ``pairmill: `` and is no warning, or with psql's ``ERROR: ``. One that ends in ``&`` runs until the tour ends. Blocks ```` ```console embedded ````
 are for the embedded server, and left out where another database is named.
 """
 
 import argparse
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ class Step:
 
     @property
     def fails(self) -> bool:
-        return any(line.startswith("pairmill: ") for line in self.answer)
+        return any(re.match("pairmill: (?!warning: )|ERROR: ", line) for line in self.answer)
 
 
 def steps(page: str) -> Iterator[Step]:
@@ -110,12 +111,13 @@ class Tour:
         return got
 
     def _output(self, command: str) -> tuple[int, str]:
-        plain = re.fullmatch(r"pairmill (?!work|db|fetch)[\w ./:,%=@-]+", command)
-        if self.in_process and plain:
+        known = re.sub(r"\$([A-Z]+)", lambda name: self.environment[name[1]], command)
+        simple = re.fullmatch(r"pairmill (?!work [ed]|db|fetch)[^$`|;&<>*\\\n]+", known)
+        if self.in_process and simple:
             old = Path.cwd()
             os.chdir(self.folder)
             try:
-                done = here(self.environment, *command.split()[1:])
+                done = here(self.environment, *shlex.split(known)[1:])
             finally:
                 os.chdir(old)
             return done.returncode, done.stdout + done.stderr
@@ -136,7 +138,10 @@ class Tour:
             stdin=subprocess.DEVNULL, start_new_session=True, **streams,
         )  # fmt: skip
 
-    def stop(self) -> None:
+    def __enter__(self) -> "Tour":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End what runs in the background, by its pid."""
         for child in reversed(self._children):
             with suppress(ProcessLookupError):
@@ -160,15 +165,13 @@ def main() -> None:
     parser.add_argument("--database", default="", help="an admin's DSN of an empty database")
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
-    tour = Tour(Path(tempfile.mkdtemp(prefix="tour-")), environment(options.database))
-    print(f"in {tour.folder}")
-    try:
+    folder = Path(tempfile.mkdtemp(prefix="tour-"))
+    print(f"in {folder}")
+    with Tour(folder, environment(options.database)) as tour:
         for step in steps(options.page.read_text("utf-8")):
             if not (options.database and step.embedded):
-                print(f"$ {step.command}")
+                print(f"$ {step.command}", flush=True)
                 tour.run(step)
-    finally:
-        tour.stop()
     print("every answer is the page's")
 
 
