@@ -22,10 +22,16 @@ def because(reason: str | None, facts: Facts, selection: Selection, row: Row) ->
     """One clause. reason: the recipe's, null where it keeps the pair; row: the pair's row of
     release.sql."""
     if reason is None:
-        return f"similarity {row['similarity']:.4f} ≥ {_threshold(selection, row):g}"
+        return f"similarity {_compared(row['similarity'], '≥', _threshold(selection, row))}"
     if reason in SAID:
         return SAID[reason](facts, selection, row)
     return _tag(reason, selection, row)
+
+
+def _compared(value: float, sign: str, bound: float) -> str:
+    """Four digits of the value, or all of them where four would be the bound's own."""
+    short = f"{value:.4f}"
+    return f"{value if short == f'{bound:.4f}' else short} {sign} {bound:g}"
 
 
 def _threshold(selection: Selection, row: Row) -> float:
@@ -103,7 +109,7 @@ def _too_few_bytes(facts: Facts, selection: Selection, row: Row) -> str:
 
 
 def _similarity(facts: Facts, selection: Selection, row: Row) -> str:
-    return f"similarity {row['similarity']:.4f} < {_threshold(selection, row):g}"
+    return f"similarity {_compared(row['similarity'], '<', _threshold(selection, row))}"
 
 
 def _not_tagged(facts: Facts, selection: Selection, row: Row) -> str:
@@ -120,8 +126,8 @@ def _tag(column: str, selection: Selection, row: Row) -> str:
     value = row[f"value_{list(recipe.tags).index(column)}"]
     low = recipe.min_tag.get(column)
     if low is not None and value < selection.values[f"min_{list(recipe.tags).index(column)}"]:
-        return f"{column} {value:.4f} < {low:g}"
-    return f"{column} {value:.4f} > {recipe.max_tag[column]:g}"
+        return f"{column} {_compared(value, '<', low)}"
+    return f"{column} {_compared(value, '>', recipe.max_tag[column])}"
 
 
 SAID: dict[str, Callable[[Facts, Selection, Row], str]] = {

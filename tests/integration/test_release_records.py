@@ -156,9 +156,10 @@ def test_a_record_that_was_lost_with_the_database_is_said(
 
 WHY: list[tuple[int, dict[str, Any], str, str]] = [
     # URL, values of the recipe, decision, why
-    (0, {}, "kept", "similarity 0.3000 ≥ 0.3"),
+    (0, {}, "kept", "similarity 0.3 ≥ 0.3"),
     (1, {}, "similarity", "similarity 0.2999 < 0.3"),
     (1, {"min_similarity_by_language": {"en": 0.29}}, "kept", "similarity 0.2999 ≥ 0.29"),
+    (1, {"min_similarity": 0.29994}, "similarity", "similarity 0.2999 < 0.29994"),
     (3, {}, "language", "language de, and the recipe keeps en"),
     (0, {"min_text_length": 14}, "text_too_short", "a text of 13 characters < 14"),
     (0, {"min_bytes": 6001}, "too_few_bytes", "6,000 bytes < 6,001"),
