@@ -4,7 +4,19 @@
 tables that trusted workers COPY into.
 """
 
-from pairmill.schema.tables import history, inbox, presence, reference, refetches, releases, removals, results, subjects, tasks, workers
+from pairmill.schema.tables import (
+    history,
+    inbox,
+    presence,
+    reference,
+    refetches,
+    releases,
+    removals,
+    results,
+    subjects,
+    tasks,
+    workers,
+)
 from pairmill.schema.tables.base import metadata
 
 __all__ = ["history", "inbox", "metadata", "presence", "reference", "refetches", "releases", "removals", "results", "subjects", "tasks", "workers"]

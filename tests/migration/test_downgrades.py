@@ -54,7 +54,6 @@ def fill(db: Database) -> dict[str, str]:
     db.close_batches()
     db.download()
     db.admin.execute("update mill.download set outcome = 99 where n < 3")
-    db.admin.execute("insert into mill.withdrawn select submission_id, 'x' from mill.submission")
     db.admin.execute("insert into mill.note select n, 'x' from generate_series(1, 7) n")
     db.admin.execute("insert into mill.crawl (name, label) values ('a', 'none'), ('b', 'mine')")
     db.admin.execute("insert into mill.task (kind, state, wat_id) select 'caption', s, wat_id"
@@ -80,7 +79,7 @@ LOSSES = {
     (2, "values of mill.crawl.name that become character varying(40) and were text", False),
     (11, "rows of mill.drop_reason that are deleted", False),
     (3, "rows of mill.download that are changed, and revision 0002 does not say why", True),
-    (2, "rows of mill.withdrawn that are deleted, and revision 0002 does not say why", True),
+    (5, "rows of mill.seen_url that are deleted, and revision 0002 does not say why", True),
     (3, "downloads that ended as asked_to_wait, which the older code does not know", True),
     (2, "tasks of kind caption, which the older code does not know", True),
 }  # fmt: skip
@@ -92,7 +91,7 @@ def said(chosen: downgrade.Plan) -> set[tuple[int, str, bool]]:
 
 def state(db: Database) -> dict[str, object]:
     """What a rehearsal must leave as it was."""
-    tables = ("note", "curator", "crawl", "download", "withdrawn", "drop_reason", "task", "worker")
+    tables = ("note", "curator", "crawl", "download", "seen_url", "drop_reason", "task", "worker")
     rows = {t: db.rows(f"select to_jsonb(t) from mill.{t} t order by 1") for t in tables}
     return rows | {"roles": db.rows("select rolname, rolcanlogin from pg_roles order by 1")}
 

@@ -27,6 +27,11 @@ select b.batch_id, r.name, r.words, b.decisions
 comment on view mill.newest_release_batch is
     'What the newest release of each name decided of a batch. words[get_byte(decisions, n)] is the word for a pair; null: it was no candidate.';
 
+comment on column mill.newest_release_batch.batch_id is 'As release_batch.batch_id';
+comment on column mill.newest_release_batch.name is 'As release.name';
+comment on column mill.newest_release_batch.words is 'As release.words';
+comment on column mill.newest_release_batch.decisions is 'As release_batch.decisions';
+
 create view report.release_decision as
 select r.name, r.release_id, b.batch_id, n::integer as n, mill.sample_id(b.batch_id, n::integer) as sample_id,
        r.words[get_byte(d.bytes, n::integer)] as decision

@@ -18,7 +18,7 @@ BACK = """
 drop table mill.note, mill.curator, mill.empty;
 alter table mill.crawl drop label, drop rank, alter name type varchar(40);
 update mill.download set outcome = 20 where outcome = 99;
-delete from mill.withdrawn;
+delete from mill.seen_url;
 truncate mill.drop_reason;
 """
 
