@@ -138,7 +138,7 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
         why = f": {told['removed_because']}" if told["removed_because"] else ""
         yield f"removal: {told['removal_id']} names it{why}"
     yield f"download: {_download(told)}"
-    for score in told["scores"]:
+    for score in told["scores"] if told["outcome"] == "success" else ():
         value = "" if score["similarity"] is None else f", similarity {score['similarity']:.4f}"
         yield f"score: {score['model']}: {score['outcome'] or 'not scored yet'}{value}"
     for release in told["releases"]:

@@ -183,6 +183,8 @@ def test_why_says_the_reason_with_its_numbers(scored: Database, tmp_path: Path) 
         (row,) = told["releases"]
         assert (row["today"], row["because"]) == (decision, says)
         assert told["url"] == URLS[at]
+        # what gave no image waits for no scoring
+        assert ("score: " in "\n".join(why.lines(told))) is (told["outcome"] == "success")
         manifest = release.build(db.admin, recipe(**values), tmp_path / "out", record=False)
         shutil.rmtree(tmp_path / "out")
         assert manifest.excluded.get(decision, manifest.kept) > 0
