@@ -127,7 +127,7 @@ def test_stopped_worker_hands_its_lease_back(db: Database, line: Line, how: sign
 def test_worker_that_is_stopped_before_its_database_answers_just_ends(line: Line) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        worker = line.start("extract", "--dsn", f"postgresql://x@127.0.0.1:{port}/none")
+        worker = line.start("extract", "--dsn", f"postgresql://x:y@127.0.0.1:{port}/none")
         connection, _ = silent.accept()
         worker.send_signal(signal.SIGTERM)
         _, errors = worker.communicate(timeout=60)

@@ -25,7 +25,7 @@ from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.heartbeat import Heartbeat
 from pairmill.workers.reach import Reach
 from support.database import Database, say_migrated
-from support.line import Line, Web, Wire, said, wait_until
+from support.line import Line, Web, Wire, all_said, said, wait_until
 
 URLS = 60
 QUICK = {
@@ -264,12 +264,8 @@ def test_workers_say_that_their_database_and_their_network_are_away(
             assert sample(ports["download"], "pairmill_network_up") == 0
             web.hold = lambda path: False
             wire.mend()
-            assert "hosts answer again, after" in said(download, "again")
-            done = said(download, "done:")
-            assert (
-                f"(batch 0) done: {URLS} URLs, 0 success, 0 opted out, {URLS} failed, 0.0 MB"
-                in done
-            )
+            numbers = f"(batch 0) done: {URLS} URLs, 0 success, 0 opted out, {URLS} failed, 0.0 MB"
+            all_said(download, "hosts answer again, after", numbers)
             wait_until(lambda: db.value("select count(*) from mill.download") == URLS, "its rows")
             assert db.rows("select distinct outcome, http_status from mill.download") == [
                 (Outcome.HTTP_ERROR, 404)

@@ -131,16 +131,22 @@ class Line:
 
 def said(worker: subprocess.Popen[str], words: str) -> str:
     """The first line of a worker that has these words; the worker is killed if none ever comes."""
+    return all_said(worker, words)[-1]
+
+
+def all_said(worker: subprocess.Popen[str], *words: str) -> list[str]:
+    """The lines of a worker until all of these words have come, in whichever order."""
     assert worker.stderr
     too_long = threading.Timer(PATIENCE, worker.kill)
     too_long.start()
     try:
-        lines = []
+        lines, missing = list[str](), set(words)
         for text in worker.stderr:
             lines.append(text)
-            if words in text:
-                return text
-        raise AssertionError(f"it ended without {words!r}: {lines}")
+            missing -= {each for each in missing if each in text}
+            if not missing:
+                return lines
+        raise AssertionError(f"it ended without {missing}: {lines}")
     finally:
         too_long.cancel()
 
