@@ -224,8 +224,7 @@ def removals_version(connection: psycopg.Connection) -> dict[str, Any]:
         r["source"]
         for r in rows(
             connection,
-            "select source from mill.removal"
-            ' where spelling_of is null order by source collate "C"',
+            'select source from mill.removal where spelling_of is null order by source collate "C"',
         )
     ]
     (top,) = rows(connection, "select coalesce(max(removal_id), 0) as id from mill.removal")
