@@ -322,7 +322,7 @@ def test_number_of_open_batches_follows_what_is_expected(db: Database) -> None:
 def test_short_batches_close_when_nothing_more_will_come(db: Database) -> None:
     small_batches(db)
     db.admin.execute("select mill.add_wat(null, '{z}')")
-    db.admin.execute("update mill.task set ready_at = 'infinity'")
+    assert db.claim("extract", "another")  # of a file that is awaited
     db.extract(urls(0, 3))
     assert db.close_batches() == 0
     db.admin.execute("update mill.batch set opened_at = now() - interval '7 hours'")
@@ -331,7 +331,7 @@ def test_short_batches_close_when_nothing_more_will_come(db: Database) -> None:
     db.extract(urls(3, 5), "b.wat")
     assert db.close_batches() == 0
     db.admin.execute(
-        "update mill.task set state = 'discarded' where kind = 'extract' and state = 'ready'"
+        "update mill.task set state = 'discarded' where kind = 'extract' and state = 'leased'"
     )
     assert db.close_batches() >= 1
     assert (
