@@ -43,7 +43,7 @@ def test_sql_of_the_pages_runs(db: Database) -> None:
     found = blocks("sql")
     assert found
     answers = [db.rows(block) for block in found]
-    assert answers == [[("en", 3, 0.5)], []]  # of pairs, of audio
+    assert answers[0] == [("en", 3, 0.5)]  # test_questions.py has the others
 
 
 @pytest.mark.parametrize("command", sorted(commands()))

@@ -41,8 +41,10 @@ select mill.sample_id(b.batch_id, s.n) as sample_id, b.batch_id, s.n, s.model, s
          left join (select distinct on (e.n) e.n, e.attempt from mill.current_download e where e.batch_id = b.batch_id order by e.n) d on d.n = s.n
          left join mill.model m using (model_id)
          left join mill.score_outcome o on o.code = s.outcome
+         left join mill.pair p on p.batch_id = b.batch_id and p.n = s.n
         where s.batch_id = b.batch_id and case when s.attempt = d.attempt then true end
           and (exists (select from mill.withdrawn w where w.submission_id = s.submission_id)) is not true
+          and (exists (select from mill.withdrawn w where w.submission_id = p.submission_id)) is not true
        offset 0) s;
 comment on view report.score is 'Every score that counts. Name a range of batch_id.';
 comment on column report.score.sample_id is 'As report.pair.sample_id';
@@ -63,8 +65,10 @@ select mill.sample_id(b.batch_id, g.n) as sample_id, b.batch_id, g.n, g.model, g
          from mill.tag g
          left join (select distinct on (e.n) e.n, e.attempt from mill.current_download e where e.batch_id = b.batch_id order by e.n) d on d.n = g.n
          left join mill.model m using (model_id)
+         left join mill.pair p on p.batch_id = b.batch_id and p.n = g.n
         where g.batch_id = b.batch_id and case when g.attempt = d.attempt then true end
           and (exists (select from mill.withdrawn w where w.submission_id = g.submission_id)) is not true
+          and (exists (select from mill.withdrawn w where w.submission_id = p.submission_id)) is not true
        offset 0) g;
 comment on view report.tag is 'Taggers'' values for images: every tag that counts. Name a range of batch_id.';
 comment on column report.tag.sample_id is 'As report.pair.sample_id';
@@ -93,6 +97,7 @@ select mill.sample_id(b.batch_id, x.n) as sample_id, b.batch_id, x.n, x.url, mil
          left join mill.pair p on p.batch_id = b.batch_id and p.n = x.n
          left join mill.removed r on r.batch_id = b.batch_id and r.n = x.n
         where x.batch_id = b.batch_id and case when x.attempt = d.attempt then true end
+          and (exists (select from mill.withdrawn w where w.submission_id = p.submission_id)) is not true
        offset 0) x;
 comment on view report.opt_out is 'Pairs that were not collected since their site or page opted out, with its words. Name a range of batch_id.';
 comment on column report.opt_out.sample_id is 'As report.pair.sample_id';
@@ -129,6 +134,7 @@ select mill.sample_id(b.batch_id, l.n) as sample_id, b.batch_id, l.n, l.url, l.o
                      where x.batch_id = b.batch_id and x.outcome not in (0, 50, 51)  -- success, opted_out, opt_out_unknown
                      group by x.n) f on f.n = d.n
         where d.batch_id = b.batch_id and d.outcome not in (0, 50, 51)
+          and (exists (select from mill.withdrawn w where w.submission_id = p.submission_id)) is not true
        offset 0) l;
 comment on view report.dead_link is
     'Pairs that gave no image, and how many networks found none. Name a range of batch_id: there may be billions.';
@@ -158,6 +164,7 @@ select mill.sample_id(b.batch_id, c.n) as sample_id, b.batch_id, c.n, c.url, mil
          left join mill.outcome o on o.code = d.outcome
          left join mill.removed r on r.batch_id = b.batch_id and r.n = q.n
         where t.kind = 'download' and t.batch_id = b.batch_id and t.state in ('ready', 'leased', 'submitted')
+          and (exists (select from mill.withdrawn w where w.submission_id = p.submission_id)) is not true
        offset 0) c;
 comment on view report.recheck is
     'Pairs whose URL is about to be fetched again: one row for each that a queued download task names. Name a range of batch_id.';

@@ -70,16 +70,26 @@ comment on column report.replication.agreed is 'Of those, URLs that ended alike'
 comment on column report.replication.opened_at is 'When it was drawn';
 comment on column report.replication.decided_at is 'When it was decided';
 
+-- Batch by batch, as report.sample.
 create view report.wrong_thumbnail as
-select w.name as worker, count(*) as thumbnails, count(*) filter (where s.outcome = 3) as wrong
-  from mill.current_score s
-  join mill.download d on d.batch_id = s.batch_id and d.n = s.n and d.attempt = s.attempt
-  join mill.submission x on x.submission_id = s.submission_id
-  join mill.task t on t.task_id = x.task_id
-  left join mill.refetch r on r.batch_id = s.batch_id and r.n = s.n and r.attempt = t.attempt  -- the thumbnail came in a backfill
-  join mill.submission u on u.submission_id = coalesce(r.submission_id, d.submission_id)
+with apart as (select)
+select w.name as worker, sum(c.thumbnails)::bigint as thumbnails, sum(c.wrong)::bigint as wrong
+  from mill.batch b
+ cross join lateral (
+       select coalesce(r.submission_id, d.submission_id) as submission_id, count(*) as thumbnails, count(*) filter (where s.outcome = 3) as wrong
+         from mill.score s
+         left join (select distinct on (e.n) e.n, e.attempt, e.submission_id
+                      from mill.current_download e where e.batch_id = b.batch_id order by e.n) d on d.n = s.n
+         left join (select x.submission_id, t.attempt
+                      from mill.task t join mill.submission x using (task_id)
+                     where t.kind = 'score' and t.batch_id = b.batch_id offset 0) g on g.submission_id = s.submission_id
+         left join mill.refetch r on r.batch_id = b.batch_id and r.n = s.n and r.attempt = g.attempt  -- the thumbnail came in a backfill
+        where s.batch_id = b.batch_id and case when s.attempt = d.attempt then true end
+          and (exists (select from mill.withdrawn x where x.submission_id = s.submission_id)) is not true
+        group by 1
+       offset 0) c
+  join mill.submission u on u.submission_id = c.submission_id
   join mill.worker w on w.worker_id = u.worker_id
-  join mill.model m on m.model_id = s.model_id and m.kind = 'clip'
  group by w.worker_id, w.name;
 comment on view report.wrong_thumbnail is
     'Thumbnails by download worker, and how many of them show something else than the image whose hash came with them. Reads every score.';
