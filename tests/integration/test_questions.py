@@ -1,7 +1,6 @@
 """The questions of docs/researcher.md: each answer against one that Python counts from the rows, each plan without a loop
 that reads a table once a row."""
 
-import json
 import math
 import re
 from collections import Counter, defaultdict

@@ -160,4 +160,21 @@ insert into mill.tag (batch_id, model_id, attempt, n, label, value, submission_i
 select s.batch_id, m.model_id, s.attempt, s.n, case when m.kind = 'zero-shot' then s.n % 2 end, pg_temp.r(s.batch_id << 14 | s.n, m.model_id), s.submission_id
   from mill.score s join mill.model m on m.base_model_id = s.model_id where s.outcome = 0 and s.batch_id >= current_setting('many.first')::integer
  order by s.batch_id, m.model_id, s.attempt, s.n;
+-- one pair in 500 is removed, a release has looked at all, and the history goes back a year
+insert into mill.removal (source, md5, reason, found_at)
+select format('https://removed.example/%s', i), md5(i::text)::uuid, 'reason ' || i % 3, now() from generate_series(1, 200) i
+on conflict do nothing;
+insert into mill.removed_pair (batch_id, n, removal_id)
+select p.batch_id, p.n, (select min(removal_id) from mill.removal) + p.n / 500 from mill.pair p where p.batch_id >= current_setting('many.first')::integer and p.n % 500 = 7;
+insert into mill.release (name, version, recipe, manifest_sha256, candidates, kept, excluded, unfinished, words)
+select 'laion-400m', 1, '{}', '', 0, 0, '{}', '{}', '{kept,similarity,not_downloaded}' where not exists (select from mill.release);
+insert into mill.release_batch (batch_id, release_id, decisions)
+select b.batch_id, r.release_id, d.decisions
+  from mill.release r, mill.batch b,
+       lateral (select string_agg(set_byte('\x00', 0, 1 + (b.batch_id + i)::integer % 3), '' order by i) as decisions
+                  from generate_series(0, b.pair_count - 1) i) d
+ where b.batch_id >= current_setting('many.first')::integer;
+insert into mill.daily_count (day, stage, link_kind, model_id, name, count)
+select current_date - d, 'download', '', 0, o.name, 10000 + d from generate_series(0, 365) d, mill.outcome o
+on conflict do nothing;
 drop table extraction, first_download, scoring;
