@@ -226,7 +226,7 @@ def test_the_page_groups_what_was_given_up_and_names_who_works(
     db.login("download", "idle")
     told = json.loads(status(db, monkeypatch, "--json"))
     assert [(d["kind"], d["reason"], d["tasks"], d["task_ids"]) for d in told["discarded"]] == [
-        ("extract", "record N of N is cut off", 2, [1, 2])
+        ("extract", "record 7 of 9 is cut off", 2, [1, 2])
     ]
     assert {(t["kind"], t["purpose"], t["state"], t["tasks"]) for t in told["live_tasks"]} == {
         ("extract", "work", "discarded", 2), ("extract", "work", "leased", 1), ("extract", "work", "parked", 1),
@@ -238,7 +238,7 @@ def test_the_page_groups_what_was_given_up_and_names_who_works(
     assert [(p["reason"], p["task_ids"]) for p in told["parked"]] == [("until Monday", [4])]
     page = status(db, monkeypatch)
     assert "parked: 1 extract: until Monday (task 4)" in page
-    assert "discarded: 2 extract: record N of N is cut off (tasks 1, 2)" in page
+    assert "discarded: 2 extract: record 7 of 9 is cut off (tasks 1, 2)" in page
     assert "workers: 1 of 2 seen in the last 10 minutes" in page
     assert re.search(r"^idle +download +never", page, re.M)
 

@@ -56,7 +56,7 @@ class Extract(WorkerKind[ExtractQueue]):
             # it may have lost its end on the way here; at the last attempt the pairs found count
             raise TaskFailed(f"{location} ended early {counts.ended_early}", retry=True)
         job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))
-        job.count("link", counts.links)
+        job.count("links", counts.links)
         job.count("kept", rows)
         job.progress(counts.links, unit="links")
         job.said = (

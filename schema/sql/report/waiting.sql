@@ -36,15 +36,15 @@ comment on column report.open_batch.awaited_files is
 comment on column report.open_batch.awaited_wat_ids is 'The first five of those, files in work before files that wait';
 
 create view report.stopped as
-select state, kind, regexp_replace(coalesce(reason, ''), '\d+', 'N', 'g') as reason, count(*) as tasks,
+select state, kind, coalesce((array_agg(reason order by task_id))[1], '') as reason, count(*) as tasks,
        max(changed_at) as changed_at, (array_agg(task_id order by task_id))[:5] as task_ids
   from report.task
  where state in ('discarded', 'parked')
- group by 1, 2, 3;
+ group by state, kind, regexp_replace(coalesce(reason, ''), '\d+', 'N', 'g');
 comment on view report.stopped is 'Tasks that were given up, or parked by an admin, by reason.';
 comment on column report.stopped.state is 'discarded or parked';
 comment on column report.stopped.kind is 'The kind of work';
-comment on column report.stopped.reason is 'The reason, with N for each number in it';
+comment on column report.stopped.reason is 'The reason of the first: tasks whose reasons differ in numbers alone are counted together';
 comment on column report.stopped.tasks is 'How many';
 comment on column report.stopped.changed_at is 'When the last of them was given up or parked';
 comment on column report.stopped.task_ids is 'The first five';
