@@ -164,6 +164,8 @@ def score(
     metrics: str = METRICS,
 ) -> None:
     """Score thumbnails against their texts: similarities, embeddings and tags."""
+    with extra("score"):
+        import safetensors  # noqa: F401 - of the extra the one whose import takes no seconds
     if dsn:
         _greet(dsn, login_of("score"))
     options = {"precision": precision, "compiled": compiled, "threads": threads}

