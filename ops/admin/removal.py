@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import psycopg
 
@@ -170,15 +171,18 @@ def named_by(connection: psycopg.Connection, what: Sequence[str]) -> list[int]:
     """The numbers of the removals that these numbers, URLs, hosts or hashes mean. Raises UserError,
     with all of those that mean none."""
     ids, missing = [], []
+    value: list[Any]
     for one in what:
         if re.fullmatch(r"\d{1,18}", one):
-            condition, value = "removal_id = %s", one
+            condition, value = "removal_id = %s", [one]
         else:
-            condition, value = "md5(source) = md5(%s)", parse(one).source
+            entry = parse(one)  # any of its spellings may be the one that was added
+            condition = "md5(source) = any(select md5(x) from unnest(%s::text[]) x)"
+            value = [[spelling.source for spelling in (entry, *entry.spellings)]]
         row = connection.execute(
             "select coalesce(spelling_of, removal_id) from mill.removal"
             f" where {condition} order by spelling_of nulls first limit 1",
-            (value,),
+            value,
         ).fetchone()
         if row:
             ids.append(row[0])

@@ -201,9 +201,10 @@ class _Do:
             found = {row["task_id"]: row for row in chosen.rows(connection, ids)}
             meant = {n: row for n, row in found.items() if n in single or row["state"] in self.of}
             results = [self._one(connection, meant[n]) for n in sorted(meant)]
-        results += [
-            {"task_id": n, "problem": "there is none such"} for n in sorted(single - found.keys())
-        ]
+        none = "there is none such"
+        if chosen != Filter(None, None, None):
+            none += " with that --state, --kind or --reason"
+        results += [{"task_id": n, "problem": none} for n in sorted(single - found.keys())]
         self._say(results, dry_run, as_json)
         wrong = [r for r in results if r["problem"]]
         if wrong or (given and not results):
