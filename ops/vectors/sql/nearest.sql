@@ -108,8 +108,9 @@ begin
     return query
     select e.sample_id, 1 - (e.image operator(public.<=>) p_query), p.url, p.text
       from nearest.embedding e
-      join report.pair p on p.batch_id = e.sample_id >> 14 and p.n = e.sample_id & 16383
-     where not p.removed
+      join mill.pair p on p.batch_id = e.sample_id >> 14 and p.n = (e.sample_id & 16383)::integer  -- report.pair makes a batch for each
+     where not exists (select from mill.removed_pair r where r.batch_id = p.batch_id and r.n = p.n)
+       and not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
      order by e.image operator(public.<=>) p_query
      limit p_count;
 end
