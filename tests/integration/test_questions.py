@@ -359,6 +359,21 @@ def reader(line: Database) -> Iterator[psycopg.Connection[Any]]:
 BIG = re.compile(r"(pair|download|score|tag|opt_out)_b\d+")
 
 
+def test_a_researcher_may_ask_all_of_it(line: Database, reader: psycopg.Connection[Any]) -> None:
+    """A view's functions are called with its reader's rights."""
+    for query in {**questions(), **JOINS}.values():
+        reader.execute(query)
+    views = line.rows(
+        "select oid::regclass::text from pg_class where relnamespace = 'report'::regnamespace and relkind = 'v'"
+    )
+    assert len(views) > 20
+    for (view,) in views:
+        reader.execute(f"select * from {view} limit 3")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        reader.execute("select url from mill.pair")
+    reader.rollback()
+
+
 def loops(node: Row) -> Iterator[str]:
     """Loops over pairs whose inner side looks no pair up, and so reads a batch or all once a pair."""
     if node["Node Type"] == "Nested Loop":
