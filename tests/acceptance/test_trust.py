@@ -65,7 +65,7 @@ def test_what_a_false_worker_brings_is_found_out_and_done_again(
     ]
     _, said = liar.communicate(timeout=120)
     assert liar.returncode == 1
-    assert "worker eve was stopped: others found only" in said
+    assert "worker eve was stopped on " in said
     assert "Traceback" not in said
     done = (
         "select count(*) = 400 from mill.current_download join mill.submission using (submission_id)"
@@ -119,5 +119,5 @@ def test_the_admins_commands(db: Database, line: Line, tmp_path: Path) -> None:
     for command in (("prove", "eve"), ("network", "eve", "x")):
         assert "there is no worker 'eve'" in line.run("worker", *command).stderr
     queued = json.loads(line.pairmill("retry", "--doubted", "--json"))
-    assert queued == {"batches": 0, "urls": 0, "busy": 0}
+    assert {queued[name] for name in ("batches", "urls", "busy")} == {0}
     assert "--doubted chooses" in line.run("retry", "--doubted", "--now").stderr
