@@ -102,9 +102,13 @@ def worker_enable(
     withdrawn.
     """
     with admin() as connection, connection.transaction():
-        row = connection.execute("select mill.enable_worker(%s)", (name,)).fetchone()
-        if not row or not row[0]:
+        of = "select disabled_at is not null from mill.worker where name = %s"
+        row = connection.execute(of, (name,)).fetchone()
+        if not row:
             raise no_worker(name)
+        if not row[0]:
+            raise UserError(f"{name} is not disabled: nothing was changed")
+        connection.execute("select mill.enable_worker(%s)", (name,))
         if proven:
             connection.execute("select mill.prove_worker(%s, true)", (name,))
     say(f"{name} may work again{'' if proven else ', as an unproven worker'}; its DSN is as before")

@@ -148,6 +148,7 @@ def test_workers_are_added_listed_and_disabled(line: Line) -> None:
     assert listed["disabled_because"] == "too slow"
     assert "too slow" in line.pairmill("worker", "list")
     assert "an unproven worker; its DSN" in line.pairmill("worker", "enable", "ada-1")
+    assert "not disabled: nothing was changed" in sentence(line.run("worker", "enable", "ada-1"))
     again = line.here("worker", "me", "--dsn", dsn)
     assert (again.returncode, "active" in again.stdout) == (0, True)
     for command in ("disable", "enable", "rotate"):

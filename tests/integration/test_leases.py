@@ -205,7 +205,9 @@ def test_disabled_and_strange_and_old_workers_are_told_so(db: Database) -> None:
 def test_disabling_ends_sessions_and_login(db: Database) -> None:
     queue, _ = db.queue("extract", "ada")
     assert db.value("select mill.disable_worker('ada')")
-    with pytest.raises(Refused, match="worker ada was disabled by an admin on .* UTC; ask the admin"):
+    with pytest.raises(
+        Refused, match=r"worker ada was disabled by an admin on .* UTC; ask the admin"
+    ):
         queue.register()
     assert not db.value("select mill.disable_worker('nobody')")
 

@@ -99,7 +99,7 @@ def test_what_is_no_page_is_refused(db: Database) -> None:
         *((*good[:3], time, *good[4:]) for time in times),
         *((*good[:4], *refusal) for refusal in refusals),
     ):
-        with pytest.raises(Malformed, match="violates check constraint|no control characters"):
+        with pytest.raises(Malformed, match=r"violates check constraint|no control characters"):
             queue.copy_pages([row])
     assert db.value("select count(*) from inbox.page") == 0
 

@@ -83,7 +83,7 @@ def test_everything_is_taken_back_and_done_again_by_another(shop: Database) -> N
     found = json.loads(command("quarantine", "eve", "--yes", "--json", "--reason", "lies"))
     assert found == {"leases": 1, "rejected": 1, "withdrawn": 4, "rows": 14, "tasks": 2}
     assert counts(shop) == {"waiting": 24}
-    with pytest.raises(Refused, match="eve was disabled by an admin on .*: lies; ask the admin"):
+    with pytest.raises(Refused, match=r"eve was disabled by an admin on .*: lies; ask the admin"):
         eve.urls(second.lease_id)
     assert shop.value("select disabled_at is not null from mill.worker where name = 'eve'")
 

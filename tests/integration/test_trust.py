@@ -117,7 +117,9 @@ def test_a_liar_is_stopped_and_all_of_it_is_done_again(crowd: Crowd, lie: Manner
         crowd.judge()
     assert crowd.of("ada", "disabled_at") is not None
     assert db.value("select count(*) from mill.current_download") == 0
-    with pytest.raises(Refused, match=r"ada was stopped on .* UTC: others found only \d+ % of its downloads"):
+    with pytest.raises(
+        Refused, match=r"ada was stopped on .* UTC: others found only \d+ % of its downloads"
+    ):
         db.claim("download", "ada")
     while crowd.work("bob") or crowd.work("eve"):
         crowd.judge()
