@@ -95,7 +95,8 @@ begin
         insert into mill.task (kind, batch_id, attempt, model_id)
         select 'score', p.batch_id, p.attempt, p_model_id from planned p where p.at_hand and not p.busy order by p.batch_id
         on conflict (batch_id, attempt, kind, model_id) where batch_id is not null
-        do update set state = 'ready', attempts = 0, excused = 0, ready_at = now(), changed_at = now() where mill.task.state = 'discarded'
+        -- done: its pairs were removed when it was scored, and the removal was taken back
+        do update set state = 'ready', attempts = 0, excused = 0, ready_at = now(), changed_at = now() where mill.task.state in ('done', 'discarded')
         returning 1
     ), over as (  -- a new download stands in for a task that was given up and whose thumbnails are gone
         update mill.task x set state = 'done', reason = 'its thumbnails are gone: downloaded again', changed_at = now()

@@ -240,7 +240,10 @@ begin
           join mill.batch b on b.batch_id = h.batch_id and b.link_kind = 'image' and b.closed_at is not null
          where h.outcome is null
            and not exists (select from mill.task t where t.batch_id = h.batch_id and t.kind = 'download' and t.state <> 'done'
-                              and not t.is_replica and t.for_model_id is null and (t.positions is null or h.n = any (t.positions)))
+                              and not t.is_replica and t.for_model_id is null and (t.positions is null or h.n = any (t.positions))
+                              -- as in withdraw_downloads: that task asks no more for a position that it had a row of
+                              and not exists (select from mill.download e
+                                               where e.batch_id = h.batch_id and e.n = h.n and e.attempt = t.attempt))
          group by h.batch_id
     ), queued as (
         insert into mill.task (kind, batch_id, attempt, positions)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pairmill.ops.cli import app
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.queue import Claim
-from support.database import Database, outcomes_of, say_migrated
+from support.database import Database, outcomes_of, say_migrated, score_rows
 from support.states import BROKEN, withdraw
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(6)]
@@ -217,6 +217,42 @@ def test_a_discarded_scoring_is_fetched_again_without_a_loss(scored: Database) -
     download(scored, [Outcome.TIMEOUT] * 6)
     assert {outcome for _, outcome, _ in outcomes(scored)} == {"success"}
     assert len(scores(scored, "model-old")) == 7
+    assert scored.rows(BROKEN) == []
+
+
+def test_two_tasks_that_score_one_download_give_one_score(scored: Database) -> None:
+    """Score tasks of two models were retried, each with a backfill: a release had each pair twice."""
+    scored.admin.execute("select mill.redo_task(t, '') from mill.task t where kind = 'score'")
+    scored.admin.execute("select mill.withdraw(max(submission_id), 'x') from mill.score")
+    tasks = scored.rows("select task_id from mill.task where kind = 'score'")
+    (batch,) = scored.rows("select batch_id from mill.batch")[0]
+    assert len(tasks) == 1
+    scored.admin.execute(
+        "insert into mill.task (kind, batch_id, attempt, model_id)"
+        " select 'score', %s, 1, model_id from mill.model where digest = 'new'",
+        (batch,),
+    )
+    scored.admin.execute("select mill.discard_task(task_id, 'x') from mill.task where state = 'ready'")
+    scored.admin.execute(
+        "select mill.retry_task(task_id) from mill.task where kind = 'score' and state = 'discarded'"
+    )
+    download(scored, HASHES)
+    download(scored, HASHES)
+    leases = []
+    for name in ("ada", "bob"):
+        claim = scored.claim("score", name, "new")
+        assert claim
+        leases.append((scored.queue("score", name)[0], claim.lease_id))
+    for queue, lease in leases:
+        read = [row[0] for row in queue.thumbnails(lease, 0, 100)]
+        assert read == list(range(6))
+        queue.copy_scores(score_rows(lease, 0, read))
+        queue.submit_score(lease, 0, 6)
+        queue.complete(lease)
+    assert [why is None for _, _, _, why in scored.accept_all()] == [True, False]
+    assert [n for n, _ in scores(scored, "model-new")] == list(range(6))
+    done = "select count(*) from mill.task where kind = 'score' and model_id = 2 and state = 'done'"
+    assert scored.value(done) == 3  # the second is asked for nothing more
     assert scored.rows(BROKEN) == []
 
 

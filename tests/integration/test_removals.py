@@ -250,6 +250,38 @@ def test_a_removal_is_taken_back(scored: Database, monkeypatch: pytest.MonkeyPat
     assert scored.value("select count(*) from mill.removal") == 0
 
 
+def test_a_pair_whose_only_download_was_withdrawn_is_asked_for_again(db: Database) -> None:
+    """Its first task, which is still open, asks no more for it: taken back, the pair was lost."""
+    db.extract(URLS)
+    db.close_batches()
+    claim = db.claim("download", "liar")
+    assert claim
+    queue, _ = db.queue("download", "liar")
+    n = place(db, URLS[0])
+    queue.submit_download(claim.lease_id, 0, outcomes([n, (n + 1) % 6]))
+    db.accept_all()
+    removal.add(db.admin, [URLS[0]], "", False)
+    db.admin.execute("select mill.quarantine_worker('liar', null, 'it lied')")
+    db.admin.execute(
+        "select mill.park_task(task_id, '') from mill.task where kind = 'download' and attempt = 1"
+    )
+    assert db.download().payload["attempt"] == 2  # of the other alone
+    (number,) = db.rows("select removal_id from mill.removal where spelling_of is null")[0]
+    assert removal.undo(db.admin, [number], "", False).urls == 1
+    assert db.download().payload["attempt"] == 3
+    assert db.value("select outcome from report.pair where url = %s", URLS[0]) == "success"
+
+
+def test_a_backfill_scores_what_was_removed_while_thumbnails_are_there(scored: Database) -> None:
+    """`removal remove` names that command, which queued nothing until the ring was emptied."""
+    removal.add(scored.admin, [URLS[0]], "", False)
+    scored.score()
+    assert removal.undo(scored.admin, [1], "", False).unscored == 1
+    assert scored.rows("select score_tasks, urls from mill.backfill_model(1, 0, 100)") == [(1, 0)]
+    assert scored.score().payload["count"] == 1
+    assert scored.value("select count(*) from report.score") == 6
+
+
 def test_the_commands_say_what_is_wrong(
     db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

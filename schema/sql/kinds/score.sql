@@ -137,6 +137,31 @@ end
 $$;
 comment on function mill.check_scores is 'Refuses malformed scores of a submission.';
 
+-- Two tasks may score one download: two backfills that fetched its image again. Of two scores that count a release would have
+-- the pair twice, so that the first that is accepted stays.
+create function mill.refuse_scored(s mill.submission, t mill.task, sender name) returns void
+language plpgsql
+as $$
+begin
+    if not exists (select from mill.task x
+                    where x.batch_id = t.batch_id and x.kind = 'score' and x.model_id = t.model_id and x.task_id <> t.task_id) then
+        return;
+    end if;
+    perform from mill.batch where batch_id = t.batch_id for no key update;  -- two stewards: one after the other
+    if exists (select i.n, coalesce(r.of_attempt, t.attempt)
+                 from inbox.score i
+                 left join mill.refetch r on r.batch_id = t.batch_id and r.n = i.n and r.attempt = t.attempt
+                where i.lease_id = s.lease_id and i.part = s.part and i.worker = sender
+               intersect
+               select c.n, c.attempt from mill.score c
+                where c.batch_id = t.batch_id and c.model_id = t.model_id
+                  and not exists (select from mill.withdrawn w where w.submission_id = c.submission_id)) then
+        perform mill.refuse('23000', 'another task has scored one of these positions meanwhile');
+    end if;
+end
+$$;
+comment on function mill.refuse_scored is 'Rejects a submission of which a position has a score of the same download that counts.';
+
 create function mill.score_accept(s mill.submission, t mill.task) returns void
 language plpgsql
 as $$
@@ -148,6 +173,7 @@ begin
     select * into m from mill.model where model_id = t.model_id;
     perform mill.hold_removals();
     if m.kind = 'clip' then
+        perform mill.refuse_scored(s, t, sender);
         -- one snapshot of all rows: a sender may go on copying under a part that it has submitted
         with sent as materialized (
             select i.*, coalesce(r.of_attempt, t.attempt) as of_attempt
