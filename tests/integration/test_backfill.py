@@ -222,7 +222,6 @@ def test_a_discarded_scoring_is_fetched_again_without_a_loss(scored: Database) -
 
 def test_two_tasks_that_score_one_download_give_one_score(scored: Database) -> None:
     """Score tasks of two models were retried, each with a backfill: a release had each pair twice."""
-    scored.admin.execute("select mill.redo_task(t, '') from mill.task t where kind = 'score'")
     scored.admin.execute("select mill.withdraw(max(submission_id), 'x') from mill.score")
     tasks = scored.rows("select task_id from mill.task where kind = 'score'")
     (batch,) = scored.rows("select batch_id from mill.batch")[0]
@@ -232,7 +231,9 @@ def test_two_tasks_that_score_one_download_give_one_score(scored: Database) -> N
         " select 'score', %s, 1, model_id from mill.model where digest = 'new'",
         (batch,),
     )
-    scored.admin.execute("select mill.discard_task(task_id, 'x') from mill.task where state = 'ready'")
+    scored.admin.execute(
+        "select mill.discard_task(task_id, 'x') from mill.task where state = 'ready'"
+    )
     scored.admin.execute(
         "select mill.retry_task(task_id) from mill.task where kind = 'score' and state = 'discarded'"
     )

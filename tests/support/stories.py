@@ -272,6 +272,17 @@ def a_removal_is_taken_back(db: Database) -> None:
     db.admin.execute("select mill.undo_removals(array_agg(removal_id), '') from mill.removal")
 
 
+def a_pair_is_scored_after_its_removal(db: Database) -> None:
+    db.add_model()
+    batches(db, 1)
+    db.download()
+    removal.add(db.admin, ["http://b0.example/0.jpg"], "", False)
+    db.score()
+    db.admin.execute("select mill.undo_removals(array_agg(removal_id), '') from mill.removal")
+    backfill(db)
+    db.score()
+
+
 def discarded_until_its_thumbnails_were_gone(db: Database) -> None:
     db.add_model()
     db.admin.execute("update mill.setting set discarded_hold_seconds = 0")
@@ -387,6 +398,7 @@ STORIES: list[Callable[[Database], None]] = [
     embeddings_of_tags_are_withdrawn, a_model_is_retired_and_added_again, a_model_comes_too_late,
     what_was_given_up_is_wanted_again, scores_of_a_retired_model_are_withdrawn, tried_again, discarded_until_its_thumbnails_were_gone,
     parked, parked_until_its_thumbnails_were_gone, wat_files_are_taken_back, a_removal_is_taken_back,
+    a_pair_is_scored_after_its_removal,
     discarded_with_nothing_submitted, quarantined,
     restored, a_check_agrees, a_check_fails_by_two, a_checker_is_wrong, three_say_three_things,
     a_check_tells_nothing, a_friend_is_replicated_again, gold_questions_fail, dead_links_are_doubted,
