@@ -91,6 +91,8 @@ EXPECTED = re.compile(
     "|terminating connection due to administrator command|the database system is"
     "|worker .* was disabled|is not permitted to log in|too many connections for role"
     "|terminating connection because of crash|canceling authentication"
+    # a client that was killed in the middle of a message or a transaction
+    "|unexpected EOF on client connection|protocol synchronization was lost"
 )
 
 
