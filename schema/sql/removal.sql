@@ -83,6 +83,7 @@ begin
         select t.batch_id, g.n, r.removal_id, s.submission_id from given g join mill.removal r on r.md5 = g.md5
         union
         select t.batch_id, g.n, r.removal_id, s.submission_id from given g join mill.removal r on r.sha256 = g.sha256
+        order by 1, 2, 3  -- as a search: two that insert the same rows would deadlock
         on conflict (batch_id, n, removal_id) do nothing
         returning x.batch_id, x.n
     )
@@ -92,32 +93,37 @@ $$;
 comment on function mill.name_images is 'Notes the pairs of an accepted download whose images a removal names.';
 
 -- A worker that is not believed any more has named no image.
-create function mill.forget_images() returns trigger
+create function mill.forget_images(p_submissions bigint[]) returns void
 language plpgsql
 as $$
-declare
-    gone bigint[];
 begin
-    if not exists (select from mill.removed_pair where submission_id is not null) then
-        return null;
-    end if;
-    select array_agg(w.submission_id) into gone from newly w;
     update mill.removed_pair p
        set submission_id = d.submission_id
       from mill.removal r, mill.download d
-     where p.submission_id = any (gone)
+     where p.submission_id = any (p_submissions)
        and r.removal_id = p.removal_id
        and d.batch_id = p.batch_id and d.n = p.n and (d.md5 = r.md5 or d.sha256 = r.sha256)
        and not exists (select from mill.withdrawn w where w.submission_id = d.submission_id);
-    delete from mill.removed_pair where submission_id = any (gone);
+    delete from mill.removed_pair where submission_id = any (p_submissions);
+end
+$$;
+comment on function mill.forget_images(bigint[]) is
+    'Of downloads that were withdrawn: the pairs whose images they gave are removed no more, unless another download gave the image.';
+
+create function mill.forget_withdrawn_images() returns trigger
+language plpgsql
+as $$
+begin
+    if exists (select from mill.removed_pair where submission_id is not null) then
+        perform mill.forget_images((select array_agg(w.submission_id) from newly w));
+    end if;
     return null;
 end
 $$;
-comment on function mill.forget_images is
-    'Once downloads are withdrawn: the pairs whose images they gave are removed no more, unless another download gave the image.';
+comment on function mill.forget_withdrawn_images is 'As mill.forget_images, as the downloads are withdrawn.';
 
 create trigger forget_images after insert on mill.withdrawn
-    referencing new table as newly for each statement execute function mill.forget_images();
+    referencing new table as newly for each statement execute function mill.forget_withdrawn_images();
 
 create function mill.is_removed(p_url text, p_sha256 bytea) returns boolean
 language sql stable
@@ -132,22 +138,28 @@ comment on function mill.is_removed is 'Whether a removal names a URL, its host 
 -- Rows come in the order of their key: two searches at once would deadlock.
 
 create function mill.find_removed_urls(p_ids bigint[]) returns void
-language sql
+language plpgsql
 as $$
+begin
+    perform mill.hold_removals();  -- one that is taken back meanwhile is gone before the search, or after it
     insert into mill.removed_pair (batch_id, n, removal_id)
     select k.batch_id, k.n, r.removal_id
       from mill.removal r
       join mill.seen_url k on k.url_key = r.md5
      where r.removal_id = any (p_ids)
      order by k.batch_id, k.n, r.removal_id
-    on conflict (batch_id, n, removal_id) do update set submission_id = null
+    on conflict (batch_id, n, removal_id) do update set submission_id = null;
+end
 $$;
 comment on function mill.find_removed_urls is 'Notes the pairs whose URLs these removals name.';
 
 create function mill.find_removed(p_ids bigint[], p_first bigint, p_last bigint) returns void
 language plpgsql
 as $$
+declare
+    named_by bigint[];
 begin
+    perform mill.hold_removals();
     if exists (select from mill.removal where removal_id = any (p_ids) and host is not null) then
         with linked as materialized (  -- a URL's host is most of the cost
             select p.batch_id, p.n, p.submission_id, mill.host(p.url) as host from mill.pair p where p.batch_id between p_first and p_last
@@ -177,6 +189,11 @@ begin
      group by x.batch_id, x.n, x.removal_id
      order by x.batch_id, x.n, x.removal_id
     on conflict (batch_id, n, removal_id) do nothing;
+    -- a withdrawal that began before and is not committed saw none of these rows: its end is waited for
+    named_by := array(select distinct p.submission_id from mill.removed_pair p
+                       where p.removal_id = any (p_ids) and p.batch_id between p_first and p_last and p.submission_id is not null);
+    perform from mill.submission where submission_id = any (named_by) order by submission_id for update;
+    perform mill.forget_images(array(select w.submission_id from mill.withdrawn w where w.submission_id = any (named_by)));
 end
 $$;
 comment on function mill.find_removed is 'Notes the pairs of a range of batches whose hosts or images these removals name.';
@@ -210,13 +227,18 @@ begin
     lock table mill.removal in exclusive mode;
     ids := array(select r.removal_id from mill.removal r where r.removal_id = any (p_ids) or r.spelling_of = any (p_ids));
     select count(*) into removals from mill.removal r where r.removal_id = any (ids) and r.spelling_of is null;
-    create temp table freed on commit drop as
-    select distinct p.batch_id, p.n, coalesce(r.spelling_of, r.removal_id) as removal_id
+    create temp table freed on commit drop as  -- a pair of several removals counts for the oldest
+    select p.batch_id, p.n, min(coalesce(r.spelling_of, r.removal_id)) as removal_id, min(p.found_at) as found_at
       from mill.removed_pair p
       join mill.removal r using (removal_id)
      where p.removal_id = any (ids)
-       and not exists (select from mill.removed_pair o where o.batch_id = p.batch_id and o.n = p.n and o.removal_id <> all (ids));
+       and not exists (select from mill.removed_pair o where o.batch_id = p.batch_id and o.n = p.n and o.removal_id <> all (ids))
+     group by p.batch_id, p.n;
     analyze freed;
+    -- their rows go, the days on which they were found keep them
+    insert into mill.daily_count as d (day, stage, link_kind, model_id, name, count)
+    select (f.found_at at time zone 'UTC')::date, 'removed_pair', '', 0, '', count(*) from freed f group by 1 order by 1
+    on conflict (day, stage, link_kind, model_id, name) do update set count = d.count + excluded.count;
     insert into mill.removal_undone (removal_id, source, reason, added_at, added_by, why, pairs)
     select r.removal_id, r.source, r.reason, r.added_at, r.added_by, undo_removals.why,
            (select count(*) from freed f where f.removal_id = r.removal_id)
@@ -231,7 +253,7 @@ begin
                exists (select from mill.score s where s.batch_id = f.batch_id and s.n = f.n
                           and not exists (select from mill.withdrawn w where w.submission_id = s.submission_id)) as scored,
                exists (select from mill.embedding e where e.batch_id = f.batch_id and e.n = f.n) as embedded
-          from (select distinct x.batch_id, x.n from freed x) f
+          from freed f
           join mill.pair p on p.batch_id = f.batch_id and p.n = f.n
          where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
     ), passed_over as (

@@ -66,5 +66,5 @@ removal_undone = mill(
     col("undone_at", TIMESTAMP, "When it was taken back", server_default=NOW),
     col("undone_by", Name(), "The login that took it back", server_default=text("session_user")),
     col("why", Text, "Why it was taken back, in the admin's words; may be empty"),
-    col("pairs", BigInteger, "Pairs that it named, and that no other removal names"),
+    col("pairs", BigInteger, "Pairs that it named, and that no other removal names; of several that are taken back at once, a pair counts for the oldest"),
 )

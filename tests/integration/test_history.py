@@ -79,10 +79,19 @@ def test_a_withdrawal_counts_on_its_own_day(line: Database) -> None:
 def test_undone_removals_go_on_their_own_day(line: Database) -> None:
     with line.admin.transaction(force_rollback=True):
         line.admin.execute("delete from mill.removed_pair")
+        line.admin.execute("delete from mill.daily_count where stage = 'removed_pair'")
         line.admin.execute(
-            "insert into mill.removal_undone (removal_id, source, reason, added_at, added_by, why, pairs, undone_at)"
-            " values (1, 'x', '', '2024-02-29', session_user, '', 3, '2024-03-01')"
+            "insert into mill.removal (source, host, reason) values ('x.example', 'x.example', '')"
         )
+        line.admin.execute(
+            "insert into mill.removed_pair (batch_id, n, removal_id, found_at)"
+            " select 0, n, max(removal_id), '2024-02-29 12:00Z' from mill.removal, generate_series(0, 2) n group by n"
+        )
+        line.admin.execute(
+            "select mill.undo_removals(array[max(removal_id)], '') from mill.removal"
+        )
+        line.admin.execute("delete from mill.removal_undone where source <> 'x.example'")
+        line.admin.execute("update mill.removal_undone set undone_at = '2024-03-01 12:00Z'")
         days = line.rows(
             "select day, added, withdrawn from report.history where stage = 'removed_pair' order by 1"
         )

@@ -157,6 +157,26 @@ def a_download(db: Database) -> None:
     queue.complete(claim.lease_id)
 
 
+def waiting_for(
+    first: psycopg.Connection, db: Database, work: Callable[[psycopg.Connection], Any]
+) -> Any:
+    """What the work gave, in a session that had to wait until the first one committed."""
+    found: list[Any] = []
+    with psycopg.connect(db.dsn, autocommit=True) as other:
+        working = threading.Thread(target=lambda: found.append(work(other)))
+        working.start()
+        blocked = (
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and pid = %s"
+        )
+        while working.is_alive() and not db.value(blocked, other.info.backend_pid):
+            pass
+        assert not found
+        first.commit()
+        working.join()
+    (answer,) = found
+    return answer
+
+
 @pytest.mark.parametrize("arrives", [an_extraction, a_download])
 def test_nothing_slips_past_a_removal_that_is_added_meanwhile(
     db: Database, arrives: Callable[[Database], None]
@@ -171,22 +191,46 @@ def test_nothing_slips_past_a_removal_that_is_added_meanwhile(
         login = db.value("select login from mill.worker where kind = 'steward'")
         steward.execute(f'set session authorization "{login}"')
         assert steward.execute("select * from api.accept_next_v1()").fetchone()
-        found: list[Any] = []
-        with psycopg.connect(db.dsn, autocommit=True) as other:
-            adding = threading.Thread(
-                target=lambda: found.append(removal.add(other, [entry], "", False))
-            )
-            adding.start()
-            waiting = (
-                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and pid = %s"
-            )
-            while adding.is_alive() and not db.value(waiting, other.info.backend_pid):
-                pass
-            assert not found
-            steward.commit()
-            adding.join()
-    assert [report.matching_pairs for report in found] == [1]
+        report = waiting_for(steward, db, lambda other: removal.add(other, [entry], "", False))
+    assert report.matching_pairs == 1
     assert len(removed(db)) == 1
+
+
+def test_a_withdrawal_that_is_under_way_leaves_no_pair_removed(scored: Database) -> None:
+    """A pair whose only image was a liar's stayed removed, and was never asked for."""
+    sha256 = scored.value("select encode(sha256, 'hex') from mill.download where n = 1")
+    with psycopg.connect(scored.dsn) as judge:
+        judge.execute("select mill.withdraw(submission_id, 'lied') from mill.download where n = 1")
+        waiting_for(judge, scored, lambda other: removal.add(other, [sha256], "", False))
+    assert scored.rows("select * from mill.removed_pair") == []
+
+
+def test_a_removal_is_taken_back_while_its_pairs_are_searched(db: Database) -> None:
+    """The search ended in a violated foreign key."""
+    db.extract(URLS)
+    db.admin.execute(
+        "insert into mill.removal (source, host, reason) values ('h1.example', 'h1.example', '')"
+    )
+    ids = [db.value("select removal_id from mill.removal")]
+    with psycopg.connect(db.dsn) as searching:
+        searching.execute("select mill.find_removed(%s, 0, 99)", (ids,))
+        undone = waiting_for(searching, db, lambda other: removal.undo(other, ids, "", False))
+    assert undone.pairs == 1
+    db.admin.execute(
+        "select mill.find_removed(%s, 100, 199), mill.find_removed_urls(%s)", (ids, ids)
+    )
+    assert removed(db) == set()
+
+
+def test_a_pair_of_two_removals_that_are_taken_back_counts_once(db: Database) -> None:
+    """The history had more pairs than there were, and on other days than they were removed."""
+    db.extract(URLS)
+    removal.add(db.admin, ["h1.example", URLS[1], URLS[2]], "", False)
+    db.admin.execute("update mill.removed_pair set found_at = found_at - interval '2 days'")
+    removal.undo(db.admin, removal.named_by(db.admin, ["h1.example", URLS[1], URLS[2]]), "", False)
+    history = "select current_date - day, added, withdrawn from report.history where stage = 'removed_pair' order by 1"
+    db.admin.execute("set timezone = 'UTC'")
+    assert db.rows(history) == [(0, 0, 2), (2, 2, 0)]
 
 
 def test_an_interrupted_search_is_ended_by_the_next(

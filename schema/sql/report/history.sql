@@ -10,8 +10,7 @@ with change as (
     select (p.found_at at time zone 'UTC')::date, 'removed_pair', '', 0, '', 1, 0
       from (select min(x.found_at) as found_at from mill.removed_pair x group by x.batch_id, x.n) p
     union all
-    select (c.at at time zone 'UTC')::date, 'removed_pair', '', 0, '', c.added, c.withdrawn
-      from mill.removal_undone u, lateral (values (u.added_at, u.pairs, 0), (u.undone_at, 0, u.pairs)) c (at, added, withdrawn)
+    select (u.undone_at at time zone 'UTC')::date, 'removed_pair', '', 0, '', 0, u.pairs from mill.removal_undone u
 )
 select c.day, c.stage, c.link_kind, m.name as model, c.name, sum(c.added)::bigint as added, sum(c.withdrawn)::bigint as withdrawn
   from change c
