@@ -91,7 +91,7 @@ EXPECTED = re.compile(
     "|terminating connection due to administrator command|the database system is"
     "|worker .* was disabled|is not permitted to log in|too many connections for role"
     "|terminating connection because of crash|canceling authentication"
-    # probably of a client that was killed in the middle of a message: seen once, the cause was not looked for
+    # both of a client that goes away in the middle of a COPY, as one that is killed does
     "|unexpected EOF on client connection|protocol synchronization was lost"
 )
 
