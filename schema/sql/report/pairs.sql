@@ -28,7 +28,7 @@ comment on column report.pair.md5 is 'md5 of the image''s bytes; null of a remov
 comment on column report.pair.sha256 is 'sha256 of the image''s bytes';
 comment on column report.pair.dhash is '64-bit difference hash, as a signed integer';
 comment on column report.pair.attempt is 'Number of the download attempt that counts, from 1: which download of its batch';
-comment on column report.pair.removed is 'Whether a removal names its URL or its image';
+comment on column report.pair.removed is 'Whether a removal names its URL, its host or its image';
 comment on column report.pair.link_kind is 'image, audio, video or document; only images are downloaded';
 
 create view report.score as

@@ -87,7 +87,7 @@ select t.task_id, t.kind, t.state, t.wat_id, t.batch_id, t.attempt, m.name as mo
 comment on view report.task is 'Every task, with the worker that holds it, or what it waits for.';
 comment on column report.task.task_id is 'Key';
 comment on column report.task.kind is 'The kind of work: extract, download, score and so on';
-comment on column report.task.state is 'ready, leased, submitted, done or discarded';
+comment on column report.task.state is 'ready, leased, submitted, done, discarded or parked';
 comment on column report.task.wat_id is 'The WAT file that it is about';
 comment on column report.task.batch_id is 'The batch that it is about';
 comment on column report.task.attempt is 'Which download of the batch, from 1, as in report.pair.attempt; how often this task failed is attempts';
@@ -118,7 +118,7 @@ comment on view report.item is 'Items, subjects of tasks that are neither WAT fi
 comment on column report.item.item_id is 'Key';
 comment on column report.item.kind is 'The kind of work';
 comment on column report.item.spec is 'The work to do, as JSON of the kind''s own form';
-comment on column report.item.state is 'ready, leased, submitted, done or discarded';
+comment on column report.item.state is 'ready, leased, submitted, done, discarded or parked';
 comment on column report.item.attempts is 'How often a lease of its task failed or was lost, or the submission was rejected';
 comment on column report.item.reason is 'Reason of the last failure';
 comment on column report.item.result is 'The result, as JSON of the kind''s own form; null while none counts';
@@ -130,6 +130,7 @@ select k.kind,
        count(*) filter (where t.state = 'leased') as leased,
        count(*) filter (where t.state = 'submitted') as submitted,
        count(*) filter (where t.state = 'discarded') as discarded,
+       count(*) filter (where t.state = 'parked') as parked,
        count(*) filter (where t.state = 'done') as done,
        min(t.ready_at) filter (where t.state = 'ready') as oldest_ready_at,
        (select count(*) from mill.lease l join mill.task x using (task_id)
@@ -145,6 +146,7 @@ comment on column report.queue.ready is 'Tasks that may be claimed, now or after
 comment on column report.queue.leased is 'Tasks that a worker holds';
 comment on column report.queue.submitted is 'Tasks that await the acceptance of what was submitted';
 comment on column report.queue.discarded is 'Tasks that were given up';
+comment on column report.queue.parked is 'Tasks that an admin took out of the queue for the moment';
 comment on column report.queue.done is 'Tasks that are done';
 comment on column report.queue.oldest_ready_at is 'Since when the oldest ready task may be claimed';
 comment on column report.queue.late_leases is 'Leases whose time is over and that no steward has ended yet';
@@ -195,7 +197,7 @@ begin
     return query
     select q.kind, x.what, x.value::double precision
       from report.queue q,
-           lateral (values ('ready', q.ready), ('leased', q.leased), ('submitted', q.submitted), ('discarded', q.discarded), ('done', q.done),
+           lateral (values ('ready', q.ready), ('leased', q.leased), ('submitted', q.submitted), ('discarded', q.discarded), ('parked', q.parked), ('done', q.done),
                            ('late_leases', q.late_leases), ('waiting_submissions', q.waiting_submissions),
                            ('oldest_ready_seconds', greatest(0, extract(epoch from now() - q.oldest_ready_at))::bigint)) x (what, value)
     union all
