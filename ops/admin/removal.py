@@ -13,7 +13,9 @@ from pairmill.ops.admin.connection import rows
 from pairmill.ops.admin.removal_entries import Entry, parse, read_entries
 from pairmill.ops.errors import UserError
 
-__all__ = ["Report", "Undone", "add", "named_by", "read_entries", "require_found", "undo"]
+__all__ = [
+    "Report", "Undone", "add", "named_by", "of_pages", "read_entries", "require_found", "undo",
+]  # fmt: skip
 
 CHUNK = 100  # batches, a million pairs, that are searched in one transaction
 Progress = Callable[[int, int], None]
@@ -83,6 +85,21 @@ def add(
         (row,) = connection.execute(counts, {"ids": ids}).fetchall()
         pairs, by_url, by_host, by_image = row
     return Report(len(fresh), len(known), pairs, by_url, by_host, by_image, embeddings)
+
+
+def of_pages(connection: psycopg.Connection, pages: Sequence[str]) -> list[str]:
+    """The URLs of all known pairs of these pages, given by URL in any spelling. Raises UserError
+    where one of them has no pair."""
+    query = (files("pairmill.ops.admin") / "sql" / "urls_of_pages.sql").read_text("utf-8")
+    found: list[str] = []
+    for page in pages:
+        entry = parse(page)
+        values = {"urls": entry.sources}
+        urls = [url for (url,) in connection.execute(query, values).fetchall()]
+        if not urls:
+            raise UserError(f"no known pair is of a page {entry.source}: nothing was changed")
+        found += urls
+    return found
 
 
 def _known(connection: psycopg.Connection, entries: Sequence[Entry]) -> dict[str, int]:
@@ -176,9 +193,9 @@ def named_by(connection: psycopg.Connection, what: Sequence[str]) -> list[int]:
         if re.fullmatch(r"\d{1,18}", one):
             condition, value = "removal_id = %s", [one]
         else:
-            entry = parse(one)  # any of its spellings may be the one that was added
+            # any of its spellings may be the one that was added
             condition = "md5(source) = any(select md5(x) from unnest(%s::text[]) x)"
-            value = [[spelling.source for spelling in (entry, *entry.spellings)]]
+            value = [parse(one).sources]
         row = connection.execute(
             "select coalesce(spelling_of, removal_id) from mill.removal"
             f" where {condition} order by spelling_of nulls first limit 1",

@@ -40,6 +40,11 @@ class Entry:
     spellings: tuple["Entry", ...] = ()
 
     @property
+    def sources(self) -> list[str]:
+        """All its spellings, the main one first."""
+        return [self.source, *(spelling.source for spelling in self.spellings)]
+
+    @property
     def kind(self) -> str:
         """url, host or image; an md5 may be of either, and counts as an image's."""
         return "host" if self.host is not None else "url" if "://" in self.source else "image"

@@ -49,6 +49,9 @@ def add(
         help="URLs, hosts (example.org; *.example.org with all below it), md5s or sha256s, "
         "or files with one of these a line; - for standard input."
     ),
+    page: bool = typer.Option(
+        False, "--page", help="The URLs are of pages: the images of their known pairs are meant."
+    ),
     reason: str = typer.Option("", "--reason", help="Why, for the record."),
     dry_run: bool = DRY_RUN,
     as_json: bool = AS_JSON,
@@ -61,6 +64,8 @@ def add(
     """
     entries = _entries(what)
     with admin() as connection, progress("searching") as report_progress:
+        if page:
+            entries = removal.of_pages(connection, entries)
         report = removal.add(connection, entries, reason, dry_run, report_progress)
     if as_json:
         print_json(asdict(report) | {"dry_run": dry_run})
@@ -72,6 +77,8 @@ def add(
         f"{report.added:,} {would}added, {report.known:,} known already;"
         f" they name {counted(report.matching_pairs, 'known pair')}{f' ({by})' if by else ''}"
     )
+    if not report.matching_pairs and not page and any("://" in entry for entry in entries):
+        say("a URL is an image's: --page takes URLs of pages (report.sample.page_url)")
     if report.embeddings:
         say(f"{counted(report.embeddings, 'embedding')} {would}deleted")
     if report.matching_pairs and not dry_run:

@@ -294,6 +294,19 @@ def test_a_removal_is_taken_back(scored: Database, monkeypatch: pytest.MonkeyPat
     assert scored.value("select count(*) from mill.removal") == 0
 
 
+def test_a_page_is_taken_down_with_its_images(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page's owner was told that no known pair is named, and nothing was removed."""
+    db.extract(URLS, pages=["http://p.example/1"] * 2 + ["http://p.example/2"] * 4)
+    code, said = pairmill(monkeypatch, db, "removal", "add", "http://p.example/3", "--page")
+    assert (code, "no known pair is of a page http://p.example/3" in said) == (1, True)
+    code, said = pairmill(monkeypatch, db, "removal", "add", "http://p.example/1", "--dry-run")
+    assert (code, "--page takes URLs of pages" in said) == (0, True)
+    code, said = pairmill(monkeypatch, db, "removal", "add", "HTTP://P.example:80/1", "--page")
+    assert (code, "2 added" in said, removed(db)) == (0, True, set(URLS[:2]))
+
+
 def test_a_pair_whose_only_download_was_withdrawn_is_asked_for_again(db: Database) -> None:
     """Its first task, which is still open, asks no more for it: taken back, the pair was lost."""
     db.extract(URLS)
