@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import psycopg
 
-from pairmill.ops.admin.connection import rows
 from pairmill.ops.errors import UserError
+from pairmill.ops.queries import query_text, rows
 
 BATCHES = (
     100  # a transaction: a million pairs; what is queued stays where the command is interrupted
@@ -75,7 +74,7 @@ def queue(
 
 
 def _days(connection: psycopg.Connection, urls: int) -> float | None:
-    query = (files("pairmill.ops.admin") / "sql" / "last_day.sql").read_text("utf-8")
+    query = query_text("admin", "last_day")
     (last_day,) = rows(connection, query, "download")
     return urls / last_day["rows"] if last_day["rows"] else None
 

@@ -3,14 +3,13 @@
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Identifier
 
 from pairmill.migrations.losses import Loss
+from pairmill.ops.queries import query_text, rows
 
 Session = psycopg.Connection[Any]
 
@@ -45,13 +44,12 @@ class Catalog:
 
 def script(name: str) -> str:
     """The text of sql/downgrade/<name>.sql."""
-    return (files("pairmill.ops.admin") / "sql" / "downgrade" / f"{name}.sql").read_text("utf-8")
+    return query_text("admin", f"downgrade/{name}")
 
 
 def dictionaries(connection: Session, name: str) -> list[dict[str, Any]]:
     """The rows of sql/downgrade/<name>.sql."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(script(name)).fetchall()
+    return rows(connection, script(name))
 
 
 def read(connection: Session) -> Catalog:

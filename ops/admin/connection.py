@@ -4,11 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import dict_row
 
 from pairmill.ops.admin import migrate
 from pairmill.ops.errors import UserError
@@ -79,9 +77,3 @@ def admin(*, migrated: bool = True) -> Iterator[psycopg.Connection]:
             except psycopg.errors.InsufficientPrivilege:
                 raise UserError(NO_ADMIN.format(connection.info.user)) from None
         yield connection
-
-
-def rows(connection: psycopg.Connection, query: str, *arguments: Any) -> list[dict[str, Any]]:
-    """The rows of a query, as dictionaries by column name."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, arguments).fetchall()

@@ -8,9 +8,9 @@ import psycopg
 
 from pairmill import migrations
 from pairmill.ops.admin import migrate
-from pairmill.ops.admin.connection import rows
 from pairmill.ops.admin.login_checks import check_logins
 from pairmill.ops.errors import UserError
+from pairmill.ops.queries import rows
 from pairmill.schema.kinds import worker_kinds
 from pairmill.schema.scripts import sql
 from pairmill.workers.session import wrong_encoding

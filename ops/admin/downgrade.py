@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier, Literal
 
 from pairmill import migrations
@@ -17,6 +16,7 @@ from pairmill.migrations.losses import Loss
 from pairmill.ops.admin import catalog, migrate
 from pairmill.ops.admin.catalog import Count, Session, script
 from pairmill.ops.errors import UserError
+from pairmill.ops.queries import rows
 
 # Alembic and SQLAlchemy are imported where they are needed: a volunteer's installation lacks them
 if TYPE_CHECKING:
@@ -167,8 +167,8 @@ def _rehearse(connection: "Connection", steps: "list[Script]", released: str) ->
         carried = {name for step in steps for name in getattr(step.module, "carried", ())}
         seen.counts += catalog.lost(driver, before, after, carried)
     (older,) = catalog.dictionaries(driver, "lists")  # as the older routines were given them
-    for name, rows in lists.items():
-        seen.counts += _unknown(name, rows, (older["lists"] or {}).get(name))
+    for name, listed in lists.items():
+        seen.counts += _unknown(name, listed, (older["lists"] or {}).get(name))
     known = {row["name"] for row in (older["lists"] or {}).get("task_kind") or lists["task_kind"]}
     seen.unknown_kinds = sorted({row["name"] for row in lists["task_kind"]} - known)
     seen.logins = {
@@ -196,8 +196,7 @@ def _rows_of(driver: Session, name: str) -> list[dict[str, Any]]:
     columns = ", ".join(USES[name][0])
     if driver.execute("select to_regclass(%s)", (f"mill.{name}",)).fetchone() == (None,):
         return []
-    with driver.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(f"select {columns} from mill.{name}").fetchall()
+    return rows(driver, f"select {columns} from mill.{name}")
 
 
 def _changed_rows(driver: Session) -> dict[str, tuple[int, int]]:

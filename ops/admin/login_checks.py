@@ -5,7 +5,7 @@ from collections import defaultdict
 import psycopg
 from psycopg.sql import Identifier
 
-from pairmill.ops.admin.connection import rows
+from pairmill.ops.queries import rows
 from pairmill.schema.scripts import sql
 
 SHOWN = 5

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from pairmill.ops.admin.connection import rows
 from pairmill.ops.errors import UserError
+from pairmill.ops.queries import rows
 
 if TYPE_CHECKING:
     from pairmill.workers.score.heads import Head

@@ -4,14 +4,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import psycopg
 
-from pairmill.ops.admin.connection import rows
 from pairmill.ops.admin.removal_entries import Entry, parse, read_entries
 from pairmill.ops.errors import UserError
+from pairmill.ops.queries import query_text, rows
 
 __all__ = [
     "Report", "Undone", "add", "named_by", "of_pages", "read_entries", "require_found", "undo",
@@ -81,7 +80,7 @@ def add(
             fresh = [e for e in parsed if e.source not in known]
             ids = [*known.values(), *_insert(connection, fresh, reason)]
         embeddings = _find(connection, ids, dry_run, progress)
-        counts = (files("pairmill.ops.admin") / "sql" / "removal_counts.sql").read_text("utf-8")
+        counts = query_text("admin", "removal_counts")
         (row,) = connection.execute(counts, {"ids": ids}).fetchall()
         pairs, by_url, by_host, by_image = row
     return Report(len(fresh), len(known), pairs, by_url, by_host, by_image, embeddings)
@@ -90,7 +89,7 @@ def add(
 def of_pages(connection: psycopg.Connection, pages: Sequence[str]) -> list[str]:
     """The URLs of all known pairs of these pages, given by URL in any spelling. Raises UserError
     where one of them has no pair."""
-    query = (files("pairmill.ops.admin") / "sql" / "urls_of_pages.sql").read_text("utf-8")
+    query = query_text("admin", "urls_of_pages")
     found: list[str] = []
     for page in pages:
         entry = parse(page)
@@ -118,7 +117,7 @@ def _insert(connection: psycopg.Connection, entries: Sequence[Entry], reason: st
             (e.source, e.md5, e.sha256, e.host, e.subdomains, main)
             for e, main in zip(several, of, strict=True)
         ]
-        query = (files("pairmill.ops.admin") / "sql" / "add_removals.sql").read_text("utf-8")
+        query = query_text("admin", "add_removals")
         columns = [list(column) for column in zip(*values, strict=True)] or [[]] * 6
         return [number for (number,) in connection.execute(query, (reason, *columns)).fetchall()]
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
 import psycopg
 
-from pairmill.ops.admin.connection import rows
+from pairmill.ops.queries import query_text, rows
 
 Rows = list[dict[str, Any]]
 QUERIES = ("waiting", "open_batches", "stopped")
@@ -15,8 +14,7 @@ QUERIES = ("waiting", "open_batches", "stopped")
 
 def gather(connection: psycopg.Connection) -> dict[str, Rows]:
     """Rows of report.waiting, one row that sums report.open_batch up, rows of report.stopped."""
-    folder = files("pairmill.ops.admin") / "sql" / "standstill"
-    return {name: rows(connection, (folder / f"{name}.sql").read_text("utf-8")) for name in QUERIES}
+    return {name: rows(connection, query_text("admin", f"standstill/{name}")) for name in QUERIES}
 
 
 def lines(found: dict[str, Rows], at_most: int | None = None) -> list[str]:

@@ -2,13 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from importlib.resources import files
 from typing import Any
 
 import psycopg
 
 from pairmill.ops.admin import standstill
-from pairmill.ops.admin.connection import rows
+from pairmill.ops.queries import query_text, rows
 
 QUEUE = ("live_tasks", "ring", "workers")
 
@@ -84,7 +83,7 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
 
 
 def _sql(name: str) -> str:
-    return (files("pairmill.ops.admin") / "sql" / "status" / f"{name}.sql").read_text("utf-8")
+    return query_text("admin", f"status/{name}")
 
 
 Stages = dict[str, dict[str, int]]

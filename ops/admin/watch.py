@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
 import psycopg
@@ -27,9 +26,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pairmill.ops.admin import migrate, standstill
-from pairmill.ops.admin.connection import connect, rows
+from pairmill.ops.admin.connection import connect
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import CELL
+from pairmill.ops.queries import query_text, rows
 from pairmill.workers.safe_text import safe
 
 PAUSE = 2.0
@@ -52,7 +52,7 @@ class Snapshot:
 
 
 def _sql(name: str) -> str:
-    return (files("pairmill.ops.admin") / "sql" / "watch" / f"{name}.sql").read_text("utf-8")
+    return query_text("admin", f"watch/{name}")
 
 
 def snapshot(connection: psycopg.Connection) -> Snapshot:

@@ -3,15 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 
 from pairmill.ops.admin import wat_locations
-from pairmill.ops.admin.connection import rows
+from pairmill.ops.queries import query_text, rows
 
 NONE = "^$"  # matches no location
 
@@ -60,10 +58,7 @@ def _rows(
     locations: str = NONE,
     crawl: str | None = None,
 ) -> list[dict[str, Any]]:
-    query = (files("pairmill.ops.admin") / "sql" / "wats.sql").read_text("utf-8")
-    with connection.cursor(row_factory=dict_row) as cursor:
-        values = {"ids": ids, "locations": locations, "crawl": crawl}
-        return cursor.execute(query, values).fetchall()
+    return rows(connection, query_text("admin", "wats"), ids=ids, locations=locations, crawl=crawl)
 
 
 def _pattern(given: str) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 import typer
 from psycopg.types.json import Jsonb
 
-from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import kinds, task_states
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
+from pairmill.ops.queries import rows
 from pairmill.schema.kinds import KINDS
 from pairmill.workers.safe_text import say
 

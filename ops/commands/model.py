@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pairmill.ops.admin import models
-from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.backfill import backfill
 from pairmill.ops.commands.completion import MODEL as KNOWN
 from pairmill.ops.commands.completion import known_models
 from pairmill.ops.errors import UserError, extra
 from pairmill.ops.output import print_json, print_rows, progress_bar
+from pairmill.ops.queries import rows
 from pairmill.workers.safe_text import say
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ import psycopg
 import typer
 
 from pairmill.ops.admin import logins
-from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import WORKER, login_kinds
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
+from pairmill.ops.queries import rows
 from pairmill.schema.kinds import worker_kinds
 from pairmill.workers.dsn import WORKER_DSN, checked
 from pairmill.workers.queue import Queue

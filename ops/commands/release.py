@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import recipes, releases
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, YES, confirm, counted
 from pairmill.ops.output import print_json, print_json_text, print_rows, progress_bar
+from pairmill.ops.queries import rows
 from pairmill.workers.safe_text import say, say_page
 
 # msgspec, numpy and pyarrow are not in every installation

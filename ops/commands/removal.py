@@ -2,19 +2,18 @@
 
 import sys
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 
 import typer
-from psycopg.rows import dict_row
 
 from pairmill.ops.admin import removal
-from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.admin.removal_entries import entries_in, parse, read_entries
 from pairmill.ops.commands.completion import one_of, removals
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, LIMIT, counted, progress
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
+from pairmill.ops.queries import query_text, rows
 from pairmill.workers.safe_text import say
 
 app = typer.Typer(
@@ -157,9 +156,7 @@ def listing(
                 "ids": removal.named_by(connection, what) if what else None,
                 "limit": limit,
             }
-            text = (files("pairmill.ops.admin") / "sql" / "removals.sql").read_text("utf-8")
-            with connection.cursor(row_factory=dict_row) as cursor:
-                found = cursor.execute(text, values).fetchall()
+            found = rows(connection, query_text("admin", "removals"), **values)
     filtered = bool(kind or reason or what)
     print_rows(
         found,

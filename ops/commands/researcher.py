@@ -1,15 +1,14 @@
 """pairmill researcher: researchers' logins."""
 
-from importlib.resources import files
-
 import typer
 
 from pairmill.ops.admin import logins
-from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import RESEARCHER
 from pairmill.ops.commands.people import HOST, show_dsn
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
+from pairmill.ops.queries import query_text, rows
 from pairmill.workers.safe_text import say
 
 app = typer.Typer(no_args_is_help=True, help="Researchers' logins.")
@@ -37,8 +36,7 @@ def rotate(name: str = RESEARCHER, host: str = HOST) -> None:
 def list_researchers(as_json: bool = typer.Option(False, "--json", help="A JSON array.")) -> None:
     """Researchers, and how many sessions each has open."""
     with admin() as connection:
-        query = files("pairmill.ops.admin") / "sql" / "researchers.sql"
-        found = rows(connection, query.read_text("utf-8"))
+        found = rows(connection, query_text("admin", "researchers"))
     print_rows(
         found,
         ("name", "login", "added_at", "sessions", "disabled", "disabled_at", "disabled_because"),

@@ -4,10 +4,11 @@ from typing import Any
 
 import typer
 
-from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import outcomes
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json
+from pairmill.ops.queries import rows
 from pairmill.workers.safe_text import say
 
 LAST = 2**62

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import typer
 
 from pairmill.ops.admin import wat_locations, wats
-from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import TASK_STATES as STATES
 from pairmill.ops.commands.completion import crawls, task_states, wat_files
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, YES, confirm, counted, progress
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
+from pairmill.ops.queries import rows
 from pairmill.workers.extract.link_kinds import LINK_KINDS, LinkSelection
 from pairmill.workers.safe_text import say
 

@@ -9,13 +9,14 @@ from typing import Any
 import psycopg
 import typer
 
-from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import TASK_STATES as STATES
 from pairmill.ops.commands.completion import kinds, task_states, tasks
 from pairmill.ops.commands.numbers import numbers
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, counted
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
+from pairmill.ops.queries import rows
 from pairmill.workers.safe_text import say
 
 app = typer.Typer(no_args_is_help=True, help="Tasks of the queue.")

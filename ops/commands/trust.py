@@ -5,9 +5,10 @@ from pathlib import Path
 
 import typer
 
-from pairmill.ops.admin.connection import admin, rows
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_rows
+from pairmill.ops.queries import rows
 from pairmill.workers.safe_text import say
 
 gold_question = typer.Typer(

@@ -23,13 +23,14 @@ from rich.table import Table
 
 from pairmill import migrations
 from pairmill.ops.admin import migrate, standstill
-from pairmill.ops.admin.connection import admin, admin_dsn, home, rows
+from pairmill.ops.admin.connection import admin, admin_dsn, home
 from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.admin.status import gather
 from pairmill.ops.cli import run
 from pairmill.ops.demo import model as demo_model
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import plain_console
+from pairmill.ops.queries import rows
 from pairmill.ops.release import recipe, release
 from pairmill.ops.release.manifest import Manifest
 from pairmill.workers.safe_text import say

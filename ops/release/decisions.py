@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib.resources import files
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import psycopg
 
 from pairmill.ops.errors import UserError
+from pairmill.ops.queries import query_text
 from pairmill.ops.release.selection import Selection
 
 KEPT = "kept"
@@ -73,7 +73,7 @@ def decide(
     """Decide every pair, in a transaction. keep is called with each batch and its decisions, in
     the order of batches."""
     decisions = Decisions()
-    text = (files("pairmill.ops.release") / "sql" / "decisions.sql").read_text("utf-8")
+    text = query_text("release", "decisions")
     with connection.cursor("decisions", binary=True) as cursor:
         cursor.itersize = FETCH
         cursor.execute(text.format(query=selection.query), selection.values)

@@ -1,15 +1,14 @@
 """The records of releases: ``mill.release``, and a byte a pair in ``mill.release_batch``."""
 
 import hashlib
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from pairmill.ops.admin.connection import rows
 from pairmill.ops.errors import UserError
+from pairmill.ops.queries import query_text, rows
 from pairmill.ops.release.decisions import Decisions
 from pairmill.ops.release.folder import manifest_text
 from pairmill.ops.release.manifest import Manifest
@@ -19,7 +18,7 @@ AT_ONCE = 100  # batches a statement: 1 MB
 
 
 def _sql(name: str) -> str:
-    return (files("pairmill.ops.release") / "sql" / f"{name}.sql").read_text("utf-8")
+    return query_text("release", name)
 
 
 class ReleaseRecord:

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pairmill import __version__
-from pairmill.ops.admin.connection import rows
 from pairmill.ops.admin.removal import require_found
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder, file_entries
+from pairmill.ops.queries import rows
 from pairmill.ops.release import unfinished
 from pairmill.ops.release.decisions import Decisions, decide, hurry
 from pairmill.ops.release.folder import write_manifest

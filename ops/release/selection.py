@@ -2,15 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import psycopg
 from psycopg.types.json import Jsonb
 
-from pairmill.ops.admin.connection import rows
 from pairmill.ops.errors import UserError
+from pairmill.ops.queries import query_text, rows
 from pairmill.ops.release.recipe import Recipe
 
 
@@ -63,13 +62,13 @@ def select(connection: psycopg.Connection, recipe: Recipe) -> Selection:
 
 def _query(recipe: Recipe) -> str:
     """release.sql with the columns, reasons and joins of each tagger."""
-    folder = files("pairmill.ops.release") / "sql"
-    parts = (folder / "release_tag.sql").read_text("utf-8").split("\n--\n")
+    parts = query_text("release", "release_tag").split("\n--\n")
     columns, reasons, joins = (
         "\n       ".join(part.format(i=i) for i in range(len(recipe.tags))) for part in parts[1:]
     )
-    whole = (folder / "release.sql").read_text("utf-8")
-    return whole.format(tag_columns=columns, tag_reasons=reasons, tag_joins=joins)
+    return query_text("release", "release").format(
+        tag_columns=columns, tag_reasons=reasons, tag_joins=joins
+    )
 
 
 def _tag_values(recipe: Recipe, i: int, column: str, tagger: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """The work that a release built now would not see: what is queued, under way, or given up."""
 
-from importlib.resources import files
-
 import psycopg
 
+from pairmill.ops.queries import query_text
 from pairmill.ops.release.decisions import Decisions
 from pairmill.ops.release.selection import Selection
 
@@ -32,7 +31,7 @@ Unfinished = dict[str, int]
 
 def of_tasks(connection: psycopg.Connection, selection: Selection) -> Unfinished:
     """Counts by what is queued, under way or given up; what is 0 is left out."""
-    text = (files("pairmill.ops.release") / "sql" / "unfinished.sql").read_text("utf-8")
+    text = query_text("release", "unfinished")
     cursor = connection.execute(text, {"models": selection.model_ids()})
     (row,) = cursor.fetchall()
     names = [column.name for column in cursor.description or ()]

@@ -2,15 +2,14 @@
 decided of it, and what a recipe would decide today."""
 
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from typing import Any
 
 import msgspec
 import psycopg
-from psycopg.rows import dict_row
 
 from pairmill.ops.admin.removal_entries import parse
 from pairmill.ops.errors import UserError
+from pairmill.ops.queries import query_text, rows
 from pairmill.ops.release.decisions import KEPT
 from pairmill.ops.release.reasons import Facts, because
 from pairmill.ops.release.recipe import Recipe
@@ -60,9 +59,7 @@ def ask(
 def _rows(
     connection: psycopg.Connection, name: str, values: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    text = (files("pairmill.ops.release") / "sql" / f"{name}.sql").read_text("utf-8")
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(text, values).fetchall()
+    return rows(connection, query_text("release", name), **values)
 
 
 def _place(
@@ -118,9 +115,8 @@ def _today(connection: psycopg.Connection, facts: Facts, recipe: Recipe) -> dict
 def _decided(connection: psycopg.Connection, selection: Selection, facts: Facts) -> dict[str, Any]:
     place = {key: facts.pair[key] for key in ("batch_id", "n")}
     # release.sql ends with its conditions
-    query = f"{selection.query} and p.batch_id = %(batch_id)s and p.n = %(n)s"
-    with connection.cursor(row_factory=dict_row) as cursor:
-        (row,) = cursor.execute(query, selection.values | place).fetchall()
+    of_pair = f"{selection.query} and p.batch_id = %(batch_id)s and p.n = %(n)s"
+    (row,) = rows(connection, of_pair, **selection.values, **place)
     return row
 
 

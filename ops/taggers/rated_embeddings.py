@@ -1,6 +1,5 @@
 """The embeddings of rated samples: the training data of a head."""
 
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy.typing as npt
 import psycopg
 
 from pairmill.ops.errors import UserError
+from pairmill.ops.queries import query_text
 from pairmill.ops.taggers.ratings import Ratings
 
 IDS_AT_ONCE = 10_000
@@ -21,7 +21,7 @@ def rated_embeddings(
     nonsense must not stop the training."""
     order = np.argsort(ratings.sample_ids)  # the same split, however the file is sorted
     ids, wanted = ratings.sample_ids[order], ratings.ratings[order]
-    query = (files("pairmill.ops.taggers") / "sql" / "rated_embeddings.sql").read_text("utf-8")
+    query = query_text("taggers", "rated_embeddings")
     images: list[npt.NDArray[np.float16]] = []
     kept: list[int] = []
     for start in range(0, len(ids), IDS_AT_ONCE):

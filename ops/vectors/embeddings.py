@@ -14,7 +14,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,10 @@ import pyarrow.parquet as pq
 from psycopg import ClientCursor
 
 from pairmill import __version__
-from pairmill.ops.admin.connection import rows
 from pairmill.ops.admin.removal import require_found
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder, file_entries
+from pairmill.ops.queries import query_text, rows
 from pairmill.ops.release import release
 from pairmill.ops.release.folder import ReleaseFolder, manifest_text, read_release
 from pairmill.ops.vectors.arrays import ArrayWriter, ClipRetrieval, Npz, npz_prefix
@@ -216,7 +215,7 @@ def read(
     connection: psycopg.Connection, model_id: int, batch_id: int, positions: list[int]
 ) -> list[tuple[Any, ...]]:
     """(n, removed, md5, image, text) of positions of a batch, in order of n: sql/embeddings.sql."""
-    query = (files("pairmill.ops.vectors") / "sql" / "embeddings.sql").read_text("utf-8")
+    query = query_text("vectors", "embeddings")
     # COPY takes no parameters, and a batch's number as a literal opens one partition, not all
     values = {"model_id": model_id, "batch_id": batch_id, "positions": positions}
     literal = ClientCursor(connection).mogrify(query, values)
@@ -237,7 +236,7 @@ def by_batch(ids: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
 
 def removed_of(connection: psycopg.Connection, ids: Iterable[int]) -> list[int]:
     """The SAMPLE_IDs among these (in order) that a removal names."""
-    query = (files("pairmill.ops.vectors") / "sql" / "removed.sql").read_text("utf-8")
+    query = query_text("vectors", "removed")
     require_found(connection)
     found = []
     with ClientCursor(connection) as cursor:
