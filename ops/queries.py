@@ -16,6 +16,6 @@ def rows(
     connection: psycopg.Connection[Any], query: str, *arguments: Any, **named: Any
 ) -> list[dict[str, Any]]:
     """The rows of a query, as dictionaries by column name. It is given either the arguments of its
-    %s, in order, or those of its %(name)s."""
+    %s, in order, or those of its %(name)s; without any, a % in it is a %."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, named or arguments).fetchall()
+        return cursor.execute(query, named or arguments or None).fetchall()

@@ -94,7 +94,7 @@ def test_imports_are_read() -> None:
     )
     assert set(imported(source)) == {"workers.queue", "ops.fetch.run", "schema.outcomes"}
     assert "schema.outcomes" in IMPORTS["workers.score.model"]
-    assert "ops.server.embedded" in reachable("ops.release.release")
+    assert "ops.server.embedded" in reachable("ops.commands.release")
 
 
 @pytest.mark.parametrize("floor", FLOORS)
