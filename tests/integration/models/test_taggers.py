@@ -108,7 +108,7 @@ def test_heads_in_the_pass_and_later_agree_with_the_stored_embeddings(
     assert (shown["kind"], shown["base"], shown["licence"]) == ("head", "clip", "MIT")
     assert shown["weights_bytes"] == len(head.to_bytes())
     assert "as their row says" in line.pairmill("model", "check", "one")
-    assert "would be retired; 0 of its tasks" in line.pairmill(
+    assert "would be retired; 0 ready tasks" in line.pairmill(
         "model", "retire", "later", "--dry-run"
     )
     assert json.loads(line.pairmill("model", "show", "later", "--json"))["retired_at"] is None
