@@ -21,12 +21,13 @@ from pathlib import Path
 import psycopg
 from rich.console import Console
 
-from pairmill.ops.admin.connection import connect, rows
+from pairmill.ops.admin.connection import connect
 from pairmill.ops.admin.watch import Poller, page, snapshot
 from pairmill.ops.demo import drawings
 from pairmill.ops.demo.model import PATH as MODEL
 from pairmill.ops.demo.site import HOSTS, jpeg
 from pairmill.ops.demo.wat import WatWriter
+from pairmill.ops.queries import rows
 
 OUT = Path(__file__).with_name("watch.svg")
 WIDTH = 78  # columns
