@@ -215,7 +215,8 @@ def worker_me(
     as_json: bool = typer.Option(False, "--json", help="A JSON object."),
 ) -> None:
     """The work done by the worker of this DSN, and whether it may go on; exit code 1 if not."""
-    queue = Queue(checked(dsn or os.environ.get(WORKER_DSN, "")))
+    # a question is not work: nobody waits 15 s for the answer that nothing listens there
+    queue = Queue(checked(dsn or os.environ.get(WORKER_DSN, "")), patience=0.0)
     try:
         me = queue.me(with_rank=not quick)
     finally:
