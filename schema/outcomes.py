@@ -5,10 +5,17 @@ a test compares the two.
 """
 
 from enum import IntEnum, StrEnum
+from typing import Literal, get_args
+
+# of mill.wat_file.language_detector, the default first
+LanguageDetectorName = Literal["cld3", "fasttext"]
+LANGUAGE_DETECTORS: tuple[str, ...] = get_args(LanguageDetectorName)
 
 
 class DropReason(StrEnum):
     """Why an extracted link became no pair. Every link has one of these or is kept."""
+
+    __hash__ = str.__hash__  # an enumeration's own is Python: half of the time that counting one takes
 
     NO_TEXT = "no_text"  # no alt attribute, or one that is empty once cleaned
     TEXT_TOO_SHORT = "text_too_short"  # weighs less than 5 Latin characters once cleaned

@@ -8,11 +8,12 @@ import typer
 from pairmill.ops.admin import wat_locations, wats
 from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import TASK_STATES as STATES
-from pairmill.ops.commands.completion import crawls, task_states, wat_files
+from pairmill.ops.commands.completion import crawls, one_of, task_states, wat_files
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, YES, confirm, counted, progress
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
 from pairmill.ops.queries import rows
+from pairmill.schema.outcomes import LANGUAGE_DETECTORS
 from pairmill.workers.extract.link_kinds import LINK_KINDS, LinkSelection
 from pairmill.workers.safe_text import say
 
@@ -23,11 +24,20 @@ LINKS = typer.Option(
     "--links",
     help=f"Kinds of links to extract, with commas between: {', '.join(LINK_KINDS)}.",
 )  # fmt: skip
+DETECTOR = typer.Option(
+    LANGUAGE_DETECTORS[0],
+    "--language-detector",
+    help=f"What tells the language of the texts: {' or '.join(LANGUAGE_DETECTORS)}.",
+    autocompletion=one_of(*LANGUAGE_DETECTORS),
+)
 SHOWN = ("wat_id", "state", "links", "dropped", "duplicates", "pairs", "location", "reason")
 NAME = r"CC-MAIN-\d{4}-\d{2}"
 
 
-def _add(crawl_name: str | None, locations: list[str], kinds: str) -> None:
+def _add(crawl_name: str | None, locations: list[str], kinds: str, detector: str) -> None:
+    if detector not in LANGUAGE_DETECTORS:
+        listed = ", ".join(LANGUAGE_DETECTORS)
+        raise UserError(f"no language detector {detector!r}; there are: {listed}")
     names = [name.strip() for name in kinds.split(",") if name.strip()]
     try:
         LinkSelection(names)
@@ -35,8 +45,8 @@ def _add(crawl_name: str | None, locations: list[str], kinds: str) -> None:
         raise UserError(str(unknown)) from None
     with admin() as connection:
         row = connection.execute(
-            "select mill.add_wat(%s, %s, %s)",
-            (crawl_name, wats.unknown(connection, locations), names),
+            "select mill.add_wat(%s, %s, %s, %s)",
+            (crawl_name, wats.unknown(connection, locations), names, detector),
         ).fetchone()
     added = row[0] if row else 0
     rest = f", {len(locations) - added:,} were known already" if added < len(locations) else ""
@@ -49,9 +59,10 @@ def wat_add(
         help="Paths, folders, patterns ('*.wat.gz'), or http(s) or s3 URLs."
     ),
     kinds: str = LINKS,
+    detector: str = DETECTOR,
 ) -> None:
     """Add WAT files; one that is known already is left alone."""
-    _add(None, wat_locations.located(locations), kinds)
+    _add(None, wat_locations.located(locations), kinds, detector)
 
 
 @wat.command("list")
@@ -163,9 +174,10 @@ def crawl_add(
     ),
     limit: int = typer.Option(None, "--limit", min=1, help="Only the first so many files."),
     kinds: str = LINKS,
+    detector: str = DETECTOR,
 ) -> None:
     """Add the WAT files of a crawl."""
     if not re.fullmatch(NAME, name):
         raise UserError(f"{name!r} is no crawl's name: they are like CC-MAIN-2024-51")
     source = paths or f"{wat_locations.BASE}crawl-data/{name}/wat.paths.gz"
-    _add(name, wat_locations.read_list(source, limit), kinds)
+    _add(name, wat_locations.read_list(source, limit), kinds, detector)

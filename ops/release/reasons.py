@@ -91,6 +91,11 @@ def _scoring_failed(facts: Facts, selection: Selection, row: Row) -> str:
     return f"{model}: {score['outcome']}"
 
 
+def _language_detector(facts: Facts, selection: Selection, row: Row) -> str:
+    known = ", ".join(selection.recipe.language_detectors)
+    return f"its language is by {facts.pair['language_detector']}, and the recipe takes {known}"
+
+
 def _language(facts: Facts, selection: Selection, row: Row) -> str:
     return (
         f"language {row['language']}, and the recipe keeps {', '.join(selection.recipe.languages)}"
@@ -136,6 +141,7 @@ SAID: dict[str, Callable[[Facts, Selection, Row], str]] = {
     "download_failed": _download_failed,
     "not_scored": _not_scored,
     "scoring_failed": _scoring_failed,
+    "language_detector": _language_detector,
     "language": _language,
     "text_too_short": _too_short,
     "too_few_bytes": _too_few_bytes,

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, field
 
 from pairmill.ops.errors import UserError
+from pairmill.schema.outcomes import LANGUAGE_DETECTORS, LanguageDetectorName
 
 # A description ends the sentence of the error: "min_bytes must be …".
 Similarity = Annotated[float, Meta(ge=-1, le=1, description="between -1 and 1")]
@@ -20,6 +21,9 @@ TextLength = Annotated[
     Literal["characters", "by_script"], Meta(description="'characters' or 'by_script'")
 ]
 Languages = Annotated[list[str], Meta(description="a list of codes, like ['en', 'nolang']")]
+Detectors = Annotated[
+    list[LanguageDetectorName], Meta(description=f"a list of: {', '.join(LANGUAGE_DETECTORS)}")
+]
 Tagger = Annotated[str, Meta(min_length=1, description="a tagger's name")]
 # a tag is a float32
 Tag = Annotated[float, Meta(ge=-3.4e38, le=3.4e38, description="a number that a tag can be")]
@@ -31,6 +35,7 @@ class Recipe(msgspec.Struct, frozen=True):
     model, pretrained: the model whose similarity is used, as in ``mill.model``.
     min_similarity: cosine similarity, -1 to 1; min_similarity_by_language: other values for
     some languages. languages: those to keep, ``nolang`` among them if wanted; empty: all.
+    language_detectors: those whose pairs are taken; empty: all.
     min_text_length: characters, as LAION counts them; where text_length is ``by_script``, each of
     them counts as many Latin ones as say about as much: ``mill.text_weight``.
     min_bytes: of the image's file. licence: of the metadata.
@@ -50,6 +55,7 @@ class Recipe(msgspec.Struct, frozen=True):
     pretrained: str = ""
     min_similarity_by_language: dict[str, Similarity] = {}
     languages: Languages = []
+    language_detectors: Detectors = []
     min_text_length: Count = 5
     text_length: TextLength = "characters"
     min_bytes: Count = 5000
@@ -73,7 +79,7 @@ COLUMNS = (
 # a threshold's reason is its column's name: these have another meaning in counts and records
 REASONS = (
     "kept", "removed", "not_downloaded", "download_failed", "not_scored", "scoring_failed",
-    "text_too_short", "too_few_bytes", "not_tagged",
+    "language_detector", "text_too_short", "too_few_bytes", "not_tagged",
 )  # fmt: skip
 # of every release, filled by taggers where the recipe names any
 TAG_COLUMNS = ("NSFW", "punsafe", "pwatermark", "aesthetic")

@@ -49,6 +49,7 @@ def select(connection: psycopg.Connection, recipe: Recipe) -> Selection:
         "multilingual_id": (other or model)["model_id"],
         "model_languages": recipe.model_languages,
         "languages": recipe.languages,
+        "language_detectors": recipe.language_detectors,
         "min_text_length": recipe.min_text_length,
         "text_by_script": recipe.text_length == "by_script",
         "min_bytes": recipe.min_bytes,

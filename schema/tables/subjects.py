@@ -16,7 +16,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from pairmill.schema.tables.base import NOW, TIMESTAMP, col, identity, mill
+from pairmill.schema.outcomes import LANGUAGE_DETECTORS
+from pairmill.schema.tables.base import NOW, TIMESTAMP, col, identity, mill, one_of
 
 LINK_KIND = "The kind of links: image, audio, video, document; empty for counts of records"
 
@@ -36,6 +37,7 @@ wat_file = mill(
     col("location", Text, "A path, or an http(s) or s3 URL, as the extract worker opens it"),
     col("added_at", TIMESTAMP, "When it was added", server_default=NOW),
     col("link_kinds", ARRAY(Text), "Kinds of links to extract: image, audio, video, document", server_default="{image}"),
+    col("language_detector", Text, "The detector of its texts' languages: cld3 or fasttext", one_of("language_detector", LANGUAGE_DETECTORS), server_default=LANGUAGE_DETECTORS[0]),
     col("removed_at", TIMESTAMP, "When an admin took it back, with its pairs; it may be added again", nullable=True),
     Index("wat_file_location_key", "location", unique=True, postgresql_where=text("removed_at is null")),
 )

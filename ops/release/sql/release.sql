@@ -14,6 +14,7 @@ select mill.sample_id(p.batch_id, p.n) as sample_id,
            when d.outcome <> 0 then 'download_failed'
            when s.outcome is null then 'not_scored'
            when s.outcome <> 0 then 'scoring_failed'
+           when cardinality(%(language_detectors)s::text[]) > 0 and f.language_detector <> all (%(language_detectors)s::text[]) then 'language_detector'
            when cardinality(%(languages)s::text[]) > 0 and coalesce(p.language, 'nolang') <> all (%(languages)s::text[]) then 'language'
            when length(p.text) < %(min_text_length)s
                 and not (%(text_by_script)s and mill.text_weight(p.text) >= %(min_text_length)s) then 'text_too_short'
@@ -24,6 +25,7 @@ select mill.sample_id(p.batch_id, p.n) as sample_id,
        end as excluded
   from mill.pair p
   join mill.batch b on b.batch_id = p.batch_id and b.link_kind = 'image'
+  left join mill.wat_file f on f.wat_id = p.wat_id
   left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
   left join mill.current_score s on s.batch_id = p.batch_id and s.n = p.n
    and s.model_id = case when coalesce(p.language, 'nolang') = any (%(model_languages)s::text[]) then %(model_id)s::integer

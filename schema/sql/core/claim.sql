@@ -170,7 +170,7 @@ end
 $$;
 comment on function api.claim_v1 is
     'Leases the oldest ready task of a kind that the caller may claim (null: of its own name): no row where there is none. '
-    'payload: JSON of the kind''s hook; extract {wat_id, location, link_kinds, last_attempt}; download {batch_id, attempt}; '
+    'payload: JSON of the kind''s hook; extract {wat_id, location, link_kinds, language_detector, last_attempt}; download {batch_id, attempt}; '
     'score {batch_id, attempt, count}, count being the rows that thumbnails_v1, or of a head embeddings_v1, must give; '
     'of an item {item_id, spec}.';
 

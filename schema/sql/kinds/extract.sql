@@ -1,6 +1,11 @@
 -- Extraction: WAT files and what workers hand over of them; merge.sql makes pairs of it.
 
-create function mill.add_wat(p_crawl text, p_locations text[], p_link_kinds text[] default '{image}') returns integer
+create function mill.add_wat(
+    p_crawl text,
+    p_locations text[],
+    p_link_kinds text[] default '{image}',
+    p_language_detector text default 'cld3'
+) returns integer
 language sql
 as $$
     with the_crawl as (
@@ -8,8 +13,8 @@ as $$
         on conflict (name) do update set name = excluded.name
         returning crawl_id
     ), added as (
-        insert into mill.wat_file (crawl_id, location, link_kinds)
-        select (select crawl_id from the_crawl), l.location, p_link_kinds
+        insert into mill.wat_file (crawl_id, location, link_kinds, language_detector)
+        select (select crawl_id from the_crawl), l.location, p_link_kinds, p_language_detector
           from (select location, min(ordinality) as place from unnest(p_locations) with ordinality u (location, ordinality)
                  group by location) l
          order by l.place
@@ -99,10 +104,11 @@ create function mill.extract_payload(t mill.task, p_lease_id bigint) returns jso
 language sql
 as $$
     select jsonb_build_object('wat_id', f.wat_id, 'location', f.location, 'link_kinds', f.link_kinds,
+                              'language_detector', f.language_detector,
                               'last_attempt', t.attempts + 1 >= (select max_attempts from mill.setting))
       from mill.wat_file f where f.wat_id = t.wat_id
 $$;
-comment on function mill.extract_payload is 'The file, its kinds of links, and whether this is the last attempt, for the worker.';
+comment on function mill.extract_payload is 'The file, its kinds of links, its language detector, and whether this is the last attempt, for the worker.';
 
 create function mill.extract_left(t mill.task) returns bigint
 language sql stable

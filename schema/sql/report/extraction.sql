@@ -3,7 +3,7 @@
 create view report.wat as
 select f.wat_id, f.location, c.name as crawl,
        t.state, t.attempts, t.reason,
-       n.records, n.links, n.dropped, n.duplicates, n.pairs, n.bad_records, n.ended_early, f.link_kinds, n.languages, n.attributes
+       n.records, n.links, n.dropped, n.duplicates, n.pairs, n.bad_records, n.ended_early, f.link_kinds, f.language_detector, n.languages, n.attributes
   from mill.wat_file f
   left join mill.crawl c using (crawl_id)
   join mill.task t on t.wat_id = f.wat_id and t.kind = 'extract'
@@ -38,7 +38,8 @@ comment on column report.wat.pairs is 'Links that became pairs';
 comment on column report.wat.bad_records is 'Records that could not be read, by kind';
 comment on column report.wat.ended_early is 'Why the rest of the file could not be read; null where it could';
 comment on column report.wat.link_kinds is 'Kinds of links that are extracted of it';
-comment on column report.wat.languages is 'Pairs by language; nolang where CLD3 is not sure';
+comment on column report.wat.language_detector is 'Detector of the languages of its texts: cld3 or fasttext';
+comment on column report.wat.languages is 'Pairs by language; nolang where the detector is not sure';
 comment on column report.wat.attributes is 'Links kept in the file, by the attribute that gave their URL: src, data-src, srcset and so on';
 
 create view report.crawl as
@@ -69,7 +70,7 @@ comment on column report.crawl.links is 'Links of its kinds seen';
 comment on column report.crawl.dropped is 'Links dropped, by reason';
 comment on column report.crawl.duplicates is 'Links whose URL was known already';
 comment on column report.crawl.pairs is 'Links that became pairs';
-comment on column report.crawl.languages is 'Pairs by language; nolang where CLD3 is not sure';
+comment on column report.crawl.languages is 'Pairs by language; nolang where the detector is not sure';
 comment on column report.crawl.bad_records is 'Records that could not be read, by kind';
 comment on column report.crawl.attributes is 'As report.wat.attributes';
 

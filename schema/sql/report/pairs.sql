@@ -16,8 +16,8 @@ comment on column report.pair.n is 'Position within the batch';
 comment on column report.pair.wat_id is 'The WAT file that it came from; see report.wat';
 comment on column report.pair.url is 'Absolute URL of the image, without a fragment; null of a removed pair';
 comment on column report.pair.text is 'The cleaned alt text; null of a removed pair';
-comment on column report.pair.language is 'CLD3''s language where it is reliable, else nolang';
-comment on column report.pair.language_probability is 'CLD3''s probability of its best guess';
+comment on column report.pair.language is 'The language by report.sample.language_detector where that is sure, else nolang';
+comment on column report.pair.language_probability is 'Probability of that detector''s best guess';
 comment on column report.pair.license is 'A licence link of the page; null where there is none, and of a removed pair';
 comment on column report.pair.outcome is 'Outcome of the download; null while it has not ended';
 comment on column report.pair.http_status is 'The last HTTP status; null where no server answered';
@@ -195,7 +195,7 @@ select c.language, c.outcome, sum(c.pairs)::bigint as pairs, b.link_kind
        offset 0) c
  group by 1, 2, 4;
 comment on view report.pair_count is 'Pairs by language and outcome of their download. Reads every pair.';
-comment on column report.pair_count.language is 'CLD3''s language where it is reliable, else nolang';
+comment on column report.pair_count.language is 'The language by report.sample.language_detector where that is sure, else nolang';
 comment on column report.pair_count.outcome is 'Outcome of the download; waiting while it has not ended';
 comment on column report.pair_count.pairs is 'How many pairs';
 comment on column report.pair_count.link_kind is 'image, audio, video or document; only images are downloaded';
@@ -226,7 +226,7 @@ select m.name as model, c.language, c.outcome, sum(c.pairs)::bigint as pairs
 comment on view report.score_count is
     'Downloaded pairs by model, language and outcome of their scoring; of a retired model only those that it tried. Reads every pair.';
 comment on column report.score_count.model is 'Name of the model';
-comment on column report.score_count.language is 'CLD3''s language where it is reliable, else nolang';
+comment on column report.score_count.language is 'The language by report.sample.language_detector where that is sure, else nolang';
 comment on column report.score_count.outcome is
     'scored, or why not; waiting while a task will score it; not_queued where none will: its thumbnails are gone (`pairmill model backfill`), or its '
     'task was discarded or parked (`pairmill task retry`)';

@@ -48,8 +48,9 @@ comment on column mill.default_model.model_id is 'The model';
 -- that are left. DISTINCT ON says so to PostgreSQL 15, which does not see that a partitioned table's key is unique.
 create view report.sample as
 with apart as (select)
-select s.sample_id, b.batch_id, s.n, s.url, s.text, mill.host(s.url) as host, s.language, s.language_probability, s.license, b.link_kind,
-       s.wat_id,
+select s.sample_id, b.batch_id, s.n, s.url, s.text, mill.host(s.url) as host, s.language, s.language_probability,
+       (select f.language_detector from mill.wat_file f where f.wat_id = s.wat_id) as language_detector,
+       s.license, b.link_kind, s.wat_id,
        (select f.location from mill.wat_file f where f.wat_id = s.wat_id) as wat,
        (select c.name from mill.wat_file f join mill.crawl c using (crawl_id) where f.wat_id = s.wat_id) as crawl,
        (select g.url from mill.page g
@@ -120,8 +121,9 @@ comment on column report.sample.n is 'Position within the batch';
 comment on column report.sample.url is 'Absolute URL of the image, without a fragment; null of a removed pair';
 comment on column report.sample.text is 'The cleaned alt text; null of a removed pair';
 comment on column report.sample.host is 'The URL''s host, in lower case; null of a removed pair';
-comment on column report.sample.language is 'CLD3''s language where it is reliable, else nolang';
-comment on column report.sample.language_probability is 'CLD3''s probability of its best guess';
+comment on column report.sample.language is 'The language by language_detector where that is sure, else nolang';
+comment on column report.sample.language_probability is 'Probability of language_detector''s best guess';
+comment on column report.sample.language_detector is 'cld3 or fasttext: what `pairmill wat add` or `crawl add` named for the file';
 comment on column report.sample.license is 'A licence link of the page; null where there is none, and of a removed pair';
 comment on column report.sample.link_kind is 'image, audio, video or document; only images are downloaded';
 comment on column report.sample.wat_id is 'The WAT file that it came from; see report.wat';
