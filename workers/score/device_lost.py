@@ -7,6 +7,15 @@ import torch
 
 from pairmill.workers.errors import Refused
 
+NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def short_of_memory(error: RuntimeError) -> bool:
+    """Whether a device lacked memory: torch's allocator says so by its own error, the driver and
+    cuBLAS, which take memory beside it, by one of their codes. The device is well after either."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in NO_MEMORY)
+
 
 @contextmanager
 def noticed(device: torch.device) -> Iterator[None]:
@@ -14,7 +23,7 @@ def noticed(device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if short_of_memory(error):
             raise
         if isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error):
             said = " ".join(str(error).split())[:200]

@@ -41,12 +41,18 @@ def device_of(wanted: str) -> torch.device:
 
 
 def dtype_of(precision: str, device: torch.device) -> torch.dtype:
-    """precision: fp32, bf16, fp16, or auto: bf16 on a CUDA device, fp32 elsewhere."""
+    """precision: fp32, bf16, fp16, or auto: bf16 on a CUDA device that computes in it, fp32
+    elsewhere."""
     if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
+        precision = "bf16" if device.type == "cuda" and _computes_in_bf16(device) else "fp32"
     if precision not in PRECISIONS:
         raise Refused(f"unknown precision {precision!r}: it is {', '.join(PRECISIONS)} or auto")
     return PRECISIONS[precision]
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    """From Ampere on, compute capability 8.0; older ones (T4, V100) only emulate it, slowly."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _folder(folder: str, pretrained: str | None) -> str:

@@ -17,6 +17,7 @@ import torch
 from pairmill.schema.outcomes import ScoreOutcome
 from pairmill.workers.errors import Refused, TaskFailed
 from pairmill.workers.safe_text import say
+from pairmill.workers.score import compiled as compiling
 from pairmill.workers.score import device_lost, text_tower
 from pairmill.workers.score import torchvision_import as _before_open_clip  # noqa: F401
 from pairmill.workers.score.batcher import by_length, gathered
@@ -37,8 +38,7 @@ import open_clip
 
 BATCH_SIZES = {"cpu": 32, "cuda": 256}
 CHUNK = 32  # images that one thread decodes at a time
-# text columns come in multiples of this: compiled, each number of columns is a program of its own
-COLUMN_STEP, COMPILED_COLUMN_STEP = 8, 16
+COLUMN_STEP = 8  # text columns come in multiples of this
 
 
 @dataclass
@@ -112,10 +112,13 @@ class Model:
         self.batch_size = BATCH_SIZES.get(device.type, BATCH_SIZES["cpu"])
         self.preprocessor = Preprocessor(preprocess, device)
         self.tokenizer = Tokenizer(tokenize)
-        towers: Any = clip.to(dtype)
+        towers: Any = clip
+        # what similarities are multiplied by in training, before the softmax: in bf16 CLIP's 100
+        # would be 98.9
+        self.logit_scale = float(towers.logit_scale.detach().float().exp())
+        towers.to(dtype)
         self._needed = text_tower.needed(clip)
         self._compiled = compiled
-        self._step = COMPILED_COLUMN_STEP if compiled else COLUMN_STEP
         self._encode_image: Any = towers.encode_image
         self._encode_text: Any = (
             partial(text_tower.encode, clip) if text_tower.cuttable(clip) else towers.encode_text
@@ -123,8 +126,7 @@ class Model:
         with torch.inference_mode():
             ids = self.tokenizer(["a"]).ids.to(device)
             self.dims = int(self._encode_text(ids).shape[-1])
-        # what similarities are multiplied by in training, before the softmax
-        self.logit_scale = float(towers.logit_scale.detach().float().exp())
+        self._step = compiling.column_step(ids.shape[1]) if compiled else COLUMN_STEP
         if compiled:
             self._encode_image = torch.compile(self._encode_image, dynamic=False)
             self._encode_text = torch.compile(self._encode_text, dynamic=False)
@@ -197,6 +199,19 @@ class Model:
         """float32[n, dims], L2-normalised."""
         return self._texts(self.tokenizer(texts).ids, Watch()).cpu().numpy()
 
+    def text_columns(self, ids: torch.Tensor) -> list[int]:
+        """The numbers of columns that batches may have, of ids (int64[n, context_length]) of short
+        texts: one where the tower reads all of them always."""
+        context = ids.shape[1]
+        if int(self._needed(ids).max()) == context:
+            return [context]
+        return [*range(self._step, context, self._step), context]
+
+    @torch.inference_mode()
+    def encode_ids(self, ids: torch.Tensor) -> torch.Tensor:
+        """float32[n, dims] on the device, L2-normalised, of ids as they are: int64[n, columns]."""
+        return self._through(self._encode_text, ids.to(self.device), Watch())
+
     def _texts(self, ids: torch.Tensor, watch: Watch) -> torch.Tensor:
         """float32[n, dims] in the order of ids; computed the shortest first."""
         context = ids.shape[1]
@@ -223,7 +238,9 @@ class Model:
                 pieces = torch.split(batch, self.batch_size)
                 found = torch.cat([self._piece(encode, piece) for piece in pieces])
                 break
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not device_lost.short_of_memory(error):
+                    raise
                 said = str(error).partition(".")[0]
             # out of the handler: the error's frames hold what has to be freed
             self._halve(size, said)
@@ -286,13 +303,17 @@ def load(
     a folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``, as open_clip itself
     saves them. pretrained: open_clip's tag or a checkpoint's path; a path for a JSON file, none for
     a folder. device: cpu, cuda, cuda:1 …, or auto. precision: of the towers; fp32, bf16, fp16, or
-    auto: bf16 on a CUDA device, fp32 elsewhere. compiled: by torch.compile. threads: of the
-    towers on a CPU; all that this process may use by default.
+    auto: bf16 on a CUDA device that computes in it, fp32 elsewhere. compiled: by torch.compile,
+    before this returns. threads: of the towers on a CPU; all that this process may use by default.
 
-    Raises Refused, with a sentence, for a model, tag, file, precision or device that is not there.
+    Raises Refused, with a sentence, for a model, tag, file, precision or device that is not there,
+    and where torch cannot compile here.
     """
     where = device_of(device)
     dtype = dtype_of(precision, where)
+    if dtype == torch.float32:
+        # or cuDNN computes the images' first layer in TF32, with the 10 bits of fp16
+        torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     known = known_name(name, pretrained)
     try:
@@ -307,6 +328,9 @@ def load(
         # for a file that is another model's, or none, open_clip and torch raise nearly anything
         # (AssertionError for other widths, TypeError for an unknown option)
         raise Refused(reason(name, pretrained, error)) from None
-    return Model(
+    model = Model(
         name, pretrained, clip.eval(), preprocess, tokenize, where, dtype, compiled=compiled
     )
+    if compiled:
+        compiling.compile_now(model)
+    return model

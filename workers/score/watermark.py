@@ -70,7 +70,9 @@ class WatermarkTagger:
             try:
                 with device_lost.noticed(self._device):
                     found = self._probabilities(np.stack([squeezed(image) for image in some]))
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not device_lost.short_of_memory(error):
+                    raise
                 if len(some) == 1:
                     raise TaskFailed(
                         f"one image alone does not fit into memory of {self._device}, for the"

@@ -185,7 +185,19 @@ def test_device_that_vanishes_hands_the_task_back_and_ends_the_worker(
     assert db.rows("select state, attempts from mill.task where kind = 'score'") == [("ready", 0)]
 
 
-def test_memory_that_is_short_halves_the_batches_and_says_so(model: Model) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("Tried to allocate 20.00 GiB. More words."),
+        torch.AcceleratorError("CUDA error: out of memory\nMore words."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch's allocator", "the driver", "cuBLAS"],
+)
+def test_memory_that_is_short_halves_the_batches_and_says_so(
+    model: Model, error: RuntimeError
+) -> None:
+    """The driver's and cuBLAS's words for it were taken for a device that is gone."""
     said: list[str] = []
     expected = model.score(IMAGES, TEXTS)
     plain, sizes = model._encode_image, []
@@ -193,7 +205,7 @@ def test_memory_that_is_short_halves_the_batches_and_says_so(model: Model) -> No
     def short(batch: torch.Tensor) -> torch.Tensor:
         sizes.append(len(batch))
         if len(batch) > 9:
-            raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB. More words.")
+            raise error
         found: torch.Tensor = plain(batch)
         return found
 

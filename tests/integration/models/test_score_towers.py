@@ -14,8 +14,9 @@ from pairmill.ops.demo import model as demo
 from pairmill.ops.demo.drawings import attributes, caption, photo_like
 from pairmill.ops.demo.model.train import HELD_OUT, thumbnail
 from pairmill.workers.errors import Refused
-from pairmill.workers.score import text_tower
+from pairmill.workers.score import compiled, text_tower
 from pairmill.workers.score.batcher import by_length, gathered
+from pairmill.workers.score.loading import dtype_of
 from pairmill.workers.score.model import Model, load
 from pairmill.workers.score.model import open_clip as clip
 from pairmill.workers.score.preprocess import Preprocessor
@@ -168,6 +169,8 @@ def test_half_precision_is_close_and_the_digest_is_the_same(
     exact = load(str(demo.PATH), device="cpu")
     model = load(str(demo.PATH), device="cpu", precision=precision)
     assert model.digest == exact.digest
+    # by which zero-shot taggers multiply: rounded to bf16 it would be up to 1.5 % off
+    assert model.logit_scale == exact.logit_scale
     seeds = range(HELD_OUT, HELD_OUT + 64)  # 23 ms each without bf16 in the processor
     pairs = [thumbnail(n) for n in seeds], [caption(n, attributes(n)) for n in seeds]
     change = np.abs(model.score(*pairs).similarity - exact.score(*pairs).similarity)
@@ -178,6 +181,52 @@ def test_half_precision_is_close_and_the_digest_is_the_same(
 def test_unknown_precision_is_refused() -> None:
     with pytest.raises(Refused, match="unknown precision 'fp8': it is fp32, bf16, fp16 or auto"):
         load(str(demo.PATH), device="cpu", precision="fp8")
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
+)
+def test_bf16_is_the_default_of_gpus_that_compute_in_it(
+    capability: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older ones take it too, and emulate it."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert dtype_of("auto", torch.device("cuda")) == dtype
+    assert dtype_of("auto", torch.device("cpu")) == torch.float32
+
+
+def test_float32_is_not_the_short_one_of_tensor_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    load(str(demo.PATH), device="cpu", precision="fp16")
+    assert torch.backends.cudnn.allow_tf32
+    load(str(demo.PATH), device="cpu", precision="fp32")
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_what_cannot_be_compiled_is_refused_before_a_task_is_claimed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each task would fail by it, and be tried on the next machine."""
+
+    def compile_(_function: Any, *, dynamic: bool) -> Any:
+        def compiled(_x: torch.Tensor) -> Any:
+            raise RuntimeError("Failed to find C compiler")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    with pytest.raises(Refused, match=r"leave --compile out \(RuntimeError: Failed to find C"):
+        load(str(demo.PATH), device="cpu", compiled=True)
+
+
+@pytest.mark.parametrize("context", [1, 16, 32, 64, 77, 128, 248, 512])
+def test_texts_of_any_length_are_few_programs(context: int) -> None:
+    """Past 8 shapes of one function torch runs it uncompiled."""
+    step = compiled.column_step(context)
+    columns = {min(context, -(-needed // step) * step) for needed in range(1, context + 1)}
+    assert len(columns) <= compiled.PROGRAMS
+    assert step % 8 == 0
 
 
 def test_a_compiled_model_sees_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,10 +245,12 @@ def test_a_compiled_model_sees_few_shapes(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch, "compile", compile_)
     expected = load(str(demo.PATH), device="cpu").score(IMAGES, TEXTS)
     model = load(str(demo.PATH), device="cpu", compiled=True)
+    size = model.batch_size
+    every = {(size, 3, 64, 64), (size, 16), (size, 32)}
+    assert shapes == every  # before the first task: compiling takes longer than a lease may idle
     scores = model.score(IMAGES, TEXTS)
     assert np.abs(scores.similarity - expected.similarity).max() < 1e-5
-    size = model.batch_size
-    assert shapes == {(size, 3, 64, 64), (size, 16), (size, 32)}
+    assert shapes == every
 
 
 def test_batches_by_length_hold_every_row_once_and_what_it_needs() -> None:
