@@ -69,6 +69,22 @@ def test_thresholds_by_language(scored: Database, tmp_path: Path) -> None:
     assert manifest.kept_by_language == {"de": 2, "en": 2}
 
 
+def test_a_recipe_takes_the_languages_of_the_detectors_that_it_names(
+    scored: Database, tmp_path: Path
+) -> None:
+    """Would catch pairs of another detector under a recipe's languages, and a view, or a
+    manifest, that does not tell of which."""
+    scored.admin.execute("update mill.wat_file set language_detector = 'fasttext'")
+    manifest, _ = built(scored, tmp_path / "laion", language_detectors=["cld3"])
+    assert manifest.excluded == {"download_failed": 6, "language_detector": 6}
+    assert manifest.recipe["language_detectors"] == ["cld3"]
+    for name, taken in (("any", []), ("both", ["cld3", "fasttext"])):
+        manifest, _ = built(scored, tmp_path / name, language_detectors=taken)
+        assert manifest.excluded == {"download_failed": 6, "language": 3, "similarity": 1}
+    shown = "select distinct language_detector from report.sample where batch_id between 0 and 99"
+    assert scored.rows(shown) == [("fasttext",)]
+
+
 def test_text_length_and_bytes(scored: Database, tmp_path: Path) -> None:
     manifest, _ = built(scored, tmp_path / "a", min_bytes=6001)
     assert manifest.excluded["too_few_bytes"] == 3

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
@@ -217,6 +218,17 @@ def test_files_are_added_by_every_name_once(
     assert {location for (location,) in db.rows("select location from mill.wat_file")} == {
         str(folder / "1.wat.gz"), str(folder / "2.wat"), "https://data.commoncrawl.org/" + theirs,
     }  # fmt: skip
+    listing.write_text("new.wat\n2.wat\n")
+    (folder / "new.wat").touch()
+    other = ("--language-detector", "fasttext")
+    run("crawl", "add", "CC-MAIN-2024-51", "--paths", str(listing), *other)
+    by_detector = "select language_detector, count(*) from report.wat group by 1 order by 1"
+    # one that is known keeps its own: its pairs may be there already
+    assert db.rows(by_detector) == [("cld3", 3), ("fasttext", 1)]
+    code, said = run("wat", "add", "some wats", "--language-detector", "lingua")
+    assert (code, said) == (1, "no language detector 'lingua'; there are: cld3, fasttext\n")
+    with pytest.raises(psycopg.errors.CheckViolation, match="language_detector"):
+        db.admin.execute("select mill.add_wat(null, '{x.wat}', '{image}', 'lingua')")
     listing.write_text("/nowhere/1.wat\nmissing.wat\n")
     code, said = run("crawl", "add", "CC-MAIN-2024-51", "--paths", str(listing))
     assert (code, "there is no file /nowhere/1.wat, missing.wat; nothing was added" in said) == (

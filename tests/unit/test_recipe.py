@@ -24,10 +24,11 @@ def test_laion_400m_is_what_laion_did() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in recipe.builtin() if "laion" in name])
-def test_recipes_after_laion_count_characters(name: str) -> None:
+def test_recipes_after_laion_count_characters_and_take_cld3s_languages(name: str) -> None:
     """Fault: a rule of our own in a release that is named after LAION's."""
     r = recipe.load(name)
     assert (r.min_text_length, r.text_length) == (5, "characters")
+    assert r.language_detectors == ["cld3"]
 
 
 def test_every_recipe_that_comes_with_it_loads() -> None:
@@ -63,6 +64,7 @@ def test_file_with_overrides(tmp_path: Path) -> None:
             GOOD + "[min_similarity_by_language]\nde = 2",
             "min_similarity_by_language.de must be between",
         ),
+        (GOOD + "language_detectors = ['lingua']", "must be a list of: cld3, fasttext, and is"),
         (GOOD + "model_languages = [1]", "model_languages must be a list of codes"),
         (
             GOOD + "[tags]\nx = 'x'\n[min_tag]\nx = 1" + 400 * "0",
