@@ -226,7 +226,7 @@ def test_files_are_added_by_every_name_once(
     # one that is known keeps its own: its pairs may be there already
     assert db.rows(by_detector) == [("cld3", 3), ("fasttext", 1)]
     code, said = run("wat", "add", "some wats", "--language-detector", "lingua")
-    assert (code, said) == (1, "no language detector 'lingua'; there are: cld3, fasttext\n")
+    assert (code, said) == (1, "no language detector 'lingua'; there are: cld3, fasttext")
     with pytest.raises(psycopg.errors.CheckViolation, match="language_detector"):
         db.admin.execute("select mill.add_wat(null, '{x.wat}', '{image}', 'lingua')")
     listing.write_text("/nowhere/1.wat\nmissing.wat\n")
