@@ -16,6 +16,7 @@ from pairmill.ops.demo import model
 from pairmill.ops.demo.site import build
 from pairmill.ops.demo.wat import write_wat
 from pairmill.schema.outcomes import Outcome
+from pairmill.workers.extract.language import LanguageDetector
 from support.database import Database, empty_database
 from support.line import Line, Web, sentence, wait_until
 
@@ -258,7 +259,7 @@ def test_wat_that_is_cut_off_or_damaged_keeps_the_rest(line: Line, tmp_path: Pat
     record = b"WARC/1.0\r\nWARC-Type: metadata\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{'broken'\r\n\r\n"
     damaged = tmp_path / "damaged.wat.gz"
     damaged.write_bytes(members[:first] + gzip.compress(record) + members[first:])
-    line.pairmill("wat", "add", str(cut), str(damaged))
+    line.pairmill("wat", "add", str(cut), str(damaged), "--language-detector", "fasttext")
     steward = line.start("steward")
     line.drain("extract")
     steward.terminate()
@@ -277,6 +278,16 @@ def test_wat_that_is_cut_off_or_damaged_keeps_the_rest(line: Line, tmp_path: Pat
     assert sum(status["pairs"].values()) == len(
         {k.url for k in site.links if isinstance(k.fate, Outcome)}
     )
+    with psycopg.connect(line.environment["DATABASE_URL"]) as admin:
+        pairs = set(admin.execute("select text, language from mill.pair"))
+        by = set(admin.execute("select distinct language_detector from report.sample"))
+    # of the detector that the file names, and not of the default
+    told, others = (
+        {(text, detector.detect(text)[0]) for text, _ in pairs}
+        for detector in (LanguageDetector("fasttext"), LanguageDetector("cld3"))
+    )
+    assert (by, pairs) == ({("fasttext",)}, told)
+    assert told != others
 
 
 def test_models(line: Line) -> None:

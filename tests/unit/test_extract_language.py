@@ -3,6 +3,8 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import gcld3
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pairmill.schema.outcomes import LANGUAGE_DETECTORS
+from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.language import LanguageDetector
+from pairmill.workers.extract.worker import Extract
 
 DETECTORS = {name: LanguageDetector(name) for name in LANGUAGE_DETECTORS}
 TEXTS = {
@@ -105,6 +109,14 @@ def test_short_texts_alone_are_remembered(
 def test_an_unknown_detector_is_refused_with_the_names_that_there_are() -> None:
     with pytest.raises(ValueError, match=r"no language detector 'lingua'; there are: cld3, fastt"):
         LanguageDetector("lingua")
+
+
+def test_a_worker_that_does_not_know_a_files_detector_says_so_once() -> None:
+    """Would catch another detector's answers under this one's name, and retries in vain."""
+    job: Any = SimpleNamespace(payload={"location": "a.wat", "language_detector": "lingua"})
+    with pytest.raises(TaskFailed, match=r"^a\.wat: no language detector 'lingua'; ") as failed:
+        Extract()._extract(job)
+    assert not failed.value.retry
 
 
 ALONE = """
