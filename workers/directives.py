@@ -58,7 +58,7 @@ def header_refusal(lines: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
             usage.append(value)
         elif found := _refusal(name, value):
             return found
-    return _refusal("content-usage", ", ".join(usage))
+    return _refusal("content-usage", ", ".join(usage)) if usage else None
 
 
 def page_refusal(metas: Iterable[tuple[str, str]]) -> tuple[str, str] | None:

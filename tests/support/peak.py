@@ -8,9 +8,11 @@ from pathlib import Path
 EXTRACT = """
 import sys
 from pairmill.workers.extract.extract import Counts, extract
-counts = Counts()
+from pairmill.workers.extract.language import LanguageDetector
+from pairmill.workers.extract.rows import rows_in_parts
+detect = LanguageDetector().detect
 with open(sys.argv[1], "rb") as file:
-    pairs = sum(1 for _ in extract(file, counts))
+    pairs = sum(len(part.pairs) for part in rows_in_parts(extract(file, Counts()), 1, detect))
 status = open("/proc/self/status").read()
 print(pairs, status.partition("VmHWM:")[2].split()[0])
 """

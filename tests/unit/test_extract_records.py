@@ -26,7 +26,7 @@ class Dribble:
 def read(data: bytes) -> tuple[list[bytes | str], str | None]:
     """Body, or what is bad, of each record; and why reading ended early."""
     records = WarcRecords(io.BytesIO(data))
-    found = [one.bad or one.body for one in records]
+    found = [one.bad or bytes(one.body) for one in records]
     return found, records.ended_early
 
 

@@ -52,7 +52,7 @@ UNKNOWN = Decoding(None, _WORDS)
 """Nothing tells: words are decoded, and URLs, which may be meant as they stand, are not."""
 
 
-def by_warcinfo(header: bytes, body: bytes) -> Decoding | None:
+def by_warcinfo(header: bytes, body: bytes | bytearray) -> Decoding | None:
     """What a file's warcinfo record tells; None where it tells nothing.
 
     header: as ``records.Record`` has it, in lower case. The first of these that is there counts:
@@ -61,7 +61,7 @@ def by_warcinfo(header: bytes, body: bytes) -> Decoding | None:
     WARC-Filename; WARC-Date. The program and its time are what matters: an old crawl may be
     extracted again by a new program.
     """
-    fields = _fields(body[:_READ].lower())
+    fields = _fields(bytes(body[:_READ]).lower())
     software = fields.get(b"software-info", b"") + b" " + fields.get(b"software", b"")
     if build := _BUILD.search(software):
         return _decoded(bool(build[1]) and build[2] >= _FIRST_BUILD)

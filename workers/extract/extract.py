@@ -1,15 +1,16 @@
 """From a WAT file's bytes to pairs of URL and text, every link that is dropped counted."""
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.decoding import Decoding, by_warcinfo
-from pairmill.workers.extract.language import LanguageDetector
 from pairmill.workers.extract.link_kinds import LinkSelection
 from pairmill.workers.extract.links import BadRecord
 from pairmill.workers.extract.page import Page, PageFacts, PageReader
@@ -19,7 +20,7 @@ from pairmill.workers.extract.text import MIN_LENGTH
 try:  # CPython's own: for a URL's few bytes OpenSSL's takes more than twice the time
     from _md5 import md5  # type: ignore[import-not-found]
 except ImportError:
-    from hashlib import md5
+    md5 = partial(hashlib.md5, usedforsecurity=False)
 
 _METADATA = re.compile(rb"\nwarc-type[ \t]*:[ \t]*metadata[ \t]*\r?\n")
 _WARCINFO = re.compile(rb"\nwarc-type[ \t]*:[ \t]*warcinfo[ \t]*\r?\n")
@@ -34,16 +35,13 @@ class Pair(NamedTuple):
 
     url_key: md5 of the URL in UTF-8, 16 bytes. url: absolute http or https, at most 2,048
     characters, no fragment. text: 2,000 characters at most, and 5 at least or, of scripts that say
-    more with each, so many that they weigh as much (``text.weight``). language, probability: see
-    ``LanguageDetector.detect``. kind: name of its link kind. page: that of the link, one object
-    for all pairs of the page, which come one after another.
+    more with each, so many that they weigh as much (``text.weight``). kind: name of its link kind.
+    page: that of the link, one object for all pairs of the page, which come one after another.
     """
 
     url_key: bytes
     url: str
     text: str
-    language: str | None
-    probability: float
     kind: str
     page: PageFacts
 
@@ -105,7 +103,7 @@ def extract(
     for kind in selection.kinds:
         counts.kinds.setdefault(kind.name, LinkCounts())
     reader = PageReader(selection)
-    pairs = _Pairs(counts, LanguageDetector().detect)
+    pairs = _Pairs(counts)
     of_file: Decoding | None = None
     records = WarcRecords(stream)
     found = False
@@ -144,13 +142,14 @@ def _why_no_wat(records: WarcRecords, counts: Counts) -> str:
 class _Pairs:
     """The pairs of one page after another."""
 
-    def __init__(self, counts: Counts, detect: Callable[[str], tuple[str | None, float]]) -> None:
+    def __init__(self, counts: Counts) -> None:
         self._counts = counts.kinds
-        self._detect = detect
         self._seen: set[bytes] = set()
         self._short: set[bytes] = set()  # of those seen, the ones whose only text is short
 
-    def of(self, page: Page, record: int) -> Iterator[Pair]:
+    def of(self, page: Page, record: int) -> list[Pair]:
+        """Those that are given, in the page's order. record: the number of the page's."""
+        pairs: list[Pair] = []
         facts: PageFacts | None = None
         for number, (link, kind) in enumerate(page.found):
             counts = self._counts[kind.name]
@@ -160,20 +159,26 @@ class _Pairs:
                 counts.dropped[kept] += 1
                 continue
             words, url, attribute = kept
-            key = md5(url.encode(), usedforsecurity=False).digest()
-            if key in self._seen:
-                if key not in self._short or len(words) < MIN_LENGTH:
-                    counts.duplicates += 1
-                    continue
-                self._short.discard(key)
-            elif len(self._seen) < REMEMBERED:
-                self._seen.add(key)
-                if len(words) < MIN_LENGTH:
-                    self._short.add(key)
-            if facts is None:
-                facts = page.facts(record)
+            key = md5(url.encode()).digest()
+            if self._is_known(key, words):
+                counts.duplicates += 1
+                continue
             counts.kept += 1
             if attribute:
                 counts.attributes[attribute] += 1
-            language, probability = self._detect(words)
-            yield Pair(key, url, words, language, probability, kind.name, facts)
+            facts = facts or page.facts(record)
+            pairs.append(Pair(key, url, words, kind.name, facts))
+        return pairs
+
+    def _is_known(self, key: bytes, words: str) -> bool:
+        """Has the URL been given already, with a text that is no shorter than recipes want?"""
+        if key not in self._seen:
+            if len(self._seen) < REMEMBERED:
+                self._seen.add(key)
+                if len(words) < MIN_LENGTH:
+                    self._short.add(key)
+            return False
+        if key in self._short and len(words) >= MIN_LENGTH:
+            self._short.discard(key)
+            return False
+        return True

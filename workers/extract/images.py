@@ -57,7 +57,7 @@ def is_placeholder(url: str | None) -> bool:
     return not at and url[0] == "#"
 
 
-def may_be_lazy(body: bytes) -> bool:
+def may_be_lazy(body: bytes | bytearray) -> bool:
     """Can a record hold any of the attributes?"""
     return any(sign in body for sign in _SIGNS)
 

@@ -69,30 +69,33 @@ AnyLink = TypeVar("AnyLink", bound=Link)
 
 @dataclass(slots=True)
 class PageLinks:
-    """url: the page's, ``""`` if not given. base: the href of its ``<base>``. head, links:
-    its ``Head.Link`` and ``Links`` in the page's order. date: when it was crawled (WARC-Date), as
-    written. metas, headers: its ``Head.Metas`` and the ``Headers`` that it came with, as JSON not
-    decoded yet, or of any type; None without. body: the record that all this is from."""
+    """url: the page's, ``""`` if not given. base: the href of its ``<base>``. links: its ``Links``
+    in the page's order. date: when it was crawled (WARC-Date), as written. head, metas, headers:
+    its ``Head.Link``, ``Head.Metas`` and the ``Headers`` that it came with, as JSON not decoded
+    yet, or of any type; None without. body: the record that all this is from."""
 
     url: str
     base: str | None
-    head: list[Link]
-    links: list[Link]
+    links: list[Any]  # of Link, or of another type with a URL and texts
     date: str | None = None
+    head: Any = None
     metas: Any = None
     headers: Any = None
-    body: bytes = field(default=b"", repr=False, compare=False)
+    body: bytes | bytearray = field(default=b"", repr=False, compare=False)
 
     def urls(self) -> list[str]:
         """The URLs of all links as written, the head's first."""
-        urls = [url for link in self.head if (url := link.url)]
+        urls = [url for link in _head_links(self.head) if (url := link.url)]
         urls += [url for link in self.links if (url := link.url)]
         return urls
 
 
+_decode_head = msgspec.json.Decoder(list[Link] | None).decode
+
+
 class _Head(msgspec.Struct, gc=False):
     base: str | None = msgspec.field(default=None, name="Base")
-    link: list[Link] | None = msgspec.field(default=None, name="Link")
+    link: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="Link")
     metas: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="Metas")
 
 
@@ -124,7 +127,9 @@ class _Wat(msgspec.Struct, Generic[AnyLink], gc=False):
     envelope: _Envelope[AnyLink] | None = msgspec.field(default=None, name="Envelope")
 
 
-def link_reader(attributes: Collection[str] = ("alt",)) -> Callable[[bytes], PageLinks | None]:
+def link_reader(
+    attributes: Collection[str] = ("alt",),
+) -> Callable[[bytes | bytearray], PageLinks | None]:
     """A function that reads a WAT record's JSON with these attributes of each link.
 
     It gives the page, None where it has no links. A member that is missing, or not of its
@@ -139,26 +144,40 @@ def link_reader(attributes: Collection[str] = ("alt",)) -> Callable[[bytes], Pag
     link: type[Link] = Link if wanted <= {"alt"} else TextLink
     if not wanted.isdisjoint(LAZY_FIELDS):
         link = LazyLink
-    decode = msgspec.json.Decoder(_Wat[link]).decode  # type: ignore[valid-type]
+    decode = msgspec.json.Decoder(wat_type(link)).decode
 
-    def read(body: bytes) -> PageLinks | None:
-        if not body.isascii():
-            try:  # msgspec does not check the strings that it skips
-                body.decode()
-            except UnicodeDecodeError:
-                raise BadRecord("not_utf8") from None
-        if len(body) > MAX_VALUES < body.count(b"{") + body.count(b"["):
-            raise BadRecord("too_large")
-        try:
-            return _page(decode(body), body)
-        except (msgspec.MsgspecError, RecursionError):
-            page = _read_slowly(body, link)
-            return page if page.links else None
+    def read(body: bytes | bytearray) -> PageLinks | None:
+        wat = read_checked(body, decode)
+        if wat is not None:
+            return page_of(wat, body)
+        page = _read_slowly(body, link)
+        return page if page.links else None
 
     return read
 
 
-def _page(wat: _Wat[Any], body: bytes) -> PageLinks | None:
+def wat_type(link: Any) -> Any:
+    """The type of a WAT record whose links are of this type, for msgspec."""
+    return _Wat[link]
+
+
+def read_checked(body: bytes | bytearray, decode: Callable[[bytes | bytearray], Any]) -> Any:
+    """A record's JSON by a decoder; None where the decoder refuses it. Raises BadRecord."""
+    if not body.isascii():
+        try:  # msgspec does not check the strings that it skips
+            body.decode()
+        except UnicodeDecodeError:
+            raise BadRecord("not_utf8") from None
+    if len(body) > MAX_VALUES < body.count(b"{") + body.count(b"["):
+        raise BadRecord("too_large")
+    try:
+        return decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def page_of(wat: Any, body: bytes | bytearray) -> PageLinks | None:
+    """The page of a decoded record (of ``wat_type``); None without links."""
     envelope = wat.envelope
     response = envelope and envelope.payload and envelope.payload.response
     html = response and response.html
@@ -169,9 +188,9 @@ def _page(wat: _Wat[Any], body: bytes) -> PageLinks | None:
     return PageLinks(
         _target(headers.url),
         head.base,
-        head.link or [],
         html.links,
         headers.date,
+        head.link,
         head.metas,
         response.headers,
         body,
@@ -185,7 +204,7 @@ def _target(url: str | None) -> str:
     return url or ""
 
 
-def _read_slowly(body: bytes, link: type[Link]) -> PageLinks:
+def _read_slowly(body: bytes | bytearray, link: type[Link]) -> PageLinks:
     """Records that the typed decoder refuses: unusual types, and lone surrogates as ``\\ud800``."""
     if body.count(b",") > MAX_VALUES:  # here each value becomes an object
         raise BadRecord("too_large")
@@ -200,13 +219,34 @@ def _read_slowly(body: bytes, link: type[Link]) -> PageLinks:
     return PageLinks(
         _target(first_string(_member(headers, "WARC-Target-URI"))),
         first_string(_member(head, "Base")),
-        list(_links(_member(head, "Link"), Link)),
         list(_links(_member(html, "Links"), link)),
         first_string(_member(headers, "WARC-Date")),
+        _member(head, "Link"),
         _member(head, "Metas"),
         _member(response, "Headers"),
         body,
     )
+
+
+def _head_links(head: Any) -> Iterable[Link]:
+    if isinstance(head, msgspec.Raw):
+        raw = bytes(head)
+        try:
+            return (_decode_head(raw) if raw else None) or ()
+        except msgspec.MsgspecError:
+            head = parsed(raw)
+    return _links(head, Link)
+
+
+def parsed(raw: bytes) -> Any:
+    """A part of a record that a typed decoder refuses for one member of another type; None where it
+    is more than is read slowly."""
+    if raw.count(b",") > MAX_VALUES:
+        return None
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _member(value: Any, *names: str) -> Any:

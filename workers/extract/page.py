@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.extract import text
 from pairmill.workers.extract.decoding import Decoding, by_date, crawl_time, warc_date
+from pairmill.workers.extract.image_links import ImageLink, ImageReader, ReadPage
 from pairmill.workers.extract.images import is_placeholder, joined, may_be_lazy, others
-from pairmill.workers.extract.license import find_license
-from pairmill.workers.extract.link_kinds import BESIDE, LinkKind, LinkSelection
+from pairmill.workers.extract.license import find_license, may_name_license
+from pairmill.workers.extract.link_kinds import BESIDE, IMAGE, LinkKind, LinkSelection
 from pairmill.workers.extract.links import LAZY_FIELDS, BadRecord, Link, PageLinks, link_reader
 from pairmill.workers.extract.page_opt_out import PageOptOut, page_opt_out
 from pairmill.workers.extract.records import Record
@@ -21,7 +22,7 @@ from pairmill.workers.extract.urls import Base, page_url
 # 5 MiB, Common Crawl's limit, has as many if each takes 100 bytes.
 MAX_TWICE = 50_000
 
-Found = list[tuple[Link, LinkKind]]
+Found = list[tuple[Any, LinkKind]]  # links, each with its kind
 
 
 class PageFacts(NamedTuple):
@@ -44,9 +45,12 @@ class PageReader:
     """Reads the records of a WAT as pages, with the attributes that a selection of links needs."""
 
     def __init__(self, selection: LinkSelection) -> None:
-        self.selected = selection.links
-        self._read = link_reader(selection.attributes)
+        self._selected = selection.links
         self._attributes = selection.attributes
+        self._plain = link_reader(selection.attributes)
+        self._read: ReadPage = self._plain
+        if selection.kinds == (IMAGE,):
+            self._read = ImageReader(self._plain, IMAGE.beside)
 
     def read(self, record: Record, of_file: Decoding | None) -> "Page | None":
         """The page of a record's JSON; None without links of a selected kind. Raises BadRecord.
@@ -57,14 +61,27 @@ class PageReader:
         if page is None:
             return None
         by = of_file or by_date(record.header)
-        found = self.selected(page.links, by.url)
-        if [kind for _, kind in found if kind is BESIDE]:
-            alone = [one for one in found if one[1] is not BESIDE]
-            found = self.lazily(page, by.url, joined) or alone
+        found: Found = [(link, IMAGE) for link in page.links if type(link) is ImageLink]
+        if not found and isinstance(page.links[0], Link):
+            found = self._selected(page.links, by.url)
+            if [kind for _, kind in found if kind is BESIDE]:
+                alone = [one for one in found if one[1] is not BESIDE]
+                found = self.lazily(page, by.url, joined) or alone
         return Page(self, record, page, by, found) if found else None
 
+    def urls(self, page: PageLinks) -> list[str]:
+        """The URLs of all links of a page; none where it is of odd types and more than is read
+        slowly."""
+        if isinstance(page.links[0], Link):
+            return page.urls()
+        try:
+            again = self._plain(page.body)
+        except BadRecord:
+            return []
+        return again.urls() if again else []
+
     @cached_property
-    def _read_lazily(self) -> Callable[[bytes], PageLinks | None]:
+    def _read_lazily(self) -> ReadPage:
         return link_reader({*self._attributes, *LAZY_FIELDS})
 
     def lazily(
@@ -75,13 +92,13 @@ class PageReader:
     ) -> Found:
         """The selected links of a page again, with the attributes of ``LAZY_FIELDS``; none of a
         page of more than ``MAX_TWICE`` links."""
-        if len(page.head) + len(page.links) > MAX_TWICE:
+        if len(page.links) > MAX_TWICE:
             return []
         try:
             again = self._read_lazily(page.body)
         except BadRecord:  # of odd types, it is more than is read slowly
             return []
-        return self.selected(change(again.links), decode) if again else []
+        return self._selected(change(again.links), decode) if again else []
 
 
 class Page:
@@ -175,7 +192,9 @@ class Page:
         )
 
     def _license(self) -> str | None:
-        urls = self._page.urls()
+        if not may_name_license(self._page.body, as_written=self._decode is not None):
+            return None
+        urls = self._reader.urls(self._page)
         if self._decode:
             urls = [self._decode(url) for url in urls]
         return find_license(urls, self._base)

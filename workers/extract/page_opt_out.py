@@ -1,7 +1,6 @@
 """The opt-out of a page, in its own <meta> elements or in the header fields that it came with, as a
 WAT's ``Head.Metas`` and ``Headers`` hold them."""
 
-import json
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -16,7 +15,7 @@ from pairmill.workers.directives import (
     header_refusal,
     page_refusal,
 )
-from pairmill.workers.extract.links import MAX_VALUES, PageLinks
+from pairmill.workers.extract.links import PageLinks, parsed
 from pairmill.workers.safe_text import plain
 
 MAX_METAS = 1_000  # of a page that are looked at, of those that may refuse
@@ -76,7 +75,7 @@ def _lines(headers: Any) -> Iterator[tuple[str, str]]:
     """(name in lower case, value) of the header fields that may refuse."""
     if isinstance(headers, msgspec.Raw):
         raw = bytes(headers)
-        headers = _parsed(raw) if _FIELD.search(raw.lower()) else None
+        headers = parsed(raw) if _FIELD.search(raw.lower()) else None
     for name, value in headers.items() if isinstance(headers, dict) else ():
         if _FIELD.search(name.lower().encode("utf-8", "replace")):
             for one in value if isinstance(value, list) else [value]:
@@ -98,7 +97,7 @@ def _elements(metas: Any) -> Iterator[tuple[str | None, str | None]]:
         try:
             typed = _decode(metas)
         except msgspec.MsgspecError:
-            metas = _parsed(bytes(metas))
+            metas = parsed(bytes(metas))
         else:
             for meta in typed:
                 yield meta.name, meta.content
@@ -120,13 +119,3 @@ def _words(value: Any) -> str:
         for one in several
         if isinstance(one, str) or (isinstance(one, int | float) and one in (0, 1))
     )
-
-
-def _parsed(raw: bytes) -> Any:
-    """Headers, or metas that the typed decoder refuses for one that is of another type."""
-    if raw.count(b",") > MAX_VALUES:
-        return None
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        return None

@@ -1,13 +1,13 @@
 """Pairs as the rows of a COPY: of inbox.page and inbox.pair."""
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 from pairmill.workers.extract.extract import Pair
 from pairmill.workers.extract.page import PageFacts
 
-ROWS_PER_COPY = 20_000  # about 5 MB; a COPY pins xmin as long as it lasts
+PAIRS_PER_PART = 20_000  # as rows about 5 MB; a COPY pins xmin as long as it lasts
 NO_OPT_OUT = (None, None)
 
 
@@ -19,23 +19,31 @@ class Rows(NamedTuple):
     pairs: list[tuple[Any, ...]]
 
 
-def rows_in_parts(pairs: Iterator[Pair], lease_id: int) -> Iterator[Rows]:
-    """All of a file's pairs, in parts of ``ROWS_PER_COPY`` at most; a page is in one part alone."""
-    ordinal = 0
+def rows_in_parts(
+    pairs: Iterator[Pair],
+    lease_id: int,
+    detect: Callable[[str], tuple[str | None, float]],
+    new: Callable[[list[Pair]], list[Pair]] = list,
+) -> Iterator[Rows]:
+    """A file's pairs, in parts of ``PAIRS_PER_PART`` at most; a page is in one part alone.
+
+    detect: the language of a text, and its probability. new: of the pairs of a part those that are
+    worth the language and the COPY, in their order.
+    """
+    ordinal = count()
     page: PageFacts | None = None
-    while chunk := list(islice(pairs, ROWS_PER_COPY)):
+    while chunk := list(islice(pairs, PAIRS_PER_PART)):
         part = Rows([], [])
-        for pair in chunk:
+        for pair in new(chunk):
             if pair.page is not page:
                 page = pair.page
                 refusal = page.opt_out or NO_OPT_OUT
                 part.pages.append((lease_id, page.number, page.url, page.crawled_at, *refusal))
-            key, url, text, language, probability, kind, _ = pair
+            key, url, text, kind, _ = pair
             part.pairs.append(
                 (
-                    lease_id, ordinal, key, url, text, language, probability, page.license, kind,
+                    lease_id, next(ordinal), key, url, text, *detect(text), page.license, kind,
                     page.number,
                 )
             )  # fmt: skip
-            ordinal += 1
         yield part

@@ -51,9 +51,7 @@ def clean_text(alt: str, decode: Decode | None = in_attribute) -> str:
     """
     if decode and "&" in alt:
         alt = decode(alt)
-    if alt.isascii() and alt.isprintable():
-        if "  " not in alt:  # as most texts: half of the time
-            return alt.strip(" ")
-    else:
-        alt = _REMOVED.sub("", alt)
-    return " ".join(alt.split())
+    # Most texts are printable: no control or format character, no white space but U+0020.
+    if alt.isprintable() and "  " not in alt:
+        return alt.strip(" ")
+    return " ".join(_REMOVED.sub("", alt).split())

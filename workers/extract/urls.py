@@ -6,6 +6,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 from pairmill.schema.outcomes import DropReason
 
 MAX_LENGTH = 2_048  # characters of a resolved URL
+_ENDING = 8  # characters of a path that hold any refused ending
 # A longer reference is not resolved: urlsplit keeps its last 128 arguments in memory, and
 # data: URIs have megabytes.
 MAX_REFERENCE = 16_384
@@ -34,8 +35,6 @@ _SIMPLE = re.compile(
     rf"|(?P<relative>{_RELATIVE})"
     rf"|(?P<up>(?:\.\./)+{_RELATIVE})"
 )
-# where its // is behind
-_AUTHORITY: dict[str | None, int] = {"absolute": 8, "network": 2, "root": 0, "relative": 0, "up": 0}
 # the page's own URL, as nearly all are: scheme, root and directory are its parts
 _SIMPLE_PAGE = re.compile(
     rf"(?P<root>(?P<scheme>https?)://[a-z0-9.-]+(?::[0-9]{{1,4}})?)(?P<path>/{_PATH}){_QUERY}"
@@ -53,15 +52,27 @@ class Base:
     def __init__(self, page: str, head: str | None = None) -> None:
         simple = _SIMPLE_PAGE.fullmatch(page) if head is None and len(page) <= MAX_LENGTH else None
         if simple is not None and _plain(page[8:]):
-            self.url, self._scheme, self._root = page, simple["scheme"], simple["root"]
+            self.url, self._root = page, simple["root"]
             self._directory = self._root + simple["path"][: simple["path"].rfind("/") + 1]
+            self._set_before(simple["scheme"])
             return
         self.url = _joined("", _stripped(page)) or ""
         if head is not None:
             base = _joined(self.url, _stripped(head))
             if base and not re.match("(?:data|javascript):", base, re.I):
                 self.url = base
-        self._scheme, self._root, self._directory = _prefixes(self.url)
+        scheme, self._root, self._directory = _prefixes(self.url)
+        self._set_before(scheme)
+
+    def _set_before(self, scheme: str) -> None:
+        """Of each form: what stands before such a URL, None where it is not known; and where its
+        path may begin, behind the ``//`` of its authority."""
+        self._before: dict[str | None, tuple[str | None, int]] = {
+            "absolute": ("", 8),
+            "network": (f"{scheme}:" if scheme else None, 2),
+            "root": (self._root or None, 0),
+            "relative": (self._directory or None, 0),
+        }
 
     def resolve(self, reference: str) -> str | DropReason:
         """The absolute http(s) URL of a link, or why it has none.
@@ -103,7 +114,8 @@ class Base:
             return url
         if len(url) > MAX_LENGTH:
             return DropReason.URL_TOO_LONG
-        if url.partition("?")[0].lower().endswith(refused):
+        path = url.partition("?")[0] if "?" in url else url
+        if path[-_ENDING:].lower().endswith(refused):
             return DropReason.FILE_TYPE
         return url
 
@@ -112,23 +124,13 @@ class Base:
         form = _SIMPLE.fullmatch(url) if len(url) <= MAX_LENGTH else None
         if form is None:
             return None
-        kind = form.lastgroup
-        path = url[_AUTHORITY[kind] :]
-        if kind == "up":
+        if form.lastgroup == "up":
             path = url.lstrip("./")
-        if "//" in path or "/." in path:  # as _plain
-            return None
-        match kind:
-            case "absolute":
-                return url
-            case "root":
-                return self._root + url if self._root else None
-            case "network":
-                return f"{self._scheme}:{url}" if self._scheme else None
-            case "relative":
-                return self._directory + url if self._directory else None
-            case _:
-                return self._above((len(url) - len(path)) // 3, path)
+            return self._above((len(url) - len(path)) // 3, path) if _plain(path) else None
+        before, authority = self._before[form.lastgroup]
+        if before is None or url.find("//", authority) >= 0 or url.find("/.", authority) >= 0:
+            return None  # not _plain, without the call
+        return before + url
 
     def _above(self, levels: int, path: str) -> str | None:
         """A path that is relative to the folder that lies so many levels above, or to the root."""

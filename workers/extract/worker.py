@@ -10,6 +10,7 @@ from pairmill.workers.daemon import Job, WorkerKind
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.extract.extract import Counts, extract
+from pairmill.workers.extract.language import LanguageDetector
 from pairmill.workers.extract.link_kinds import LinkSelection
 from pairmill.workers.extract.reader import is_remote, open_wat
 from pairmill.workers.extract.records import Readable
@@ -38,16 +39,17 @@ class Extract(WorkerKind[ExtractQueue]):
         location = job.payload["location"]
         try:
             selection = LinkSelection(job.payload.get("link_kinds", ["image"]))
+            detector = LanguageDetector(job.payload.get("language_detector", "cld3"))
         except ValueError as unknown:
             raise TaskFailed(f"{location}: {unknown}; or upgrade Pairmill", retry=False) from None
         watch = _Watch(job, counts)
         with open_wat(location, wait=watch.wait) as stream:
             pairs = extract(watch.over(stream), counts, selection)
             try:
-                for part in rows_in_parts(pairs, job.lease_id):
-                    if part.pages:
+                for part in rows_in_parts(pairs, job.lease_id, detector.detect):
+                    if part.pairs:
                         job.queue.copy_pages(part.pages)
-                    job.queue.copy_pairs(part.pairs)
+                        job.queue.copy_pairs(part.pairs)
                     rows += len(part.pairs)
             except TaskFailed as failed:
                 reason = failed.reason if location in failed.reason else f"{location}: {failed}"
