@@ -25,10 +25,11 @@ select mill.sample_id(p.batch_id, p.n) as sample_id,
        end as excluded
   from mill.pair p
   join mill.batch b on b.batch_id = p.batch_id and b.link_kind = 'image'
-  left join mill.wat_file f on f.wat_id = p.wat_id
   left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
   left join mill.current_score s on s.batch_id = p.batch_id and s.n = p.n
    and s.model_id = case when coalesce(p.language, 'nolang') = any (%(model_languages)s::text[]) then %(model_id)s::integer
                          else %(multilingual_id)s::integer end
   {tag_joins}
+  -- last: it has no partitions, and those before it are joined partition by partition
+  left join mill.wat_file f on f.wat_id = p.wat_id
  where not exists (select from mill.withdrawn w where w.submission_id = p.submission_id)
