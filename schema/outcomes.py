@@ -15,7 +15,7 @@ LANGUAGE_DETECTORS: tuple[str, ...] = get_args(LanguageDetectorName)
 class DropReason(StrEnum):
     """Why an extracted link became no pair. Every link has one of these or is kept."""
 
-    __hash__ = str.__hash__  # an enumeration's own is Python: half of the time that counting one takes
+    __hash__ = str.__hash__  # an enumeration's own is Python: half of the time of a count
 
     NO_TEXT = "no_text"  # no alt attribute, or one that is empty once cleaned
     TEXT_TOO_SHORT = "text_too_short"  # weighs less than 5 Latin characters once cleaned
