@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.decoding import Decoding, by_warcinfo
-from pairmill.workers.extract.link_kinds import LinkSelection
+from pairmill.workers.extract.link_kinds import LinkKind, LinkSelection
 from pairmill.workers.extract.links import BadRecord
 from pairmill.workers.extract.page import Page, PageFacts, PageReader
 from pairmill.workers.extract.records import Readable, WarcRecords
@@ -151,10 +151,12 @@ class _Pairs:
         """Those that are given, in the page's order. record: the number of the page's."""
         pairs: list[Pair] = []
         facts: PageFacts | None = None
+        of_kind: LinkKind | None = None
         for number, (link, kind) in enumerate(page.found):
-            counts = self._counts[kind.name]
+            if kind is not of_kind:
+                of_kind, counts = kind, self._counts[kind.name]
             counts.links += 1
-            kept = page.pair(number, link, kind)
+            kept = page.usual(link, kind) or page.pair(number, link, kind)
             if type(kept) is DropReason:
                 counts.dropped[kept] += 1
                 continue
@@ -163,11 +165,11 @@ class _Pairs:
             if self._is_known(key, words):
                 counts.duplicates += 1
                 continue
+            facts = facts or page.facts(record)
+            pairs.append(Pair(key, url, words, kind.name, facts))
             counts.kept += 1
             if attribute:
                 counts.attributes[attribute] += 1
-            facts = facts or page.facts(record)
-            pairs.append(Pair(key, url, words, kind.name, facts))
         return pairs
 
     def _is_known(self, key: bytes, words: str) -> bool:

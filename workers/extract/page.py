@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.extract import text
-from pairmill.workers.extract.decoding import Decoding, by_date, crawl_time, warc_date
+from pairmill.workers.extract.decoding import DECODED, Decoding, by_date, crawl_time, warc_date
 from pairmill.workers.extract.image_links import ImageLink, ImageReader, ReadPage
 from pairmill.workers.extract.images import is_placeholder, joined, may_be_lazy, others
 from pairmill.workers.extract.license import find_license, may_name_license
@@ -21,6 +21,8 @@ from pairmill.workers.extract.urls import Base, page_url
 # Links of a page, at most, that are read a second time: two lists of 250,000 took 400 MB. A page of
 # 5 MiB, Common Crawl's limit, has as many if each takes 100 bytes.
 MAX_TWICE = 50_000
+
+_NO_TEXT = DropReason.NO_TEXT  # an enumeration's member takes as long to look up as a call
 
 Found = list[tuple[Any, LinkKind]]  # links, each with its kind
 
@@ -112,6 +114,7 @@ class Page:
         "_page",
         "_reader",
         "_record",
+        "_references",
         "found",
     )
 
@@ -121,11 +124,33 @@ class Page:
         self.found = found
         self._reader, self._record, self._page = reader, record, page
         self._decode, self._decode_words = by.url, by.words
+        self._references = by is not DECODED
         head = page.base
         if head and self._decode:
             head = self._decode(head)
         self._base = Base(page.url, head)
         self._lazy: Found | None = None  # not looked for yet
+
+    def usual(self, link: Any, kind: LinkKind) -> tuple[str, str, str] | DropReason | None:
+        """What ``pair`` gives, for an image as nearly all are, in a third of its time; else None."""
+        if kind is not IMAGE:
+            return None
+        words, written = link.alt, link.url
+        if not words:
+            return _NO_TEXT
+        if not written or not words.isprintable() or "  " in words:
+            return None
+        if self._references and ("&" in words or "&" in written):
+            return None
+        words = words.strip(" ")
+        url = self._base.resolve_usual(written)
+        if (
+            not url
+            or not text.MIN_LENGTH <= len(words) <= text.MAX_LENGTH
+            or is_placeholder(written)
+        ):
+            return None
+        return words, url, "src"
 
     def pair(self, number: int, link: Link, kind: LinkKind) -> tuple[str, str, str] | DropReason:
         """(text, URL, attribute that gave the URL) of ``found[number]``, or the first reason, in

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import deflate
 from isal import isal_zlib
+from stringzilla import find
 
 GzipError: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub is wrong
 CHUNK = 64 * 1024  # bytes read at once
@@ -56,7 +57,7 @@ class Readable(Protocol):
         """At most ``size`` bytes, fewer where fewer are at hand; ``b""`` only at the end."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
     """A WARC record, or the known part of a broken one.
 
@@ -121,27 +122,30 @@ class _Members:
         return True
 
     def whole(self) -> bytearray | None:
-        """All bytes of the member that has begun, if its end is at hand; else None, and ``read``
-        gives them.
+        """All bytes of the next member, if its end is at hand; else None, and nothing has begun.
 
         Its end is where another member seems to begin. Nothing is read to find one. libdeflate
         checks a member's CRC-32 and size, and does not mind bytes behind it. So the size must stand
         directly before that end, and nowhere before. Of padding it would be 0.
         """
-        end = -1 if self.plain else self._raw.find(_MEMBER, self._at + _SHORTEST_MEMBER)
+        if not self._raw.startswith(_MEMBER, self._at):
+            return None
+        end = find(self._raw, _MEMBER, self._at + _SHORTEST_MEMBER)
         if end < 0:
             return None
-        (size,) = _SIZE.unpack_from(self._raw, end - _SIZE.size)
-        written = self._raw[end - _SIZE.size : end]
-        if not 0 < size <= MAX_WHOLE or self._raw.find(written, self._at) < end - _SIZE.size:
+        packed = self._raw[self._at : end]
+        (size,) = _SIZE.unpack_from(packed, len(packed) - _SIZE.size)
+        if not 0 < size <= MAX_WHOLE:
+            return None
+        if find(packed, packed[-_SIZE.size :]) < len(packed) - _SIZE.size:
             return None
         try:
-            member: bytearray = deflate.gzip_decompress(self._raw[self._at : end], size)
+            member: bytearray = deflate.gzip_decompress(packed, size)
         except deflate.DeflateError:
             return None
         if len(member) != size:
             return None
-        self._at, self._inside = end, False
+        self._at, self._begun = end, True
         return member
 
     def read(self) -> bytes:
@@ -242,8 +246,8 @@ class WarcRecords:
     def __iter__(self) -> Iterator[Record]:
         while True:
             try:
-                while self._members.next():
-                    if (member := self._members.whole()) is not None:
+                while (member := self._members.whole()) is not None or self._members.next():
+                    if member is not None:
                         if (record := _only_record(member)) is not None:
                             yield record
                             continue

@@ -35,6 +35,8 @@ _SIMPLE = re.compile(
     rf"|(?P<relative>{_RELATIVE})"
     rf"|(?P<up>(?:\.\./)+{_RELATIVE})"
 )
+_USUAL = re.compile(rf"(?:{_ROOT})?/{_PATH}\.(?:jpe?g|png|webp|JPG){_QUERY}")
+_USUAL_LENGTH = 1_000  # characters; below MAX_LENGTH with any usual root
 # the page's own URL, as nearly all are: scheme, root and directory are its parts
 _SIMPLE_PAGE = re.compile(
     rf"(?P<root>(?P<scheme>https?)://[a-z0-9.-]+(?::[0-9]{{1,4}})?)(?P<path>/{_PATH}){_QUERY}"
@@ -118,6 +120,16 @@ class Base:
         if path[-_ENDING:].lower().endswith(refused):
             return DropReason.FILE_TYPE
         return url
+
+    def resolve_usual(self, reference: str) -> str | None:
+        """What ``resolve_file`` gives for an image, in half of its time, if the reference is absolute
+        or begins at the root, and ends as most names of images do; else None."""
+        if len(reference) > _USUAL_LENGTH or not _USUAL.fullmatch(reference):
+            return None
+        root, authority = ("", 8) if reference[0] == "h" else (self._root, 0)
+        if reference.find("//", authority) >= 0 or reference.find("/.", authority) >= 0:
+            return None  # not _plain, without the call
+        return root + reference if root or authority else None
 
     def _join(self, url: str) -> str | None:
         """The same as the long way, a tenth of its time, for the usual forms; else None."""
