@@ -19,7 +19,7 @@ from pairmill.schema.scripts import sql
 BEFORE_KINDS = (
     "core/guards", "core/url", "core/text", "removal", "core/lists", "core/partitions",
     "core/submit", "core/presence", "core/claim", "core/inbox", "core/accept", "core/item", "tag",
-    "merge", "backfill",
+    "merge", "probe", "backfill",
 )  # fmt: skip
 AFTER_KINDS = (
     "core/hooks", "history", "core/steward", "thumbnail", "model", "retry", "task", "source",

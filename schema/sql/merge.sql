@@ -193,6 +193,9 @@ declare
 begin
     lock table mill.seen_url in share row exclusive mode;  -- one merge at a time
     perform nextval('mill.merge_number');
+    if not mill.probe_holds(s.lease_id) then
+        perform mill.refuse('23000', 'an extraction was withdrawn after this one was told of known URLs, which may be new again: the file is asked for again');
+    end if;
     select * into m from mill.stage_merge(s, unknown, trusted);
     perform mill.assign_to_batches(s, t);
     insert into mill.wat_count (submission_id, wat_id, link_kind, stage, name, count)

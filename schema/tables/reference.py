@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     REAL,
+    BigInteger,
     Boolean,
     CheckConstraint,
     ForeignKey,
@@ -38,6 +39,7 @@ setting = mill(
     col("gold_questions_per_lease", SmallInteger, "Gold questions (URLs with known answers) among a download lease's URLs, at most one in twenty", CheckConstraint("gold_questions_per_lease between 0 and 500", name="gold_questions_per_lease"), server_default="20"),
     col("unfinished_per_hour", Integer, "Leases that one login may fail, lose or give back within an hour; then it claims nothing more", server_default="200"),
     col("inbox_mb_per_lease", Integer, "Most bytes that may be copied into inboxes under one lease, in units of 1,000,000", server_default="1000"),
+    col("freed", BigInteger, "Withdrawals of extractions that freed URLs, counted by them: what a probe said before one is not believed after it. Leave it", server_default="0"),
     col("default_model_id", Integer, "The CLIP model whose similarity report.sample shows; null: the oldest that is active", ForeignKey("mill.model.model_id"), nullable=True),
 )
 

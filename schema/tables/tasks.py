@@ -71,6 +71,8 @@ lease = mill(
     col("ended_as", Text, "completed, released, failed or expired", one_of("ended_as", ("completed", "released", "failed", "expired")), nullable=True),
     col("worker_id", Integer, "The worker of instance_id; null for leases older than this column", nullable=True),
     col("copied_bytes", BigInteger, "Bytes copied into an inbox under the lease, submitted or not", server_default="0"),
+    col("probed", Integer, "extract: URL keys that api.probe_v1 was asked under the lease", server_default="0"),
+    col("freed_before", BigInteger, "extract: setting.freed when a probe found a known URL first; null: none did", nullable=True),
     Index("lease_live_idx", "task_id", unique=True, postgresql_where=text("ended_at is null")),
     Index("lease_holder_idx", "instance_id", postgresql_where=text("ended_at is null")),
     Index(None, "instance_id"),

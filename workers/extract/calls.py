@@ -18,10 +18,25 @@ COPY_PAGES = (
     "copy inbox.page (lease_id, page, url, crawled_at, opt_out_signal, opt_out_value)"
     " from stdin (format binary)"
 )
+# of each byte of a bitmap of unknown keys whether its eight keys are known, the lowest bit first
+KNOWN = [tuple(not byte >> bit & 1 for bit in range(8)) for byte in range(256)]
 
 
 class ExtractQueue(Queue):
     """The queue as an extract worker's login may use it."""
+
+    def probe(self, lease_id: int, keys: Sequence[bytes]) -> list[bool]:
+        """Of each URL key (16 bytes) whether it is known: its link is a duplicate, and need not be
+        copied. 25,000 keys at most, and 2,000,000 a lease: Malformed. False where the merge has to
+        see the link; that alone decides, and a repeat after a lost answer counts twice.
+
+        Never True of a URL that a removal names. Where an extraction is withdrawn between this
+        and the merge, the database asks for the file again.
+        """
+        call = "select api.probe_v1(%s, %b)"
+        unknown: bytes = self._one(call, (lease_id, b"".join(keys)))[0]
+        known = [bit for byte in unknown for bit in KNOWN[byte]]
+        return known[: len(keys)]
 
     def copy_pairs(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Rows of inbox.pair: (lease_id, ordinal, url_key (16 bytes), url, text, language,

@@ -130,8 +130,11 @@ as $$
     delete from mill.submission_extract where submission_id = s.submission_id;
     delete from inbox.pair where lease_id = s.lease_id;
     delete from inbox.page where lease_id = s.lease_id;
+    -- the attempt that requeue counts is taken off: a withdrawal of another file is no fault of this one
+    update mill.task set attempts = attempts - 1 where task_id = s.task_id and not mill.probe_holds(s.lease_id);
 $$;
-comment on function mill.extract_reject is 'Deletes a submission''s rows in the inbox, and its counts.';
+comment on function mill.extract_reject is
+    'Deletes a submission''s rows in the inbox, and its counts. No attempt is counted where only its probe had become wrong.';
 
 create function mill.extract_withdraw(s mill.submission, t mill.task, why text) returns void
 language plpgsql
@@ -142,6 +145,9 @@ begin
     perform nextval('mill.merge_number');
     delete from mill.seen_url k using mill.pair p
      where p.submission_id = s.submission_id and k.url_key = p.url_key and k.batch_id = p.batch_id and k.n = p.n;
+    if found then
+        update mill.setting set freed = freed + 1;  -- no sequence: a probe must see it and the keys gone at once
+    end if;
     perform mill.count_crawl(s.submission_id, -1);
     delete from mill.wat_count where submission_id = s.submission_id;
     perform mill.redo_task(t, why);
