@@ -38,7 +38,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from images import images
 from ingest import know
-from line_needs import SOURCES, Assumed, Measured, Stage, assumed, markdown, needs, page_images
+from line_needs import SOURCES, Assumed, Measured, Stage, assumed, needs, page_images
+from line_print import markdown, stages, tables
 from line_stages import Line, growth, loaded, web
 from own_server import machine, note, own_server, show
 from wat import wat
@@ -172,35 +173,6 @@ def in_an_old_database(line: Line, dsn: str, old: int, pages: int, usual: float)
     }
 
 
-def by_stage(m: Measured) -> list[dict[str, Any]]:
-    """A row a stage, for each 1,000 pairs of the file."""
-    rows = []
-    for name in ("young", "known", "download", "score", "release"):
-        stage: Stage = getattr(m, name)
-        rows.append(
-            {
-                "stage": f"extract, {name}" if name in ("young", "known") else name,
-                "units": stage.units,
-                "wall_s": round(stage.wall, 1),
-                "client_core_s_per_1000_pairs": round(stage.client / m.pairs * 1000, 3),
-                "server_core_s_per_1000_pairs": round(stage.server / m.pairs * 1000, 3),
-                "wal_bytes_a_pair": round(stage.wal / m.pairs),
-                "disk_bytes_a_pair": round(stage.disk / m.pairs),
-            }
-        )
-    return rows
-
-
-def by_table(m: Measured) -> list[dict[str, Any]]:
-    """Bytes a pair that each table grew by, largest first."""
-    found = sorted(m.disk.items(), key=lambda each: -each[1])
-    return [
-        {"table": name, "bytes_a_pair": round(size / m.pairs, 1)}
-        for name, size in found
-        if abs(size / m.pairs) >= 1
-    ]
-
-
 def run(links: int, old: int) -> dict[str, Any]:
     pages = max(1, round(links / LINKS_A_PAGE))
     note(f"a WAT file of {pages:,} pages")
@@ -271,10 +243,10 @@ def main(
         "image_kb": round(m.image / 1000, 1), "thumbnail_kb": round(m.thumbnail / 1000, 1),
         "network_mb": {"images": round(m.image * m.images / 1e6),
                        "thumbnails, in and out": round(2 * m.thumbnail * m.images / 1e6)},
-        "stages": by_stage(m), "tables": by_table(m),
+        "tables": tables(m),
     }  # fmt: skip
     show(shown, as_json=False)
-    print("\nassumed")
+    print("\n" + stages(m) + "\n\nassumed")
     for name, text in SOURCES.items():
         print(f"  {name:20} {getattr(given, name):<12.6g} {text}")
     print("\nextrapolated, all linear but for")

@@ -13,16 +13,14 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 from line_needs import (
     LEAF_FILL,
     PAGE,
-    ROWS,
     Assumed,
     Measured,
     Stage,
     assumed,
-    markdown,
     needs,
     page_images,
-    short,
 )
+from line_print import ROWS, markdown, short, stages, tables
 
 MEASURED = Measured(
     links=1_000,
@@ -174,6 +172,13 @@ def test_the_table_has_a_column_for_each_crawl_and_every_need() -> None:
     assert lines[0] == "| | 10^7 links | 5·10^10 links |"
     assert [line.count("|") for line in lines] == [4] * (len(ROWS) + 2)
     assert "| GPU-hours | unknown | unknown |" in lines
+
+
+def test_stages_are_for_a_thousand_pairs_whatever_they_count() -> None:
+    """Scoring counts images: a thousand of those are more pairs."""
+    row = "| scoring, the demo's model | 400 images | 1 | 8.00 | 0.80 | 800 | 0 |"
+    assert stages(MEASURED).splitlines()[5] == row
+    assert tables(MEASURED).startswith("mill.thumbnail 6,400, inbox.pair 1,800, ")
 
 
 @pytest.mark.parametrize(
