@@ -132,7 +132,7 @@ class Page:
         self._lazy: Found | None = None  # not looked for yet
 
     def usual(self, link: Any, kind: LinkKind) -> tuple[str, str, str] | DropReason | None:
-        """What ``pair`` gives, for an image as nearly all are, in a third of its time; else None."""
+        """What ``pair`` gives, for an image as nearly all are, in half of its time; else None."""
         if kind is not IMAGE:
             return None
         words, written = link.alt, link.url

@@ -122,8 +122,8 @@ class Base:
         return url
 
     def resolve_usual(self, reference: str) -> str | None:
-        """What ``resolve_file`` gives for an image, in half of its time, if the reference is absolute
-        or begins at the root, and ends as most names of images do; else None."""
+        """What ``resolve_file`` gives for an image, in half of its time, if the reference is
+        absolute or begins at the root, and ends as most names of images do; else None."""
         if len(reference) > _USUAL_LENGTH or not _USUAL.fullmatch(reference):
             return None
         root, authority = ("", 8) if reference[0] == "h" else (self._root, 0)
