@@ -7,11 +7,10 @@ extract, the same file again under another name (every URL known: what a later c
 download, score, release: each a worker of its own as a process, beside a steward, on an embedded
 server of its own. The WAT file is bench/wat.py's, whose shape is said there. --links counts those
 with alt. Images come from bench/line_web.py: any host, over TLS, from memory; names are not
-resolved, certificates are not verified. A host has 2 URLs, so the downloader's pace (4 at once and
-0.1 s between two, of each host) does not bind, and nearly every other URL costs a handshake and
-three files that are not there. The model is the demo's, on the CPU: its arithmetic is a hundredth
-of ViT-B-32's, and scoring's core-seconds are mostly decoding and PostgreSQL. The release keeps the
-most similar tenth.
+resolved, certificates are not verified. A host has 1.7 URLs, so the downloader's pace (4 at once
+and 0.1 s between two, of each host) does not bind, and most URLs cost a handshake and a file of the
+host's that is not there. The model is the demo's, on the CPU, with a two-hundredth of ViT-B-32's
+arithmetic. The release keeps the most similar tenth.
 
 Then a file of a fifth as many links into a database of --old known URLs, after a checkpoint: the
 WAL of an index whose pages are each written again. `seen_url_wal` has it beside the formula.
