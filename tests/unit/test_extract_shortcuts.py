@@ -14,11 +14,11 @@ from pairmill.workers.extract import image_links
 from pairmill.workers.extract.extract import Counts, Pair, extract
 from pairmill.workers.extract.license import find_license, may_name_license
 from pairmill.workers.extract.links import BadRecord, PageLinks, link_reader
-from pairmill.workers.extract.page import PageReader
+from pairmill.workers.extract.page import Page, PageReader
 from pairmill.workers.extract.records import WarcRecords, _Members
 from pairmill.workers.extract.urls import Base
 from support.shared_data import shared_file
-from support.wats import anchor, image, packed, page, record, warcinfo
+from support.wats import Json, anchor, image, packed, page, record, warcinfo
 
 URL = "http://page.example/dir/"
 BY = "https://creativecommons.org/licenses/by/4.0/"
@@ -123,7 +123,7 @@ def result(data: bytes) -> tuple[list[Pair], Counts]:
     return list(extract(io.BytesIO(data), counts)), counts
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(st.lists(LINKS, min_size=1, max_size=4), st.sampled_from(["", *TWICE]), ODD)
 def test_pages_give_the_same_pairs_whether_other_links_are_decoded(
     pages: list[list[object]], twice: str, head: object
@@ -139,6 +139,49 @@ def test_pages_give_the_same_pairs_whether_other_links_are_decoded(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pairmill.workers.extract.page.ImageReader", lambda plain, _: plain)
         assert result(data) == passed_over
+
+
+# each part is most often usual
+URLS = st.tuples(
+    *(
+        st.one_of(st.just(usual), st.just(usual), st.sampled_from(odd))
+        for usual, odd in [
+            ("https://img.example/", ["/", "/", "", "//img.example/", "HTTP://A.example:80/", "ftp://x/", "http:"]),
+            ("photos/", ["./", "../", "/", "./", "", ".a/", "ä/", "a b/", "%20/", "x" * 990 + "/", "a&amp;b/", "@/"]),
+            ("apple", ["1x1", "Blank", "spacer-2", "", ".", "..", "a&lt", "a;v=1", "\n", "\u200b"]),
+            (".jpg", [".JPG", ".jpeg", ".png", ".svg", ".GIF", "", ".jpg/", ".jpgx", ".webp"]),
+            ("", ["?w=1", "?w=1&amp;h=2", "?u=http://a.example/b", "#x", "?", " ", "?a=b.svg"]),
+        ]
+    )
+).map("".join)  # fmt: skip
+TEXTS = st.tuples(
+    st.sampled_from(["An apple", "An apple", "x", "美しい", ""]),
+    st.sampled_from(["", "", " ", "  ", "é", " &eacute;", "\t", "\xa0", "\u00ad"]),
+    st.sampled_from(["", "", "red", " ", "\n"]),
+).map("".join)
+
+
+LATE = st.sampled_from([{}, {"data-src": "late.jpg"}])
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(URLS, TEXTS, LATE), max_size=8),
+    st.sampled_from([URL, "http://page.example", "", "ftp://page.example/"]),
+    st.sampled_from([None, "/base/", "https://other.example/x"]),
+    st.sampled_from(["", "software-info: ia-web-commons.1.1.9-SNAPSHOT-20170225052401"]),
+)
+def test_links_give_the_same_pairs_by_the_short_way(
+    links: list[tuple[str, str, Json]], url: str, base: str | None, software: str
+) -> None:
+    """Faults: a placeholder, an ending that is refused, a text to be cleaned, a reference to be
+    decoded or a path to be resolved passes for what is usual."""
+    images = [image(written, alt) | late for written, alt, late in links]
+    data = packed([warcinfo(software), record(json.dumps(page(url, images, Base=base)))])
+    short = result(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Page, "usual", lambda *_: None)
+        assert result(data) == short
 
 
 def test_a_path_is_learned_once(monkeypatch: pytest.MonkeyPatch) -> None:
