@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from images import images
 from ingest import know
-from line_needs import SOURCES, Assumed, Measured, Stage, assumed, needs, page_images
+from line_needs import SOURCES, Measured, Stage, assumed, crawls, needs, page_images
 from line_print import markdown, stages, tables
 from line_stages import Line, growth, loaded, web
 from own_server import machine, note, own_server, show
@@ -200,16 +200,6 @@ def ran_on(dsn: str) -> dict[str, Any]:
     return machine(dsn) | {"python": platform.python_version(), "versions": versions}
 
 
-def parsed(table: str) -> list[float]:
-    """Raises BadParameter."""
-    try:
-        return [float(each) for each in table.split(",")]
-    except ValueError:
-        raise typer.BadParameter(
-            f"--table wants numbers with commas, as 1e7,1e9, not {table!r}"
-        ) from None
-
-
 def main(
     links: int = typer.Option(100_000, min=100, help="With alt, of the WAT file."),
     quick: bool = typer.Option(False, help="5,000 links: within three minutes."),
@@ -221,9 +211,8 @@ def main(
     as_json: bool = typer.Option(False, "--json", help="One JSON object."),
 ) -> None:
     """Print what each stage took, and what larger crawls would need."""
-    counts = parsed(table)
     try:
-        given: Assumed = assumed(assume)
+        counts, given = crawls(table), assumed(assume)
     except ValueError as wrong:
         raise typer.BadParameter(str(wrong)) from None
     if quick:

@@ -118,6 +118,17 @@ def assumed(given: Sequence[str]) -> Assumed:
     return Assumed(**changed)
 
 
+def crawls(text: str) -> list[float]:
+    """Numbers of links, with commas. Raises ValueError."""
+    try:
+        found = [float(each) for each in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(math.isfinite(each) and each >= 1 for each in found):
+        raise ValueError(f"a table wants numbers of links with commas, as 1e7,1e9, not {text!r}")
+    return found
+
+
 def page_images(keys: float, known: float) -> float:
     """Bytes of WAL that ``keys`` new keys between two checkpoints write as images of leaves.
 

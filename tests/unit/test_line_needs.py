@@ -17,6 +17,7 @@ from line_needs import (
     Measured,
     Stage,
     assumed,
+    crawls,
     needs,
     page_images,
 )
@@ -155,6 +156,12 @@ def test_an_assumption_that_makes_no_sense_is_refused_with_its_name(given: str, 
         assumed(["dims=768", given])
 
 
+@pytest.mark.parametrize("text", ["", "1e7,", "many", "1e9,-5", "0", "nan", "inf"])
+def test_a_crawl_of_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="numbers of links"):
+        crawls(text)
+
+
 def test_assumptions_change_what_they_name() -> None:
     given = assumed(["dims=768", "known_before=0"])
     assert given == dataclasses.replace(Assumed(), dims=768)
@@ -169,6 +176,7 @@ def test_a_result_that_went_through_json_is_read_again() -> None:
 def test_the_table_has_a_column_for_each_crawl_and_every_need() -> None:
     columns = [needs(MEASURED, GIVEN, links, None) for links in (1e7, 5e10)]
     lines = markdown(columns).splitlines()
+    assert crawls("1e7,5e10") == [column["links"] for column in columns]
     assert lines[0] == "| | 10^7 links | 5·10^10 links |"
     assert [line.count("|") for line in lines] == [4] * (len(ROWS) + 2)
     assert "| GPU-hours | unknown | unknown |" in lines
