@@ -1,17 +1,19 @@
 """The extract worker: a WAT file into rows of its inboxes, and the counts of dropped links."""
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import compress
 
 import trio
 
 from pairmill.workers.daemon import Job, WorkerKind
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.calls import ExtractQueue
-from pairmill.workers.extract.extract import Counts, extract
+from pairmill.workers.extract.extract import Counts, Pair, extract
 from pairmill.workers.extract.language import LanguageDetector
 from pairmill.workers.extract.link_kinds import LinkSelection
+from pairmill.workers.extract.probe import Probe
 from pairmill.workers.extract.reader import is_remote, open_wat
 from pairmill.workers.extract.records import Readable
 from pairmill.workers.extract.rows import rows_in_parts
@@ -22,6 +24,9 @@ class Extract(WorkerKind[ExtractQueue]):
 
     name = "extract"
     queue_type = ExtractQueue
+
+    def __init__(self) -> None:
+        self._probe = Probe()
 
     def digests(self, queue: ExtractQueue) -> Sequence[str | None]:
         return (None,)
@@ -46,7 +51,9 @@ class Extract(WorkerKind[ExtractQueue]):
         with open_wat(location, wait=watch.wait) as stream:
             pairs = extract(watch.over(stream), counts, selection)
             try:
-                for part in rows_in_parts(pairs, job.lease_id, detector.detect):
+                for part in rows_in_parts(
+                    pairs, job.lease_id, detector.detect, new_pairs(job, self._probe, counts)
+                ):
                     if part.pairs:
                         job.queue.copy_pages(part.pages)
                         job.queue.copy_pairs(part.pairs)
@@ -60,11 +67,37 @@ class Extract(WorkerKind[ExtractQueue]):
         job.queue.submit_extract(job.lease_id, rows, list(count_rows(counts)))
         job.count("links", counts.links)
         job.count("kept", rows)
+        if self._probe.asked:
+            job.count("probed", self._probe.asked)
+            job.count("known", self._probe.known)
         job.progress(counts.links, unit="links")
         job.said = (
             f"{counts.records:,} records, {counts.links:,} links, {rows:,} pairs,"
             f" {counts.links - rows:,} dropped"
         )
+        if about_known := self._probe.said():
+            job.said += f"; {about_known}"
+
+
+def new_pairs(
+    job: Job[ExtractQueue], probe: Probe, counts: Counts
+) -> Callable[[list[Pair]], list[Pair]]:
+    """A function that leaves those pairs of a file that the database does not know, as long as
+    asking pays; the others are counted as the duplicates that the merge would find them to be."""
+    probe.begin()
+
+    def new(pairs: list[Pair]) -> list[Pair]:
+        if not probe.wanted():
+            return pairs
+        known = job.queue.probe(job.lease_id, [pair.url_key for pair in pairs])
+        probe.learn(len(pairs), sum(known))
+        for pair in compress(pairs, known):
+            of_kind = counts.kinds[pair.kind]
+            of_kind.kept -= 1
+            of_kind.duplicates += 1
+        return [pair for pair, is_known in zip(pairs, known, strict=True) if not is_known]
+
+    return new
 
 
 class _Watch:
