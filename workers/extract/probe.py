@@ -9,7 +9,7 @@ KEYS_PER_LEASE = 2_000_000  # api.probe_v1 takes no more
 REMEMBERED = 0.5  # of what was learned before, each time something is learned
 
 
-class Probe:
+class UrlProbe:
     """What the last answers said, from file to file of one worker's process.
 
     The first part is asked. From then on every one where a third of the last links was known, the

@@ -13,7 +13,7 @@ from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.extract.extract import Counts, Pair, extract
 from pairmill.workers.extract.language import LanguageDetector
 from pairmill.workers.extract.link_kinds import LinkSelection
-from pairmill.workers.extract.probe import Probe
+from pairmill.workers.extract.probe import UrlProbe
 from pairmill.workers.extract.reader import is_remote, open_wat
 from pairmill.workers.extract.records import Readable
 from pairmill.workers.extract.rows import rows_in_parts
@@ -26,7 +26,7 @@ class Extract(WorkerKind[ExtractQueue]):
     queue_type = ExtractQueue
 
     def __init__(self) -> None:
-        self._probe = Probe()
+        self._probe = UrlProbe()
 
     def digests(self, queue: ExtractQueue) -> Sequence[str | None]:
         return (None,)
@@ -80,7 +80,7 @@ class Extract(WorkerKind[ExtractQueue]):
 
 
 def new_pairs(
-    job: Job[ExtractQueue], probe: Probe, counts: Counts
+    job: Job[ExtractQueue], probe: UrlProbe, counts: Counts
 ) -> Callable[[list[Pair]], list[Pair]]:
     """A function that leaves those pairs of a file that the database does not know, as long as
     asking pays; the others are counted as the duplicates that the merge would find them to be."""
