@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from pairmill.ops.server.embedded import EmbeddedServer
 from support.database import make_schema
@@ -41,11 +42,16 @@ def own_server(below: Path | None = None) -> Iterator[tuple[EmbeddedServer, Path
 
 def database(server: EmbeddedServer, name: str) -> str:
     """The URL of a new database that has the schema. It goes with the server."""
-    with psycopg.connect(server.url(), autocommit=True) as admin:
+    return database_at(server.url(), name)
+
+
+def database_at(url: str, name: str) -> str:
+    """The same on the server of this URL."""
+    with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(f"create database {name}")
-    url = server.url(name)
-    make_schema(url)
-    return url
+    made = make_conninfo(url, dbname=name)
+    make_schema(made)
+    return made
 
 
 def restart(server: EmbeddedServer, **settings: str) -> None:

@@ -23,13 +23,14 @@ PLAIN = 32  # pairs that are scored by a plain loop too
 STAGE_ROWS = 2_000  # of reading and writing
 
 
-def database_alone(db: Database, s: Side) -> tuple[float, float]:
-    """Rows a second that are read, and that are written, of one task."""
-    to_score(db, *s.pairs(STAGE_ROWS))
+def database_alone(db: Database, s: Side, count: int = STAGE_ROWS) -> tuple[float, float]:
+    """Rows a second that are read, and that are written, of one task. count: of its rows, a
+    multiple of a part's."""
+    to_score(db, *s.pairs(count))
     queue, _ = db.queue("score")
     claim = db.claim("score", digest=s.model.digest)
     assert claim is not None
-    starts = range(0, STAGE_ROWS, POSITIONS_PER_PART)
+    starts = range(0, count, POSITIONS_PER_PART)
     begun, read = time.perf_counter(), []
     for start in starts:
         read += queue.thumbnails(claim.lease_id, start, start + POSITIONS_PER_PART)
@@ -43,7 +44,7 @@ def database_alone(db: Database, s: Side) -> tuple[float, float]:
         ]
         queue.copy_scores(rows)
         queue.submit_score(claim.lease_id, start, len(rows))
-    writing = STAGE_ROWS / (time.perf_counter() - begun)
+    writing = count / (time.perf_counter() - begun)
     queue.complete(claim.lease_id)
     db.accept_all()
     return reading, writing

@@ -190,9 +190,11 @@ def write_files(folder: Path, images: list[bytes], texts: list[str]) -> None:
 # ---- the ceiling -------------------------------------------------------------------------------
 
 
-def matmul_ceiling(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
+def matmul_ceiling(
+    device: torch.device, dtype: torch.dtype, seconds: float = 2.0, size: int | None = None
+) -> float:
     """FLOP/s of the best of many products of two square matrices."""
-    size = SIZES[device.type]
+    size = size or SIZES[device.type]
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best, begun = float("inf"), time.perf_counter()
     while time.perf_counter() - begun < seconds:

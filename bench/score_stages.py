@@ -57,10 +57,10 @@ def compute_alone(s: Side, o: Options) -> tuple[float, int]:
 # ---- decoding ----------------------------------------------------------------------------------
 
 
-def decode_alone(s: Side, threads: int, seconds: float) -> float:
-    """Images a second, with their texts, of so many threads."""
+def decode_alone(s: Side, threads: int, seconds: float, count: int = POSITIONS_PER_PART) -> float:
+    """Images a second, with their texts, of so many threads. count: of a part."""
     pipeline = Pipeline(s.model, decoders=threads)
-    part = s.part(POSITIONS_PER_PART)
+    part = s.part(count)
     done, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:
         decoding = pipeline.decoding(part)
@@ -86,10 +86,12 @@ def _decode(images: Sequence[bytes], start: int, hashes: Sequence[int]) -> Pixel
     return _decoder.decode(images, start, hashes)
 
 
-def decode_processes(s: Side, processes: int, seconds: float) -> float:
+def decode_processes(
+    s: Side, processes: int, seconds: float, count: int = POSITIONS_PER_PART
+) -> float:
     """Images a second, with their texts, of so many processes, as a DataLoader would have it: a
     chunk's images go there, and come back as shared memory, which is pinned here for a GPU."""
-    part = s.part(POSITIONS_PER_PART)
+    part = s.part(count)
     assert part.hashes
     pin = s.model.device.type == "cuda"
     chunks = [

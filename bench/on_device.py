@@ -1,0 +1,245 @@
+"""Scoring on this machine's GPU within a few minutes, as a table: docs/performance.md has a place
+for it. bench/on_device.sh finds a Python for it, and brings the packages that are missing.
+
+    bench/on_device.sh [--budget 480] [--models ViT-B-32,…] [--threads N] [--json] [--smoke]
+
+For each model: the towers alone, in each precision, with the change of similarity from a plain
+float32 loop; the whole line, from PostgreSQL to PostgreSQL, with the share of the time in which the
+model has work and what it waits for; decoding in threads and in processes, alone; then all models
+compiled by torch.compile, towers and line. Shares are of the best product of two square matrices in
+the same run and precision. Weights are random: the same arithmetic.
+
+One process has the device and is asked for one measurement after another. Each has a share of the
+budget, and twice that is its limit: a process that does not answer by then is ended, and begun
+anew for the next one. Every measurement is a row, with a number or the reason why there is none.
+
+Standard output has the table, or with --json one object; where OUT names a folder, table.md and
+on_device.json in it have both. Ends with 1 where no measurement gave a number.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import typer
+from on_device_plan import Row, Step, aim, limit, steps, table
+
+MODELS = "ViT-B-32,ViT-L-14,ViT-B-16-SigLIP"
+PRECISIONS = ("bf16", "fp16", "fp32")  # where no process could say which is its own
+SMOKE = "ops/demo/model"
+BEGIN_SECONDS = 120.0  # at most, of imports and the device's first use
+ASSUMED = 100.0  # pairs/s, where the towers could not be measured
+CEILING_SECONDS = 10.0
+SPENT = "not measured: the {:.0f} s of the budget were spent"
+BEGUN = time.monotonic()
+
+
+class Failed(Exception):
+    """A measurement gave no number; the reason."""
+
+
+def note(words: str) -> None:
+    """Say how far it is."""
+    print(f"{time.monotonic() - BEGUN:6.0f} s  {words}", file=sys.stderr, flush=True)
+
+
+class Side:
+    """The process that has the device. options: its arguments."""
+
+    def __init__(self, *options: str) -> None:
+        self._command = [
+            sys.executable, str(Path(__file__).with_name("on_device_side.py")), *options
+        ]  # fmt: skip
+        self._process: subprocess.Popen[str] | None = None
+        self.began: dict[str, Any] = {}
+
+    def begin(self, seconds: float) -> None:
+        """Have it running; ``began`` says where it runs."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        # a group of its own, which ends with it: its decoders, its compilers
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        self.began = self._asked("start", min(seconds, BEGIN_SECONDS))
+
+    def ask(self, what: str, within: float, **options: Any) -> dict[str, Any]:
+        """A measurement. Raises Failed, also where none came within so many seconds."""
+        self.begin(within)
+        return self._asked(what, within, **options)
+
+    def _asked(self, what: str, within: float, **options: Any) -> dict[str, Any]:
+        process = self._process
+        assert process and process.stdin and process.stdout
+        with suppress(BrokenPipeError):  # it says so by its end
+            print(json.dumps({"what": what} | options), file=process.stdin, flush=True)
+        if not select.select([process.stdout], [], [], within)[0]:
+            self.end()
+            raise Failed(f"not measured: it had not ended after {within:.0f} s")
+        line = process.stdout.readline()
+        if not line:
+            self.end()
+            raise Failed(f"failed: its process ended with {process.returncode}")
+        answer = json.loads(line)
+        if "failed" in answer:
+            raise Failed(f"failed: {answer['failed']}")
+        found: dict[str, Any] = answer["found"]
+        return found
+
+    def end(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with suppress(BrokenPipeError):
+                    if pipe:
+                        pipe.close()
+
+
+@contextmanager
+def server() -> Iterator[tuple[str, str]]:
+    """The URL of a PostgreSQL of its own, or none; and its version, or the reason."""
+    with ExitStack() as stack:
+        try:
+            from own_server import machine, own_server
+
+            url = stack.enter_context(own_server())[0].url()
+            found = url, f"PostgreSQL {machine(url)['postgresql']}"
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            found = "", f"none, so the whole line begins and ends in memory ({said})"
+        yield found
+
+
+def ceilings(side: Side, deadline: float, seconds: float) -> dict[str, float]:
+    """FLOP/s by precision, of those that could be measured: on a CPU of the scorer's own alone,
+    since others may be emulated, for minutes."""
+    found = {}
+    known = side.began["precisions"]
+    for precision in known if side.began["kind"] == "cuda" else known[:1]:
+        within = min(CEILING_SECONDS, deadline - time.monotonic())
+        with suppress(Failed):
+            found[precision] = side.ask("ceiling", within, precision=precision, seconds=seconds)
+    return {name: each["flops"] for name, each in found.items()}
+
+
+def measured(
+    side: Side,
+    plan: list[Step],
+    products: dict[str, float],
+    budget: float,
+    deadline: float,
+    *,
+    light: bool,
+) -> list[Row]:
+    """A row for each step that has a label, in the plan's order. products: FLOP/s by precision."""
+    rows: list[Row] = []
+    failed: dict[tuple[str, bool], str] = {}  # what could not be loaded, or compiled
+    rates: dict[tuple[str, bool], float] = {}
+    for number, step in enumerate(plan):
+        left = deadline - time.monotonic()
+        row, why = Row(step.model, step.label), failed.get(step.group, "")
+        if not why and step.compiled and side.began["kind"] != "cuda":
+            why = "not measured: models are compiled on a GPU only"
+        if not why and left <= 0:
+            why = SPENT.format(budget)
+        if not why:
+            note(f"{step.model}: {step.label or 'loaded'}")
+            allowed = limit(left, step.weight, sum(each.weight for each in plan[number:]))
+            options = step.options | {"seconds": aim(allowed, light=light)}
+            if step.what == "line":
+                options["expected"] = rates.get(step.group, ASSUMED)
+            try:
+                row.found = side.ask(
+                    step.what, allowed, model=step.model, compiled=step.compiled, **options
+                )
+                product = products.get(step.options.get("precision", side.began["precisions"][0]))
+                if product and "flops_a_pair" in row.found:
+                    row.found["share"] = row.found["rate"] * row.found["flops_a_pair"] / product
+                if step.what == "towers":
+                    rates.setdefault(step.group, row.found["rate"])
+            except Failed as error:
+                why = str(error)
+                # the others of its group would fail by the same
+                if step.what == "load" or (step.compiled and step.what == "towers"):
+                    failed[step.group] = why
+        row.reason = why
+        if step.label:
+            rows.append(row)
+    return rows
+
+
+def main(
+    budget: Annotated[float, typer.Option("--budget", min=1, help="seconds, of all of it")] = 480,
+    models: Annotated[str, typer.Option("--models", help="names, or folders")] = "",
+    device: Annotated[str, typer.Option("--device")] = "auto",
+    threads: Annotated[int, typer.Option("--threads")] = 0,
+    light: Annotated[bool, typer.Option("--smoke", help="small, for a test on a CPU")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    deadline = BEGUN + budget
+    wanted = (models or (SMOKE if light else MODELS)).split(",")
+    # one in a test: on busy cores a team of threads waits for its last one at each step
+    threads = threads or (1 if light else len(os.sched_getaffinity(0)))
+    with server() as (url, database):
+        note(f"database: {database}")
+        side = Side(device, url, str(threads), "light" if light else "")
+        try:
+            products: dict[str, float] = {}
+            try:
+                side.begin(budget)
+            except Failed as error:
+                plan = steps(wanted, PRECISIONS)
+                rows = [
+                    Row(step.model, step.label, reason=str(error)) for step in plan if step.label
+                ]
+            else:
+                products = ceilings(side, deadline, aim(CEILING_SECONDS, light=light))
+                plan = steps(wanted, side.began["precisions"])
+                rows = measured(side, plan, products, budget, deadline, light=light)
+        finally:
+            side.end()
+    rows.sort(key=lambda row: wanted.index(row.model))
+    about = side.began | {
+        "database": database,
+        "threads": threads,
+        "matmul_tflops": {name: round(each / 1e12, 3) for name, each in products.items()},
+        "budget_s": budget,
+        "seconds": round(time.monotonic() - BEGUN),
+    }
+    report = f"{headline(about)}\n\n{table(rows)}\n"
+    result = about | {"rows": [vars(row) for row in rows]}
+    if folder := os.environ.get("OUT"):
+        Path(folder, "table.md").write_text(report)
+        Path(folder, "on_device.json").write_text(json.dumps(result))
+    print(json.dumps(result) if as_json else report)
+    if all(row.reason for row in rows):
+        raise typer.Exit(1)
+
+
+def headline(about: dict[str, Any]) -> str:
+    """Where and with what, for the paragraph above the table."""
+    versions = ", ".join(f"{name} {each}" for name, each in about.get("versions", {}).items())
+    products = ", ".join(f"{name} {each:g}" for name, each in about["matmul_tflops"].items())
+    return (
+        f"*{time.strftime('%d %B %Y').lstrip('0')}. {about.get('device', 'no device')},"
+        f" {about['threads']} cores; {versions}; database: {about['database']}. Best matrix"
+        f" product, TFLOP/s: {products or 'not measured'}. {about['seconds']} s of"
+        f" {about['budget_s']:.0f}.*"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
