@@ -22,15 +22,18 @@ begin
             select i as place, encode(substr(p_keys, 1 + 16 * i, 16), 'hex')::uuid as url_key from generate_series(0, length(p_keys) / 16 - 1) i
         ), answered as (
             select a.place,
-                   -- subselects with a limit: of EXISTS the planner may make a table of all that there is
+                   -- Subselects of one table each, with a limit: of EXISTS the planner may make a table of all that there is, and of a join
+                   -- one that begins at the removals (of 2,000 hosts and 48,000 pairs, not analysed: minutes).
                    case when k.url_key is null then 1
                         when (select true from mill.removal r where r.md5 = a.url_key limit 1) then 1
-                        when hosts and (select true from mill.removed_pair x join mill.removal r using (removal_id)
-                                         where x.batch_id = k.batch_id and x.n = k.n and r.host is not null limit 1) then 1
-                        when searching and (select true
-                                              from mill.pair p, mill.host_and_above(mill.host(p.url)) above, mill.removal r
-                                             where p.batch_id = k.batch_id and p.n = k.n and r.host = above and r.found_at is null
-                                               and (r.subdomains or r.host = mill.host(p.url)) limit 1) then 1
+                        when hosts and (select true from mill.removed_pair x
+                                         where x.batch_id = k.batch_id and x.n = k.n
+                                           and (select r.host is not null from mill.removal r where r.removal_id = x.removal_id) limit 1) then 1
+                        when searching and (select true from mill.pair p, mill.host_and_above(mill.host(p.url)) above
+                                             where p.batch_id = k.batch_id and p.n = k.n
+                                               and (select true from mill.removal r
+                                                     where r.host = above and r.found_at is null
+                                                       and (r.subdomains or r.host = mill.host(p.url)) limit 1) limit 1) then 1
                         else 0 end as is_unknown
               from (select * from asked order by url_key) a
               left join mill.seen_url k on k.url_key = a.url_key

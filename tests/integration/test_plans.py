@@ -357,6 +357,43 @@ def test_an_extraction_is_handed_back_by_indexes(history: Database) -> None:
         assert {"submission_received_idx", "batch_open_idx"} <= indexes(steward.scans())
 
 
+@pytest.mark.parametrize("removals", [False, True])
+def test_a_probe_looks_each_key_up_whatever_the_statistics_say(
+    history: Database, removals: bool
+) -> None:
+    """Would catch a plan that reads the known URLs whole, 10^9 of them, for 20,000 keys: of tables
+    that were empty when they were analysed, that nobody analysed since, and as they are."""
+    worker = Watched(history, "extract")
+    if removals:
+        history.admin.execute(
+            "insert into mill.removal (source, host, reason) select h, h, '' from"
+            " (select 'h' || g || '.example' as h from generate_series(1, 2000) g) x"
+        )
+        history.admin.execute(
+            "with image as (insert into mill.removal (source, sha256, reason) values ('i', '', '') returning removal_id)"
+            " insert into mill.removed_pair select batch_id, n, removal_id, 1 from mill.pair, image"
+        )
+    history.admin.execute("truncate mill.seen_url")
+    history.admin.execute("analyze mill.seen_url, mill.removal")
+    history.admin.execute(
+        "insert into mill.seen_url select url_key, batch_id, n from mill.pair order by 1"
+    )
+    keys = [key.bytes for (key,) in history.rows("select url_key from mill.seen_url limit 500")]
+    with taken(worker) as lease:
+        for analysed in (False, True):
+            if analysed:
+                history.admin.execute("analyze mill.seen_url, mill.removal")
+            for asked in (keys, keys[:1], keys * 10):
+                assert worker.queue.probe(lease, asked) == [True] * len(asked)
+                scans = worker.scans()
+                assert "lease_pkey" in indexes(scans)
+                looked = {s for s in scans if re.match("seen_url|removed|removal|pair", s.table)}
+                assert {s.table for s in looked} >= {f"seen_url_h{i:02}" for i in range(16)}
+                reading = {s for s in looked if "key = " not in s.by and "batch_id = " not in s.by}
+                assert {s.table for s in reading} <= {"removal"}, f"read whole: {reading}"
+    history.admin.execute("delete from mill.removal")
+
+
 PLANS = {
     "read whole": {"indexscan": "Seq Scan", "bitmapscan": "", "indexonlyscan": ""},
     "bitmap": {"indexscan": "Bitmap Heap Scan", "seqscan": "", "indexonlyscan": ""},
