@@ -41,6 +41,7 @@ BEGIN_SECONDS = 120.0  # at most, of imports and the device's first use
 ASSUMED = 100.0  # pairs/s, where the towers could not be measured
 CEILING_SECONDS = 10.0
 SPENT = "not measured: the {:.0f} s of the budget were spent"
+COMMAND = [sys.executable, str(Path(__file__).with_name("on_device_side.py"))]
 BEGUN = time.monotonic()
 
 
@@ -54,25 +55,28 @@ def note(words: str) -> None:
 
 
 class Side:
-    """The process that has the device. options: its arguments."""
+    """The process that has the device, which imports from now on. options: of its start."""
 
-    def __init__(self, *options: str) -> None:
-        self._command = [
-            sys.executable, str(Path(__file__).with_name("on_device_side.py")), *options
-        ]  # fmt: skip
-        self._process: subprocess.Popen[str] | None = None
+    def __init__(self, **options: Any) -> None:
+        self.options = options
         self.began: dict[str, Any] = {}
+        self._process = self._begun()
+
+    def _begun(self) -> "subprocess.Popen[str]":
+        self._started = False
+        # a group of its own, which ends with it: its decoders, its compilers
+        return subprocess.Popen(
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
 
     def begin(self, seconds: float) -> None:
         """Have it running; ``began`` says where it runs."""
-        if self._process is not None and self._process.poll() is None:
-            return
-        # a group of its own, which ends with it: its decoders, its compilers
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-        self.began = self._asked("start", min(seconds, BEGIN_SECONDS))
+        if self._process.poll() is not None:
+            self._process = self._begun()
+        if not self._started:
+            self.began = self._asked("start", min(seconds, BEGIN_SECONDS), **self.options)
+            self._started = True
 
     def ask(self, what: str, within: float, **options: Any) -> dict[str, Any]:
         """A measurement. Raises Failed, also where none came within so many seconds."""
@@ -81,7 +85,7 @@ class Side:
 
     def _asked(self, what: str, within: float, **options: Any) -> dict[str, Any]:
         process = self._process
-        assert process and process.stdin and process.stdout
+        assert process.stdin and process.stdout
         with suppress(BrokenPipeError):  # it says so by its end
             print(json.dumps({"what": what} | options), file=process.stdin, flush=True)
         if not select.select([process.stdout], [], [], within)[0]:
@@ -98,14 +102,13 @@ class Side:
         return found
 
     def end(self) -> None:
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                with suppress(BrokenPipeError):
-                    if pipe:
-                        pipe.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(BrokenPipeError):
+                if pipe:
+                    pipe.close()
 
 
 @contextmanager
@@ -143,9 +146,8 @@ def measured(
     deadline: float,
     *,
     light: bool,
-) -> list[Row]:
+) -> Iterator[Row]:
     """A row for each step that has a label, in the plan's order. products: FLOP/s by precision."""
-    rows: list[Row] = []
     failed: dict[tuple[str, bool], str] = {}  # what could not be loaded, or compiled
     rates: dict[tuple[str, bool], float] = {}
     for number, step in enumerate(plan):
@@ -177,8 +179,7 @@ def measured(
                     failed[step.group] = why
         row.reason = why
         if step.label:
-            rows.append(row)
-    return rows
+            yield row
 
 
 def main(
@@ -189,44 +190,52 @@ def main(
     light: Annotated[bool, typer.Option("--smoke", help="small, for a test on a CPU")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    deadline = BEGUN + budget
     wanted = (models or (SMOKE if light else MODELS)).split(",")
     # one in a test: on busy cores a team of threads waits for its last one at each step
     threads = threads or (1 if light else len(os.sched_getaffinity(0)))
-    with server() as (url, database):
-        note(f"database: {database}")
-        side = Side(device, url, str(threads), "light" if light else "")
-        try:
-            products: dict[str, float] = {}
-            try:
-                side.begin(budget)
-            except Failed as error:
-                plan = steps(wanted, PRECISIONS)
-                rows = [
-                    Row(step.model, step.label, reason=str(error)) for step in plan if step.label
-                ]
-            else:
-                products = ceilings(side, deadline, aim(CEILING_SECONDS, light=light))
-                plan = steps(wanted, side.began["precisions"])
-                rows = measured(side, plan, products, budget, deadline, light=light)
-        finally:
-            side.end()
-    rows.sort(key=lambda row: wanted.index(row.model))
-    about = side.began | {
-        "database": database,
-        "threads": threads,
-        "matmul_tflops": {name: round(each / 1e12, 3) for name, each in products.items()},
-        "budget_s": budget,
-        "seconds": round(time.monotonic() - BEGUN),
-    }
-    report = f"{headline(about)}\n\n{table(rows)}\n"
-    result = about | {"rows": [vars(row) for row in rows]}
-    if folder := os.environ.get("OUT"):
-        Path(folder, "table.md").write_text(report)
-        Path(folder, "on_device.json").write_text(json.dumps(result))
-    print(json.dumps(result) if as_json else report)
+    side = Side(device=device, threads=threads, light=light)
+    rows: list[Row] = []
+    about: dict[str, Any] = {"threads": threads, "budget_s": budget, "matmul_tflops": {}}
+    report = result = ""
+    try:
+        with server() as (side.options["server"], about["database"]):
+            note(f"database: {about['database']}")
+            for row in rows_of(side, wanted, about, light=light):
+                rows.append(row)
+                rows.sort(key=lambda row: wanted.index(row.model))
+                report, result = written(about, rows)  # so far: a run may be cut off
+    finally:
+        side.end()
+    print(result if as_json else report)
     if all(row.reason for row in rows):
         raise typer.Exit(1)
+
+
+def rows_of(side: Side, models: list[str], about: dict[str, Any], *, light: bool) -> Iterator[Row]:
+    """One for each measurement that is promised of each model. about: told where it runs."""
+    deadline = BEGUN + about["budget_s"]
+    try:
+        side.begin(about["budget_s"])
+    except Failed as error:
+        plan = steps(models, PRECISIONS)
+        yield from (Row(step.model, step.label, {}, str(error)) for step in plan if step.label)
+        return
+    products = ceilings(side, deadline, aim(CEILING_SECONDS, light=light))
+    about |= side.began
+    about["matmul_tflops"] = {name: round(each / 1e12, 3) for name, each in products.items()}
+    plan = steps(models, side.began["precisions"])
+    yield from measured(side, plan, products, about["budget_s"], deadline, light=light)
+
+
+def written(about: dict[str, Any], rows: list[Row]) -> tuple[str, str]:
+    """The table and the object, in the folder OUT too."""
+    about["seconds"] = round(time.monotonic() - BEGUN)
+    report = f"{headline(about)}\n\n{table(rows)}"
+    result = json.dumps(about | {"rows": [vars(row) for row in rows]})
+    if folder := os.environ.get("OUT"):
+        Path(folder, "table.md").write_text(report + "\n")
+        Path(folder, "on_device.json").write_text(result)
+    return report, result
 
 
 def headline(about: dict[str, Any]) -> str:

@@ -87,7 +87,7 @@ install() {
         wheel=$(find "$wheels" -maxdepth 1 -iname "${name//-/_}-*.whl" -print -quit 2>/dev/null || true)
         if [ -n "$wheel" ]; then found+=("$wheel"); else echo "$name"; fi
     done
-    [ ${#found[@]} -eq 0 ] || "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
+    [ ${#found[@]} -eq 0 ] || "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --upgrade \
         --no-compile --no-cache-dir --target "$made/site" "${found[@]}" >&2
 }
 

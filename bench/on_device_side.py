@@ -57,7 +57,7 @@ class Measuring:
     """What the process keeps between two questions. server: the URL of a server to make databases
     on; empty: none. light: smaller, for a test."""
 
-    def __init__(self, device: str, server: str, threads: int, light: bool) -> None:
+    def __init__(self, device: str, threads: int, light: bool, server: str) -> None:
         self.device = device_of(device)
         self.base = self._name(dtype_of("auto", self.device))
         self._server, self._threads, self._light = server, threads, light
@@ -68,13 +68,13 @@ class Measuring:
     def answer(self, what: str, options: dict[str, Any]) -> dict[str, Any]:
         """One of the measurements below, by name."""
         measure = {
-            "start": self.start, "ceiling": self.ceiling, "load": self.load, "towers": self.towers,
-            "line": self.line, "decode": self.decode,
+            "ceiling": self.ceiling, "load": self.load, "towers": self.towers, "line": self.line,
+            "decode": self.decode,
         }[what]  # fmt: skip
         found: dict[str, Any] = measure(**options)
         return found
 
-    def start(self) -> dict[str, Any]:
+    def where(self) -> dict[str, Any]:
         """Where it runs. precisions: the scorer's own first."""
         cuda = self.device.type == "cuda"
         names = ("torch", "open_clip_torch", "pillow", "psycopg")
@@ -194,15 +194,21 @@ class Measuring:
             torch.cuda.empty_cache()
 
 
-def main(device: str, server: str, threads: str, light: str) -> None:
+def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
-    measuring = Measuring(device, server, int(threads), light == "light")
+    measuring = None
     for line in sys.stdin:
         question = json.loads(line)
         lost = False
         try:
-            answer = {"found": measuring.answer(question.pop("what"), question)}
+            what = question.pop("what")
+            if what == "start":
+                measuring = Measuring(**question)
+                answer = {"found": measuring.where()}
+            else:
+                assert measuring, "the first question is start"
+                answer = {"found": measuring.answer(what, question)}
         except Exception as error:
             said = " ".join(str(error).split())[:300]
             kind = "" if isinstance(error, WorkerError) else f"{type(error).__name__}: "
@@ -211,7 +217,7 @@ def main(device: str, server: str, threads: str, light: str) -> None:
             lost = isinstance(error, torch.AcceleratorError) or "stopped working" in said
             if isinstance(error, RuntimeError) and device_lost.short_of_memory(error):
                 lost = False
-        if "failed" in answer:
+        if "failed" in answer and measuring:
             measuring.forget()  # outside the handler, whose traceback holds tensors
         print(json.dumps(answer), file=answers, flush=True)
         if lost:
@@ -219,4 +225,4 @@ def main(device: str, server: str, threads: str, light: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
