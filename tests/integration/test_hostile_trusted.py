@@ -30,10 +30,11 @@ from support.hostile_login import (
     state_of,
     value,
 )
+from support.hostile_probe import CASES as PROBES
 from support.line import wait_until
 
-CASES = Cases()
-KINDS: dict[str, str] = {}
+CASES = Cases(PROBES)
+KINDS = dict.fromkeys(PROBES, "extract")
 URLS = [f"http://h{n}.example/{n}.jpg" for n in range(8)]
 Attempt = Callable[[Stage], None]
 

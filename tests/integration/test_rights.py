@@ -53,7 +53,7 @@ def test_worker_calls_its_own_functions_and_no_others(db: Database, kind: str) -
     common = {"register_v1", "me_v1", "drained_v1"}
     claiming = common | {"claim_v1", "heartbeat_v1", "release_v1", "fail_v1"}
     assert allowed == {
-        "extract": claiming | {"submit_extract_v1"},
+        "extract": claiming | {"submit_extract_v1", "probe_v1"},
         "download": claiming | {
             "urls_v1", "submit_download_v1", "complete_v1", "opt_outs_v1",
             "submit_opt_outs_v1",
