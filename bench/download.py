@@ -42,6 +42,7 @@ from typing import Any
 import trio
 import typer
 import web
+from cpu import cpu_name
 from images import images
 
 from pairmill.schema.outcomes import Outcome
@@ -477,11 +478,6 @@ def ran_on(bench: Bench, rounds: int) -> dict[str, Any]:
         "dead": ", ".join(f"{kind} {share:.0%}" for kind, share in web.DEAD.items()),
         "context_ms": context_ms(),
     }
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((x.partition(": ")[2] for x in lines if x.startswith("model name")), "?")
 
 
 SAID = f"""\

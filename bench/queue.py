@@ -63,7 +63,7 @@ if __name__ != "queue":
     sys.path.insert(0, str(HERE.parent / "tests"))
     import psycopg
     import typer
-    from extract import server_seconds
+    from cpu import server_seconds
     from own_server import machine, own_server, percentiles, show
     from queue_sides import RESULTS
 

@@ -51,9 +51,8 @@ class Extract(WorkerKind[ExtractQueue]):
         with open_wat(location, wait=watch.wait) as stream:
             pairs = extract(watch.over(stream), counts, selection)
             try:
-                for part in rows_in_parts(
-                    pairs, job.lease_id, detector.detect, new_pairs(job, self._probe, counts)
-                ):
+                new = new_pairs(job.queue, job.lease_id, self._probe, counts)
+                for part in rows_in_parts(pairs, job.lease_id, detector.detect, new):
                     if part.pairs:
                         job.queue.copy_pages(part.pages)
                         job.queue.copy_pairs(part.pairs)
@@ -80,7 +79,7 @@ class Extract(WorkerKind[ExtractQueue]):
 
 
 def new_pairs(
-    job: Job[ExtractQueue], probe: UrlProbe, counts: Counts
+    queue: ExtractQueue, lease_id: int, probe: UrlProbe, counts: Counts
 ) -> Callable[[list[Pair]], list[Pair]]:
     """A function that leaves those pairs of a file that the database does not know, as long as
     asking pays; the others are counted as the duplicates that the merge would find them to be."""
@@ -89,7 +88,7 @@ def new_pairs(
     def new(pairs: list[Pair]) -> list[Pair]:
         if not probe.wanted():
             return pairs
-        known = job.queue.probe(job.lease_id, [pair.url_key for pair in pairs])
+        known = queue.probe(lease_id, [pair.url_key for pair in pairs])
         probe.learn(len(pairs), sum(known))
         for pair in compress(pairs, known):
             of_kind = counts.kinds[pair.kind]
