@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, LiteralString, cast
 
 import psycopg
-from extract import server_seconds
+from cpu import server_seconds
 from line_needs import Measured, Stage
 from own_server import note
 
