@@ -3,8 +3,11 @@ copied."""
 
 from pairmill.workers.extract.rows import PAIRS_PER_PART
 
-PAYS = 1 / 3  # of the links known
-ASKED_WHEN_OFF = 8  # every eighth part: a database that has grown is noticed within a file or two
+# Share of the links known from which on every part is asked. A question takes 14 µs of CPU a link,
+# most of it the server's; a known link that is neither tagged nor copied nor merged saves 62: even
+# at 23 % (2,000,000 known URLs; the median of three files). The rest is room for an index on disk.
+PAYS = 1 / 3
+ASKED_WHEN_OFF = 8  # every eighth part, 2 µs a link; a file of Common Crawl has about 20
 KEYS_PER_LEASE = 2_000_000  # api.probe_v1 takes no more
 REMEMBERED = 0.5  # of what was learned before, each time something is learned
 
