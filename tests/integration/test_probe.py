@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString, cast
 from unittest.mock import MagicMock
 
 import psycopg
@@ -15,7 +15,6 @@ from pairmill.ops.admin import removal
 from pairmill.workers.daemon import Job
 from pairmill.workers.errors import LeaseLost
 from pairmill.workers.extract import rows
-from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.extract.probe import UrlProbe
 from pairmill.workers.extract.worker import Extract
 from support.database import Database, key, pair_rows
@@ -174,6 +173,16 @@ def again(db: Database, files: dict[str, Sequence[str]], name: str) -> list[str]
     return done
 
 
+def impatient(db: Database, kind: str, name: str) -> Any:
+    """A queue that would rather be refused than wait for a lock."""
+    queue, _ = db.queue(kind, name)
+    login = queue._connected().info.user
+    db.admin.execute(cast(LiteralString, f"alter role {login} set lock_timeout = '1s'"))
+    queue.close()
+    queue.patience = 0.0
+    return queue
+
+
 def counted_urls(db: Database) -> list[str]:
     return [
         url
@@ -226,7 +235,7 @@ def test_a_withdrawal_under_way_is_noticed_and_waited_for_by_nobody(db: Database
     db.extract(URLS[:6], "a")
     with psycopg.connect(db.dsn) as admin:
         admin.execute("select mill.withdraw(1, 'a test')")
-        db.queue("extract", "bob")[0]._connected().execute("set lock_timeout = '5s'")
+        impatient(db, "extract", "bob")
         lease, new = begun(db, URLS[:8], "b", "bob")
         assert new == URLS[6:8], "it is not committed"
         late, _ = begun(db, URLS[:8], "c", "bob")
@@ -263,8 +272,7 @@ def test_a_probe_and_a_merge_wait_for_neither(db: Database) -> None:
     submit(db, first, 6, 6, "ada")
     second, new = begun(db, URLS[3:9], "b", "bob")
     assert new == URLS[3:9], "not merged, not known"
-    queue: ExtractQueue = db.queue("extract", "bob")[0]
-    queue._connected().execute("set lock_timeout = '5s'")
+    queue = impatient(db, "extract", "bob")
     with psycopg.connect(db.login("steward")) as merging:
         assert merging.execute("select api.accept_next_v1()").fetchall()
         assert queue.probe(second, keys(URLS)) == [False] * 12
@@ -280,7 +288,7 @@ def test_a_probe_and_a_merge_wait_for_neither(db: Database) -> None:
         (lease,) = asking.execute(claim, (instance,)).fetchall()[0]
         asking.commit()
         asking.execute("select api.probe_v1(%s, %s)", (lease, b"".join(keys(URLS))))
-        db.queue("steward")[0]._connected().execute("set lock_timeout = '5s'")
+        impatient(db, "steward", "steward")
         assert [accepted[3] for accepted in db.accept_all()] == [None]
     submit(db, third, 10, 4, "ada")
     db.accept_all()
