@@ -32,7 +32,7 @@ from typing import Annotated, Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import typer
-from on_device_plan import Row, Step, aim, limit, steps, table
+from on_device_plan import LOAD_WEIGHT, Group, Row, Step, aim, limit, steps, table
 
 MODELS = "ViT-B-32,ViT-L-14,ViT-B-16-SigLIP"
 PRECISIONS = ("bf16", "fp16", "fp32")  # where no process could say which is its own
@@ -138,48 +138,76 @@ def ceilings(side: Side, deadline: float, seconds: float) -> dict[str, float]:
     return {name: each["flops"] for name, each in found.items()}
 
 
-def measured(
-    side: Side,
-    plan: list[Step],
-    products: dict[str, float],
-    budget: float,
-    deadline: float,
-    *,
-    light: bool,
-) -> Iterator[Row]:
-    """A row for each step that has a label, in the plan's order. products: FLOP/s by precision."""
-    failed: dict[tuple[str, bool], str] = {}  # what could not be loaded, or compiled
-    rates: dict[tuple[str, bool], float] = {}
-    for number, step in enumerate(plan):
-        left = deadline - time.monotonic()
-        row, why = Row(step.model, step.label), failed.get(step.group, "")
-        if not why and step.compiled and side.began["kind"] != "cuda":
-            why = "not measured: models are compiled on a GPU only"
-        if not why and left <= 0:
-            why = SPENT.format(budget)
-        if not why:
-            note(f"{step.model}: {step.label or 'loaded'}")
-            allowed = limit(left, step.weight, sum(each.weight for each in plan[number:]))
-            options = step.options | {"seconds": aim(allowed, light=light)}
-            if step.what == "line":
-                options["expected"] = rates.get(step.group, ASSUMED)
-            try:
-                row.found = side.ask(
-                    step.what, allowed, model=step.model, compiled=step.compiled, **options
-                )
-                product = products.get(step.options.get("precision", side.began["precisions"][0]))
-                if product and "flops_a_pair" in row.found:
-                    row.found["share"] = row.found["rate"] * row.found["flops_a_pair"] / product
-                if step.what == "towers":
-                    rates.setdefault(step.group, row.found["rate"])
-            except Failed as error:
-                why = str(error)
-                # the others of its group would fail by the same
-                if step.what == "load" or (step.compiled and step.what == "towers"):
-                    failed[step.group] = why
-        row.reason = why
-        if step.label:
+class Run:
+    """All measurements of a plan. products: FLOP/s of a matrix product by precision. deadline: of
+    time.monotonic, ``budget`` seconds after the beginning."""
+
+    def __init__(
+        self,
+        side: Side,
+        plan: list[Step],
+        products: dict[str, float],
+        budget: float,
+        deadline: float,
+        *,
+        light: bool,
+    ) -> None:
+        self._side, self._plan, self._products = side, plan, products
+        self._budget, self._deadline, self._light = budget, deadline, light
+        self._held: Group | None = None  # what the process has on the device
+        self._failed: dict[Group, str] = {}  # what could not be loaded, or compiled
+        self._rates: dict[Group, float] = {}
+
+    def rows(self) -> Iterator[Row]:
+        """One for each step, in order."""
+        for number, step in enumerate(self._plan):
+            row = Row(step.model, step.label, reason=self._hindrance(step))
+            if not row.reason:
+                note(f"{step.model}: {step.label}")
+                weights = sum(each.weight for each in self._plan[number:])
+                try:
+                    row.found = self._measured(step, weights)
+                except Failed as error:
+                    row.reason = str(error)
+                    # the process is another one, or has put the model away
+                    self._held = None
             yield row
+
+    def _hindrance(self, step: Step) -> str:
+        """Why it need not be tried; empty where nothing hinders it."""
+        if step.compiled and self._side.began["kind"] != "cuda":
+            return "not measured: models are compiled on a GPU only"
+        if self._deadline <= time.monotonic():
+            return SPENT.format(self._budget)
+        return self._failed.get(step.group, "")
+
+    def _measured(self, step: Step, weights: float) -> dict[str, Any]:
+        asked: dict[str, Any] = {"model": step.model, "compiled": step.compiled}
+        try:
+            if self._held != step.group:
+                # with a limit of its own: a large model may take longer than what is asked of it
+                self._side.ask("load", self._limit(LOAD_WEIGHT, LOAD_WEIGHT + weights), **asked)
+                self._held = step.group
+            within = self._limit(step.weight, weights)
+            asked |= step.options | {"seconds": aim(within, light=self._light)}
+            if step.what == "line":
+                asked["expected"] = self._rates.get(step.group, ASSUMED)
+            found = self._side.ask(step.what, within, **asked)
+        except Failed as error:
+            if self._held != step.group or (step.compiled and step.what == "towers"):
+                # the others of its group would fail by the same
+                self._failed[step.group] = str(error)
+            raise
+        base = self._side.began["precisions"][0]
+        product = self._products.get(step.options.get("precision", base))
+        if product and "flops_a_pair" in found:
+            found["share"] = found["rate"] * found["flops_a_pair"] / product
+        if step.what == "towers":
+            self._rates.setdefault(step.group, found["rate"])
+        return found
+
+    def _limit(self, weight: float, weights: float) -> float:
+        return limit(max(0.0, self._deadline - time.monotonic()), weight, weights)
 
 
 def main(
@@ -218,13 +246,13 @@ def rows_of(side: Side, models: list[str], about: dict[str, Any], *, light: bool
         side.begin(about["budget_s"])
     except Failed as error:
         plan = steps(models, PRECISIONS)
-        yield from (Row(step.model, step.label, {}, str(error)) for step in plan if step.label)
+        yield from (Row(step.model, step.label, reason=str(error)) for step in plan)
         return
     products = ceilings(side, deadline, aim(CEILING_SECONDS, light=light))
     about |= side.began
     about["matmul_tflops"] = {name: round(each / 1e12, 3) for name, each in products.items()}
     plan = steps(models, side.began["precisions"])
-    yield from measured(side, plan, products, about["budget_s"], deadline, light=light)
+    yield from Run(side, plan, products, about["budget_s"], deadline, light=light).rows()
 
 
 def written(about: dict[str, Any], rows: list[Row]) -> tuple[str, str]:
@@ -240,7 +268,8 @@ def written(about: dict[str, Any], rows: list[Row]) -> tuple[str, str]:
 
 def headline(about: dict[str, Any]) -> str:
     """Where and with what, for the paragraph above the table."""
-    versions = ", ".join(f"{name} {each}" for name, each in about.get("versions", {}).items())
+    known = about.get("versions", {}).items()
+    versions = ", ".join(f"{name} {each}" for name, each in known if each)
     products = ", ".join(f"{name} {each:g}" for name, each in about["matmul_tflops"].items())
     return (
         f"*{time.strftime('%d %B %Y').lstrip('0')}. {about.get('device', 'no device')},"

@@ -4,23 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+Group = tuple[str, bool]  # a model, and whether it is compiled
+LOAD_WEIGHT = 5.0  # of a model's coming to the device, beside the weights of steps
 MOST_SECONDS = 5.0  # that a measurement aims at, once it is warm
 
 
 @dataclass(frozen=True)
 class Step:
-    """A measurement. weight: its share of the time, beside the others'. label: of its row; a step
-    without one has no row, and those after it need it. options: what the process is asked."""
+    """A measurement. weight: its share of the time, beside the others'. label: of its row.
+    options: what the process is asked."""
 
     model: str
     what: str
     weight: float
-    label: str = ""
+    label: str
     compiled: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def group(self) -> tuple[str, bool]:
+    def group(self) -> Group:
         """What is on the device at the time."""
         return self.model, self.compiled
 
@@ -32,7 +34,6 @@ def steps(models: Sequence[str], precisions: Sequence[str]) -> list[Step]:
     found = []
     for model in models:
         found += [
-            Step(model, "load", 3),
             _towers(model, base),
             _line(model, base),
             *(
@@ -43,7 +44,6 @@ def steps(models: Sequence[str], precisions: Sequence[str]) -> list[Step]:
         ]
     for model in models:
         found += [
-            Step(model, "load", 3, compiled=True),
             _towers(model, base, compiled=True),
             _line(model, base, compiled=True),
         ]

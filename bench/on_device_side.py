@@ -90,7 +90,7 @@ class Measuring:
         size = 256 if self._light else None
         return {"flops": matmul_ceiling(self.device, PRECISIONS[precision], seconds, size)}
 
-    def load(self, model: str, compiled: bool, seconds: float) -> dict[str, Any]:
+    def load(self, model: str, compiled: bool) -> dict[str, Any]:
         """A model with random weights, or a folder's."""
         self._model(model, compiled)
         return {}

@@ -225,11 +225,11 @@ def synchronise(device: torch.device) -> None:
 
 class Flops:
     """Counts what a model's towers execute: the shapes they are given, and from those the FLOPs,
-    by torch's counter on a copy without data, in the model's precision. A multiplication and an
-    addition are two."""
+    by torch's counter on a copy without data. A multiplication and an addition are two, in any
+    precision."""
 
     def __init__(self, towers: Any, model: Any) -> None:
-        self._meta = copy.deepcopy(towers).to("meta", model.dtype).requires_grad_(False)
+        self._meta = copy.deepcopy(towers).to("meta").requires_grad_(False)
         self._cuttable = text_tower.cuttable(towers)
         self._known: dict[tuple[str, tuple[int, ...]], int] = {}
         self.total = 0
@@ -250,7 +250,9 @@ class Flops:
         # the fused attention is one operator to the counter, which does not know it
         fused = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        empty = torch.empty(x.shape, dtype=x.dtype, device="meta")
+        # the copy stays in float32
+        dtype = torch.float32 if x.is_floating_point() else x.dtype
+        empty = torch.empty(x.shape, dtype=dtype, device="meta")
         try:
             with torch.inference_mode(), FlopCounterMode(display=False) as counter:
                 if name == "_encode_image":

@@ -64,7 +64,7 @@ def rows_of(side: Asked, models: list[str], deadline: float = LATER) -> dict[str
     """The labels of rows with numbers, by model, and the reasons of the others."""
     plan = steps(models, PRECISIONS)
     products = {"bf16": 1e4}
-    found = list(on_device.measured(side, plan, products, 480, deadline, light=False))  # type: ignore[arg-type]
+    found = list(on_device.Run(side, plan, products, 480, deadline, light=False).rows())  # type: ignore[arg-type]
     assert [row.label for row in found if row.model == models[0]] == LABELS
     return {m: [r.reason or r.label for r in found if r.model == m] for m in models}
 
@@ -90,6 +90,18 @@ def test_a_failure_is_a_row_and_takes_only_what_needs_it_along(
     assert found["b"] == (LABELS if asked else found["a"])
 
 
+def test_a_model_is_loaded_again_after_a_process_was_ended_and_apart_from_what_is_asked() -> None:
+    """Of a large model loading takes longer than a small measurement's share: one that was ended
+    took all small ones after it along."""
+    side = Asked(failing(what="line"))
+    rows_of(side, ["a"])
+    whats = [question["what"] for question in side.asked]
+    assert whats == [
+        "load", "towers", "line", "load", "decode", "decode", "towers", "towers",
+        "load", "towers", "line",
+    ]  # fmt: skip
+
+
 def test_what_the_budget_has_no_time_for_is_named_and_not_dropped() -> None:
     side = Asked(rate)
     assert rows_of(side, ["a"], deadline=0.0) == {"a": [on_device.SPENT.format(480)] * 8}
@@ -104,7 +116,7 @@ def test_on_a_cpu_nothing_is_compiled_for_minutes() -> None:
 def test_a_line_is_as_long_as_its_towers_are_fast_and_shares_are_of_its_precision() -> None:
     side = Asked(rate)
     plan = steps(["a"], PRECISIONS)
-    found = list(on_device.measured(side, plan, {"bf16": 1e4}, 480, LATER, light=False))  # type: ignore[arg-type]
+    found = list(on_device.Run(side, plan, {"bf16": 1e4}, 480, LATER, light=False).rows())  # type: ignore[arg-type]
     assert [q["expected"] for q in side.asked if q["what"] == "line"] == [1234.5, 1234.5]
     shares = {row.label: row.found.get("share") for row in found}
     assert shares["towers, bf16"] == shares["whole line, bf16"] == 1234.5 * 2 / 1e4

@@ -16,6 +16,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
 
 import score_busy
+from score_sides import Flops
+
+from pairmill.workers.score.model import load
+from pairmill.workers.score.model import open_clip as clip
 
 ROOT = Path(__file__).parents[3]
 LABELS = [
@@ -31,7 +35,7 @@ def test_each_promised_row_has_a_number_or_a_reason(tmp_path: Path) -> None:
     script = ["bash", str(ROOT / "bench/on_device.sh"), "--smoke", "--models", models]
     known = os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path)}
     run = subprocess.run(script, env=known, cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout == (tmp_path / "table.md").read_text()
     cells = [line.strip("| ").split(" | ") for line in run.stdout.splitlines() if line[:1] == "|"]
     rows = {(row[0], row[1]): row[2:] for row in cells[2:]}
@@ -54,6 +58,25 @@ def test_each_promised_row_has_a_number_or_a_reason(tmp_path: Path) -> None:
         "nothing",
         *found["whole line, fp32"]["waits"],
     }
+
+
+def test_operations_are_counted_alike_in_any_precision() -> None:
+    """The counter's copy stayed in float32, and refused what the model takes in bf16: every tower in
+    half precision failed in a process that had not seen float32 before."""
+    loaded = load(str(ROOT / "ops/demo/model"), device="cpu", precision="bf16")
+    plain = clip.create_model(f"local-dir:{ROOT / 'ops/demo/model'}")
+    counted = []
+    for model, towers in (
+        (loaded, plain),
+        (load(str(ROOT / "ops/demo/model"), device="cpu"), plain),
+    ):
+        flops = Flops(towers, model)
+        model.encode_texts(["a text"])
+        pixels = torch.zeros((2, 64, 64, 3), dtype=torch.uint8)
+        with torch.inference_mode():
+            model._image(pixels)
+        counted.append(flops.total)
+    assert counted[0] == counted[1] > 2 * 2 * 64 * 192 * 96  # two images' first layer alone
 
 
 # ---- the watch -----------------------------------------------------------------------------------
