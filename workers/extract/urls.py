@@ -36,7 +36,7 @@ _SIMPLE = re.compile(
     rf"|(?P<up>(?:\.\./)+{_RELATIVE})"
 )
 _USUAL = re.compile(rf"(?:{_ROOT})?/{_PATH}\.(?:jpe?g|png|webp|JPG){_QUERY}")
-_USUAL_LENGTH = 1_000  # characters; below MAX_LENGTH with any usual root
+_USUAL_LENGTH = 1_000  # characters
 # the page's own URL, as nearly all are: scheme, root and directory are its parts
 _SIMPLE_PAGE = re.compile(
     rf"(?P<root>(?P<scheme>https?)://[a-z0-9.-]+(?::[0-9]{{1,4}})?)(?P<path>/{_PATH}){_QUERY}"
@@ -75,6 +75,8 @@ class Base:
             "root": (self._root or None, 0),
             "relative": (self._directory or None, 0),
         }
+        longest = MAX_LENGTH - _USUAL_LENGTH
+        self._usual_root = self._root if len(self._root) <= longest else ""
 
     def resolve(self, reference: str) -> str | DropReason:
         """The absolute http(s) URL of a link, or why it has none.
@@ -126,7 +128,7 @@ class Base:
         absolute or begins at the root, and ends as most names of images do; else None."""
         if len(reference) > _USUAL_LENGTH or not _USUAL.fullmatch(reference):
             return None
-        root, authority = ("", 8) if reference[0] == "h" else (self._root, 0)
+        root, authority = ("", 8) if reference[0] == "h" else (self._usual_root, 0)
         if reference.find("//", authority) >= 0 or reference.find("/.", authority) >= 0:
             return None  # not _plain, without the call
         return root + reference if root or authority else None

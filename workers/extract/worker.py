@@ -8,10 +8,10 @@ from itertools import compress
 import trio
 
 from pairmill.workers.daemon import Job, WorkerKind
-from pairmill.workers.errors import TaskFailed
+from pairmill.workers.errors import Malformed, TaskFailed
 from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.extract.extract import Counts, Pair, extract
-from pairmill.workers.extract.language import LanguageDetector
+from pairmill.workers.extract.language import LanguageDetector, NoLibrary
 from pairmill.workers.extract.link_kinds import LinkSelection
 from pairmill.workers.extract.probe import UrlProbe
 from pairmill.workers.extract.reader import is_remote, open_wat
@@ -45,6 +45,8 @@ class Extract(WorkerKind[ExtractQueue]):
         try:
             selection = LinkSelection(job.payload.get("link_kinds", ["image"]))
             detector = LanguageDetector(job.payload.get("language_detector", "cld3"))
+        except NoLibrary as missing:
+            raise TaskFailed(f"{location}: {missing}", retry=True) from None
         except ValueError as unknown:
             raise TaskFailed(f"{location}: {unknown}; or upgrade Pairmill", retry=False) from None
         watch = _Watch(job, counts)
@@ -88,7 +90,11 @@ def new_pairs(
     def new(pairs: list[Pair]) -> list[Pair]:
         if not probe.wanted():
             return pairs
-        known = queue.probe(lease_id, [pair.url_key for pair in pairs])
+        try:
+            known = queue.probe(lease_id, [pair.url_key for pair in pairs])
+        except Malformed:  # it may only save work, so it costs none
+            probe.refused()
+            return pairs
         probe.learn(len(pairs), sum(known))
         for pair in compress(pairs, known):
             of_kind = counts.kinds[pair.kind]
