@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+
+import msgspec
 
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.errors import TaskFailed
@@ -30,7 +31,7 @@ _JSON = re.compile(rb"\ncontent-type[ \t]*:[ \t]*application/json\b")
 REMEMBERED = 500_000
 
 
-class Pair(NamedTuple):
+class Pair(msgspec.Struct, frozen=True, gc=False):
     """A link's URL with its text; all strings encode as UTF-8 and hold no NUL.
 
     url_key: md5 of the URL in UTF-8, 16 bytes. url: absolute http or https, at most 2,048

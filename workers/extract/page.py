@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.extract import text
@@ -27,7 +29,7 @@ _NO_TEXT = DropReason.NO_TEXT  # an enumeration's member takes as long to look u
 Found = list[tuple[Any, LinkKind]]  # links, each with its kind
 
 
-class PageFacts(NamedTuple):
+class PageFacts(msgspec.Struct, frozen=True, gc=False):
     """What the pairs of one page have in common; all strings encode as UTF-8 without NUL.
 
     number: of the page's record in the file, from 0. url: see ``urls.page_url``. crawled_at: its

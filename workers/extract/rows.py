@@ -39,11 +39,10 @@ def rows_in_parts(
                 page = pair.page
                 refusal = page.opt_out or NO_OPT_OUT
                 part.pages.append((lease_id, page.number, page.url, page.crawled_at, *refusal))
-            key, url, text, kind, _ = pair
             part.pairs.append(
                 (
-                    lease_id, next(ordinal), key, url, text, *detect(text), page.license, kind,
-                    page.number,
+                    lease_id, next(ordinal), pair.url_key, pair.url, pair.text, *detect(pair.text),
+                    page.license, pair.kind, page.number,
                 )
             )  # fmt: skip
         yield part
