@@ -51,9 +51,9 @@ from wat import IMAGES, LANGUAGES, wat
 
 from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.workers.extract.extract import Counts, extract
+from pairmill.workers.extract.gzip_members import PIECE
 from pairmill.workers.extract.language import LanguageDetector
 from pairmill.workers.extract.probe import UrlProbe
-from pairmill.workers.extract.records import PIECE
 from pairmill.workers.extract.rows import rows_in_parts
 from pairmill.workers.extract.worker import count_rows, new_pairs
 from support.database import Database, new_database

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.extract import image_links
 from pairmill.workers.extract.extract import Counts, Pair, extract
+from pairmill.workers.extract.gzip_members import GzipMembers
 from pairmill.workers.extract.license import find_license, may_name_license
 from pairmill.workers.extract.links import BadRecord, PageLinks, link_reader
 from pairmill.workers.extract.page import Page, PageReader
-from pairmill.workers.extract.records import WarcRecords, _Members
+from pairmill.workers.extract.records import WarcRecords
 from pairmill.workers.extract.urls import Base
 from support.shared_data import shared_file
 from support.wats import Json, anchor, image, packed, page, record, warcinfo
@@ -40,7 +41,7 @@ def both_ways(data: bytes) -> tuple[Found, Found]:
     """With libdeflate, and by ISA-L alone."""
     at_once = records_of(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Members, "whole", lambda _: None)
+        patch.setattr(GzipMembers, "whole", lambda _: None)
         return at_once, records_of(data)
 
 
@@ -88,15 +89,15 @@ def test_real_files_give_the_same_records(name: str) -> None:
 
 def test_nearly_all_members_are_inflated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: all go the long way, which gives the same, so that nothing but the clock would tell."""
-    whole, given_at_once = _Members.whole, 0
+    whole, given_at_once = GzipMembers.whole, 0
 
-    def counted(self: _Members) -> bytearray | None:
+    def counted(self: GzipMembers) -> bytearray | None:
         nonlocal given_at_once
         member = whole(self)
         given_at_once += member is not None
         return member
 
-    monkeypatch.setattr(_Members, "whole", counted)
+    monkeypatch.setattr(GzipMembers, "whole", counted)
     assert len(records_of(packed([record("{}")] * 1000))[0]) == 1000
     assert given_at_once > 990
 

@@ -12,10 +12,11 @@ import msgspec
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.errors import TaskFailed
 from pairmill.workers.extract.decoding import Decoding, by_warcinfo
+from pairmill.workers.extract.gzip_members import Readable
 from pairmill.workers.extract.link_kinds import LinkKind, LinkSelection
 from pairmill.workers.extract.links import BadRecord
 from pairmill.workers.extract.page import Page, PageFacts, PageReader
-from pairmill.workers.extract.records import Readable, WarcRecords
+from pairmill.workers.extract.records import WarcRecords
 from pairmill.workers.extract.text import MIN_LENGTH
 
 try:  # CPython's own: for a URL's few bytes OpenSSL's takes more than twice the time

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from pairmill.workers.errors import TaskFailed
-from pairmill.workers.extract.records import Readable
+from pairmill.workers.extract.gzip_members import Readable
 from pairmill.workers.http.remote_file import (
     STALL_SECONDS,
     RequestFailed,

@@ -11,11 +11,11 @@ from pairmill.workers.daemon import Job, WorkerKind
 from pairmill.workers.errors import Malformed, TaskFailed
 from pairmill.workers.extract.calls import ExtractQueue
 from pairmill.workers.extract.extract import Counts, Pair, extract
+from pairmill.workers.extract.gzip_members import Readable
 from pairmill.workers.extract.language import LanguageDetector, NoLibrary
 from pairmill.workers.extract.link_kinds import LinkSelection
 from pairmill.workers.extract.probe import UrlProbe
 from pairmill.workers.extract.reader import is_remote, open_wat
-from pairmill.workers.extract.records import Readable
 from pairmill.workers.extract.rows import rows_in_parts
 
 
