@@ -45,4 +45,5 @@ def rows_in_parts(
                     page.license, pair.kind, page.number,
                 )
             )  # fmt: skip
+        del chunk  # as large as the rows, and not needed while they are sent
         yield part
