@@ -148,7 +148,7 @@ def score(
     sha256: str = SHA256,
     device: str = typer.Option("auto", "--device", help="cpu, cuda, cuda:1, or auto."),
     precision: str = typer.Option(
-        "auto", "--precision", help="fp32, bf16, fp16, or auto: bf16 on a GPU that has it, else fp32."
+        "auto", "--precision", help="fp32, bf16, fp16, or auto: bf16 where a GPU has it, else fp32."
     ),
     compiled: bool = typer.Option(
         False, "--compile", help="torch.compile the model: a minute or more at the start."
