@@ -8,7 +8,7 @@ the time that ``links.link_reader`` takes.
 from collections.abc import Callable, Iterable
 from functools import cache, reduce
 from operator import or_
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -32,9 +32,8 @@ ReadPage = Callable[[bytes | bytearray], PageLinks | None]
 
 
 class ImageLink(msgspec.Struct, gc=False, tag_field="path", tag=PATH):
-    """An image; as ``links.Link`` with this path."""
+    """An image: ``links.Link`` of this path."""
 
-    path: ClassVar[str] = PATH
     url: str | None = None
     alt: str | None = None
 

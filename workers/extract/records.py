@@ -57,7 +57,11 @@ def _only_record(member: bytearray) -> Record | None:
     if not _VERSION.match(header) or _ODD_HEADER.search(header):
         return None
     length = _CONTENT_LENGTH.search(header)
-    if length is None or end + int(length[1]) + 4 != len(member) or not member.endswith(_END):
+    if (
+        length is None
+        or end + int(length[1]) + len(_END) != len(member)
+        or not member.endswith(_END)
+    ):
         return None
     del member[:end]
     del member[-len(_END) :]
