@@ -7,6 +7,7 @@ from itertools import compress
 
 import trio
 
+from pairmill.schema.outcomes import LANGUAGE_DETECTORS
 from pairmill.workers.daemon import Job, WorkerKind
 from pairmill.workers.errors import Malformed, TaskFailed
 from pairmill.workers.extract.calls import ExtractQueue
@@ -42,13 +43,7 @@ class Extract(WorkerKind[ExtractQueue]):
         counts = Counts()
         rows = 0
         location = job.payload["location"]
-        try:
-            selection = LinkSelection(job.payload.get("link_kinds", ["image"]))
-            detector = LanguageDetector(job.payload.get("language_detector", "cld3"))
-        except NoLibrary as missing:
-            raise TaskFailed(f"{location}: {missing}", retry=True) from None
-        except ValueError as unknown:
-            raise TaskFailed(f"{location}: {unknown}; or upgrade Pairmill", retry=False) from None
+        selection, detector = _chosen(job)
         watch = _Watch(job, counts)
         with open_wat(location, wait=watch.wait) as stream:
             pairs = extract(watch.over(stream), counts, selection)
@@ -78,6 +73,20 @@ class Extract(WorkerKind[ExtractQueue]):
         )
         if about_known := self._probe.said():
             job.said += f"; {about_known}"
+
+
+def _chosen(job: Job[ExtractQueue]) -> tuple[LinkSelection, LanguageDetector]:
+    """The kinds of links and the detector that the file's admin chose."""
+    location = job.payload["location"]
+    try:
+        return (
+            LinkSelection(job.payload.get("link_kinds", ["image"])),
+            LanguageDetector(job.payload.get("language_detector", LANGUAGE_DETECTORS[0])),
+        )
+    except NoLibrary as missing:
+        raise TaskFailed(f"{location}: {missing}", retry=True) from None
+    except ValueError as unknown:
+        raise TaskFailed(f"{location}: {unknown}; or upgrade Pairmill", retry=False) from None
 
 
 def new_pairs(
