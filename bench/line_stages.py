@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, LiteralString, cast
 
 import psycopg
-from cpu import server_seconds
+from cpu import process_seconds, server_seconds
 from line_needs import Measured, Stage
 from own_server import note
 
@@ -161,14 +161,6 @@ def end(child: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-def process_seconds(pid: int) -> float:
-    """CPU seconds of a live process and the children that it has waited for; 0 of none."""
-    if not pid:
-        return 0.0
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
