@@ -22,8 +22,10 @@ ROOMS: dict[str, set[str]] = {
     "admin": {"server"},
     "taggers": set(),
     "fetch": set(),
-    "release": {"admin"},
-    "vectors": {"admin", "release"},
+    "archive": {"admin"},
+    "dedupe": {"archive"},
+    "release": {"admin", "archive", "dedupe"},
+    "vectors": {"admin", "archive", "release"},
 }
 # need no database: a directory of files or an index is all that they read
 WITHOUT_DATABASE = (
