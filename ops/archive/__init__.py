@@ -1,1 +1,1 @@
-"""Facts: finished batches as immutable Parquet files, beside the database or in place of its rows."""
+"""Facts: finished batches as immutable Parquet files, beside the database's rows or instead."""

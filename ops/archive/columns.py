@@ -1,7 +1,7 @@
-"""The columns of facts, a Parquet file a table. Each file is sorted by sample_id, attempt, submission_id.
+"""The columns of facts, a Parquet file a table.
 
-``sample_id`` is ``batch_id << 14 | n``. ``counts``: whether the row counted when the file was written; of one
-sample at most one row of a file does.
+Each file is sorted by sample_id, attempt and submission_id. ``sample_id`` is ``batch_id << 14 | n``.
+``counts``: whether the row counted when the file was written; of a sample at most one row does.
 """
 
 import pyarrow as pa
