@@ -1,7 +1,7 @@
 """The columns of facts, a Parquet file a table.
 
-Each file is sorted by sample_id, attempt and submission_id. ``sample_id`` is ``batch_id << 14 | n``.
-``counts``: whether the row counted when the file was written; of a sample at most one row does.
+Each file is sorted by sample_id (``batch_id << 14 | n``), attempt and submission_id. ``counts``:
+whether the row counted when the file was written; of a sample at most one row does.
 """
 
 import pyarrow as pa
