@@ -51,7 +51,7 @@ _KEYS = re.compile(
     r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,})(?![A-Za-z0-9])"
     r"|-----BEGIN (?:RSA |EC |OPENSSH |DSA |PGP )?PRIVATE KEY"
 )
-# what every hit has, in RE2: of a million alt texts 93 % are done with here, at 0.3 us each
+# what every hit has, in RE2: 0.2 us a text, and 3 us with the rules for the 6 % that have it
 _POSSIBLE = (
     r"@|\d(?:[\s().\x{a0}/-]*\d){6}|[A-Z]{2}\d{2}[ -]?[A-Z0-9]|AKIA|ASIA|gh[pousr]_|"
     r"github_pat_|glpat-|xox|[rs]k_live_|sk-|hf_|npm_|pypi-|eyJ|PRIVATE KEY|AIza"
