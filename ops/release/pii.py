@@ -46,7 +46,7 @@ _ISSUERS = re.compile(
 _KEYS = re.compile(
     r"(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[A-Z2-7]{16}|gh[pousr]_[A-Za-z0-9]{36}|"
     r"github_pat_[A-Za-z0-9_]{82}|glpat-[A-Za-z0-9_-]{20}|AIza[A-Za-z0-9_-]{35}|"
-    r"xox[abprs]-[A-Za-z0-9-]{10,72}|[rs]k_live_[A-Za-z0-9]{24,99}|sk-[A-Za-z0-9_-]{32,200}|"
+    r"xox[abprs]-[A-Za-z0-9-]{10,72}|[rs]k_live_[A-Za-z0-9]{24,99}|sk-(?=[\w-]*[A-Z])(?=[\w-]*\d)[A-Za-z0-9_-]{32,200}|"
     r"hf_[A-Za-z]{34}|npm_[A-Za-z0-9]{36}|pypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,200}|"
     r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,})(?![A-Za-z0-9])"
     r"|-----BEGIN (?:RSA |EC |OPENSSH |DSA |PGP )?PRIVATE KEY"
