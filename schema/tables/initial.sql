@@ -23,3 +23,4 @@ $$;
 alter table mill.embedding alter column image set storage external, alter column text set storage external;
 
 insert into mill.setting (only_row) values (1);
+insert into mill.cover_setting (only_row) values (1);
