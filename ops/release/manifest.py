@@ -18,7 +18,8 @@ class Manifest:
     looked at = kept + sum(excluded); excluded: by the first reason, see sql/release.sql.
     removals: count, highest id and sha256 of the list that was applied. unfinished: work that was
     not done, by what, see sql/unfinished.sql; empty where all was done. files: name, rows,
-    bytes and sha256 of each. written_by: versions; the bytes depend on pyarrow's.
+    bytes and sha256 of each. written_by: versions; the bytes depend on pyarrow's. derived_from: the
+    release of which rows were dropped, see ``kept_rows.derived``; null: it was built.
     """
 
     recipe: dict[str, Any]
@@ -34,6 +35,7 @@ class Manifest:
     columns: dict[str, str]
     files: list[dict[str, Any]]
     written_by: dict[str, str]
+    derived_from: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
