@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pairmill.ops.release.unfinished import sentence
@@ -20,6 +20,11 @@ class Manifest:
     not done, by what, see sql/unfinished.sql; empty where all was done. files: name, rows,
     bytes and sha256 of each. written_by: versions; the bytes depend on pyarrow's. derived_from: the
     release of which rows were dropped, see ``kept_rows.derived``; null: it was built.
+    version: of the data, MAJOR.MINOR.PATCH as Croissant counts them (rows that go are a MAJOR one);
+    empty: that of the recipe. layout: of the files, see ``layouts``. engine: what ran the passes.
+    thresholds: those that the pool decided, by the recipe's key (top_fraction -> 0.2834).
+    duplicates: a finding a method, with rows, groups, parameters, recall and precision as measured.
+    facts: the folders that were read, if they are to be named. published: see ``Publication``.
     """
 
     recipe: dict[str, Any]
@@ -36,6 +41,13 @@ class Manifest:
     files: list[dict[str, Any]]
     written_by: dict[str, str]
     derived_from: dict[str, Any] | None = None
+    version: str = ""
+    layout: str = "pairmill"
+    engine: str = "duckdb"
+    thresholds: dict[str, float] = field(default_factory=dict)
+    duplicates: list[dict[str, Any]] = field(default_factory=list)
+    facts: list[dict[str, Any]] = field(default_factory=list)
+    published: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
