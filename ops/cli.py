@@ -32,6 +32,7 @@ from pairmill.ops.commands import (
     source,
     status,
     task,
+    text_safety,
     trust,
     work,
 )  # fmt: skip
@@ -62,6 +63,7 @@ app.add_typer(removal.app, name="removal")
 app.add_typer(release.app, name="release")
 app.add_typer(embeddings.app, name="embeddings")
 app.add_typer(index.app, name="index")
+app.add_typer(text_safety.app, name="text-safety")
 app.command("migrate")(database.migrate)
 app.command("retry")(retry.retry)
 app.command("status")(status.status)

@@ -1,0 +1,167 @@
+"""Classifiers of texts: Hugging Face's folders and detoxify's checkpoints, tiny and random."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+
+from pairmill.ops.errors import UserError
+from pairmill.ops.files import sha256
+from pairmill.ops.release.text_scores import MANIFEST, TextBound, TextSafety, score
+from pairmill.ops.taggers import text_classifier
+from pairmill.workers.errors import Refused
+from pairmill.workers.score import torchvision_import as _before_transformers  # noqa: F401
+
+CLASSES = ["toxic", "severe_toxic", "obscene"]
+WORDS = ["a", "red", "bicycle", "you", "idiot", "##s", "photo", "of"]
+TEXTS = ["a red bicycle", "you idiots", "", "photo of a red bicycle of a photo of you", "x" * 2000]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    torch.manual_seed(7)
+    config = transformers.BertConfig(
+        vocab_size=5 + len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=32, num_labels=len(CLASSES), initializer_range=1.0,
+        id2label=dict(enumerate(CLASSES)), label2id={c: i for i, c in enumerate(CLASSES)},
+    )  # fmt: skip
+    return transformers.BertForSequenceClassification(config).eval()
+
+
+def base(folder: Path, model: Any) -> Path:
+    folder.mkdir()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (folder / "vocab.txt").write_text("\n".join(special + WORDS))
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    model.config.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def hugging_face(tmp_path: Path, model: Any) -> Path:
+    folder = base(tmp_path / "hf", model)
+    model.save_pretrained(folder)
+    return folder
+
+
+def checkpoint(folder: Path, state: dict[str, Any], name: str = "BertForSequenceClassification"):  # type: ignore[no-untyped-def]
+    config = {
+        "arch": {"args": {"model_name": name, "num_classes": len(CLASSES)}},
+        "dataset": {"args": {"classes": CLASSES}},
+    }
+    torch.save({"config": config, "state_dict": state}, folder / "toxic_original.ckpt")
+    return folder
+
+
+@pytest.fixture
+def detoxify(tmp_path: Path, model: Any) -> Path:
+    old = {"bert.embeddings.position_ids": torch.arange(32)[None]}
+    return checkpoint(base(tmp_path / "detoxify", model), model.state_dict() | old)
+
+
+def test_both_forms_of_the_same_weights_give_what_the_model_gives(
+    hugging_face: Path, detoxify: Path, model: Any
+) -> None:
+    """Texts are sorted by length before they are padded: a value must come back to its own."""
+    ours = text_classifier.load(hugging_face)
+    theirs = text_classifier.load(detoxify)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(hugging_face)
+    with torch.inference_mode():
+        each = [
+            torch.sigmoid(
+                model(**tokenizer(t, return_tensors="pt", truncation=True, max_length=32)).logits
+            )
+            for t in TEXTS
+        ]
+    expected = torch.cat(each).numpy()
+    assert len({tuple(row) for row in expected.round(5)}) == len(TEXTS)
+    np.testing.assert_allclose(ours.probabilities(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(theirs.probabilities(TEXTS), expected, atol=1e-5)
+    assert ours.labels == CLASSES
+    assert theirs.labels == ["toxicity", "severe_toxicity", "obscene"]
+
+
+class Runs:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("this must not run",))
+
+
+def test_what_is_no_classifier_is_refused(
+    tmp_path: Path, detoxify: Path, hugging_face: Path, model: Any
+) -> None:
+    """Weights that are missing would be random, and give probabilities all the same."""
+    with pytest.raises(Refused, match=r"no config\.json"):
+        text_classifier.load(tmp_path)
+    state = model.state_dict()
+    lacking = {key: value for key, value in state.items() if key != "classifier.weight"}
+    with pytest.raises(Refused, match=r"do not fit .*classifier\.weight"):
+        text_classifier.load(checkpoint(detoxify, lacking))
+    with pytest.raises(Refused, match="no classifier of transformers"):
+        text_classifier.load(checkpoint(detoxify, state, "pipeline"))
+    with pytest.raises(Refused, match="no checkpoint of plain tensors"):
+        text_classifier.load(checkpoint(detoxify, {"x": Runs()}))
+    (hugging_face / "model.safetensors").unlink()
+    with pytest.raises(Refused, match=r"neither \*\.safetensors nor"):
+        text_classifier.load(hugging_face)
+
+
+class ByLength:
+    """The probability is a thousandth of the length."""
+
+    def __init__(self) -> None:
+        self.labels, self.digest = ["length", "other"], "d1"
+        self.asked = 0
+
+    def probabilities(self, texts: Any) -> npt.NDArray[np.float32]:
+        self.asked += len(texts)
+        return np.array([[len(t) / 1000, 0.0] for t in texts], np.float32)
+
+
+def texts_file(path: Path, ids: list[int], texts: list[str | None]) -> Path:
+    pq.write_table(pa.table({"SAMPLE_ID": ids, "TEXT": texts}), path)
+    return path
+
+
+def unsafe(bound: TextBound, ids: list[int]) -> list[int | None]:
+    batch = pa.RecordBatch.from_arrays([pa.array(ids, pa.int64())], ["sample_id"])
+    found: list[int | None] = bound.annotate(batch).to_pylist()
+    return found
+
+
+def test_scores_go_on_where_they_were_cut_off_and_bound_texts(tmp_path: Path) -> None:
+    parts = [
+        texts_file(tmp_path / "a.parquet", [5, 1, 9], ["x" * 500, "x" * 501, None]),
+        texts_file(tmp_path / "b.parquet", [20], ["x" * 900]),
+    ]
+    classifier, out = ByLength(), tmp_path / "scores"
+    score(parts[:1], classifier, out)
+    (out / MANIFEST).unlink()
+    manifest = score(parts, classifier, out)
+    assert classifier.asked == 4  # and not seven
+    assert [file["rows"] for file in manifest["files"]] == [3, 1]
+    wanted = TextSafety("scores", sha256(out / MANIFEST), {"length": 0.5})
+    # exactly at the bound is kept; 7 has no score
+    assert unsafe(TextBound(wanted, tmp_path), [1, 5, 7, 9, 20, 21]) == [1, 0, None, 0, 1, None]
+    assert unsafe(TextBound(wanted, tmp_path), []) == []
+
+
+def test_scores_that_are_not_the_recipes_are_refused(tmp_path: Path) -> None:
+    part = texts_file(tmp_path / "a.parquet", [1], ["x"])
+    out = tmp_path / "scores"
+    score([part], ByLength(), out)
+    digest = sha256(out / MANIFEST)
+    with pytest.raises(UserError, match="text-safety score"):
+        TextBound(TextSafety("nowhere", digest, {"length": 0.5}), tmp_path)
+    with pytest.raises(UserError, match=r"not the one .*sha256 names"):
+        TextBound(TextSafety("scores", "0" * 64, {"length": 0.5}), tmp_path)
+    with pytest.raises(UserError, match="have no 'toxicity': they have length, other"):
+        TextBound(TextSafety("scores", digest, {"toxicity": 0.5}), tmp_path)
+    texts_file(out / "a.parquet", [1], ["y"])
+    with pytest.raises(UserError, match="not the file that its manifest names"):
+        TextBound(TextSafety("scores", digest, {"length": 0.5}), tmp_path)
