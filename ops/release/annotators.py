@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from pairmill.ops.release import clusters, entities, keywords
 from pairmill.ops.release.recipe import Recipe
 
 
@@ -26,6 +27,13 @@ def of_recipe(recipe: Recipe, selection: Any) -> list[Annotator]:
     """The annotators whose columns the recipe's conditions name. Raises UserError for a file of
     theirs that is not there, or not the one that the recipe means."""
     found: list[Annotator] = []
+    for part in (
+        keywords.of_recipe(recipe),
+        entities.of_recipe(recipe),
+        clusters.of_recipe(recipe),
+    ):
+        if part is not None:
+            found.append(part)
     if recipe.exclude_pii:
         from pairmill.ops.release.pii import PersonalData
 

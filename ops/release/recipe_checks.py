@@ -188,13 +188,7 @@ def with_digests(recipe: "Recipe", name: str) -> "Recipe":
         path = Path(recipe.folder) / named.file
         if not path.is_file():
             return named
-        found = sha256(path)
-        if named.sha256 and found != named.sha256:
-            raise UserError(
-                f"recipe {name}: {key}.file {path} has not the sha256 that the recipe gives:"
-                f" {found}"
-            )
-        return RecipeFile(named.file, found)
+        return RecipeFile(named.file, _of_digest(path, named, name, key))
 
     changes: dict[str, Any] = {}
     if recipe.exclude_keywords:
@@ -212,11 +206,21 @@ def with_digests(recipe: "Recipe", name: str) -> "Recipe":
 
 
 def file_of(recipe: "Recipe", key: str, named: RecipeFile) -> Path:
-    """The path of a recipe's file. Raises UserError where it is absent."""
+    """The path of a recipe's file. Raises UserError where it is absent, or has another sha256."""
     path = Path(recipe.folder) / named.file
     if not path.is_file():
         raise UserError(
             f"recipe {recipe.name}: there is no file {path}: bring it, or name another by"
             f" --set {key}.file=PATH"
         )
+    _of_digest(path, named, recipe.name, key)
     return path
+
+
+def _of_digest(path: Path, named: RecipeFile, name: str, key: str) -> str:
+    found = sha256(path)
+    if named.sha256 and found != named.sha256:
+        raise UserError(
+            f"recipe {name}: {key}.file {path} has not the sha256 that the recipe gives: {found}"
+        )
+    return found
