@@ -26,6 +26,7 @@ from pairmill.ops.commands import (
     model,
     people,
     release,
+    release_folder,  # noqa: F401 - its commands are release's
     removal,
     researcher,
     retry,

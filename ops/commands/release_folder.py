@@ -1,0 +1,161 @@
+"""pairmill release keep-list, apply: what is done with the folders of finished releases."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from pairmill.ops.commands.options import AS_JSON, DRY_RUN, YES, confirm, counted, progress
+from pairmill.ops.commands.release import app
+from pairmill.ops.errors import UserError, extra
+from pairmill.ops.files import atomic_folder
+from pairmill.ops.output import print_json
+from pairmill.workers.safe_text import safe, say
+
+# numpy and pyarrow are not in every installation
+if TYPE_CHECKING:
+    from pairmill.ops.release.keep_list import KeepList
+    from pairmill.ops.release.keep_list_apply import Applied
+
+RELEASE = typer.Argument(help="A release's folder.")
+
+
+@app.command("keep-list")
+def keep_list(
+    release: Path = RELEASE,
+    out: Path = typer.Option(..., "--out", help="A .npy file; NAME.npy.json is written beside it."),
+    made_by: str = typer.Option("", "--by", help="Who publishes it, in a few words."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Write the ids of a release's rows, sorted: what `release apply` reads.
+
+    The .npy is a file of a subset as DataComp has them (u8,u8). It names what stays, and nothing
+    that went.
+    """
+    from dataclasses import asdict
+
+    from pairmill.ops.release import keep_list as lists
+
+    with progress("reading ids") as report:
+        about = lists.write(release, out, made_by=made_by, progress=report)
+    if as_json:
+        print_json(asdict(about))
+    else:
+        say(f"{counted(about.rows, 'id')} in {out}, sha256 {about.sha256}")
+
+
+@app.command("apply")
+def apply(
+    keep: Path = typer.Argument(metavar="KEEP_LIST", help="The .npy, with its .npy.json beside."),
+    folders: list[Path] = typer.Argument(
+        metavar="FOLDER…", help="Old copies: releases, embeddings, indexes, folders of images."
+    ),
+    out: Path = typer.Option(
+        None, "--out", help="Write what stays of one folder here, and leave that as it is."
+    ),
+    digest: str = typer.Option("", "--sha256", help="Of the list, where no .npy.json is there."),
+    any_release: bool = typer.Option(
+        False, "--any-release", help="Also where the list is of another release, or an older one."
+    ),
+    keys_are_ids: bool = typer.Option(
+        False, "--keys-are-ids", help="Images: their keys are SAMPLE_IDs, and nothing else says so."
+    ),
+    dry_run: bool = DRY_RUN,
+    yes: bool = YES,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Drop every row that a keep-list does not name from copies of a release, and of what was made
+    of it: Parquet, embeddings, an index, images in shards. Needs no database.
+
+    Files are replaced one shard at a time: an interrupted run leaves whole shards, and the next
+    one goes on. A second run drops nothing.
+    """
+    from pairmill.ops.release import keep_list as lists
+    from pairmill.ops.release import keep_list_apply as applying
+
+    if out and len(folders) > 1:
+        raise typer.BadParameter("--out is for one folder")
+    with progress("reading the keep-list") as report:
+        wanted = lists.read(keep, digest, report)
+    for folder in folders:
+        applying.kind_of(folder)
+        if not any_release:
+            applying.require_same_release(folder, wanted.about)
+    planned = [_apply(folder, wanted, keys_are_ids, dry_run=True) for folder in folders]
+    _require_something_kept(planned, any_release)
+    found = planned
+    if not dry_run and (out or any(each.dropped for each in planned)):
+        if not as_json and not yes and not out:
+            _say_applied(planned, "would go")
+        confirm(yes or out is not None)  # with --out nothing is lost
+        with ExitStack() as stack:
+            places = folders
+            if out:
+                places = [stack.enter_context(atomic_folder(out))]
+                applying.copied(folders[0], places[0])
+            found = [_apply(folder, wanted, keys_are_ids, dry_run=False) for folder in places]
+            if out:
+                applying.unlinked(places[0])
+    elif not dry_run:
+        # an interrupted run may have left a manifest to write
+        found = [_apply(folder, wanted, keys_are_ids, dry_run=False) for folder in folders]
+    if as_json:
+        print_json({"folders": [each.as_dict() for each in found], "dry_run": dry_run})
+    else:
+        _say_applied(found, "would go" if dry_run else "dropped")
+
+
+def _apply(folder: Path, keep: "KeepList", keys_are_ids: bool, *, dry_run: bool) -> "Applied":
+    from pairmill.ops.release import keep_list_apply as applying
+
+    what = f"{'reading' if dry_run else 'writing'} {safe(folder.name)}"
+    with progress(what) as report:
+        if applying.kind_of(folder) == "index":
+            return _apply_to_index(folder, keep, report, dry_run)
+        return applying.apply(
+            folder, keep, keys_are_ids=keys_are_ids, dry_run=dry_run, progress=report
+        )
+
+
+def _apply_to_index(
+    folder: Path, keep: "KeepList", report: Callable[[int, int], None], dry_run: bool
+) -> "Applied":
+    """The graph is made anew: a deleted vector would stay in its file."""
+    import numpy as np
+
+    from pairmill.ops.release.keep_list_apply import Applied
+    from pairmill.ops.release.keep_list_ids import IDS
+
+    with extra("index"):
+        from pairmill.ops.vectors import index
+    held = index.sample_ids(folder)
+    ids = np.zeros(len(held), IDS)
+    ids["f1"] = held
+    gone = ids["f1"][~keep.keeps(ids)].tolist()
+    index.remove(
+        folder,
+        gone,
+        compact=bool(gone),
+        dry_run=dry_run or not gone,
+        progress=lambda _, done, total: report(done, total),
+    )
+    return Applied(str(folder), "index", len(held), len(gone), [])
+
+
+def _require_something_kept(planned: list["Applied"], any_release: bool) -> None:
+    for each in planned:
+        if each.rows and each.dropped == each.rows and not any_release:
+            raise UserError(
+                f"the keep-list names none of the {each.rows:,} rows of {each.folder}: is it of"
+                " another data set? --any-release drops them all; nothing was changed"
+            )
+
+
+def _say_applied(found: list["Applied"], done: str) -> None:
+    for each in found:
+        say(f"{each.folder} ({each.kind}): {each.dropped:,} of {each.rows:,} rows {done}")
+        if each.left_alone:
+            names = ", ".join(each.left_alone[:3]) + (", …" if each.left_alone[3:] else "")
+            say(f"{each.folder}: left as they are, having no ids: {names}", err=True)
