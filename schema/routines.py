@@ -23,7 +23,7 @@ BEFORE_KINDS = (
 )  # fmt: skip
 AFTER_KINDS = (
     "core/hooks", "history", "core/steward", "thumbnail", "model", "retry", "task", "source",
-    "admin", "report/releases", "report/sample", "report/pairs", "report/extraction",
+    "admin", "archive", "report/releases", "report/sample", "report/pairs", "report/extraction",
     "report/history", "report/queue", "report/waiting", "report/people", "report/models", "trust",
     "core/grants",
 )  # fmt: skip

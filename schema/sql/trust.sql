@@ -431,6 +431,7 @@ begin
           join mill.task t on t.task_id = s.task_id
           join mill.worker w on w.worker_id = x.worker_id
          where s.worker_id = p_stopped_id and t.is_replica and x.state = 'agreed' and w.disabled_at is null
+           and not mill.detached(t.batch_id)
            and not exists (select from mill.replication y where y.worker_id = x.worker_id and y.task_id = x.task_id and y.replication_id > x.replication_id)
          order by x.replication_id desc limit 20
     loop

@@ -5,6 +5,7 @@ tables that trusted workers COPY into.
 """
 
 from pairmill.schema.tables import (
+    archive,
     covers,
     history,
     inbox,
@@ -20,4 +21,4 @@ from pairmill.schema.tables import (
 )
 from pairmill.schema.tables.base import metadata
 
-__all__ = ["covers", "history", "inbox", "metadata", "presence", "reference", "refetches", "releases", "removals", "results", "subjects", "tasks", "workers"]
+__all__ = ["archive", "covers", "history", "inbox", "metadata", "presence", "reference", "refetches", "releases", "removals", "results", "subjects", "tasks", "workers"]

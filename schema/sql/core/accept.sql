@@ -154,6 +154,10 @@ begin
     if not found then
         return;
     end if;
+    perform mill.require_pairs(p_submission_id);
+    if mill.detached(t.batch_id) then
+        return;  -- mill.catch_up does the rest, once the rows are back
+    end if;
     perform mill.hook_withdraw(s, t, why);
 end
 $$;

@@ -21,7 +21,7 @@ begin
     for low in select g * width from generate_series(greatest(0, upto / width - 1), upto / width) g loop
         foreach parent in array parents loop
             child := format('%s_%s%s', parent, left(p_column, 1), lpad((low / width)::text, 6, '0'));
-            continue when to_regclass('mill.' || child) is not null;
+            continue when to_regclass('mill.' || child) is not null or p_column = 'batch_id' and mill.detached(low);
             -- CREATE … PARTITION OF locks the parent against readers; LIKE and ATTACH do not
             -- rows never change: they are frozen at the first vacuum, or a last one would write all pages once more
             execute format('create table mill.%I (like mill.%I including all) with (autovacuum_freeze_min_age = 0)', child, parent);
