@@ -26,8 +26,8 @@ from uuid import UUID
 # the results of a URL, as mill.download has them, in every side's order of columns
 RESULTS = (
     ("outcome", "smallint"), ("http_status", "smallint"), ("bytes", "integer"),
-    ("width", "integer"), ("height", "integer"), ("md5", "uuid"), ("sha256", "bytea"),
-    ("dhash", "bigint"),
+    ("width", "integer"), ("height", "integer"), ("md5", "uuid"), ("sha1", "bytea"),
+    ("sha256", "bytea"), ("dhash", "bigint"), ("pdq", "bytea"),
 )  # fmt: skip
 SUCCESS, TOO_THIN = 0, 45  # mill.outcome
 
@@ -76,8 +76,10 @@ def columns(rows: int, outcome: int) -> list[list[Any]]:
         [rng.randrange(200, 4_000) for _ in range(rows)],
         [rng.randrange(200, 4_000) for _ in range(rows)],
         [UUID(bytes=rng.randbytes(16)) for _ in range(rows)],
+        [rng.randbytes(20) for _ in range(rows)],
         [rng.randbytes(32) for _ in range(rows)],
         [rng.randrange(-(2**63), 2**63) for _ in range(rows)],
+        [rng.randbytes(32) for _ in range(rows)],
     ]
 
 

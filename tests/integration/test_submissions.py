@@ -52,8 +52,11 @@ MALFORMED: dict[str, Callable[[Outcomes], Outcomes]] = {
     "negative size": change(sizes=[-1, 5]),
     "no width": change(width=[0, 5]),
     "status out of range": change(http_status=[99, 200]),
+    "short sha1": change(sha1=[b"x" * 19, b"x" * 20]),
     "short sha256": change(sha256=[b"x" * 31, b"x" * 32]),
+    "short pdq": change(pdq=[b"x" * 31, None]),
     "success without a hash": change(md5=[None, None]),
+    "success without a SHA-1": change(sha1=[None, None]),
     "success without a thumbnail": change(thumbnail_positions=[0], thumbnails=[b"x"]),
     "thumbnail of a failure": change(outcome=[0, 24]),
     "thumbnail of another position": change(thumbnail_positions=[0, 5]),
@@ -162,10 +165,11 @@ def test_accepted_rows_are_what_was_submitted(
     queue.submit_download(claim.lease_id, 3, sent)
     db.accept_all()
     (row,) = db.rows(
-        "select n, attempt, outcome, http_status, bytes, width, height, md5, sha256, dhash"
+        "select n, attempt, outcome, http_status, bytes, width, height, md5, sha1, sha256, dhash, pdq"
         " from mill.download"
     )
-    assert row == (4, 1, 0, 200, 2**31 - 1, 640, 480, sent.md5[0], sent.sha256[0], -(2**63))
+    hashes = sent.md5[0], sent.sha1[0], sent.sha256[0], -(2**63), sent.pdq[0]
+    assert row == (4, 1, 0, 200, 2**31 - 1, 640, 480, *hashes)
 
 
 def test_score_submission_that_is_wrong_changes_nothing(db: Database) -> None:

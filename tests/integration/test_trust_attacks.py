@@ -178,7 +178,7 @@ def test_nothing_is_not_repeated(crowd: Crowd) -> None:
     )
     db.admin.execute(
         "insert into mill.submission_download select submission_id, '{}', '{}', '{}', '{}', '{}',"
-        " '{}', '{}', '{}', '{}' from mill.submission"
+        " '{}', '{}', '{}', '{}', '{}', '{}' from mill.submission"
     )
     db.accept_all()
     db.queue("download", "bob")[0].release(claim.lease_id)
@@ -305,7 +305,7 @@ def test_gold_questions_in_an_open_transaction_hold_nobody_up(crowd: Crowd) -> N
     with session(crowd, "download", "ada") as held:
         held.execute(
             "select api.submit_download_v1(%s, 0, %s, '{24}', '{null}', '{null}', '{null}', '{null}',"
-            " '{null}', '{null}', '{null}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+            " '{null}', '{null}', '{null}', '{null}', '{null}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
             (first.lease_id, given[ada]),
         )
 

@@ -232,7 +232,7 @@ def outcomes_of(
     positions: Sequence[int], found: Sequence[bytes | Outcome], thumbnail: bytes = b"jpeg"
 ) -> Outcomes:
     """The columns of a submission: of each position the 32 bytes of its image's sha256, or how it
-    failed. md5 and dHash are the first of those bytes."""
+    failed. md5, SHA-1 and dHash are the first of those bytes, PDQ is all of them."""
     images = [image if isinstance(image, bytes) else None for image in found]
     good = [n for n, image in zip(positions, images, strict=True) if image]
     return Outcomes(
@@ -243,8 +243,10 @@ def outcomes_of(
         width=[640 if image else None for image in images],
         height=[480 if image else None for image in images],
         md5=[UUID(bytes=image[:16]) if image else None for image in images],
+        sha1=[image[:20] if image else None for image in images],
         sha256=list(images),
         dhash=[int.from_bytes(image[:8], signed=True) if image else None for image in images],
+        pdq=list(images),
         thumbnail_positions=good,
         thumbnails=[thumbnail] * len(good),
     )

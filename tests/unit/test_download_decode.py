@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pdqhash
 import pytest
 from PIL import Image, ImageDraw
 
@@ -204,7 +205,22 @@ def test_hashes_are_of_the_body_and_memory_raises_the_limit() -> None:
     decoded = decode(body, ThumbnailSpec(memory=160_000_000))
     assert decoded.outcome is Outcome.SUCCESS
     assert decoded.md5 == hashlib.md5(body).digest()
+    assert decoded.sha1 == hashlib.sha1(body).digest()
     assert decoded.sha256 == hashlib.sha256(body).digest()
+
+
+def test_pdq_is_that_of_the_original_and_of_no_flat_image() -> None:
+    """A PDQ of the wrong order of bits, or of other pixels, finds nothing on any list."""
+    large = photo_like(5, (900, 700))
+    bits, _ = pdqhash.compute(np.asarray(large.resize((512, 512), Image.Resampling.LANCZOS)))
+    theirs = int("".join(str(bit) for bit in bits), 2)
+    for image in (large, large.resize((400, 310))):
+        found = decode(encoded(image, quality=70)).pdq
+        assert len(found) == 32
+        assert (int.from_bytes(found) ^ theirs).bit_count() <= 20
+    other = decode(encoded(photo_like(6, (900, 700)))).pdq
+    assert (int.from_bytes(other) ^ theirs).bit_count() > 80
+    assert decode(encoded(Image.new("RGB", (300, 300), "grey"))).pdq == b""
 
 
 def test_webp_is_the_image_that_it_is() -> None:

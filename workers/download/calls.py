@@ -19,8 +19,10 @@ class Outcomes:
     width: list[int | None]
     height: list[int | None]
     md5: list[UUID | None]
+    sha1: list[bytes | None]
     sha256: list[bytes | None]
     dhash: list[int | None]
+    pdq: list[bytes | None]
     thumbnail_positions: list[int]
     thumbnails: list[bytes]
     # of the positions that opted out, their evidence: ``mill.opt_out``; age in seconds
@@ -69,7 +71,8 @@ class DownloadQueue(Queue):
             ("positions", "integer", o.positions), ("outcome", "smallint", o.outcome),
             ("http_status", "smallint", o.http_status), ("bytes", "integer", o.sizes),
             ("width", "integer", o.width), ("height", "integer", o.height), ("md5", "uuid", o.md5),
-            ("sha256", "bytea", o.sha256), ("dhash", "bigint", o.dhash),
+            ("sha1", "bytea", o.sha1), ("sha256", "bytea", o.sha256), ("dhash", "bigint", o.dhash),
+            ("pdq", "bytea", o.pdq),
             ("thumbnail_positions", "integer", o.thumbnail_positions),
             ("thumbnails", "bytea", o.thumbnails), ("refused", "integer", o.refused_positions),
             ("signal", "text", o.signal), ("value", "text", o.value), ("source", "text", o.source),

@@ -28,9 +28,9 @@ def no_boxes(n: int) -> Boxes:
 @dataclass(frozen=True)
 class Result:
     """How one URL ended. n: its position. size: bytes of the body. width, height: pixels of
-    the original. md5, sha256: of the body, 16 and 32 bytes. dhash: signed 64 bits. evidence: of
-    OPTED_OUT. format, exif: of a rendition, see ``thumbnail.Decoded``. What does not apply is
-    None."""
+    the original. md5, sha1, sha256: of the body, 16, 20 and 32 bytes. dhash: signed 64 bits. pdq:
+    32 bytes, None of a flat image too. evidence: of OPTED_OUT. format, exif: of a rendition, see
+    ``thumbnail.Decoded``. What does not apply is None."""
 
     n: int
     outcome: Outcome
@@ -39,8 +39,10 @@ class Result:
     width: int | None = None
     height: int | None = None
     md5: bytes | None = None
+    sha1: bytes | None = None
     sha256: bytes | None = None
     dhash: int | None = None
+    pdq: bytes | None = None
     thumbnail: bytes | None = None
     evidence: Evidence | None = None
     format: str | None = None
@@ -225,8 +227,10 @@ async def _decoded(n: int, fetched: Fetched, pool: DecoderPool, boxes: Boxes) ->
         decoded.width,
         decoded.height,
         decoded.md5,
+        decoded.sha1,
         decoded.sha256,
         decoded.dhash,
+        decoded.pdq or None,
         decoded.thumbnail,
         format=decoded.format or None,
         exif=decoded.exif,

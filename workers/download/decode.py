@@ -14,6 +14,7 @@ from PIL import Image
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.dhash import dhash
 from pairmill.workers.download import contents, exif, jpeg_segments, redraw
+from pairmill.workers.download.pdq import pdq
 from pairmill.workers.download.pixels import Original, openable
 from pairmill.workers.download.rendition import Box, RenditionSpec
 from pairmill.workers.download.signature import sniff
@@ -73,7 +74,7 @@ def _drawn(
         return Decoded(Outcome.BROKEN_IMAGE)
     if original.memory > spec.memory:
         return Decoded(Outcome.TOO_MANY_PIXELS)
-    tags = None
+    tags, look = None, b""
     if isinstance(spec, RenditionSpec):
         if refused := redraw.refused(original, spec):
             return Decoded(refused)
@@ -86,11 +87,14 @@ def _drawn(
         whole = small.size in ((width, height), (height, width))
         colours = FULL if whole and (original.full_colour or width * height <= TINY) else HALF
         made, form, bits = _encoded(small, spec.max_bytes, colours), "jpg", dhash(small)
+        look = pdq(small)
     if original.orientation in exif.ACROSS:
         width, height = height, width
     md5 = hashlib.md5(body, usedforsecurity=False).digest()
+    sha1 = hashlib.sha1(body, usedforsecurity=False).digest()
     sha256 = hashlib.sha256(body).digest()
-    return Decoded(Outcome.SUCCESS, width, height, made, bits, md5, sha256, form, tags)
+    hashes = bits, md5, sha1, sha256, look
+    return Decoded(Outcome.SUCCESS, width, height, made, *hashes, form, tags)
 
 
 def _thumbnail(original: Original, spec: ThumbnailSpec) -> Image.Image:

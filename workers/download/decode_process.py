@@ -40,7 +40,9 @@ def main() -> None:
         form, exif = d.format.encode(), (d.exif or "").encode()
         lengths = len(d.thumbnail), len(form), len(exif)
         answers.write(
-            ANSWER.pack(d.outcome, d.width, d.height, d.dhash, d.md5, d.sha256, *lengths)
+            ANSWER.pack(
+                d.outcome, d.width, d.height, d.dhash, d.md5, d.sha1, d.sha256, d.pdq, *lengths
+            )
             + d.thumbnail + form + exif
         )  # fmt: skip
         answers.flush()

@@ -75,8 +75,8 @@ class _Decoder:
         await self._read(data, ANSWER.size)
         *told, size, form, exif = ANSWER.unpack_from(data)
         await self._read(data, ANSWER.size + size + form + exif)
-        outcome, width, height, dhash, md5, sha256 = told
-        hashes = dhash, md5, sha256
+        outcome, width, height, dhash, md5, sha1, sha256, pdq = told
+        hashes = dhash, md5, sha1, sha256, pdq if any(pdq) else b""
         made = bytes(data[ANSWER.size : ANSWER.size + size])
         texts = bytes(data[ANSWER.size + size :]).decode()  # form's is ASCII
         exif_text = texts[form:] or None

@@ -172,8 +172,10 @@ create function api.submit_download_v1(
     p_width integer[],
     p_height integer[],
     p_md5 uuid[],
+    p_sha1 bytea[],
     p_sha256 bytea[],
     p_dhash bigint[],
+    p_pdq bytea[],
     p_thumbnail_positions integer[],
     p_thumbnails bytea[],
     p_refused integer[],
@@ -199,8 +201,8 @@ begin
     if rows is null or rows not between 1 and (select batch_size + gold_questions_per_lease from mill.setting)
        or p_part is null or array_ndims(p_positions) <> 1
        or array[cardinality(p_outcome), cardinality(p_http_status), cardinality(p_bytes), cardinality(p_width),
-                cardinality(p_height), cardinality(p_md5), cardinality(p_sha256), cardinality(p_dhash)]
-          is distinct from array_fill(rows, array[8]) then
+                cardinality(p_height), cardinality(p_md5), cardinality(p_sha1), cardinality(p_sha256), cardinality(p_dhash), cardinality(p_pdq)]
+          is distinct from array_fill(rows, array[10]) then
         perform mill.refuse('PM003', 'a submission needs a part number and one to batch_size positions, all arrays of one length');
     end if;
     if p_refused is null or cardinality(p_refused) > rows or cardinality(p_thumbnail_positions) > rows then
@@ -216,15 +218,15 @@ begin
     -- every refusal of a row comes before gold questions are told from URLs, or refusals would tell them
     if exists (
         select
-          from unnest(p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash)
-               as r (n, outcome, http_status, bytes, width, height, md5, sha256, dhash)
+          from unnest(p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha1, p_sha256, p_dhash, p_pdq)
+               as r (n, outcome, http_status, bytes, width, height, md5, sha1, sha256, dhash, pdq)
          where not exists (select from mill.outcome o where o.code = r.outcome)
             or r.http_status not between 100 and 999  -- some sites say 999
             or r.bytes < 0 or r.width < 1 or r.height < 1
-            or octet_length(r.sha256) <> 32
+            or octet_length(r.sha1) <> 20 or octet_length(r.sha256) <> 32 or octet_length(r.pdq) <> 32
             or (r.outcome = 50) <> (r.n = any (p_refused))
             or (r.outcome = 0) <> (r.n = any (coalesce(p_thumbnail_positions, '{}')))
-            or r.outcome = 0 and num_nulls(r.http_status, r.bytes, r.width, r.height, r.md5, r.sha256, r.dhash) > 0
+            or r.outcome = 0 and num_nulls(r.http_status, r.bytes, r.width, r.height, r.md5, r.sha1, r.sha256, r.dhash) > 0
     ) then
         perform mill.refuse('PM003', 'a row is malformed: an unknown outcome, a number out of range, or a success without its image, or an opt-out without its evidence');
     end if;
@@ -260,10 +262,11 @@ begin
           join unnest(p_positions, n) as m (place, n) using (place) where m.n is not null;
         select coalesce(array_agg(r.n), '{}'), coalesce(array_agg(r.outcome), '{}'), coalesce(array_agg(r.http_status), '{}'),
                coalesce(array_agg(r.bytes), '{}'), coalesce(array_agg(r.width), '{}'), coalesce(array_agg(r.height), '{}'),
-               coalesce(array_agg(r.md5), '{}'), coalesce(array_agg(r.sha256), '{}'), coalesce(array_agg(r.dhash), '{}')
-          into p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash
-          from unnest(n, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash)
-               as r (n, outcome, http_status, bytes, width, height, md5, sha256, dhash)
+               coalesce(array_agg(r.md5), '{}'), coalesce(array_agg(r.sha1), '{}'), coalesce(array_agg(r.sha256), '{}'),
+               coalesce(array_agg(r.dhash), '{}'), coalesce(array_agg(r.pdq), '{}')
+          into p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha1, p_sha256, p_dhash, p_pdq
+          from unnest(n, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha1, p_sha256, p_dhash, p_pdq)
+               as r (n, outcome, http_status, bytes, width, height, md5, sha1, sha256, dhash, pdq)
          where r.n is not null;
     end if;
     if not mill.are_open(t, p_positions) then
@@ -271,7 +274,7 @@ begin
     end if;
     id := mill.record_submission(t, p_lease_id, p_part, cardinality(p_positions), cardinality(array_positions(p_outcome, 0::smallint)));
     insert into mill.submission_download
-    values (id, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha256, p_dhash,
+    values (id, p_positions, p_outcome, p_http_status, p_bytes, p_width, p_height, p_md5, p_sha1, p_sha256, p_dhash, p_pdq,
             p_refused, mill.plain(p_signal), mill.plain(p_value), mill.plain(p_source),
             array(select now() - make_interval(secs => age) from unnest(p_age) with ordinality u (age, place) order by place));
     insert into mill.thumbnail (slot, batch_id, n, attempt, submission_id, image)
@@ -329,11 +332,11 @@ comment on function mill.download_left is 'How many positions of a download task
 create function mill.download_accept(s mill.submission, t mill.task) returns void
 language sql
 as $$
-    insert into mill.download (batch_id, n, attempt, outcome, http_status, bytes, width, height, md5, sha256, dhash, submission_id)
-    select t.batch_id, r.n, t.attempt, r.outcome, r.http_status, r.bytes, r.width, r.height, r.md5, r.sha256, r.dhash, s.submission_id
+    insert into mill.download (batch_id, n, attempt, outcome, http_status, bytes, width, height, md5, sha1, sha256, dhash, pdq, submission_id)
+    select t.batch_id, r.n, t.attempt, r.outcome, r.http_status, r.bytes, r.width, r.height, r.md5, r.sha1, r.sha256, r.dhash, r.pdq, s.submission_id
       from mill.submission_download sd,
-           unnest(sd.positions, sd.outcome, sd.http_status, sd.bytes, sd.width, sd.height, sd.md5, sd.sha256, sd.dhash)
-           as r (n, outcome, http_status, bytes, width, height, md5, sha256, dhash)
+           unnest(sd.positions, sd.outcome, sd.http_status, sd.bytes, sd.width, sd.height, sd.md5, sd.sha1, sd.sha256, sd.dhash, sd.pdq)
+           as r (n, outcome, http_status, bytes, width, height, md5, sha1, sha256, dhash, pdq)
      where sd.submission_id = s.submission_id and (t.for_model_id is null or r.outcome = 50);
     -- of a backfill only a site's new wish counts: an image that is not to be had today was had before
     select mill.keep_refetches(s, t) where t.for_model_id is not null;

@@ -79,7 +79,7 @@ LEASE_CALLS = (
     "select api.complete_v1({})", "select * from api.urls_v1({})", "select * from api.opt_outs_v1({})",
     "select api.submit_opt_outs_v1({}, '{{http://a}}', '{{robots.txt}}', '{{200}}', '{{disallow: /}}', '{{1}}')",
     "select api.submit_download_v1({}, 0, '{{0}}', '{{1}}', '{{200}}', '{{1}}', '{{1}}', '{{1}}', '{{null}}', '{{null}}',"
-    " '{{1}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')",
+    " '{{null}}', '{{1}}', '{{null}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')",
 )  # fmt: skip
 
 
@@ -150,14 +150,17 @@ def _(s: Stage) -> None:
             "width",
             "height",
             "md5",
+            "sha1",
             "sha256",
             "dhash",
+            "pdq",
         )
     ]
     ill += [
         replace(good, positions=[[0], [1]]), replace(good, outcome=[99, 99]), replace(good, outcome=[None, 1]),
         replace(good, http_status=[99, 200]), replace(good, sizes=[-1, 1]), replace(good, width=[0, 1]),
-        replace(good, sha256=[b"x", None]), replace(good, outcome=[0, 1]),
+        replace(good, sha1=[b"x", None]), replace(good, sha256=[b"x", None]), replace(good, pdq=[b"x", None]),
+        replace(good, outcome=[0, 1]),
         replace(outcomes([0]), thumbnails=[b""]), replace(outcomes([0]), thumbnails=[b"x" * 131_073]),
         replace(outcomes([0]), thumbnail_positions=[1]), replace(outcomes([0]), thumbnails=[]),
         *(replace(outcomes([0], Outcome.OPTED_OUT), refused_positions=[0], signal=["x"], value=["x"], source=["x"], age=[age])
@@ -195,7 +198,8 @@ def _(s: Stage) -> None:
             for t in ("smallint", "smallint", "int", "int", "int")
         )
         call = f"select api.submit_download_v1({lease}, 0, {array}::int[], {columns}, array_fill(null::uuid, array[1000000])," \
-               " array_fill(null::bytea, array[1000000]), array_fill(1::bigint, array[1000000]), '{}', '{}', '{}', '{}', '{}', '{}', '{}')"  # fmt: skip
+               " array_fill(null::bytea, array[1000000]), array_fill(null::bytea, array[1000000]), array_fill(1::bigint, array[1000000])," \
+               " array_fill(null::bytea, array[1000000]), '{}', '{}', '{}', '{}', '{}', '{}', '{}')"  # fmt: skip
         assert state_of(s.eve, call) == "PM003"
     many = ", ".join(
         f"array_fill({v}, array[1000000])"
@@ -220,7 +224,7 @@ def _(s: Stage) -> None:
     )
     thumbnail = f"array[convert_to({long}, 'UTF8')]"
     submit = f"select api.submit_download_v1({lease}, 0, '{{0}}', '{{0}}', '{{200}}', '{{1}}', '{{1}}', '{{1}}'," \
-             f" array[gen_random_uuid()], array[decode(repeat('00', 32), 'hex')], '{{1}}', '{{0}}', {thumbnail}, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"  # fmt: skip
+             f" array[gen_random_uuid()], array[decode(repeat('00', 20), 'hex')], array[decode(repeat('00', 32), 'hex')], '{{1}}', '{{null}}', '{{0}}', {thumbnail}, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"  # fmt: skip
     assert state_of(s.eve, submit) == "PM003"
     rules = f"select api.submit_opt_outs_v1({lease}, '{{http://secret-host-1.example}}', '{{ai.txt}}', '{{200}}', array[{long}], '{{1}}')"
     assert state_of(s.eve, rules) == "PM003"
@@ -235,7 +239,7 @@ def _(s: Stage) -> None:
     lease = s.claim(s.eve, s.eve_instance)
     call = (
         f"select count(api.submit_download_v1({lease}, n, array[n], '{{{int(Outcome.TIMEOUT)}}}', '{{null}}', '{{null}}', '{{null}}', '{{null}}',"
-        " '{null}', '{null}', '{null}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')) from generate_series(%s::int, %s::int) n"
+        " '{null}', '{null}', '{null}', '{null}', '{null}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')) from generate_series(%s::int, %s::int) n"
     )
     assert value(s.eve, call, 0, 999) == 1000
     assert state_of(s.eve, call, 1000, 1000) == "PM003"
