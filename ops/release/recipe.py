@@ -1,5 +1,6 @@
 """Recipes: the thresholds of a release, as a named, versioned TOML file."""
 
+import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -158,7 +159,9 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
         text = Path(name).read_text("utf-8", errors="replace")
         folder = str(Path(name).parent)
     else:
-        raise UserError(f"there is no recipe {name!r}: a file, or one of {', '.join(builtin())}")
+        close = difflib.get_close_matches(name, builtin(), 1)
+        hint = f"did you mean {close[0]}? A file" if close else "a file"
+        raise UserError(f"there is no recipe {name!r}: {hint}, or one of {', '.join(builtin())}")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -99,7 +99,8 @@ def test_bad_recipes(tmp_path: Path, text: str, says: str) -> None:
 
 def test_unknown_recipe_names_those_there_are() -> None:
     with pytest.raises(
-        UserError, match="there is no recipe 'laion-6b': a file, or one of demo, laion-400m"
+        UserError,
+        match=r"no recipe 'laion-6b': did you mean laion-5b\? A file, or one of datacomp-",
     ):
         recipe.load("laion-6b")
     with pytest.raises(UserError, match="write key=value"):

@@ -220,7 +220,7 @@ KEYS: list[tuple[dict[str, Any], list[Case]]] = [
       ({"license": f"{CC}/licenses/by/4.0/"}, "licence"),
       ({"license": f"{CC}/licenses/zero/"}, "licence")]),
     ({"model": "m", "min_similarity_by_language": {"it's": 0.9}},
-     [({"language": "it's"}, "similarity"), ({"similarity": -1.0}, KEPT)]),
+     [({"language": "it's", "similarity": below(0.9)}, "similarity"), ({"similarity": -1.0}, KEPT)]),
     ({"languages": ["a'b\\", "de"]}, [({"language": "a'b\\"}, KEPT), ({"language": "a"}, "language")]),
 ]  # fmt: skip
 
