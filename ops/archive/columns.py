@@ -73,6 +73,15 @@ OPT_OUT = pa.schema(
         SUBMISSION,
     ]
 )
+REFETCH = pa.schema(
+    [
+        *KEY,
+        ("attempt", pa.int16()),
+        ("outcome", pa.int16()),
+        ("of_attempt", pa.int16()),
+        SUBMISSION,
+    ]
+)
 
 
 def embedding(dims: int) -> pa.Schema:
@@ -86,3 +95,5 @@ def embedding(dims: int) -> pa.Schema:
 # pair, download and opt_out are one file each, the others one a model
 TABLES = ("pair", "download", "score", "tag", "embedding", "opt_out")
 OF_A_MODEL = ("score", "tag", "embedding")
+# a partition's files: refetch is what its rows are brought back with, and says nothing of a pair
+ARCHIVED = (*TABLES, "refetch")

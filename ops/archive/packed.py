@@ -7,7 +7,7 @@ their bytes: 0.1 us a row. docs/decisions/2026-11-27-facts-as-parquet.md
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ def read(
     """
     with (
         connection.cursor() as cursor,
-        cursor.copy(cast(LiteralString, _statement(query, schema)), values) as copy,
+        cursor.copy(_statement(query, schema), values) as copy,
     ):
         body = b"".join(bytes(part) for part in copy)
     packed = _values(body)
