@@ -2,6 +2,10 @@
 
 import random
 
+import duckdb
+import pyarrow as pa
+
+from pairmill.ops.release import filters
 from pairmill.workers.extract.text import weight
 from support.database import Database
 
@@ -15,7 +19,8 @@ OTHERS = "aZ 7é.ßжαกາကཀअ\u0301🦊\U0010ffff\n'\\%"
 
 
 def test_sql_and_python_weigh_alike(db: Database) -> None:
-    """Fault: a pair that the extractor kept for a recipe is too short for it, or the reverse."""
+    """Fault: a pair that the extractor kept for a recipe is too short for it, or the reverse; of a
+    release, which weighs by DuckDB, other than in the database."""
     rng = random.Random(5)
     near = [chr(end + step) for end in ENDS for step in (-1, 0, 1)]
     texts = [*near, *(f"a{one}" for one in near), "", *OTHERS]
@@ -25,3 +30,7 @@ def test_sql_and_python_weigh_alike(db: Database) -> None:
         " order by place", texts,
     )  # fmt: skip
     assert found == [(text, weight(text)) for text in texts]
+    with duckdb.connect() as engine:
+        engine.register("given", pa.table({"text": texts}))
+        answers = engine.execute(f"select text, {filters.weight('text')} from given").fetchall()
+    assert [(text, float(each)) for text, each in answers] == found
