@@ -35,6 +35,8 @@ class NearClusters:
 
     def annotate(self, rows: pa.RecordBatch) -> pa.Array:
         images = rows["image"]
+        if images.null_count == len(images):
+            return pa.nulls(len(images), self.kind)
         dims = images.type.list_size
         if dims != self._centroids.shape[1]:
             raise UserError(

@@ -33,7 +33,8 @@ PUBLIC_DOMAIN = ("zero", "mark", "certification")
 
 def reasons(recipe: Recipe, selection: object = None) -> list[Reason]:
     """(reason, condition) in the order in which they are tried; the first that holds is the pair's
-    reason. Of two that hold at once the earlier is what happened first."""
+    reason. They are in the order in which things happen to a pair; last is what SQL alone cannot
+    tell, so that annotators see few rows."""
     return [
         ("removed", "removed"),
         *(_of_links() if recipe.takes == "links" else _of_downloads(recipe)),
@@ -42,6 +43,7 @@ def reasons(recipe: Recipe, selection: object = None) -> list[Reason]:
         *(_of_sizes(recipe) if recipe.takes == "images" else ()),
         *_of_similarity(recipe),
         *_of_tags(recipe),
+        *_of_annotators(recipe),
     ]
 
 
@@ -107,14 +109,6 @@ def _of_texts(recipe: Recipe) -> Iterator[Reason]:
         yield "too_few_words", f"{WORDS} < {recipe.min_words}"
     if recipe.max_words is not None:
         yield "too_many_words", f"{WORDS} > {recipe.max_words}"
-    if recipe.exclude_pii:
-        kinds = get_args(PiiKind)
-        mask = sum(1 << kinds.index(kind) for kind in set(recipe.exclude_pii))
-        yield "personal_data", f"pii IS NULL OR (pii & {mask}) <> 0"
-    if recipe.exclude_keywords:
-        yield "keyword", "keyword IS NULL OR keyword"
-    if recipe.entity_list:
-        yield "no_entity", "entity IS NULL OR NOT entity"
 
 
 def weight(text: str) -> str:
@@ -146,10 +140,6 @@ def _of_similarity(recipe: Recipe) -> Iterator[Reason]:
         yield "similarity", f"similarity < {_bound(recipe)}"
     if recipe.above_similarity is not None:
         yield "similarity", f"similarity <= {float32(recipe.above_similarity)}"
-    if recipe.clusters:
-        if not recipe.needs_score:
-            yield "not_scored", "cluster IS NULL"
-        yield "cluster", "cluster IS NULL OR NOT cluster"
 
 
 def _bound(recipe: Recipe) -> str:
@@ -176,6 +166,21 @@ def _of_tags(recipe: Recipe) -> Iterator[Reason]:
         if outside:
             yield "not_tagged", f"tag_{i} IS NULL"
             yield column, " OR ".join(outside)
+
+
+def _of_annotators(recipe: Recipe) -> Iterator[Reason]:
+    if recipe.exclude_pii:
+        kinds = get_args(PiiKind)
+        mask = sum(1 << kinds.index(kind) for kind in set(recipe.exclude_pii))
+        yield "personal_data", f"pii IS NULL OR (pii & {mask}) <> 0"
+    if recipe.exclude_keywords:
+        yield "keyword", "keyword IS NULL OR keyword"
+    if recipe.entity_list:
+        yield "no_entity", "entity IS NULL OR NOT entity"
+    if recipe.clusters:
+        if not recipe.needs_score:
+            yield "not_scored", "cluster IS NULL"
+        yield "cluster", "cluster IS NULL OR NOT cluster"
 
 
 def fraction_index(pool: int, fraction: float) -> int:

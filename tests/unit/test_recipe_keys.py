@@ -185,6 +185,9 @@ def test_an_image_is_near_where_its_centroid_is(
     assert annotated(found, "cluster", image=given) == [False, True, None, False]
     with pytest.raises(UserError, match=r"centroids have 2 numbers each, and the model's .* 3"):
         annotated(found, "cluster", image=pa.array([[1.0, 0, 0]], pa.list_(pa.float16(), 3)))
+    # of a folder without embeddings the width is not known
+    unknown = pa.nulls(1, pa.list_(pa.float16(), 1))
+    assert annotated(found, "cluster", image=unknown) == [None]
 
 
 @pytest.mark.parametrize(
