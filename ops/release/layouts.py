@@ -127,19 +127,21 @@ def hashes(kept: Kept) -> pa.Array:
 
 
 def hexadecimal(values: pa.Array | pa.ChunkedArray, width: int) -> pa.Array:
-    """Lower-case digits of binary values of ``width`` bytes; null of a null."""
+    """Lower-case digits of binary values of ``width`` bytes; null of a null. Raises UserError for
+    another length."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    if pa.types.is_null(values.type):
-        return pa.nulls(len(values), pa.string())
-    raw = b"".join(values.drop_null().to_pylist())
-    digits = _HEX[np.frombuffer(raw, np.uint8)].tobytes()
-    return _strings(digits, 2 * width, np.asarray(values.is_valid()))
+    valid = np.asarray(values.is_valid())
+    try:
+        whole = values.drop_null().cast(pa.binary()).cast(pa.binary(width))
+    except pa.ArrowInvalid:
+        raise UserError(f"a digest is not {width} bytes long: the facts are damaged") from None
+    raw = np.frombuffer(b"".join(whole.to_pylist()), np.uint8)
+    return _strings(_HEX[raw].tobytes(), 2 * width, valid)
 
 
 def _strings(digits: bytes, width: int, valid: npt.NDArray[np.bool_]) -> pa.Array:
-    if len(digits) != width * int(valid.sum()):
-        raise UserError(f"a digest is not {width // 2} bytes long: the facts are damaged")
+    """``width`` of the digits for each valid value."""
     ends = np.zeros(len(valid) + 1, np.int64)
     np.cumsum(np.where(valid, width, 0), out=ends[1:])
     bits = np.packbits(valid, bitorder="little")
