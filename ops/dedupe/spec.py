@@ -9,7 +9,7 @@ from msgspec import Meta
 Exact = Literal["url", "bytes", "url_text"]
 Cosine = Annotated[float, Meta(ge=0, le=1, description="between 0 and 1")]
 Share = Annotated[float, Meta(gt=0, le=1, description="above 0, and 1 at most")]
-Radius = Annotated[int, Meta(ge=-1, le=8, description="bits, from 0 to 8; -1: none")]
+Radius = Annotated[int, Meta(ge=-1, le=4, description="bits, from 0 to 4; -1: none")]
 Count = Annotated[int, Meta(ge=0, description="of type int, 0 or more")]
 
 METHODS = (
@@ -25,8 +25,8 @@ class Dedupe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pixels) or that of the highest similarity; of equals the oldest.
     exact: ``url`` (normalised), ``bytes`` (sha256), ``url_text`` (both, as they are).
     dhash_radius: bits in which two images' dHashes may differ; -1: dHash is not compared.
-    low_entropy: hashes with fewer ones or fewer zeros than this (flat images) are compared by
-    nothing but equality.
+    low_entropy: hashes with fewer ones or fewer zeros than this are of flat images, and say
+    nothing: dhash leaves them to the other methods.
     min_cosine: of the stored image embeddings of two rows whose dHashes are near; a row
     without an embedding is then nobody's duplicate by dHash. 0: dHash alone decides.
     text: ``exact`` after NFKC, case folding and white space; ``near``: also a Jaccard similarity of

@@ -1,0 +1,264 @@
+"""All methods of a recipe's ``[dedupe]``, in order, over the rows of a release.
+
+Each method runs over the rows that those before it left. What has been removed, or has an
+evaluation set's image, takes all rows along that are the same image by URL, bytes or dHash; texts
+and meaning alone condemn nobody, and are compared among the rest.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from pairmill.ops.archive.facts import Facts
+from pairmill.ops.dedupe import decontaminate, images, minhash, semantic
+from pairmill.ops.dedupe.exact import equal, make_rows
+from pairmill.ops.dedupe.spec import Dedupe
+from pairmill.ops.dedupe.texts import bands_of
+from pairmill.ops.errors import UserError
+
+# what is being done, parts done, parts
+Progress = Callable[[str, int, int], None]
+WORK = "dedupe_work"
+SAME_IMAGE = ("url", "bytes", "url_text", "dhash")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a method found, for the manifest. rows: that go. groups: rows that stay for them.
+    recall, precision: of planted duplicates, by bench/dedupe.py; None where they are not measured,
+    as for equality. measured: what they were measured on, and by transform."""
+
+    method: str
+    rows: int
+    groups: int
+    parameters: dict[str, Any] = field(default_factory=dict)
+    recall: float | None = None
+    precision: float | None = None
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measured() -> dict[str, Any]:
+    """Recall and precision by method, as bench/dedupe.py wrote them."""
+    text = (files("pairmill.ops.dedupe") / "measured.json").read_text("utf-8")
+    return dict(json.loads(text))
+
+
+def find_duplicates(
+    db: duckdb.DuckDBPyConnection,
+    pool: str,
+    spec: Dedupe,
+    facts: Sequence[Facts],
+    work: Path,
+    *,
+    model_id: int | None,
+    progress: Progress = lambda what, done, total: None,
+) -> list[Finding]:
+    """Make the tables ``duplicate`` (sample_id, of, method), ``duplicate_group`` (sample_id,
+    representative) and ``contaminated`` (sample_id, evaluation, image) of a pool.
+
+    pool: a relation (sample_id, url, text, sha256, dhash, width, height, similarity, removed), read
+    once, and once more for near texts. work: a folder for a database file of ids and keys and a
+    file of embeddings, both gone at the end. duplicate has a row for each that goes; of is the row
+    that stays for it, NULL where none does (``decontamination``). Groups with a removed row are in
+    ``duplicate_group`` alone: all of such a group goes with it.
+
+    Raises UserError where embeddings are asked for and there is no model, or they cannot be read.
+    """
+    if spec.needs_embeddings and model_id is None:
+        raise UserError("dedupe by a cosine needs a model: name one in the recipe")
+    if spec.needs_embeddings and not any(each.has("embedding", model_id) for each in facts):
+        raise UserError(
+            "dedupe by a cosine needs the image embeddings of the recipe's model, and the facts"
+            " have none: score with embeddings, or set dedupe.min_cosine, semantic_cosine and"
+            " decontaminate_cosine to 0"
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    file = work / "dedupe.duckdb"
+    _forget(file)  # of a build that was killed
+    db.execute(f"ATTACH '{str(file).replace(chr(39), chr(39) * 2)}' AS {WORK}")
+    try:
+        return _Search(db, pool, spec, facts, work, model_id, progress).run()
+    finally:
+        db.execute(f"DETACH {WORK}")
+        _forget(file)
+
+
+def _forget(file: Path) -> None:
+    for path in (file, file.with_name(f"{file.name}.wal")):
+        path.unlink(missing_ok=True)
+
+
+@dataclass
+class _Search:
+    db: duckdb.DuckDBPyConnection
+    pool: str
+    spec: Dedupe
+    facts: Sequence[Facts]
+    work: Path
+    model_id: int | None
+    progress: Progress
+    rows: str = f"{WORK}.rows"
+    found: str = f"{WORK}.found"
+
+    def run(self) -> list[Finding]:
+        db, spec = self.db, self.spec
+        db.execute(
+            "CREATE OR REPLACE TABLE duplicate (sample_id BIGINT, of BIGINT, method VARCHAR)"
+        )
+        db.execute(
+            "CREATE OR REPLACE TABLE contaminated"
+            " (sample_id BIGINT, evaluation VARCHAR, image VARCHAR)"
+        )
+        self.progress("reading rows", 0, 1)
+        make_rows(db, self.pool, spec, self.rows)
+        if spec.decontaminate:
+            decontaminate.near(
+                db, self.rows, spec, self.facts, self.model_id, self.found,
+                self.of("decontamination"),
+            )  # fmt: skip
+            db.execute(f"INSERT INTO contaminated FROM {self.found}")
+        for method in spec.methods:
+            if method in SAME_IMAGE:
+                self.by_image(method)
+                self.accept(method)
+        self.condemn()
+        for method in spec.methods:
+            if method in ("text", "near_text", "semantic"):
+                self.by_content(method)
+                self.accept(method)
+        return self.finish()
+
+    def of(self, method: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.progress(method, done, total)
+
+    def by_image(self, method: str) -> None:
+        if method == "dhash":
+            images.near(
+                self.db, self.rows, self.spec, self.facts, self.model_id, self.work, self.found,
+                self.of(method),
+            )  # fmt: skip
+        else:
+            self.progress(method, 0, 1)
+            equal(self.db, self.rows, f"key_{method}", self.found)
+
+    def by_content(self, method: str) -> None:
+        spec = self.spec
+        if method == "text":
+            self.progress(method, 0, 1)
+            equal(self.db, self.rows, "key_text", self.found)
+        elif method == "near_text":
+            minhash.near_texts(
+                self.db, self.pool, self.rows, spec.min_jaccard, self.found, self.of(method)
+            )
+        elif self.model_id is not None:
+            semantic.near(
+                self.db, self.rows, spec.semantic_cosine, spec.semantic_clusters, self.facts,
+                self.model_id, self.work, self.found, self.of(method),
+            )  # fmt: skip
+
+    def accept(self, method: str) -> None:
+        """Add what a method found; representatives that it took away have new ones."""
+        db, found = self.db, self.found
+        db.execute(
+            f"UPDATE duplicate SET of = f.of FROM {found} f WHERE duplicate.of = f.sample_id"
+        )
+        db.execute(f"INSERT INTO duplicate SELECT sample_id, of, '{method}' FROM {found}")
+        db.execute(f"DELETE FROM {self.rows} WHERE sample_id IN (SELECT sample_id FROM {found})")
+
+    def condemn(self) -> None:
+        """Take the groups of removed rows and of evaluation sets' images out of the rest."""
+        db = self.db
+        db.execute(
+            f"CREATE OR REPLACE TABLE {WORK}.lost AS SELECT sample_id, removed FROM {self.rows}"
+            " WHERE removed OR sample_id IN (SELECT coalesce(d.of, c.sample_id) FROM contaminated c"
+            " LEFT JOIN duplicate d USING (sample_id))"
+        )
+        # a removed row is the first of its group by rank
+        db.execute(
+            f"CREATE OR REPLACE TABLE {WORK}.removed_group AS"
+            f" SELECT sample_id, of FROM duplicate WHERE of IN"
+            f" (SELECT sample_id FROM {WORK}.lost WHERE removed)"
+        )
+        db.execute(
+            f"DELETE FROM duplicate WHERE sample_id IN (SELECT sample_id FROM {WORK}.removed_group)"
+        )
+        contaminated = f"(SELECT sample_id FROM {WORK}.lost WHERE NOT removed)"
+        db.execute(
+            f"CREATE OR REPLACE TABLE {WORK}.contaminated_group AS"
+            f" SELECT sample_id, of FROM duplicate WHERE of IN {contaminated}"
+            f" UNION ALL SELECT sample_id, sample_id FROM {contaminated}"
+        )
+        db.execute(
+            "DELETE FROM duplicate WHERE sample_id IN"
+            f" (SELECT sample_id FROM {WORK}.contaminated_group)"
+        )
+        db.execute(
+            f"DELETE FROM {self.rows} WHERE sample_id IN (SELECT sample_id FROM {WORK}.lost)"
+        )
+
+    def finish(self) -> list[Finding]:
+        db = self.db
+        groups = "SELECT sample_id, of FROM duplicate UNION ALL SELECT sample_id, of FROM"
+        db.execute(
+            f"CREATE OR REPLACE TABLE duplicate_group AS SELECT sample_id, of AS representative"
+            f" FROM ({groups} {WORK}.removed_group"
+            f" UNION ALL SELECT sample_id, of FROM {WORK}.contaminated_group WHERE sample_id <> of)"
+            " UNION SELECT of, of FROM"
+            f" ({groups} {WORK}.removed_group UNION ALL FROM {WORK}.contaminated_group)"
+        )
+        db.execute(
+            "INSERT INTO duplicate SELECT sample_id, NULL, 'decontamination'"
+            f" FROM {WORK}.contaminated_group"
+        )
+        counted = {
+            method: (rows, groups)
+            for method, rows, groups in db.execute(
+                "SELECT method, count(*), count(DISTINCT of) FROM duplicate GROUP BY method"
+            ).fetchall()
+        }
+        return [self.finding(method, *counted.get(method, (0, 0))) for method in self.spec.methods]
+
+    def finding(self, method: str, rows: int, groups: int) -> Finding:
+        known = measured().get(method, {})
+        told = parameters(self.spec, method)
+        return Finding(
+            method, rows, groups, told, known.get("recall"), known.get("precision"), known
+        )
+
+
+def parameters(spec: Dedupe, method: str) -> dict[str, Any]:
+    """What decides a method, for the manifest."""
+    common: dict[str, Any] = {"representative": spec.representative}
+    if method == "dhash":
+        return common | {
+            "radius": spec.dhash_radius,
+            "low_entropy": spec.low_entropy,
+            "min_cosine": spec.min_cosine,
+        }
+    if method == "decontamination":
+        return {
+            "sets": {Path(given).name: decontaminate.digest(given) for given in spec.decontaminate},
+            "radius": spec.decontaminate_radius,
+            "min_cosine": spec.decontaminate_cosine,
+        }
+    if method == "text":
+        return common | {"min_text_length": spec.min_text_length}
+    if method == "near_text":
+        bands, rows = bands_of(spec.min_jaccard)
+        return common | {
+            "min_jaccard": spec.min_jaccard,
+            "min_text_length": spec.min_text_length,
+            "bands": bands,
+            "rows_of_a_band": rows,
+        }
+    if method == "semantic":
+        return common | {"cosine": spec.semantic_cosine, "clusters": spec.semantic_clusters}
+    return common
