@@ -162,6 +162,7 @@ begin
     )
     insert into mill.download (batch_id, n, attempt, outcome, submission_id)
     select batch_id, n, 1, 50, s.submission_id from refused;
+    perform mill.count_dealt(s, sender, size, dealt_kind, dealt_bucket, dealt_first, dealt_batch);
 end
 $$;
 comment on function mill.assign_to_batches is

@@ -50,6 +50,7 @@ task = mill(
     # replicas go first: at the end of a crawl's backlog they would come weeks late. Backfills go last: they hold nothing new up
     Index("task_ready_idx", "kind", text("is_replica desc"), text("(for_model_id is not null)"), "task_id", postgresql_where=text("state = 'ready'")),
     Index("task_pending_idx", "kind", postgresql_where=text("state in ('ready', 'leased', 'submitted')")),
+    Index("task_stopped_idx", "kind", postgresql_where=text("state in ('discarded', 'parked')")),
     # one task of a kind for each download of a batch, and of a kind that needs a model one for each model
     Index("task_batch_key", "batch_id", "attempt", "kind", "model_id", unique=True, postgresql_nulls_not_distinct=True, postgresql_where=text("batch_id is not null")),
     Index("task_slot_idx", "slot", postgresql_where=text("slot is not null")),

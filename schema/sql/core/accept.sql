@@ -85,6 +85,7 @@ begin
         insert into mill.withdrawn (submission_id, reason) values (s.submission_id, 'a replica');
     end if;
     perform mill.finish_task(t.task_id);
+    perform mill.count_accepted(s, t);
     perform mill.count_day(s, t, counts);
 end
 $$;

@@ -45,9 +45,11 @@ comment on column report.wat.attributes is 'Links kept in the file, by the attri
 create view report.crawl as
 select coalesce(c.name, '') as crawl, f.wat_files, n.records, n.links, n.dropped, n.duplicates, n.pairs, n.languages, n.bad_records, n.attributes
   from (select crawl_id, jsonb_object_agg(state, files) as wat_files
-          from (select coalesce(f.crawl_id, 0) as crawl_id, t.state, count(*) as files
-                  from mill.wat_file f join mill.task t on t.wat_id = f.wat_id and t.kind = 'extract'
-                 where f.removed_at is null group by 1, 2) s
+          from (select d.crawl_id, 'done' as state, d.count as files from mill.done d where d.kind = 'extract' and d.crawl_id >= 0
+                union all
+                select coalesce(f.crawl_id, 0), t.state, count(*)
+                  from mill.undone t join mill.wat_file f using (wat_id)
+                 where t.kind = 'extract' and f.removed_at is null group by 1, 2) s
          group by crawl_id) f
   left join mill.crawl c using (crawl_id)
   left join lateral (

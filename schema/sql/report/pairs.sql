@@ -180,51 +180,54 @@ comment on column report.recheck.attempt is 'Number of the download attempt to c
 comment on column report.recheck.state is 'ready, leased or submitted: of the task, which may have part of its URLs behind it';
 comment on column report.recheck.ready_at is 'Earliest time of the task''s next claim';
 
+-- From the counters of counters.sql: what the rows would say.
 create view report.pair_count as
-with apart as (select)
-select c.language, c.outcome, sum(c.pairs)::bigint as pairs, b.link_kind
-  from mill.batch b
- cross join lateral (
-       select coalesce(p.language, 'nolang') as language, coalesce(o.name, 'waiting') as outcome, count(*) as pairs
-         from mill.pair p
-         left join (select distinct on (e.n) e.n, e.attempt, e.outcome from mill.current_download e where e.batch_id = b.batch_id order by e.n) d on d.n = p.n
-         left join mill.outcome o on o.code = d.outcome
-        where p.batch_id = b.batch_id
-          and (exists (select from mill.withdrawn w where w.submission_id = p.submission_id)) is not true
-        group by 1, 2
-       offset 0) c
- group by 1, 2, 4;
-comment on view report.pair_count is 'Pairs by language and outcome of their download. Reads every pair.';
+with funnel as materialized (
+    select * from mill.funnel where model_id = 0
+)
+select f.language, o.name as outcome, f.count as pairs, f.link_kind
+  from funnel f join mill.outcome o on o.code = f.outcome
+union all
+select f.language, 'waiting', sum(case f.outcome when -1 then f.count else -f.count end)::bigint, f.link_kind
+  from funnel f
+ group by f.language, f.link_kind
+having sum(case f.outcome when -1 then f.count else -f.count end) <> 0;
+comment on view report.pair_count is 'Pairs by language and outcome of their download. Reads counters, and no pair.';
 comment on column report.pair_count.language is 'The language by report.sample.language_detector where that is sure, else nolang';
 comment on column report.pair_count.outcome is 'Outcome of the download; waiting while it has not ended';
 comment on column report.pair_count.pairs is 'How many pairs';
 comment on column report.pair_count.link_kind is 'image, audio, video or document; only images are downloaded';
 
+-- Unscored pairs are the successes less those that have a score. Which of them wait is counted from the batches that have a task to
+-- come: those of the ring of thumbnails, and backfills.
 create view report.score_count as
-with apart as (select)
+with funnel as materialized (
+    select model_id, language, outcome, sum(count) as pairs from mill.funnel where model_id > 0 or outcome = 0 group by 1, 2, 3
+), unscored as (
+    select m.model_id, x.language, sum(case x.model_id when 0 then x.pairs else -x.pairs end) as pairs
+      from mill.model m join funnel x on x.model_id in (0, m.model_id)
+     where m.kind = 'clip' and m.retired_at is null
+     group by m.model_id, x.language
+), waiting as (
+    select t.model_id, u.language, sum(case c.model_id when 0 then u.count else -u.count end) as pairs
+      from mill.scoring_to_come t
+      join mill.batch_count c on c.batch_id = t.batch_id and c.model_id in (0, t.model_id) and c.attempt > 0 and (t.whole or c.attempt = any (t.attempts))
+     cross join lateral unnest(c.language, c.outcome, c.count) u (language, outcome, count)
+     where c.model_id > 0 or u.outcome = 0
+     group by t.model_id, u.language
+), counted as (
+    select f.model_id, f.language, o.name as outcome, f.pairs from funnel f join mill.score_outcome o on o.code = f.outcome where f.model_id > 0
+    union all
+    select u.model_id, u.language, x.outcome, x.pairs
+      from unscored u left join waiting w using (model_id, language),
+           lateral (values ('waiting', coalesce(w.pairs, 0)), ('not_queued', u.pairs - coalesce(w.pairs, 0))) x (outcome, pairs)
+)
 select m.name as model, c.language, c.outcome, sum(c.pairs)::bigint as pairs
-  from mill.model m
- cross join mill.batch b
-  left join mill.scoring_to_come t on t.batch_id = b.batch_id and t.model_id = m.model_id
- cross join lateral (
-       select coalesce(p.language, 'nolang') as language,
-              coalesce(o.name, case when t.whole or d.attempt = any (t.attempts) then 'waiting' else 'not_queued' end) as outcome, count(*) as pairs
-         from mill.pair p
-         left join (select distinct on (e.n) e.n, e.attempt, e.outcome from mill.current_download e where e.batch_id = b.batch_id order by e.n) d on d.n = p.n
-         left join (select distinct on (e.n, e.attempt) e.n, e.attempt, e.outcome
-                      from mill.score e
-                     where e.batch_id = b.batch_id and e.model_id = m.model_id
-                       and (exists (select from mill.withdrawn w where w.submission_id = e.submission_id)) is not true
-                     order by e.n, e.attempt) s on s.n = p.n and s.attempt = d.attempt
-         left join mill.score_outcome o on o.code = s.outcome
-        where p.batch_id = b.batch_id and case when d.outcome = 0 then m.retired_at is null or s.n is not null end
-          and (exists (select from mill.withdrawn w where w.submission_id = p.submission_id)) is not true
-        group by 1, 2
-       offset 0) c
- where m.kind = 'clip'
- group by 1, 2, 3;
+  from counted c join mill.model m using (model_id)
+ where c.pairs <> 0
+ group by m.name, c.language, c.outcome;
 comment on view report.score_count is
-    'Downloaded pairs by model, language and outcome of their scoring; of a retired model only those that it tried. Reads every pair.';
+    'Downloaded pairs by model, language and outcome of their scoring; of a retired model only those that it tried. Reads counters, and no pair.';
 comment on column report.score_count.model is 'Name of the model';
 comment on column report.score_count.language is 'The language by report.sample.language_detector where that is sure, else nolang';
 comment on column report.score_count.outcome is

@@ -125,22 +125,25 @@ comment on column report.item.result is 'The result, as JSON of the kind''s own 
 comment on column report.item.added_at is 'When it was added';
 
 create view report.queue as
-select k.kind,
-       count(*) filter (where t.state = 'ready') as ready,
-       count(*) filter (where t.state = 'leased') as leased,
-       count(*) filter (where t.state = 'submitted') as submitted,
-       count(*) filter (where t.state = 'discarded') as discarded,
-       count(*) filter (where t.state = 'parked') as parked,
-       count(*) filter (where t.state = 'done') as done,
-       min(t.ready_at) filter (where t.state = 'ready') as oldest_ready_at,
-       (select count(*) from mill.lease l join mill.task x using (task_id)
-         where x.kind = k.kind and l.ended_at is null and l.expires_at <= now()) as late_leases,
-       (select count(*) from mill.submission s join mill.task x using (task_id)
-         where x.kind = k.kind and s.state = 'received') as waiting_submissions
-  from (select name as kind from mill.task_kind) k
-  left join mill.task t on t.kind = k.kind
- group by k.kind;
-comment on view report.queue is 'The depth of the queue, by kind of work. Reads every task.';
+select k.name as kind,
+       coalesce(t.ready, 0) as ready, coalesce(t.leased, 0) as leased, coalesce(t.submitted, 0) as submitted,
+       coalesce(t.discarded, 0) as discarded, coalesce(t.parked, 0) as parked, coalesce(d.done, 0) as done,
+       t.oldest_ready_at, coalesce(l.late, 0) as late_leases, coalesce(s.waiting, 0) as waiting_submissions
+  from mill.task_kind k
+  left join (select u.kind,
+                    count(*) filter (where u.state = 'ready') as ready,
+                    count(*) filter (where u.state = 'leased') as leased,
+                    count(*) filter (where u.state = 'submitted') as submitted,
+                    count(*) filter (where u.state = 'discarded') as discarded,
+                    count(*) filter (where u.state = 'parked') as parked,
+                    min(u.ready_at) filter (where u.state = 'ready') as oldest_ready_at
+               from mill.undone u group by u.kind) t on t.kind = k.name
+  left join (select x.kind, sum(x.count)::bigint as done from mill.done x group by x.kind) d on d.kind = k.name
+  left join (select x.kind, count(*) as late
+               from mill.lease e join mill.task x using (task_id) where e.ended_at is null and e.expires_at <= now() group by x.kind) l on l.kind = k.name
+  left join (select x.kind, count(*) as waiting
+               from mill.submission e join mill.task x using (task_id) where e.state = 'received' group by x.kind) s on s.kind = k.name;
+comment on view report.queue is 'The depth of the queue, by kind of work. Reads the tasks that are not done, and a counter of those that are.';
 comment on column report.queue.kind is 'The kind of work: extract, download, score and so on';
 comment on column report.queue.ready is 'Tasks that may be claimed, now or after a back-off';
 comment on column report.queue.leased is 'Tasks that a worker holds';
