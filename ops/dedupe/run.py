@@ -21,8 +21,8 @@ from pairmill.ops.dedupe.spec import Dedupe
 from pairmill.ops.dedupe.texts import bands_of
 from pairmill.ops.errors import UserError
 
-# what is being done, parts done, parts
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[int, int], None]  # parts done, parts
+PARTS = 1000  # of a method
 WORK = "dedupe_work"
 SAME_IMAGE = ("url", "bytes", "url_text", "dhash")
 
@@ -59,7 +59,7 @@ def find_duplicates(
     work: Path,
     *,
     model_id: int | None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> list[Finding]:
     """Make the tables ``duplicate`` (sample_id, of, method), ``duplicate_group`` (sample_id,
     representative) and ``contaminated`` (sample_id, evaluation, image) of a pool.
@@ -67,8 +67,9 @@ def find_duplicates(
     pool: a relation (sample_id, url, text, sha256, dhash, width, height, similarity, removed), read
     once, and once more for near texts. work: a folder for a database file of ids and keys and a
     file of embeddings, both gone at the end. duplicate has a row for each that goes; of is the row
-    that stays for it, NULL where none does (``decontamination``). Groups with a removed row are in
-    ``duplicate_group`` alone: all of such a group goes with it.
+    that stays for it, NULL where none does (``decontamination``). duplicate_group has the groups of
+    one image (by URL, bytes or dHash), also those with a removed row, which all go with it and are
+    in no ``duplicate``; no groups by text or meaning.
 
     Raises UserError where embeddings are asked for and there is no model, or they cannot be read.
     """
@@ -117,7 +118,6 @@ class _Search:
             "CREATE OR REPLACE TABLE contaminated"
             " (sample_id BIGINT, evaluation VARCHAR, image VARCHAR)"
         )
-        self.progress("reading rows", 0, 1)
         make_rows(db, self.pool, spec, self.rows)
         if spec.decontaminate:
             decontaminate.near(
@@ -136,8 +136,15 @@ class _Search:
                 self.accept(method)
         return self.finish()
 
-    def of(self, method: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.progress(method, done, total)
+    def of(self, method: str) -> Progress:
+        """The progress within a method, as parts of all methods."""
+        methods = self.spec.methods
+        before = PARTS * methods.index(method)
+
+        def within(done: int, total: int) -> None:
+            self.progress(before + PARTS * done // max(total, 1), PARTS * len(methods))
+
+        return within
 
     def by_image(self, method: str) -> None:
         if method == "dhash":
@@ -146,13 +153,13 @@ class _Search:
                 self.of(method),
             )  # fmt: skip
         else:
-            self.progress(method, 0, 1)
+            self.of(method)(0, 1)
             equal(self.db, self.rows, f"key_{method}", self.found)
 
     def by_content(self, method: str) -> None:
         spec = self.spec
         if method == "text":
-            self.progress(method, 0, 1)
+            self.of(method)(0, 1)
             equal(self.db, self.rows, "key_text", self.found)
         elif method == "near_text":
             minhash.near_texts(
@@ -177,46 +184,30 @@ class _Search:
         """Take the groups of removed rows and of evaluation sets' images out of the rest."""
         db = self.db
         db.execute(
+            "CREATE OR REPLACE TABLE duplicate_group AS"
+            " SELECT sample_id, of AS representative FROM duplicate"
+            " UNION SELECT of, of FROM duplicate"
+        )
+        # a removed row is the first of its group by rank
+        db.execute(
             f"CREATE OR REPLACE TABLE {WORK}.lost AS SELECT sample_id, removed FROM {self.rows}"
             " WHERE removed OR sample_id IN (SELECT coalesce(d.of, c.sample_id) FROM contaminated c"
             " LEFT JOIN duplicate d USING (sample_id))"
         )
-        # a removed row is the first of its group by rank
         db.execute(
-            f"CREATE OR REPLACE TABLE {WORK}.removed_group AS"
-            f" SELECT sample_id, of FROM duplicate WHERE of IN"
-            f" (SELECT sample_id FROM {WORK}.lost WHERE removed)"
+            f"CREATE OR REPLACE TABLE {WORK}.evaluated AS SELECT sample_id FROM {WORK}.lost"
+            " WHERE NOT removed UNION ALL SELECT d.sample_id FROM duplicate d"
+            f" JOIN {WORK}.lost l ON l.sample_id = d.of AND NOT l.removed"
         )
-        db.execute(
-            f"DELETE FROM duplicate WHERE sample_id IN (SELECT sample_id FROM {WORK}.removed_group)"
-        )
-        contaminated = f"(SELECT sample_id FROM {WORK}.lost WHERE NOT removed)"
-        db.execute(
-            f"CREATE OR REPLACE TABLE {WORK}.contaminated_group AS"
-            f" SELECT sample_id, of FROM duplicate WHERE of IN {contaminated}"
-            f" UNION ALL SELECT sample_id, sample_id FROM {contaminated}"
-        )
-        db.execute(
-            "DELETE FROM duplicate WHERE sample_id IN"
-            f" (SELECT sample_id FROM {WORK}.contaminated_group)"
-        )
+        db.execute(f"DELETE FROM duplicate WHERE of IN (SELECT sample_id FROM {WORK}.lost)")
         db.execute(
             f"DELETE FROM {self.rows} WHERE sample_id IN (SELECT sample_id FROM {WORK}.lost)"
         )
 
     def finish(self) -> list[Finding]:
         db = self.db
-        groups = "SELECT sample_id, of FROM duplicate UNION ALL SELECT sample_id, of FROM"
         db.execute(
-            f"CREATE OR REPLACE TABLE duplicate_group AS SELECT sample_id, of AS representative"
-            f" FROM ({groups} {WORK}.removed_group"
-            f" UNION ALL SELECT sample_id, of FROM {WORK}.contaminated_group WHERE sample_id <> of)"
-            " UNION SELECT of, of FROM"
-            f" ({groups} {WORK}.removed_group UNION ALL FROM {WORK}.contaminated_group)"
-        )
-        db.execute(
-            "INSERT INTO duplicate SELECT sample_id, NULL, 'decontamination'"
-            f" FROM {WORK}.contaminated_group"
+            f"INSERT INTO duplicate SELECT sample_id, NULL, 'decontamination' FROM {WORK}.evaluated"
         )
         counted = {
             method: (rows, groups)
