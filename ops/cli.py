@@ -17,6 +17,7 @@ import typer
 
 from pairmill import __version__
 from pairmill.ops.commands import (
+    archive,
     database,
     doctor,
     embeddings,
@@ -26,7 +27,9 @@ from pairmill.ops.commands import (
     model,
     people,
     release,
+    release_card,  # noqa: F401 - its commands are release's
     release_folder,  # noqa: F401 - its commands are release's
+    release_subset,  # noqa: F401 - its commands are release's
     removal,
     researcher,
     retry,
@@ -61,6 +64,7 @@ app.add_typer(item.app, name="item")
 app.add_typer(trust.gold_question, name="gold-question")
 app.add_typer(trust.replication, name="replication")
 app.add_typer(removal.app, name="removal")
+app.add_typer(archive.app, name="archive")
 app.add_typer(release.app, name="release")
 app.add_typer(embeddings.app, name="embeddings")
 app.add_typer(index.app, name="index")

@@ -8,9 +8,9 @@ import typer
 from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import recipes, releases
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, YES, confirm, counted
-from pairmill.ops.output import print_json, print_json_text, print_rows, progress_bar
+from pairmill.ops.output import print_json, print_rows, progress_bar
 from pairmill.ops.queries import rows
-from pairmill.workers.safe_text import say, say_page
+from pairmill.workers.safe_text import say
 
 # msgspec, numpy and pyarrow are not in every installation
 if TYPE_CHECKING:
@@ -178,28 +178,3 @@ def why(
         return
     for line in reasons.lines(told):
         say(line)
-
-
-FOLDER = typer.Argument(help="A release's folder.")
-
-
-@app.command("show")
-def show(
-    release: Path = FOLDER, as_json: bool = typer.Option(False, "--json", help="The manifest.")
-) -> None:
-    """Print a release's README, in Markdown with the head of a Hugging Face dataset card."""
-    from pairmill.ops.release import folder
-
-    if as_json:
-        print_json_text(folder.manifest_text(release).decode())
-    else:
-        say_page(folder.readme(release))
-
-
-@app.command("check")
-def check(release: Path = FOLDER) -> None:
-    """Compare every file of a release with the sha256 in its manifest."""
-    from pairmill.ops.release import folder
-
-    found = folder.check(release)
-    say(f"{release} is whole: {found.rows:,} pairs in {len(found.parts):,} files")

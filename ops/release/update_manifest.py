@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pairmill import __version__
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import file_entries
-from pairmill.ops.release.folder import NAME, ReleaseFolder, write_manifest
+from pairmill.ops.release.folder import NAME, ReleaseFolder, release_schema, write_manifest
 from pairmill.ops.release.keep_list import lineage
 from pairmill.ops.release.manifest import Manifest
 
@@ -91,10 +91,9 @@ def _by_language(parts: Sequence[Path], before: dict[str, int], kept: int) -> di
 def rewrite(folder: Path, old: ReleaseFolder, how: dict[str, Any]) -> None:
     """Replace a release's manifest, after rows of its files are gone."""
     try:
-        schema = pq.read_schema(folder / NAME).remove_metadata()
         manifest = derived(old, old.parts, how, None)
         with tempfile.TemporaryDirectory(prefix=".", suffix=".unfinished", dir=folder) as beside:
-            write_manifest(Path(beside), manifest, schema)
+            write_manifest(Path(beside), manifest, release_schema(folder), parts=folder)
             (Path(beside) / NAME).replace(folder / NAME)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"cannot write the manifest of {folder}: {error}") from None

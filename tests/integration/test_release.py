@@ -244,7 +244,7 @@ def test_tags_are_columns_and_thresholds(scored: Database, tmp_path: Path) -> No
     assert {c: t["digest"] for c, t in manifest.taggers.items()} == {
         "aesthetic": "a1", "NSFW": "z1", "p": "z1",
     }  # fmt: skip
-    assert "`aesthetic`: tagger-a1, weights sha256 `a1`." in manifest.readme()
+    assert "`aesthetic`: tagger-a1, weights sha256 `a1`." in readme(tmp_path / "all")
 
     manifest, rows = built(db, tmp_path / "some", **values, min_tag={"aesthetic": 4.5})
     assert urls(rows) == {URLS[0]}  # thresholds are inclusive

@@ -15,7 +15,7 @@ import pytest
 from pairmill.ops.admin import removal
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import release, why
-from pairmill.ops.release.folder import manifest_text
+from pairmill.ops.release.folder import manifest_text, readme
 from pairmill.schema.outcomes import Outcome
 from support.database import Database, outcomes_of, say_migrated
 from support.line import Line, sentence
@@ -307,7 +307,7 @@ def test_what_is_not_done_is_said_and_strict_builds_nothing(db: Database, tmp_pa
     # what was given up waits for an admin and for no worker
     manifest = release.build(db.admin, recipe(), tmp_path / "out", strict=True)
     assert manifest.unfinished == {"given_up": 1}
-    assert "Not done when it was built: 1 task given up or parked." in manifest.readme()
+    assert "Not done when it was built: 1 task given up or parked." in readme(tmp_path / "out")
     db.add_wat("another.wat.gz")
     assert found() == {"wat_files": 1, "given_up": 1}
 

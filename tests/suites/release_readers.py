@@ -65,9 +65,9 @@ READERS: dict[str, Callable[[Path], int]] = {
 
 def main() -> int:
     folder = Path(sys.argv[1])
-    from pairmill.ops.release.folder import check
+    from pairmill.ops.release.folder import read_release
 
-    rows = check(folder).rows
+    rows = read_release(folder).rows
     print(f"{folder}: {rows:,} rows")
     passed = tried = unlisted = 0
     for name, read in READERS.items():

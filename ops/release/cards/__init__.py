@@ -1,0 +1,1 @@
+"""What others read of a release: README, Croissant, charts, and the folder that a hub wants."""
