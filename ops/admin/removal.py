@@ -1,4 +1,4 @@
-"""Removals: URLs, hosts and images that no release may contain and no ingest may let in."""
+"""Removals: what no release may contain and no ingest may let in."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -9,33 +9,43 @@ from typing import Any
 import psycopg
 
 from pairmill.ops.admin.removal_entries import Entry, parse, read_entries
+from pairmill.ops.admin.removal_search import (
+    Detached,
+    Progress,
+    finish,
+    forget_embeddings,
+    search,
+    silent,
+)
+from pairmill.ops.admin.removal_search import require_searched as require_found
 from pairmill.ops.errors import UserError
 from pairmill.ops.queries import query_text, rows
 
 __all__ = [
-    "Report", "Undone", "add", "named_by", "of_pages", "read_entries", "require_found", "undo",
+    "Report", "Undone", "add", "add_entries", "finish_search", "named_by", "of_pages",
+    "read_entries", "require_found", "undo",
 ]  # fmt: skip
 
-CHUNK = 100  # batches, a million pairs, that are searched in one transaction
-Progress = Callable[[int, int], None]
-
-
-def _silent(done: int, total: int) -> None:
-    """No progress is shown."""
+GIVEN = (
+    "source", "md5", "sha1", "sha256", "dhash", "pdq", "pdq_distance", "sample_id", "host",
+    "prefix", "subdomains",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Report:
     """added: new entries; known: entries that were there before; matching_pairs: pairs in the
-    database that the entries name, and of those by_url, by_host, by_image (a pair may be in
-    several); embeddings: those of them that were deleted."""
+    database that the entries name, and of those by_url and so on (a pair may be in several);
+    embeddings: those of them that were deleted."""
 
     added: int
     known: int
     matching_pairs: int
     by_url: int = 0
+    by_prefix: int = 0
     by_host: int = 0
     by_image: int = 0
+    by_sample: int = 0
     embeddings: int = 0
 
 
@@ -53,37 +63,145 @@ class Undone:
     unembedded: int
 
 
+# Asked before anything is deleted, with what was found; raises UserError for no
+Confirm = Callable[[Report], None]
+
+
 def add(
     connection: psycopg.Connection,
     entries: Iterable[str],
     reason: str,
     dry_run: bool,
-    progress: Progress = _silent,
+    progress: Progress = silent,
+    **how: Any,
 ) -> Report:
-    """Add URLs (http, https; a fragment is dropped), hosts, md5s (of a URL or of an image's bytes)
-    and sha256s (of an image's bytes), find the pairs that they name, and delete those pairs'
-    embeddings. With dry_run, only say what would be.
+    """Add what ``removal_entries.parse`` reads, find the pairs that it names, and delete those
+    pairs' embeddings. With dry_run, only say what would be. how: as ``add_entries``."""
+    return add_entries(connection, map(parse, entries), reason, dry_run, progress, **how)
+
+
+def add_entries(
+    connection: psycopg.Connection,
+    entries: Iterable[Entry],
+    reason: str,
+    dry_run: bool,
+    progress: Progress = silent,
+    *,
+    detached: Detached | None = None,
+    confirm: Confirm | None = None,
+    also: Callable[[], None] | None = None,
+) -> Report:
+    """Add removals, find the pairs that they name, and delete those pairs' embeddings.
 
     Removals are committed first, so that nothing comes in while the known pairs are searched; a
-    search that was interrupted is finished by the next call. Hosts and image hashes have no index:
-    all pairs or downloads are read. progress is called with (ranges of batches read, ranges).
+    search that was interrupted is finished by the next call. confirm: see there; if it raises, the
+    new removals are taken back. also: done in the transaction that adds the removals, in which the
+    temporary table named has their numbers; they stand by that then, and not by_hand.
     """
-    parsed = list({e.source: e for e in map(parse, entries)}.values())
     with ExitStack() as rehearsal:
         if dry_run:
             rehearsal.enter_context(connection.transaction(force_rollback=True))
         with connection.transaction():
+            added, given, first = _insert(connection, entries, reason, by_hand=also is None)
+            ids = [i for (i,) in connection.execute("select removal_id from named").fetchall()]
+            if also:
+                also()
             if not dry_run:
                 # whatever is being accepted ends first, and what comes later sees the removals
                 connection.execute("lock table mill.removal in exclusive mode")
-            known = _known(connection, parsed)
-            fresh = [e for e in parsed if e.source not in known]
-            ids = [*known.values(), *_insert(connection, fresh, reason)]
-        embeddings = _find(connection, ids, dry_run, progress)
-        counts = query_text("admin", "removal_counts")
-        (row,) = connection.execute(counts, {"ids": ids}).fetchall()
-        pairs, by_url, by_host, by_image = row
-    return Report(len(fresh), len(known), pairs, by_url, by_host, by_image, embeddings)
+        # an interrupted search is another's: a rehearsal leaves it alone
+        start = first if dry_run else 0
+        if added or not dry_run:
+            search(connection, start, detached, progress)
+        report = Report(added, given - added, **_counts(connection, ids))
+        if confirm and added and not dry_run:
+            _confirmed(connection, confirm, report, first)
+        if added or not dry_run:
+            embeddings = forget_embeddings(connection, start, dry_run)
+            finish(connection, start)
+            report = Report(**vars(report) | {"embeddings": embeddings})
+    return report
+
+
+def _insert(
+    connection: psycopg.Connection, entries: Iterable[Entry], reason: str, *, by_hand: bool
+) -> tuple[int, int, int]:
+    """How many are new, how many were given, and the first new one's number. Leaves the temporary
+    table named."""
+    # one after another, and acceptances go on meanwhile: the lock that ends them comes at the end
+    connection.execute("select pg_advisory_xact_lock(hashtext('mill.removal'))")
+    connection.execute(query_text("admin", "given"))
+    columns = ", ".join(GIVEN)
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(f"copy given (place, is_spelling, {columns}) from stdin") as copy,
+    ):
+        for place, entry in enumerate(entries):
+            copy.write_row((place, False, *_row(entry)))
+            for spelling in entry.spellings:
+                copy.write_row((place, True, *_row(spelling)))
+    connection.execute("analyze given")
+    _require_samples(connection)
+    values = {"reason": reason, "by_hand": by_hand}
+    query = query_text("admin", "add_removals")
+    ((added, given, first),) = connection.execute(query, values).fetchall()
+    connection.execute(query_text("admin", "named_removals"))
+    connection.execute("analyze named")
+    if by_hand:
+        connection.execute(
+            "update mill.removal r set by_hand = true from named"
+            " where r.removal_id = named.removal_id and not r.by_hand"
+        )
+    return added, given, first
+
+
+def _row(entry: Entry) -> list[Any]:
+    return [getattr(entry, name) for name in GIVEN]
+
+
+def _require_samples(connection: psycopg.Connection) -> None:
+    missing = connection.execute(
+        "select g.sample_id from given g where g.sample_id is not null and not exists"
+        " (select from mill.batch b"
+        "   where b.batch_id = g.sample_id >> 14 and b.pair_count > g.sample_id & 16383)"
+        " order by g.place limit 1"
+    ).fetchone()
+    if missing:
+        raise UserError(f"no pair has SAMPLE_ID {missing[0]}: nothing was changed")
+
+
+def _counts(connection: psycopg.Connection, ids: Sequence[int]) -> dict[str, int]:
+    (row,) = rows(connection, query_text("admin", "removal_counts"), ids=ids)
+    return row
+
+
+def _confirmed(
+    connection: psycopg.Connection, confirm: Confirm, report: Report, first: int
+) -> None:
+    try:
+        confirm(report)
+    except BaseException:
+        fresh = connection.execute(
+            "select removal_id from mill.removal where removal_id >= %s and found_at is null"
+            " and spelling_of is null",
+            (first,),
+        ).fetchall()
+        undo(connection, [number for (number,) in fresh], "it was not confirmed", False)
+        raise
+
+
+def finish_search(
+    connection: psycopg.Connection, detached: Detached | None, progress: Progress = silent
+) -> int:
+    """End every search that was interrupted; how many removals' that were."""
+    ((count,),) = connection.execute(
+        "select count(*) from mill.removal where found_at is null and spelling_of is null"
+    ).fetchall()
+    if count:
+        search(connection, 0, detached, progress)
+        forget_embeddings(connection, 0, False)
+        finish(connection, 0)
+    return int(count)
 
 
 def of_pages(connection: psycopg.Connection, pages: Sequence[str]) -> list[str]:
@@ -99,88 +217,6 @@ def of_pages(connection: psycopg.Connection, pages: Sequence[str]) -> list[str]:
             raise UserError(f"no known pair is of a page {entry.source}: nothing was changed")
         found += urls
     return found
-
-
-def _known(connection: psycopg.Connection, entries: Sequence[Entry]) -> dict[str, int]:
-    """The entries, by source, that are there already, as such or as another's spelling."""
-    query = (
-        "select x.source, coalesce(r.spelling_of, r.removal_id) from unnest(%s::text[]) x (source)"
-        " join mill.removal r on md5(r.source) = md5(x.source) and r.source = x.source"
-        " order by r.spelling_of nulls last"
-    )
-    return dict(connection.execute(query, ([e.source for e in entries],)).fetchall())
-
-
-def _insert(connection: psycopg.Connection, entries: Sequence[Entry], reason: str) -> list[int]:
-    def inserted(several: Sequence[Entry], of: Sequence[int | None]) -> list[int]:
-        values = [
-            (e.source, e.md5, e.sha256, e.host, e.subdomains, main)
-            for e, main in zip(several, of, strict=True)
-        ]
-        query = query_text("admin", "add_removals")
-        columns = [list(column) for column in zip(*values, strict=True)] or [[]] * 6
-        return [number for (number,) in connection.execute(query, (reason, *columns)).fetchall()]
-
-    mains = inserted(entries, [None] * len(entries))
-    spelled = [(s, main) for e, main in zip(entries, mains, strict=True) for s in e.spellings]
-    return mains + inserted([s for s, _ in spelled], [main for _, main in spelled])
-
-
-def _find(
-    connection: psycopg.Connection, named: list[int], dry_run: bool, progress: Progress
-) -> int:
-    """Find the pairs of every removal whose search is not over, and delete their embeddings; how
-    many those are."""
-    # an interrupted search is another's: a rehearsal leaves it alone
-    waiting = connection.execute(
-        "select removal_id, source !~ '://' from mill.removal"
-        " where found_at is null and (not %s or removal_id = any(%s) or spelling_of = any(%s))",
-        (dry_run, named, named),
-    ).fetchall()
-    ids = [number for number, _ in waiting]
-    embeddings = 0
-    if ids:
-        connection.execute("select mill.find_removed_urls(%s)", (ids,))
-        chunks = _chunks(connection) if any(scan for _, scan in waiting) else []
-        for done, (first, last) in enumerate(chunks):
-            progress(done, len(chunks))
-            connection.execute("select mill.find_removed(%s, %s, %s)", (ids, first, last))
-        embeddings = _forget(connection, ids, dry_run)
-        connection.execute(
-            "update mill.removal set found_at = now() where removal_id = any(%s)", (ids,)
-        )
-    return embeddings
-
-
-def require_found(connection: psycopg.Connection) -> None:
-    """Raises UserError while a removal's pairs are not all found: a release would hold them."""
-    (row,) = connection.execute(
-        "select count(*) from mill.removal where found_at is null and spelling_of is null"
-    ).fetchall()
-    if row[0]:
-        raise UserError(
-            f"the search for the pairs that {row[0]:,} removals name is not over: wait for the"
-            " `pairmill removal add` that is at it, or run one again if it was interrupted"
-        )
-
-
-def _chunks(connection: psycopg.Connection) -> list[tuple[int, int]]:
-    (row,) = connection.execute("select coalesce(max(batch_id), -1) from mill.batch").fetchall()
-    return [(first, first + CHUNK - 1) for first in range(0, row[0] + 1, CHUNK)]
-
-
-def _forget(connection: psycopg.Connection, ids: list[int], dry_run: bool) -> int:
-    """Delete the pairs' embeddings; how many."""
-    if not dry_run:
-        # scores that are being accepted did not see the pairs: they end first
-        with connection.transaction():
-            connection.execute("lock table mill.removal in exclusive mode")
-    gone = 0
-    for first, last in _chunks(connection):
-        query = "select mill.forget_embeddings(%s, %s, %s)"
-        (row,) = connection.execute(query, (ids, first, last)).fetchall()
-        gone += row[0]
-    return gone
 
 
 def named_by(connection: psycopg.Connection, what: Sequence[str]) -> list[int]:
@@ -209,6 +245,21 @@ def named_by(connection: psycopg.Connection, what: Sequence[str]) -> list[int]:
             f"no removal is {', '.join(missing)}: see `pairmill removal list`; nothing was changed"
         )
     return list(dict.fromkeys(ids))
+
+
+def require_unlisted(connection: psycopg.Connection, ids: Sequence[int]) -> None:
+    """Raises UserError where a list names one of these: its next import would bring it back."""
+    row = connection.execute(
+        "select r.removal_id, l.source from mill.removal_listed m join mill.removal_list l"
+        " using (list_id) join mill.removal r using (removal_id)"
+        " where r.removal_id = any(%s) order by 1, 2 limit 1",
+        (list(ids),),
+    ).fetchone()
+    if row:
+        raise UserError(
+            f"removal {row[0]} is of the list of {row[1]}: import a list without it, with"
+            " --replace; nothing was changed"
+        )
 
 
 def undo(connection: psycopg.Connection, ids: Sequence[int], reason: str, dry_run: bool) -> Undone:

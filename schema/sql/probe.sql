@@ -33,7 +33,8 @@ begin
                                              where p.batch_id = k.batch_id and p.n = k.n
                                                and (select true from mill.removal r
                                                      where r.host = above and r.found_at is null
-                                                       and (r.subdomains or r.host = mill.host(p.url)) limit 1) limit 1) then 1
+                                                       and (r.subdomains or r.host = mill.host(p.url))
+                                                       and (r.prefix is null or starts_with(p.url, r.prefix)) limit 1) limit 1) then 1
                         else 0 end as is_unknown
               from (select * from asked order by url_key) a
               left join mill.seen_url k on k.url_key = a.url_key

@@ -32,6 +32,12 @@ as $$
 $$;
 comment on function mill.removed_positions is 'Positions of a batch that a removal names, found before a moment.';
 
+create function mill.removal_kind(r mill.removal) returns text
+language sql immutable parallel safe
+return case when r.prefix is not null then 'prefix' when r.host is not null then 'host' when r.sample_id is not null then 'sample'
+            when position('://' in r.source) > 0 then 'url' else 'image' end;
+comment on function mill.removal_kind is 'What a removal names: url, prefix, host, sample or image; an md5 may be of a URL or an image, and counts as an image''s.';
+
 create function mill.host_and_above(p_host text) returns setof text
 language sql immutable parallel safe
 as $$
@@ -52,37 +58,53 @@ begin
     if exists (select from mill.removal where host is not null) then
         return query
         with linked as materialized (
-            select i.url_key, mill.host(i.url) as host from inbox.pair i
+            select i.url_key, i.url, mill.host(i.url) as host from inbox.pair i
              where i.lease_id = p_lease_id and i.worker = p_worker
+        ), hosts as materialized (
+            select distinct l.host from linked l
         ), named as materialized (
-            select h.host from (select distinct l.host from linked l) h
+            select h.host from hosts h
              where exists (select from mill.host_and_above(h.host) above
-                             join mill.removal r on r.host = above and (r.subdomains or r.host = h.host))
+                             join mill.removal r on r.host = above and r.prefix is null and (r.subdomains or r.host = h.host))
+        ), begun as materialized (
+            select r.host, r.prefix from hosts h join mill.removal r on r.host = h.host and r.prefix is not null
         )
-        select l.url_key from linked l join named using (host);
+        select l.url_key from linked l join named using (host)
+        union
+        select l.url_key from linked l join begun b using (host) where starts_with(l.url, b.prefix);
     end if;
 end
 $$;
-comment on function mill.removed_keys is 'URL keys of an extraction''s links that a removal names, by URL or by host.';
+comment on function mill.removed_keys is 'URL keys of an extraction''s links that a removal names, by URL, prefix or host.';
 
--- An image that a removal names is known by its hash once it is downloaded.
+-- An image that a removal names is known by its hash once it is downloaded. Not by its PDQ: a look-up among many costs as much as
+-- the rest of an acceptance (docs/decisions/2026-11-27-sha1-and-pdq.md), so that it waits for a search; until then no release is made.
 create function mill.name_images(s mill.submission, t mill.task) returns void
 language plpgsql
 as $$
 begin
     perform mill.hold_removals();
-    if t.is_replica or not exists (select from mill.removal where md5 is not null or sha256 is not null) then
+    if t.is_replica or not (exists (select from mill.removal where md5 is not null) or exists (select from mill.removal where sha1 is not null)
+                            or exists (select from mill.removal where sha256 is not null) or exists (select from mill.removal where dhash is not null)
+                            or exists (select from mill.removal where pdq is not null)) then
         return;
     end if;
+    insert into mill.pdq_waiting (submission_id, batch_id)
+    select sd.submission_id, t.batch_id from mill.submission_download sd
+     where sd.submission_id = s.submission_id and num_nonnulls(variadic sd.pdq) > 0 and exists (select from mill.removal where pdq is not null);
     with given as materialized (
-        select d.n, d.md5, d.sha256
-          from mill.submission_download sd, unnest(sd.positions, sd.md5, sd.sha256) as d (n, md5, sha256)
+        select d.n, d.md5, d.sha1, d.sha256, d.dhash
+          from mill.submission_download sd, unnest(sd.positions, sd.md5, sd.sha1, sd.sha256, sd.dhash) as d (n, md5, sha1, sha256, dhash)
          where sd.submission_id = s.submission_id
     ), found as (
         insert into mill.removed_pair as x (batch_id, n, removal_id, submission_id)
         select t.batch_id, g.n, r.removal_id, s.submission_id from given g join mill.removal r on r.md5 = g.md5
         union
+        select t.batch_id, g.n, r.removal_id, s.submission_id from given g join mill.removal r on r.sha1 = g.sha1
+        union
         select t.batch_id, g.n, r.removal_id, s.submission_id from given g join mill.removal r on r.sha256 = g.sha256
+        union
+        select t.batch_id, g.n, r.removal_id, s.submission_id from given g join mill.removal r on r.dhash = g.dhash
         order by 1, 2, 3  -- as a search: two that insert the same rows would deadlock
         on conflict (batch_id, n, removal_id) do nothing
         returning x.batch_id, x.n
@@ -91,6 +113,12 @@ begin
 end
 $$;
 comment on function mill.name_images is 'Notes the pairs of an accepted download whose images a removal names.';
+
+create function mill.is_image_of(r mill.removal, d mill.download) returns boolean
+language sql immutable parallel safe
+return coalesce(r.md5 = d.md5 or r.sha1 = d.sha1 or r.sha256 = d.sha256 or r.dhash = d.dhash
+                or bit_count(('x' || encode(r.pdq, 'hex'))::bit(256) # ('x' || encode(d.pdq, 'hex'))::bit(256)) <= r.pdq_distance, false);
+comment on function mill.is_image_of is 'Whether a removal names the image of a download.';
 
 -- A worker that is not believed any more has named no image.
 create function mill.forget_images(p_submissions bigint[]) returns void
@@ -102,7 +130,7 @@ begin
       from mill.removal r, mill.download d
      where p.submission_id = any (p_submissions)
        and r.removal_id = p.removal_id
-       and d.batch_id = p.batch_id and d.n = p.n and (d.md5 = r.md5 or d.sha256 = r.sha256)
+       and d.batch_id = p.batch_id and d.n = p.n and mill.is_image_of(r, d)
        and not exists (select from mill.withdrawn w where w.submission_id = d.submission_id);
     delete from mill.removed_pair where submission_id = any (p_submissions);
 end
@@ -130,14 +158,15 @@ language sql stable
 as $$
     select exists (select from mill.removal r where r.md5 = md5(p_url)::uuid or r.sha256 = p_sha256)
         or exists (select from mill.host_and_above(mill.host(p_url)) above
-                     join mill.removal r on r.host = above and (r.subdomains or r.host = mill.host(p_url)))
+                     join mill.removal r on r.host = above and (r.subdomains or r.host = mill.host(p_url))
+                                        and (r.prefix is null or starts_with(p_url, r.prefix)))
 $$;
-comment on function mill.is_removed is 'Whether a removal names a URL, its host or an image.';
+comment on function mill.is_removed is 'Whether a removal names a URL, its beginning, its host or an image.';
 
--- The pairs that removals name. URLs are looked up in seen_url; hosts and images have no index: a range of batches is read.
--- Rows come in the order of their key: two searches at once would deadlock.
+-- The pairs that removals name: of those from a number on whose search is not over. URLs are looked up in seen_url; hosts and images
+-- have no index: a range of batches is read. Rows come in the order of their key: two searches at once would deadlock.
 
-create function mill.find_removed_urls(p_ids bigint[]) returns void
+create function mill.find_removed_urls(p_from bigint) returns void
 language plpgsql
 as $$
 begin
@@ -146,59 +175,114 @@ begin
     select k.batch_id, k.n, r.removal_id
       from mill.removal r
       join mill.seen_url k on k.url_key = r.md5
-     where r.removal_id = any (p_ids)
-     order by k.batch_id, k.n, r.removal_id
+     where r.removal_id >= p_from and r.found_at is null
+    union
+    select b.batch_id, (r.sample_id & 16383)::integer, r.removal_id
+      from mill.removal r
+      join mill.batch b on b.batch_id = r.sample_id >> 14 and b.pair_count > r.sample_id & 16383
+     where r.removal_id >= p_from and r.found_at is null
+     order by 1, 2, 3
     on conflict (batch_id, n, removal_id) do update set submission_id = null;
 end
 $$;
-comment on function mill.find_removed_urls is 'Notes the pairs whose URLs these removals name.';
+comment on function mill.find_removed_urls is 'Notes the pairs whose URLs or SAMPLE_IDs removals name: those from a number on whose search is not over.';
 
-create function mill.find_removed(p_ids bigint[], p_first bigint, p_last bigint) returns void
+create function mill.find_removed_hosts(p_from bigint, p_first bigint, p_last bigint) returns void
 language plpgsql
 as $$
-declare
-    named_by bigint[];
 begin
     perform mill.hold_removals();
-    if exists (select from mill.removal where removal_id = any (p_ids) and host is not null) then
-        with linked as materialized (  -- a URL's host is most of the cost
-            select p.batch_id, p.n, p.submission_id, mill.host(p.url) as host from mill.pair p where p.batch_id between p_first and p_last
-        ), named as materialized (
-            select h.host, r.removal_id
-              from (select distinct l.host from linked l) h, mill.host_and_above(h.host) above, mill.removal r
-             where r.host = above and (r.subdomains or r.host = h.host) and r.removal_id = any (p_ids)
-        )
-        insert into mill.removed_pair (batch_id, n, removal_id)
-        select l.batch_id, l.n, named.removal_id
-          from linked l
-          join named using (host)
-         where not exists (select from mill.withdrawn w where w.submission_id = l.submission_id)
-         order by l.batch_id, l.n, named.removal_id
-        on conflict (batch_id, n, removal_id) do update set submission_id = null;
+    if not exists (select from mill.removal where removal_id >= p_from and found_at is null and host is not null) then
+        return;
+    end if;
+    with linked as materialized (  -- a URL's host is most of the cost
+        select p.batch_id, p.n, p.submission_id, p.url, mill.host(p.url) as host from mill.pair p where p.batch_id between p_first and p_last
+    ), named as materialized (
+        select h.host, r.removal_id, r.prefix
+          from (select distinct l.host from linked l) h, mill.host_and_above(h.host) above, mill.removal r
+         where r.host = above and (r.subdomains or r.host = h.host) and r.removal_id >= p_from and r.found_at is null
+    )
+    insert into mill.removed_pair (batch_id, n, removal_id)
+    select l.batch_id, l.n, named.removal_id
+      from linked l
+      join named using (host)
+     where (named.prefix is null or starts_with(l.url, named.prefix))
+       and not exists (select from mill.withdrawn w where w.submission_id = l.submission_id)
+     order by l.batch_id, l.n, named.removal_id
+    on conflict (batch_id, n, removal_id) do update set submission_id = null;
+end
+$$;
+comment on function mill.find_removed_hosts is 'Notes the pairs of a range of batches whose hosts, or whose URLs'' beginnings, these removals name.';
+
+-- A withdrawal that began before and is not committed saw none of the rows that a search noted: its end is waited for.
+create function mill.settle_images(p_submissions bigint[]) returns void
+language plpgsql
+as $$
+begin
+    perform from mill.submission where submission_id = any (p_submissions) order by submission_id for update;
+    perform mill.forget_images(array(select w.submission_id from mill.withdrawn w where w.submission_id = any (p_submissions)));
+end
+$$;
+comment on function mill.settle_images is 'Of downloads whose images a search named: forgets those that were withdrawn meanwhile.';
+
+-- Each kind of hash by itself: of one join over all of them the planner makes a loop.
+create function mill.find_removed_images(p_from bigint, p_first bigint, p_last bigint) returns void
+language plpgsql
+as $$
+begin
+    perform mill.hold_removals();
+    if not exists (select from mill.removal where removal_id >= p_from and found_at is null and num_nonnulls(md5, sha1, sha256, dhash) > 0) then
+        return;
     end if;
     insert into mill.removed_pair (batch_id, n, removal_id, submission_id)
+    with named as (
+        select r.removal_id, r.md5, r.sha1, r.sha256, r.dhash from mill.removal r where r.removal_id >= p_from and r.found_at is null
+    ), given as (
+        select d.batch_id, d.n, d.submission_id, d.md5, d.sha1, d.sha256, d.dhash from mill.download d
+         where d.batch_id between p_first and p_last and d.outcome = 0
+    )
     select x.batch_id, x.n, x.removal_id, max(x.submission_id)
-      from (select d.batch_id, d.n, r.removal_id, d.submission_id
-              from mill.download d join mill.removal r on r.md5 = d.md5
-             where d.batch_id between p_first and p_last and r.removal_id = any (p_ids)
+      from (select g.batch_id, g.n, r.removal_id, g.submission_id from given g join named r on r.md5 = g.md5
             union all
-            select d.batch_id, d.n, r.removal_id, d.submission_id
-              from mill.download d join mill.removal r on r.sha256 = d.sha256
-             where d.batch_id between p_first and p_last and r.removal_id = any (p_ids)) x
+            select g.batch_id, g.n, r.removal_id, g.submission_id from given g join named r on r.sha1 = g.sha1
+            union all
+            select g.batch_id, g.n, r.removal_id, g.submission_id from given g join named r on r.sha256 = g.sha256
+            union all
+            select g.batch_id, g.n, r.removal_id, g.submission_id from given g join named r on r.dhash = g.dhash) x
      where not exists (select from mill.withdrawn w where w.submission_id = x.submission_id)
      group by x.batch_id, x.n, x.removal_id
      order by x.batch_id, x.n, x.removal_id
     on conflict (batch_id, n, removal_id) do nothing;
-    -- a withdrawal that began before and is not committed saw none of these rows: its end is waited for
-    named_by := array(select distinct p.submission_id from mill.removed_pair p
-                       where p.removal_id = any (p_ids) and p.batch_id between p_first and p_last and p.submission_id is not null);
-    perform from mill.submission where submission_id = any (named_by) order by submission_id for update;
-    perform mill.forget_images(array(select w.submission_id from mill.withdrawn w where w.submission_id = any (named_by)));
+    perform mill.settle_images(array(
+        select distinct p.submission_id from mill.removed_pair p join mill.removal r using (removal_id)
+         where r.removal_id >= p_from and r.found_at is null and p.batch_id between p_first and p_last and p.submission_id is not null));
 end
 $$;
-comment on function mill.find_removed is 'Notes the pairs of a range of batches whose hosts or images these removals name.';
+comment on function mill.find_removed_images is 'Notes the pairs of a range of batches whose images'' hashes these removals name; PDQs are compared by `pairmill`.';
 
-create function mill.forget_embeddings(p_ids bigint[], p_first bigint, p_last bigint) returns bigint
+create function mill.note_images(p_batches bigint[], p_positions integer[], p_removals bigint[], p_submissions bigint[]) returns bigint
+language plpgsql
+as $$
+declare
+    noted bigint;
+begin
+    perform mill.hold_removals();
+    insert into mill.removed_pair (batch_id, n, removal_id, submission_id)
+    select x.batch_id, x.n, x.removal_id, max(x.submission_id)
+      from unnest(p_batches, p_positions, p_removals, p_submissions) as x (batch_id, n, removal_id, submission_id)
+      join mill.removal r using (removal_id)
+     where not exists (select from mill.withdrawn w where w.submission_id = x.submission_id)
+     group by x.batch_id, x.n, x.removal_id
+     order by x.batch_id, x.n, x.removal_id
+    on conflict (batch_id, n, removal_id) do nothing;
+    get diagnostics noted = row_count;
+    perform mill.settle_images(array(select distinct s from unnest(p_submissions) s where s is not null));
+    return noted;
+end
+$$;
+comment on function mill.note_images is 'Notes pairs whose images removals name, found elsewhere, with the downloads that gave them. Returns how many are new.';
+
+create function mill.forget_embeddings(p_from bigint, p_first bigint, p_last bigint) returns bigint
 language plpgsql
 as $$
 declare
@@ -206,13 +290,24 @@ declare
 begin
     delete from mill.embedding e
      using mill.removed_pair p
-     where p.removal_id = any (p_ids) and p.batch_id between p_first and p_last
+      join mill.removal r using (removal_id)
+     where r.removal_id >= p_from and r.found_at is null and p.batch_id between p_first and p_last
        and e.batch_id between p_first and p_last and e.batch_id = p.batch_id and e.n = p.n;
     get diagnostics gone = row_count;
     return gone;
 end
 $$;
-comment on function mill.forget_embeddings is 'Deletes the embeddings of the pairs that these removals name. Returns how many.';
+comment on function mill.forget_embeddings is 'Deletes the embeddings of the pairs that removals name: those from a number on whose search is not over. Returns how many.';
+
+create function mill.forget_embeddings_of(p_batches bigint[], p_positions integer[]) returns bigint
+language sql
+as $$
+    with gone as (
+        delete from mill.embedding e using unnest(p_batches, p_positions) as x (batch_id, n) where e.batch_id = x.batch_id and e.n = x.n returning 1
+    )
+    select count(*) from gone
+$$;
+comment on function mill.forget_embeddings_of is 'Deletes the embeddings of pairs. Returns how many.';
 
 -- URLs that were passed over while they were removed are asked for after all, as a new attempt at their positions.
 create function mill.undo_removals(
@@ -240,9 +335,10 @@ begin
     select (f.found_at at time zone 'UTC')::date, 'removed_pair', '', 0, '', count(*) from freed f group by 1 order by 1
     on conflict (day, stage, link_kind, model_id, name) do update set count = d.count + excluded.count;
     insert into mill.removal_undone (removal_id, source, reason, added_at, added_by, why, pairs)
-    select r.removal_id, r.source, r.reason, r.added_at, r.added_by, undo_removals.why,
-           (select count(*) from freed f where f.removal_id = r.removal_id)
-      from mill.removal r where r.removal_id = any (ids) and r.spelling_of is null order by r.removal_id;
+    select r.removal_id, r.source, r.reason, r.added_at, r.added_by, undo_removals.why, coalesce(f.pairs, 0)
+      from mill.removal r
+      left join (select x.removal_id, count(*) as pairs from freed x group by x.removal_id) f using (removal_id)
+     where r.removal_id = any (ids) and r.spelling_of is null order by r.removal_id;
     delete from mill.removal r where r.removal_id = any (ids);
     with had as (
         select f.batch_id, f.n,

@@ -213,11 +213,11 @@ def test_a_removal_is_taken_back_while_its_pairs_are_searched(db: Database) -> N
     )
     ids = [db.value("select removal_id from mill.removal")]
     with psycopg.connect(db.dsn) as searching:
-        searching.execute("select mill.find_removed(%s, 0, 99)", (ids,))
+        searching.execute("select mill.find_removed_hosts(%s, 0, 99)", (ids[0],))
         undone = waiting_for(searching, db, lambda other: removal.undo(other, ids, "", False))
     assert undone.pairs == 1
     db.admin.execute(
-        "select mill.find_removed(%s, 100, 199), mill.find_removed_urls(%s)", (ids, ids)
+        "select mill.find_removed_hosts(%s, 100, 199), mill.find_removed_urls(%s)", (ids[0], ids[0])
     )
     assert removed(db) == set()
 
