@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pairmill.ops.release import clusters, entities, keywords
+from pairmill.ops.release import clusters, entities, keywords, subset
 from pairmill.ops.release.recipe import Recipe
 
 
@@ -28,6 +28,7 @@ def of_recipe(recipe: Recipe, selection: Any) -> list[Annotator]:
     theirs that is not there, or not the one that the recipe means."""
     found: list[Annotator] = []
     for part in (
+        subset.of_recipe(recipe),
         keywords.of_recipe(recipe),
         entities.of_recipe(recipe),
         clusters.of_recipe(recipe),

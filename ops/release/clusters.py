@@ -28,7 +28,7 @@ class NearClusters:
 
     column = "cluster"
     kind = pa.bool_()
-    needs = ("image",)
+    needs: tuple[str, ...] = ("image",)
 
     def __init__(self, centroids: Vectors, wanted: npt.NDArray[np.bool_]) -> None:
         self._centroids, self._wanted = centroids, wanted

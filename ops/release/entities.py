@@ -22,7 +22,7 @@ class Entities:
 
     column = "entity"
     kind = pa.bool_()
-    needs = ("text",)
+    needs: tuple[str, ...] = ("text",)
 
     def __init__(self, words: Iterable[str]) -> None:
         self._words = pc.unique(pc.utf8_lower(pa.array(words, pa.string())))

@@ -169,6 +169,8 @@ def _of_tags(recipe: Recipe) -> Iterator[Reason]:
 
 
 def _of_annotators(recipe: Recipe) -> Iterator[Reason]:
+    if recipe.subset:
+        yield "not_in_subset", "listed IS NULL OR NOT listed"
     if recipe.exclude_pii:
         kinds = get_args(PiiKind)
         mask = sum(1 << kinds.index(kind) for kind in set(recipe.exclude_pii))

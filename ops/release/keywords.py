@@ -33,7 +33,7 @@ class KeywordHits:
 
     column = "keyword"
     kind = pa.bool_()
-    needs = ("text",)
+    needs: tuple[str, ...] = ("text",)
 
     def __init__(self, keywords: Iterable[str]) -> None:
         words: set[str] = set()

@@ -26,8 +26,8 @@ REASONS = (
     "kept", "removed", "not_downloaded", "download_failed", "opted_out", "not_scored",
     "scoring_failed", "out_of_range", "language_detector", "language_probability", "licence",
     "text_too_short", "text_too_long", "too_few_words", "too_many_words", "personal_data",
-    "keyword", "no_entity", "text_unsafe", "too_few_bytes", "too_small", "too_large",
-    "too_few_pixels", "aspect", "top_fraction", "cluster", "duplicate", "not_tagged",
+    "keyword", "no_entity", "not_in_subset", "text_unsafe", "too_few_bytes", "too_small",
+    "too_large", "too_few_pixels", "aspect", "top_fraction", "cluster", "duplicate", "not_tagged",
 )  # fmt: skip
 # of every release, filled by taggers where the recipe names any
 TAG_COLUMNS = ("NSFW", "punsafe", "pwatermark", "aesthetic")
@@ -193,8 +193,9 @@ def with_digests(recipe: "Recipe", name: str) -> "Recipe":
     changes: dict[str, Any] = {}
     if recipe.exclude_keywords:
         changes["exclude_keywords"] = [of("exclude_keywords", f) for f in recipe.exclude_keywords]
-    if recipe.entity_list:
-        changes["entity_list"] = of("entity_list", recipe.entity_list)
+    for key in ("entity_list", "subset"):
+        if getattr(recipe, key):
+            changes[key] = of(key, getattr(recipe, key))
     if recipe.clusters:
         parts = {
             key: of(f"clusters.{key}", part)
