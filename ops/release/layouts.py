@@ -67,7 +67,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ReleaseLayout:
     """name, columns: in their order. id_column: the one that has the SAMPLE_ID, as a number or, of
     32 hexadecimal digits, as a text; None: the rows are told apart by ``hash`` alone.
     tags: whether further tags and similarities of the recipe are columns after those."""
@@ -232,7 +232,7 @@ PUNSAFE, PWATERMARK, AESTHETIC = (_tag(name) for name in ("punsafe", "pwatermark
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        Layout(
+        ReleaseLayout(
             "pairmill",
             (
                 SAMPLE_ID, URL, WORDS, HEIGHT, WIDTH, _plain("license", TEXT, "LICENSE"),
@@ -243,7 +243,7 @@ LAYOUTS = {
             tags=True,
         ),
         # LAION-400M; with LANGUAGE laion2B-multi
-        Layout(
+        ReleaseLayout(
             "laion-400m",
             (
                 SAMPLE_ID, URL, WORDS, HEIGHT, WIDTH, Column("LICENSE", TEXT, _license),
@@ -253,7 +253,7 @@ LAYOUTS = {
         ),
         # laion2B-en-joined, with LANGUAGE laion2B-multi-joined and -high-resolution, with aesthetic
         # laion2B-en-aesthetic and LAION-Art
-        Layout(
+        ReleaseLayout(
             "laion-joined",
             (
                 URL, WORDS, WIDTH, HEIGHT, SIMILARITY, LANGUAGE_OF_SEVERAL, HASH, PWATERMARK,
@@ -263,7 +263,7 @@ LAYOUTS = {
             None,
         ),
         # improved_aesthetics_6plus and its like, whose sizes are float64
-        Layout(
+        ReleaseLayout(
             "laion-aesthetics-v2",
             (
                 URL, WORDS, _plain("width", pa.float64(), "WIDTH"),
@@ -273,7 +273,7 @@ LAYOUTS = {
             None,
         ),
         # what is known of Re-LAION's columns, and the joined files' others in lower case
-        Layout(
+        ReleaseLayout(
             "re-laion",
             (
                 _plain("url", TEXT, "url"), _plain("text", TEXT, "caption"),
@@ -283,7 +283,7 @@ LAYOUTS = {
             ),
             None,
         ),
-        Layout(
+        ReleaseLayout(
             "datacomp",
             (
                 Column("uid", TEXT, uids), _plain("url", TEXT, "url"),
@@ -297,7 +297,7 @@ LAYOUTS = {
             "uid",
         ),
         # captions are another model's work, of which a release has none yet
-        Layout(
+        ReleaseLayout(
             "laion-coco",
             (
                 URL, WORDS, _none("top_caption", TEXT), _none("all_captions", pa.list_(TEXT)),
@@ -310,5 +310,5 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-def layout(name: str) -> Layout:
+def layout(name: str) -> ReleaseLayout:
     return LAYOUTS[name]
