@@ -31,10 +31,10 @@ SHORTER, LONGER = "least(width, height)", "greatest(width, height)"
 PUBLIC_DOMAIN = ("zero", "mark", "certification")
 
 
-def reasons(recipe: Recipe, selection: object = None) -> list[Reason]:
+def reasons(recipe: Recipe, selection: object = None, top: float | None = None) -> list[Reason]:
     """(reason, condition) in the order in which they are tried; the first that holds is the pair's
     reason. They are in the order in which things happen to a pair; last is what SQL alone cannot
-    tell, so that annotators see few rows."""
+    tell, so that annotators see few rows. top: the similarity that ``top_fraction`` comes to."""
     return [
         ("removed", "removed"),
         *(_of_links() if recipe.takes == "links" else _of_downloads(recipe)),
@@ -43,6 +43,7 @@ def reasons(recipe: Recipe, selection: object = None) -> list[Reason]:
         *(_of_sizes(recipe) if recipe.takes == "images" else ()),
         *_of_similarity(recipe),
         *_of_tags(recipe),
+        *([("top_fraction", f"similarity < {float32(top)}")] if top is not None else []),
         *_of_annotators(recipe),
     ]
 

@@ -23,7 +23,7 @@ COLUMNS = (
 )  # fmt: skip
 # a threshold's reason is its column's name: these have another meaning in counts and records
 REASONS = (
-    "kept", "removed", "not_downloaded", "download_failed", "opted_out", "not_scored",
+    "kept", "removed", "withdrawn", "not_downloaded", "download_failed", "opted_out", "not_scored",
     "scoring_failed", "out_of_range", "language_detector", "language_probability", "licence",
     "text_too_short", "text_too_long", "too_few_words", "too_many_words", "personal_data",
     "keyword", "no_entity", "not_in_subset", "text_unsafe", "too_few_bytes", "too_small",
