@@ -1,4 +1,4 @@
-"""pairmill release keep-list, apply: what is done with the folders of finished releases."""
+"""pairmill release update, diff, keep-list, apply: what is done with finished releases' folders."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, YES, confirm, counted, progress
 from pairmill.ops.commands.release import app
 from pairmill.ops.errors import UserError, extra
 from pairmill.ops.files import atomic_folder
-from pairmill.ops.output import print_json
+from pairmill.ops.output import print_json, progress_bar
 from pairmill.workers.safe_text import safe, say
 
 # numpy and pyarrow are not in every installation
@@ -159,3 +160,55 @@ def _say_applied(found: list["Applied"], done: str) -> None:
         if each.left_alone:
             names = ", ".join(each.left_alone[:3]) + (", …" if each.left_alone[3:] else "")
             say(f"{each.folder}: left as they are, having no ids: {names}", err=True)
+
+
+@app.command("update")
+def update(
+    old: Path = typer.Argument(metavar="OLD", help="The folder of the version that was published."),
+    out: Path = typer.Option(
+        None, "--out", help="A folder that does not exist yet; without it, covers are drawn alone."
+    ),
+    covers: int = typer.Option(
+        None, "--covers", min=0, help="Cover rows for each removed one; mill.cover_setting's."
+    ),
+    min_removals: int = typer.Option(
+        None, "--min-removals", min=1, help="Rows of a batch, at least; mill.cover_setting's."
+    ),
+    urgent: bool = typer.Option(
+        False, "--urgent", help="However few they are, and however soon after the last batch."
+    ),
+    memory: str = typer.Option("2GB", "--memory", help="DuckDB's limit; beyond it, it spills."),
+    dry_run: bool = DRY_RUN,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Write the next version of a release, with only what must go: rows that removals name by now,
+    rows of withdrawn work, and cover rows, which hide which of them were removed. Nothing comes in.
+
+    Covers are like the removed rows in site, language, size and punsafe, and are in no release any
+    more. How many rows went for which reason is for you, and not for publication.
+    """
+    from pairmill.ops.release import update as updating
+
+    wanted = updating.Wanted(covers, min_removals, urgent)
+    with admin() as connection, progress_bar() as bar:
+        task = bar.add_task("checking", total=None)
+        done = updating.update(
+            connection,
+            old,
+            out,
+            wanted,
+            memory=memory,
+            dry_run=dry_run,
+            progress=lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    if as_json:
+        print_json(done.as_dict() | {"dry_run": dry_run})
+        return
+    where = "would stay" if dry_run or out is None else f"stay, in {out}"
+    say(
+        f"{done.kept:,} of {done.rows:,} rows {where}; not to be published: {done.removed:,}"
+        f" removed, {done.withdrawn:,} withdrawn, {done.covers:,} covers, {done.new_covers:,} of"
+        " them new"
+    )
