@@ -25,9 +25,11 @@ Digests = list[str]
 def of_query(
     connection: psycopg.Connection[Any], query: str, schema: pa.Schema, values: dict[str, Any]
 ) -> Digests:
-    """The number of rows of a query, and the digests of its columns, as ``packed.read`` reads it."""
-    parts = [f"count(*)::text, {', '.join(_of_column(field) for field in schema)}"]
-    row = connection.execute(f"select {', '.join(parts)} from ({query}) r", values).fetchone()
+    """The number of rows of a query, and its columns' digests. Arguments as of ``packed.read``."""
+    columns = ", ".join(_of_column(field) for field in schema)
+    row = connection.execute(
+        f"select count(*)::text, {columns} from ({query}) r", values
+    ).fetchone()
     return list(row or ())
 
 
@@ -63,8 +65,10 @@ def of_table(table: pa.Table) -> Digests:
 
 def _numbers(values: pa.Array, kind: str) -> bytes:
     if pa.types.is_timestamp(values.type):
-        return (values.cast(pa.int64()).to_numpy() - EPOCH).astype(kind).tobytes()
-    return values.to_numpy(zero_copy_only=False).astype(kind).tobytes()
+        numbers = values.cast(pa.int64()).to_numpy() - EPOCH
+    else:
+        numbers = values.to_numpy(zero_copy_only=False)
+    return bytes(numbers.astype(kind).tobytes())
 
 
 def _digest(body: bytes | memoryview) -> str:

@@ -10,6 +10,7 @@ import psycopg
 import pyarrow as pa
 
 from pairmill.ops.archive import columns, packed
+from pairmill.ops.archive.pages import PageUrls
 from pairmill.ops.errors import UserError
 from pairmill.ops.queries import query_text
 
@@ -24,7 +25,7 @@ REQUIRED = {
     "opt_out": {"n", "attempt", "signal", "value", "source", "read_at", "submission_id"},
     "refetch": {"n", "attempt", "outcome", "submission_id"},
 }
-DERIVED = {"sample_id", "counts", "language_detector", "link_kind"}
+DERIVED = {"sample_id", "counts", "language_detector", "link_kind", "page_url"}
 KEYS = ["n", "attempt", "submission_id"]
 Flags = npt.NDArray[np.bool_]
 
@@ -37,6 +38,7 @@ class BatchReader:
     batch_id: int
     link_kind: str
     positions: list[int] | None
+    page_urls: PageUrls
     _attempts: npt.NDArray[np.int16] | None = field(default=None)
 
     def read(self, table: str, model_id: int | None, dims: int) -> pa.Table:
@@ -67,7 +69,9 @@ class BatchReader:
         names = pa.array([detectors.get(int(wat)) for wat in wats], pa.string())
         made = made.append_column("language_detector", names.take(pa.array(place)))
         kinds = pa.array([self.link_kind], pa.string()).take(pa.array(np.zeros(len(made), np.int8)))
-        return self._table(made.append_column("link_kind", kinds), counts, columns.PAIR)
+        made = made.append_column("link_kind", kinds)
+        made = made.append_column("page_url", self.page_urls.of(made))
+        return self._table(made, counts, columns.PAIR)
 
     def _embeddings(self, model_id: int | None, dims: int) -> pa.Table:
         made = self._rows("embedding", source_schema("embedding"), model_id)

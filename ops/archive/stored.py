@@ -1,6 +1,7 @@
 """Rows of a file of facts, batch by batch, as the table that they came from has them."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def batches(facts: Facts, table: str, model_id: int | None) -> Iterator[tuple[in
                 made = pa.Table.from_batches([part])
                 ids = made["sample_id"].to_numpy() // POSITIONS
                 cuts = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]
-                for start, end in zip(cuts, cuts[1:], strict=False):
+                for start, end in pairwise(cuts):
                     if waiting and ids[start] != current:
                         yield current, _as_rows(pa.concat_tables(waiting), table)
                         waiting = []

@@ -141,7 +141,8 @@ $$;
 comment on function mill.index_images is 'Puts the images of a range of batches into mill.image_key. Returns the keys that were new.';
 
 create function mill.detach_partition(p_first bigint, p_generation integer) returns void
-language plpgsql
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     a mill.archive;
@@ -167,21 +168,53 @@ $$;
 comment on function mill.detach_partition is
     'Drops the rows of an archived partition, if nothing of it has changed. mill.seen_url, mill.image_key, batches, tasks and submissions stay.';
 
-create function mill.attach_partition(p_first bigint) returns void
-language plpgsql
+-- Apart from their parents until they are filled and compared: whoever queues a task need not wait for that.
+create function mill.make_restored(p_first bigint) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
 as $$
 declare
-    until bigint;
+    parent text;
+    child text;
 begin
-    lock table mill.archive in exclusive mode;
-    update mill.archive set detached_at = null where first_batch = p_first and detached_at is not null returning last_batch into until;
-    if until is null then
+    if not mill.detached(p_first) then
         perform mill.refuse('PM003', format('the partition of batch %s is not detached', p_first));
     end if;
-    perform mill.ensure_partitions(until);
+    foreach parent in array array['pair', 'download', 'score', 'tag', 'embedding', 'opt_out', 'refetch'] loop
+        child := format('%s_b%s', parent, lpad((p_first / 1000)::text, 6, '0'));
+        execute format('drop table if exists mill.%I', child);
+        -- with the constraint ATTACH reads no row
+        execute format('create table mill.%I (like mill.%I including all, constraint attached check (batch_id >= %s and batch_id < %s))'
+                       ' with (autovacuum_freeze_min_age = 0)', child, parent, p_first, p_first + 1000);
+        execute format('comment on table mill.%I is %L', child, format('Batches %s to %s of mill.%s', p_first, p_first + 999, parent));
+    end loop;
 end
 $$;
-comment on function mill.attach_partition is 'Makes the empty partition whose rows are brought back, in the transaction that fills it.';
+comment on function mill.make_restored is 'Makes empty tables, not yet partitions, for the rows of a detached partition.';
+
+create function mill.attach_partition(p_first bigint) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    parent text;
+    child text;
+begin
+    lock table mill.archive in exclusive mode;
+    update mill.archive set detached_at = null where first_batch = p_first and detached_at is not null;
+    if not found then
+        perform mill.refuse('PM003', format('the partition of batch %s is not detached', p_first));
+    end if;
+    foreach parent in array array['pair', 'download', 'score', 'tag', 'embedding', 'opt_out', 'refetch'] loop
+        child := format('%s_b%s', parent, lpad((p_first / 1000)::text, 6, '0'));
+        execute format('alter table mill.%I attach partition mill.%I for values from (%s) to (%s)', parent, child, p_first, p_first + 1000);
+        execute format('alter table mill.%I drop constraint attached', child);
+    end loop;
+    return mill.catch_up(p_first, p_first + 999);
+end
+$$;
+comment on function mill.attach_partition is
+    'Makes the filled tables of make_restored partitions again, and catches up with what came meanwhile. Returns the submissions that were withdrawn.';
 
 -- Called once the rows are back.
 create function mill.catch_up(p_first bigint, p_last bigint) returns integer
@@ -203,6 +236,9 @@ begin
       into downloads, others
       from mill.withdrawn_detached d join mill.submission y using (submission_id) join mill.task x using (task_id)
      where x.batch_id between p_first and p_last;
+    perform mill.recount(x.batch_id, x.batch_id)  -- counted they were until now
+      from (select distinct y.batch_id from mill.submission x join mill.task y using (task_id) where x.submission_id = any (downloads || others)) x
+     order by x.batch_id;
     delete from mill.withdrawn_detached d where d.submission_id = any (downloads || others);
     perform mill.withdraw_downloads(coalesce(downloads, '{}'), 'withdrawn while its rows were archived');
     foreach other in array coalesce(others, '{}') loop

@@ -3,7 +3,6 @@
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    Boolean,
     CheckConstraint,
     ForeignKey,
     Integer,
@@ -23,7 +22,6 @@ archive = mill(
     col("generation", Integer, "From 1; the highest is the one that may count"),
     col("last_batch", BigInteger, "Last batch of the partition"),
     col("folder", Text, "Path or URL of the generation's folder"),
-    col("complete", Boolean, "Whether the partition was finished: full, and no download or score task of it open"),
     col("state", JSONB(), "As mill.archive_state when the files were written: while that says the same, the files have what the database has"),
     col("removed_pairs", BigInteger, "Pairs of the partition that removals named then: embeddings of those named later are in the files"),
     col("extractions", ARRAY(BigInteger), "The submissions that its pairs came with"),
