@@ -85,7 +85,9 @@ def readme(folder: Path) -> str:
 def release_schema(folder: Path) -> pa.Schema:
     """The schema of a release's files, as it was when they were written. Raises UserError as
     above."""
-    return _opened(folder).schema.to_arrow_schema().remove_metadata()
+    _opened(folder)
+    with (folder / NAME).open("rb") as file:
+        return pq.read_schema(file).remove_metadata()  # that of Arrow, which names a list's items
 
 
 def stored_sums(folder: Path) -> str:

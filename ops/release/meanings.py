@@ -51,7 +51,7 @@ _MEANINGS = {
     "aesthetic": _AESTHETIC,
     "aesthetic_score": _AESTHETIC,
     "face_bboxes": Meaning("boxes", "Boxes of faces, left, top, right, bottom; empty: not looked."),
-    "top_caption": Meaning("text", "Best of the generated captions."),
+    "top_caption": Meaning("captions", "Best of the generated captions."),
     "all_captions": Meaning("captions", "Generated captions."),
     "all_similarities": Meaning("similarities", "Similarity of each generated caption."),
 }

@@ -1,6 +1,7 @@
 """Releases of made-up rows in any layout, as a build writes them."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,20 @@ def candidates(count: int) -> pa.Table:
 
 
 def laid_out(
-    folder: Path, count: int = 5, layout: str = "pairmill", shard_rows: int = 2, **manifest: Any
+    folder: Path,
+    count: int = 5,
+    layout: str = "pairmill",
+    shard_rows: int = 2,
+    change: Callable[[pa.Table], pa.Table] = lambda table: table,
+    **manifest: Any,
 ) -> Path:
-    """A release of so many rows in parts of shard_rows, with other values for its manifest."""
+    """A release of so many rows in parts of shard_rows. change: of the table before it is written.
+    manifest: other values for that."""
     recipe = recipe_of(layout)
-    table = LAYOUTS[layout].table(candidates(count), recipe, LABELS)
+    table = change(LAYOUTS[layout].table(candidates(count), recipe, LABELS))
     folder.mkdir(parents=True)
     parts = []
-    for number, start in enumerate(range(0, max(1, count), shard_rows)):
+    for number, start in enumerate(range(0, max(1, len(table)), shard_rows)):
         path = folder / f"part-{number:05}.parquet"
         some = table.slice(start, shard_rows)
         with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
