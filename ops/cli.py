@@ -31,6 +31,8 @@ from pairmill.ops.commands import (
     release_folder,  # noqa: F401 - its commands are release's
     release_subset,  # noqa: F401 - its commands are release's
     removal,
+    removal_list,  # noqa: F401 - its commands are removal's
+    removal_request,  # noqa: F401 - its commands are removal's
     researcher,
     retry,
     source,

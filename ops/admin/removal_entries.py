@@ -1,4 +1,4 @@
-"""What a line of a removal list names: a URL, prefix or host with its spellings, a hash or a pair."""
+"""What a line of a removal list names: a URL, prefix or host with its spellings, a hash, a pair."""
 
 import hashlib
 import ipaddress

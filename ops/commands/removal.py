@@ -1,18 +1,24 @@
-"""pairmill removal: URLs, hosts and images that no release may contain."""
+"""pairmill removal: URLs, hosts, images and samples that no release may contain."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import psycopg
 import typer
 
-from pairmill.ops.admin import removal
+from pairmill.ops.admin import removal, removal_search
 from pairmill.ops.admin.connection import admin
+from pairmill.ops.admin.removal import Confirm, Report
 from pairmill.ops.admin.removal_entries import entries_in, parse, read_entries
+from pairmill.ops.admin.removal_search import Detached, Progress, silent
+from pairmill.ops.commands import options
 from pairmill.ops.commands.completion import one_of, removals
-from pairmill.ops.commands.options import AS_JSON, DRY_RUN, LIMIT, counted, progress
+from pairmill.ops.commands.options import AS_JSON, DRY_RUN, LIMIT, YES, counted, progress
 from pairmill.ops.errors import UserError
-from pairmill.ops.output import print_json, print_rows
+from pairmill.ops.output import print_json, print_rows, progress_bar
 from pairmill.ops.queries import query_text, rows
 from pairmill.workers.safe_text import say
 
@@ -21,10 +27,14 @@ app = typer.Typer(
 )
 SHOWN = ("removal_id", "kind", "source", "pairs", "reason", "added_at", "added_by")
 UNDONE = ("removal_id", "source", "pairs", "reason", "undone_at", "undone_by", "why")
-KINDS = ("url", "host", "image")
+KINDS = ("url", "prefix", "host", "image", "sample")
+# A removal of more known pairs than this, and of more than a hundredth of all, may be a slip
+MANY = 1000
+HOW = (("by_url", "URL"), ("by_prefix", "prefix"), ("by_host", "host"), ("by_image", "image"),
+       ("by_sample", "SAMPLE_ID"))  # fmt: skip
 
 
-def _entries(what: list[str]) -> list[str]:
+def entries_of(what: list[str]) -> list[str]:
     """Entries, and the lines of files; - is standard input."""
     found = []
     for one in what:
@@ -45,46 +55,114 @@ def _entries(what: list[str]) -> list[str]:
 @app.command("add")
 def add(
     what: list[str] = typer.Argument(
-        help="URLs, hosts (example.org; *.example.org with all below it), md5s or sha256s, "
-        "or files with one of these a line; - for standard input."
+        help="URLs (https://example.org/album/* with all that begin so), hosts (example.org; "
+        "*.example.org with all below it), md5s, SHA-1s, sha256s, pdq:HEX[/DISTANCE], "
+        "dhash:NUMBER, sample:SAMPLE_ID, or files with one of these a line; - for standard input."
     ),
     page: bool = typer.Option(
         False, "--page", help="The URLs are of pages: the images of their known pairs are meant."
     ),
     reason: str = typer.Option("", "--reason", help="Why, for the record."),
     dry_run: bool = DRY_RUN,
+    yes: bool = YES,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Remove URLs, hosts or images.
+    """Remove URLs, hosts, images or samples.
 
     All spellings of a URL or host are meant. Nothing that is removed comes in, is shown to a worker
-    or is released from now on; stored embeddings of it are deleted. Hosts and image hashes are
-    looked for in all pairs, which takes a minute for some millions.
+    or is released from now on; stored embeddings of it are deleted. Hosts, prefixes and image
+    hashes are looked for in all pairs, which takes a minute for some millions. More than a thousand
+    pairs that are more than a hundredth of all are asked about first.
     """
-    entries = _entries(what)
-    with admin() as connection, progress("searching") as report_progress:
+    entries = entries_of(what)
+    with admin() as connection, searching() as (report_progress, pause):
         if page:
             entries = removal.of_pages(connection, entries)
-        report = removal.add(connection, entries, reason, dry_run, report_progress)
+        report = removal.add(
+            connection, entries, reason, dry_run, report_progress,
+            detached=detached(), confirm=confirmation(connection, yes, pause),
+        )  # fmt: skip
     if as_json:
         print_json(asdict(report) | {"dry_run": dry_run})
         return
+    say_report(report, dry_run)
+    if not report.matching_pairs and not page and any("://" in entry for entry in entries):
+        say("a URL is an image's: --page takes URLs of pages (report.sample.page_url)")
+    if report.matching_pairs and not dry_run:
+        say_copies()
+
+
+@contextmanager
+def searching() -> Iterator[tuple[Progress, Callable[[], None]]]:
+    """As ``options.progress``, and what ends the bar, so that a question can be read."""
+    if not sys.stderr.isatty():
+        yield silent, lambda: None
+        return
+    with progress_bar() as bar:
+        task = bar.add_task("searching", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total), bar.stop
+
+
+def confirmation(connection: psycopg.Connection, yes: bool, pause: Callable[[], None]) -> Confirm:
+    """Asks before much is removed."""
+
+    def ask(report: Report) -> None:
+        query = "select coalesce(sum(pair_count), 0) from mill.batch"
+        ((pairs,),) = connection.execute(query).fetchall()
+        found = report.matching_pairs
+        if found > MANY and 100 * found > pairs:
+            pause()
+            say(f"{counted(found, 'known pair')} of {pairs:,} would be removed")
+            options.confirm(yes)
+
+    return ask
+
+
+def detached() -> Detached | None:
+    """The search in partitions that were detached."""
+    return None
+
+
+def say_report(report: Report, dry_run: bool) -> None:
+    """What was added, or would be, and what it names."""
     would = "would be " if dry_run else ""
-    ways = ((report.by_url, "URL"), (report.by_host, "host"), (report.by_image, "image"))
-    by = ", ".join(f"{count:,} by {way}" for count, way in ways if count)
+    found = asdict(report)
+    by = ", ".join(f"{found[key]:,} by {way}" for key, way in HOW if found[key])
     say(
         f"{report.added:,} {would}added, {report.known:,} known already;"
         f" they name {counted(report.matching_pairs, 'known pair')}{f' ({by})' if by else ''}"
     )
-    if not report.matching_pairs and not page and any("://" in entry for entry in entries):
-        say("a URL is an image's: --page takes URLs of pages (report.sample.page_url)")
     if report.embeddings:
         say(f"{counted(report.embeddings, 'embedding')} {would}deleted")
-    if report.matching_pairs and not dry_run:
-        say(
-            "releases, exports and indexes made before still hold them:"
-            " run `pairmill index remove`, and build the others again"
-        )
+
+
+def say_copies() -> None:
+    """What a removal does not reach by itself."""
+    say(
+        "releases, exports and indexes made before still hold them: `pairmill release update` makes"
+        " a release's next version, `pairmill index remove` an index's"
+    )
+
+
+@app.command("search")
+def search(as_json: bool = AS_JSON) -> None:
+    """End searches that were interrupted, and compare newly downloaded images with the PDQs.
+
+    A release, an export and an index are not made before. Cheap where nothing waits: from cron,
+    say every minute.
+    """
+    with admin() as connection, progress("searching") as report_progress:
+        ended = removal.finish_search(connection, detached(), report_progress)
+        parts = removal_search.waiting(connection)
+        pairs = removal_search.compare_waiting(connection, report_progress)
+    if as_json:
+        print_json({"removals": ended, "parts": parts, "pairs": pairs})
+        return
+    say(
+        f"{counted(ended, 'search', 'searches')} ended;"
+        f" {counted(parts, 'part')} of downloads compared with PDQs, which name"
+        f" {counted(pairs, 'pair')}"
+    )
 
 
 @app.command("remove")
@@ -102,7 +180,9 @@ def remove(
     Who did it, when and why is kept: `removal list --undone`.
     """
     with admin() as connection:
-        undone = removal.undo(connection, removal.named_by(connection, what), reason, dry_run)
+        ids = removal.named_by(connection, what)
+        removal.require_unlisted(connection, ids)
+        undone = removal.undo(connection, ids, reason, dry_run)
     if as_json:
         print_json(asdict(undone) | {"dry_run": dry_run})
         return
@@ -133,7 +213,7 @@ def listing(
         None, help="Only these, by number or as they were given; all by default."
     ),
     kind: str = typer.Option(
-        None, "--kind", help="url, host or image.", autocompletion=one_of(*KINDS)
+        None, "--kind", help="url, prefix, host, image or sample.", autocompletion=one_of(*KINDS)
     ),
     reason: str = typer.Option(None, "--reason", help="Only those whose reason has these words."),
     undone: bool = typer.Option(False, "--undone", help="Those that were taken back."),
@@ -142,7 +222,7 @@ def listing(
 ) -> None:
     """The removals, and the pairs that they name."""
     if kind is not None and kind not in KINDS:
-        raise UserError(f"--kind is url, host or image, not {kind!r}")
+        raise UserError(f"--kind is one of {', '.join(KINDS)}, not {kind!r}")
     if undone and (kind or reason or what):
         raise UserError("--undone shows all that were taken back: leave the other filters out")
     with admin() as connection:

@@ -346,7 +346,7 @@ def test_the_commands_say_what_is_wrong(
     assert "no file nowhere/list" in run("add", "nowhere/list")[1]
     assert "'list.txt' is no http(s) URL" in run("add", "list.txt")[1]
     assert "no removal is 7, http://a.example/" in run("remove", "7", "http://a.example/")[1]
-    assert "--kind is url, host or image" in run("list", "--kind", "md5")[1]
+    assert "--kind is one of url, prefix, host" in run("list", "--kind", "md5")[1]
     db.extract([*URLS, "http://H0.example/0.jpg?é"])
     path = tmp_path / "list"
     path.write_text("# two\n*.h0.example\nh1.example\n")
@@ -358,7 +358,7 @@ def test_the_commands_say_what_is_wrong(
     assert (code, out.splitlines()[0]) == (
         0, "3 added, 0 known already; they name 3 known pairs (1 by URL, 3 by host)"
     )  # fmt: skip
-    assert "pairmill index remove" in out
+    assert "pairmill release update" in out
     listed = json.loads(run("list", "--kind", "host", "--json")[1])
     assert [(r["source"], r["pairs"], r["found"]) for r in listed] == [
         ("h1.example", 1, True), ("*.h0.example", 2, True),
