@@ -70,7 +70,9 @@ class Recipe(msgspec.Struct, frozen=True):
     on those columns; a pair without the tag is left out.
     dedupe: what is a duplicate of another kept row, see ``Dedupe``.
     required_removals: sources whose lists must be there, at most max_removals_age_days old (0: any
-    age), or there is no release. layout: the names and types of the columns, see ``layouts``.
+    age), or there is no release. layout: the names and types of the columns, see ``layouts``;
+    with_sample_id: SAMPLE_ID is the last column of a layout that has none, so that keep-lists
+    reach copies of it.
     folder: of the recipe's file, from which its files are named; it is no key.
     """
 
@@ -120,6 +122,7 @@ class Recipe(msgspec.Struct, frozen=True):
     required_removals: Sources = []
     max_removals_age_days: Count = 0
     layout: Layouts = "pairmill"
+    with_sample_id: bool = False
     folder: str = ""
 
     def as_dict(self) -> dict[str, Any]:

@@ -146,7 +146,11 @@ def test_values_are_where_their_names_are() -> None:
     assert (row["original_width"], row["original_height"], row["face_bboxes"]) == (640, 480, [])
     scores = row["clip_b32_similarity_score"], row["clip_l14_similarity_score"]
     assert scores == (None, pytest.approx(0.3))
-    row = first("pairmill", tags={"x": "t"}, similarities={"l14": "ViT-L-14 openai"})
+    row = first("laion-joined", **ENGLISH, with_sample_id=True)
+    assert (list(row)[-2:], row["SAMPLE_ID"]) == (["punsafe", "SAMPLE_ID"], 16384)
+    row = first(
+        "pairmill", with_sample_id=True, tags={"x": "t"}, similarities={"l14": "ViT-L-14 openai"}
+    )
     assert (row["md5"], row["LICENSE"]) == (bytes(range(16)).hex(), None)
     assert list(row)[-2:] == ["x", "similarity_l14"]
     assert row["similarity_l14"] == 0.25
