@@ -212,3 +212,37 @@ def update(
         f" removed, {done.withdrawn:,} withdrawn, {done.covers:,} covers, {done.new_covers:,} of"
         " them new"
     )
+
+
+@app.command("diff")
+def diff(
+    a: Path = typer.Argument(metavar="A", help="A release's folder, say the older one."),
+    b: Path = typer.Argument(metavar="B", help="Another one's."),
+    out: Path = typer.Option(None, "--out", help="A new folder for the ids, as Parquet."),
+    reasons: bool = typer.Option(
+        False, "--reasons", help="Ask the database, which recorded them, why rows are in one alone."
+    ),
+    memory: str = typer.Option("2GB", "--memory", help="DuckDB's limit; beyond it, it spills."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Compare two releases: rows of one alone, and rows that changed, by column.
+
+    Removed, withdrawn and cover rows are one reason, "gone", and so are small counts, "other".
+    """
+    from pairmill.ops.release import diff as comparing
+
+    with ExitStack() as stack:
+        connection = stack.enter_context(admin()) if reasons else None
+        bar = stack.enter_context(progress_bar())
+        bar.add_task("comparing", total=None)
+        found = comparing.diff(a, b, out, connection=connection, memory=memory)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    say(f"in both, and the same: {found.same:,}")
+    for name, count, why in (
+        (f"in {a} alone", found.only_in_a, found.reasons_a),
+        (f"in {b} alone", found.only_in_b, found.reasons_b),
+        ("in both, and changed", found.changed, found.changed_by_column),
+    ):
+        say(f"{name}: {count:,}" + "".join(f"; {word} {n:,}" for word, n in why.items()))

@@ -48,12 +48,12 @@ def public_version(connection: psycopg.Connection) -> dict[str, Any]:
 
     hmac: HMAC-SHA256 of the list's sources, sorted, a line each: it changes with the list, and
     without the key nobody can try whether a guessed entry makes it. entries: about how many, see
-    ``coarse``. To be called in a transaction.
+    ``coarse``.
     """
     signed = hmac.new(setting(connection).key, b"removals\n", hashlib.sha256)
     count = 0
     query = 'select source from mill.removal where spelling_of is null order by source collate "C"'
-    with connection.cursor("removals_version") as cursor:
+    with connection.transaction(), connection.cursor("removals_version") as cursor:
         cursor.itersize = FETCH
         cursor.execute(query)
         for (source,) in cursor:
