@@ -134,8 +134,6 @@ def _licence(recipe: Mapping[str, Any]) -> str:
 
 
 def _removals(removals: Any) -> str:
-    if isinstance(removals, Mapping) and "sha256" in removals:
-        return f"Removals applied: {removals['count']}, list sha256 `{_code(removals['sha256'])}`."
     if isinstance(removals, Mapping):
         told = ", ".join(f"{markdown(key)} `{_code(value)}`" for key, value in removals.items())
     else:
