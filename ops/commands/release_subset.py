@@ -30,7 +30,7 @@ def subset(
     """Write the ids of a release, or of somebody's files, as a subset: DataComp's .npy, or a list.
 
     Needs no database. A recipe's key `subset` builds a release of such a file;
-    `release apply FILE.npy FOLDER --out NEW --any-release` makes a folder's copy of what it names.
+    `release apply FILE.npy FOLDER --out NEW --sha256 …` makes a folder's copy of what it names.
     """
     from pairmill.ops.release import subset as subsets
 
@@ -43,4 +43,4 @@ def subset(
     said = [f"{counted(found.ids, 'id')} in {found.file}"]
     said += [f"{left:,} left out"] if left else []
     said += [f"{found.repeated:,} repeated"] if found.repeated else []
-    say(", ".join(said))
+    say(f"{', '.join(said)}; sha256 {found.sha256}")

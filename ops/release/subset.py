@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pairmill.ops.errors import UserError
+from pairmill.ops.files import sha256
 from pairmill.ops.release.folder import is_release, read_release
 from pairmill.ops.release.keep_list import READ, KeepList, RowsDone, ids_of_parts, unseen
 from pairmill.ops.release.keep_list_ids import IDS, Ids
@@ -27,12 +28,13 @@ ENDINGS = (".npy", ".parquet", ".txt")
 @dataclass(frozen=True)
 class Subset:
     """What was written. read: ids of the source; repeated: those that it had already; ids: of the
-    file."""
+    file. sha256: the file's, which `release apply` asks for."""
 
     file: str
     read: int
     repeated: int
     ids: int
+    sha256: str
 
 
 def write(
@@ -64,13 +66,14 @@ def write(
         ids, repeated = _sorted(ids)
         with beside.open("wb") as file:
             _WRITERS[out.suffix](ids, file)
+        digest = sha256(beside)
         beside.replace(out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
     finally:
         beside.unlink(missing_ok=True)
         gathered.unlink(missing_ok=True)
-    return Subset(str(out), count, repeated, len(ids))
+    return Subset(str(out), count, repeated, len(ids), digest)
 
 
 def _gather(

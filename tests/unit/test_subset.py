@@ -1,5 +1,6 @@
 """Files of subsets: DataComp's u8,u8, of releases and of others' Parquet."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,13 @@ def test_command_intersects_and_subtracts(tmp_path: Path) -> None:
     command = ["release", "subset", *map(str, (source, "--out", out))]
     command += ["--within", str(within), "--without", str(without)]
     result = CliRunner().invoke(app, command)
-    assert (result.exit_code, result.stdout) == (0, f"2 ids in {out}, 3 left out, 1 repeated\n")
+    digest = hashlib.sha256(out.read_bytes()).hexdigest()
+    said = f"2 ids in {out}, 3 left out, 1 repeated; sha256 {digest}\n"
+    assert (result.exit_code, result.stdout) == (0, said)
     assert np.load(out).tolist() == [(0, 1), (0, 4)]
     result = CliRunner().invoke(app, [*command, "--json"])
-    assert json.loads(result.stdout) == {"file": str(out), "read": 6, "repeated": 1, "ids": 2}
+    counts = {"read": 6, "repeated": 1, "ids": 2, "sha256": digest}
+    assert json.loads(result.stdout) == {"file": str(out)} | counts
 
 
 @pytest.mark.parametrize("rows", [[], [(0, 5)]])
