@@ -10,12 +10,17 @@ from typing import Any
 from pairmill.ops.errors import UserError
 
 
+def require_free(out: Path) -> None:
+    """Raises UserError if ``out`` exists and is not empty."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty: name a folder that does not exist yet")
+
+
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
     """A folder beside ``out``, renamed to it at the end, or deleted after an error. Raises
     UserError if ``out`` exists and is not empty."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty: name a folder that does not exist yet")
+    require_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     half = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(half, ignore_errors=True)

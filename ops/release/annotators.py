@@ -13,9 +13,12 @@ class Annotator(Protocol):
     (``text``, ``url``, ``sample_id``, …), or ``image``: the image's embedding by the recipe's
     model, float16[dims], null where there is none."""
 
-    column: str
-    kind: pa.DataType
-    needs: tuple[str, ...]
+    @property
+    def column(self) -> str: ...
+    @property
+    def kind(self) -> pa.DataType: ...
+    @property
+    def needs(self) -> tuple[str, ...]: ...
 
     def annotate(self, rows: pa.RecordBatch) -> pa.Array:
         """A value a row, of ``kind``. rows: what the annotator needs, of rows that no condition

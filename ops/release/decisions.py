@@ -1,53 +1,40 @@
 """What a recipe decides of every pair: counts for the manifest, a byte a pair for the record."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
-import psycopg
+import numpy.typing as npt
 
 from pairmill.ops.errors import UserError
-from pairmill.ops.queries import query_text
-from pairmill.ops.release.selection import Selection
 
 KEPT = "kept"
-FETCH = 1000  # rows of decisions.sql: at 12 a batch and 20 KB a batch, less than 2 MB
+POSITIONS = 1 << 14  # of a batch, at most
+Bytes = npt.NDArray[np.uint8]
+# of release_batch.duplicates: the duplicate's n, an index of release.methods, the row that stays
+DUPLICATE = np.dtype([("n", ">u2"), ("method", "u1"), ("of", ">i8")])
 
 
 @dataclass
 class Decisions:
-    """kept_by_language, excluded: pairs by language, and by the first reason that holds. words:
-    the meaning of a byte of a batch's decisions, from 1; 0 is no candidate."""
+    """kept_by_language, excluded: pairs by language, and by the first reason that holds.
+    candidates: pairs looked at, counted by themselves. words: the meaning of a byte of a batch's
+    decisions, from 1; 0 is no candidate. methods: those that found duplicates."""
 
     kept_by_language: Counter[str] = field(default_factory=Counter)
     excluded: Counter[str] = field(default_factory=Counter)
     words: list[str] = field(default_factory=lambda: [KEPT])
+    methods: list[str] = field(default_factory=list)
+    candidates: int = 0
 
     @property
     def kept(self) -> int:
         return self.kept_by_language.total()
 
-    @property
-    def candidates(self) -> int:
-        return self.kept + self.excluded.total()
-
-    def add(self, found: list[tuple[Any, ...]]) -> bytes:
-        """Count the rows of a batch, and return its decisions: a byte for each position."""
-        positions = [np.frombuffer(row[4], ">i2") for row in found]
-        decisions = np.zeros(1 + max(int(each.max()) for each in positions), np.uint8)
-        for (_, reason, language, pairs, _), each in zip(found, positions, strict=True):
-            if reason is None:
-                self.kept_by_language[language] += pairs
-            else:
-                self.excluded[reason] += pairs
-            decisions[each] = self._code(reason or KEPT)
-        return decisions.tobytes()
-
-    def _code(self, word: str) -> int:
+    def code(self, word: str) -> int:
+        """The byte of a word, which is added if it is not known."""
         if word not in self.words:
             self.words.append(word)
         code = 1 + self.words.index(word)
@@ -55,32 +42,66 @@ class Decisions:
             raise UserError("a release is recorded with at most 254 reasons: leave out some tags")
         return code
 
+    def count(self, decided: Bytes) -> int:
+        """Count the bytes of some pairs by reason; returns how many are kept."""
+        counts = np.bincount(decided.ravel(), minlength=len(self.words) + 1)
+        for word, pairs in zip(self.words[1:], counts[2:].tolist(), strict=True):
+            if pairs:
+                self.excluded[word] += pairs
+        return int(counts[1])
 
-def hurry(connection: psycopg.Connection) -> None:
-    """Settings of a transaction that reads every pair: joins of whole tables, partition by
-    partition. Estimates of what counts are far off, and nested loops over 93,000 pairs took ten
-    minutes where hashes take a second."""
-    connection.execute("set local enable_nestloop = off")
-    connection.execute("set local enable_partitionwise_join = on")
-    connection.execute("set local jit = off")
-
-
-def decide(
-    connection: psycopg.Connection,
-    selection: Selection,
-    keep: Callable[[int, bytes], None] = lambda batch_id, decisions: None,
-) -> Decisions:
-    """Decide every pair, in a transaction. keep is called with each batch and its decisions, in
-    the order of batches."""
-    decisions = Decisions()
-    text = query_text("release", "decisions")
-    with connection.cursor("decisions", binary=True) as cursor:
-        cursor.itersize = FETCH
-        cursor.execute(text.format(query=selection.query), selection.values)
-        for batch_id, found in groupby(_rows(cursor), itemgetter(0)):
-            keep(batch_id, decisions.add(list(found)))
-    return decisions
+    def require_sum(self, candidates: int) -> None:
+        """Raises UserError where pairs were lost, or counted twice."""
+        self.candidates = candidates
+        if candidates != self.kept + self.excluded.total():
+            raise UserError(
+                f"{candidates:,} candidates are not {self.kept:,} kept and"
+                f" {self.excluded.total():,} left out: the facts are damaged, and there is no"
+                " release; `pairmill archive verify` compares them with their digests"
+            )
 
 
-def _rows(cursor: "psycopg.ServerCursor[tuple[Any, ...]]") -> Iterator[tuple[Any, ...]]:
-    yield from cursor
+@dataclass(frozen=True)
+class OfBatch:
+    """The decisions of a batch, as release_batch has them. duplicates: of DUPLICATE, in order of n;
+    None: it has none."""
+
+    batch_id: int
+    decisions: bytes
+    duplicates: bytes | None
+
+
+def of_batches(first: int, decided: Bytes, duplicates: "Duplicates") -> Iterator[OfBatch]:
+    """decided: uint8[batches, POSITIONS], from batch ``first`` on; batches without a candidate are
+    left out, and what is beyond a batch's last candidate."""
+    for row in np.flatnonzero(decided.any(axis=1)).tolist():
+        last = int(np.flatnonzero(decided[row])[-1])
+        yield OfBatch(first + row, decided[row, : last + 1].tobytes(), duplicates.of(first + row))
+
+
+class Duplicates:
+    """The duplicates of some batches, packed by batch. samples: in order."""
+
+    def __init__(
+        self,
+        samples: npt.NDArray[np.int64],
+        others: npt.NDArray[np.int64],
+        methods: Sequence[int],
+    ) -> None:
+        self._batches = samples >> 14
+        packed = np.empty(len(samples), DUPLICATE)
+        packed["n"], packed["of"], packed["method"] = samples & (POSITIONS - 1), others, methods
+        self._packed = packed
+
+    def of(self, batch_id: int) -> bytes | None:
+        low, high = (np.searchsorted(self._batches, batch_id, side) for side in ("left", "right"))
+        return self._packed[low:high].tobytes() if high > low else None
+
+
+def duplicate_of(packed: bytes, n: int) -> tuple[int, int] | None:
+    """The row that stays for the duplicate n, and the index of the method; None: it is none."""
+    found: npt.NDArray[Any] = np.frombuffer(packed, DUPLICATE)
+    at = int(np.searchsorted(found["n"], n))
+    if at == len(found) or found["n"][at] != n:
+        return None
+    return int(found["of"][at]), int(found["method"][at])

@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.queries import query_text, rows
-from pairmill.ops.release.decisions import Decisions
+from pairmill.ops.release.decisions import Decisions, OfBatch
 from pairmill.ops.release.folder import manifest_text
 from pairmill.ops.release.manifest import Manifest
 from pairmill.ops.release.recipe import Recipe
@@ -21,39 +21,43 @@ def _sql(name: str) -> str:
     return query_text("release", name)
 
 
+def require_writable(connection: psycopg.Connection) -> None:
+    """Raises UserError if the session may only read: before the hours of a build."""
+    (row,) = connection.execute("show transaction_read_only").fetchall()
+    if row[0] == "on":
+        raise UserError(
+            "this session may only read (is the server a standby?), and a release is recorded in"
+            " the database: --no-record builds it without that"
+        )
+
+
 class ReleaseRecord:
     """The record of a release that is being built, in the transaction of the build: it is there
     once that is committed, and only then."""
 
     def __init__(self, connection: psycopg.Connection, recipe: Recipe) -> None:
-        """Raises UserError if the session may only read."""
         self._connection = connection
-        self._waiting: list[tuple[int, bytes]] = []
+        self._waiting: list[OfBatch] = []
         values = {
             "name": recipe.name, "version": recipe.version, "recipe": Jsonb(recipe.as_dict()),
         }  # fmt: skip
-        try:
-            row = connection.execute(_sql("record_begin"), values).fetchone()
-        except psycopg.errors.ReadOnlySqlTransaction:
-            raise UserError(
-                "this session may only read (is the server a standby?), and a release is recorded"
-                " in the database: --no-record builds it without that"
-            ) from None
+        row = connection.execute(_sql("record_begin"), values).fetchone()
         assert row is not None
         self.release_id = int(row[0])
 
-    def add(self, batch_id: int, decisions: bytes) -> None:
-        self._waiting.append((batch_id, decisions))
+    def add(self, of_batch: OfBatch) -> None:
+        self._waiting.append(of_batch)
         if len(self._waiting) == AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:
-        insert = "insert into mill.release_batch (batch_id, release_id, decisions)"
-        values = "select b, %s, d from unnest(%s::bigint[], %s::bytea[]) x (b, d)"
-        batches = [batch_id for batch_id, _ in self._waiting]
-        self._connection.execute(
-            f"{insert} {values}", (self.release_id, batches, [d for _, d in self._waiting])
-        )
+        values = {
+            "release_id": self.release_id,
+            "batches": [each.batch_id for each in self._waiting],
+            "decisions": [each.decisions for each in self._waiting],
+            "duplicates": [each.duplicates for each in self._waiting],
+        }
+        self._connection.execute(_sql("record_batches"), values)
         self._waiting = []
 
     def end(self, manifest: Manifest, decisions: Decisions, folder: Path) -> None:
@@ -67,6 +71,7 @@ class ReleaseRecord:
             "excluded": Jsonb(manifest.excluded),
             "unfinished": Jsonb(manifest.unfinished),
             "words": decisions.words,
+            "methods": decisions.methods,
         }
         self._connection.execute(_sql("record_end"), values)
 

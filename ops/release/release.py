@@ -1,59 +1,73 @@
 """Releases: the pairs that a recipe keeps, as Parquet shards that anybody can check.
 
-The same recipe on the same state of the database gives the same bytes: one snapshot,
-ordered by SAMPLE_ID, nothing of the clock. The removals are applied, and the manifest says
-which.
+The same recipe on the same state of the database gives the same bytes, wherever the rows are: in
+the archive or in the database. Facts are of one snapshot, and what must go is of another, at the
+end; the order is that of SAMPLE_ID, and nothing is of the clock.
 """
 
-import hashlib
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mmh3
 import psycopg
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pairmill import __version__
-from pairmill.ops.admin.removal import require_found
+from pairmill.ops.admin.removal_sources import require_removals
 from pairmill.ops.errors import UserError
-from pairmill.ops.files import atomic_folder, file_entries
-from pairmill.ops.queries import rows
-from pairmill.ops.release import unfinished
-from pairmill.ops.release.decisions import Decisions, decide, hurry
+from pairmill.ops.files import atomic_folder, file_entries, require_free
+from pairmill.ops.release import state, unfinished
+from pairmill.ops.release.annotators import of_recipe
+from pairmill.ops.release.build import Build, Keep, Stages, unseen
+from pairmill.ops.release.cover import public_version
+from pairmill.ops.release.decisions import Decisions
+from pairmill.ops.release.engine import DuckDb, Engine
 from pairmill.ops.release.folder import write_manifest
+from pairmill.ops.release.layouts import layout
 from pairmill.ops.release.manifest import Manifest
+from pairmill.ops.release.pool import Pool
 from pairmill.ops.release.recipe import Recipe
-from pairmill.ops.release.record import ReleaseRecord
-from pairmill.ops.release.selection import Selection, select
+from pairmill.ops.release.record import ReleaseRecord, require_writable
+from pairmill.ops.release.selection import Model, select
+from pairmill.ops.release.shards import SHARD_ROWS
 from pairmill.ops.release.unfinished import Unfinished
+from pairmill.ops.release.work import work_folder
 
-SHARD_ROWS = 1_000_000
-ROW_GROUP = 100_000  # rows; about 30 MB in memory, 10 MB in the file
-FETCH = 10_000
-# LAION-5B's columns, and the image's md5; null where the recipe names no tagger. Types are those of
-# LAION-400M, -5B and -Aesthetics, so that tables of both can be concatenated: similarity is their
-# float64, whatever the database has, and tags are their float32.
-SCHEMA = pa.schema(
-    [
-        ("SAMPLE_ID", pa.int64()), ("URL", pa.string()), ("TEXT", pa.string()),
-        ("HEIGHT", pa.int32()), ("WIDTH", pa.int32()), ("LICENSE", pa.string()),
-        ("LANGUAGE", pa.string()), ("NSFW", pa.string()), ("similarity", pa.float64()),
-        ("hash", pa.int64()), ("md5", pa.string()),
-        ("punsafe", pa.float32()), ("pwatermark", pa.float32()), ("aesthetic", pa.float32()),
-    ]
-)  # fmt: skip
-Row = tuple[Any, ...]
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True)
+class How:
+    """How a release is built; none of it changes a row.
+
+    work: a folder for what is between the passes, kept when a build is cut off, so that the next
+    one goes on; None: one beside the release, which is thrown away. engine: duckdb, or spark, of
+    which ``master`` is the address (local[2], spark://host:7077). memory: of DuckDB, a size like
+    8GB; None: four fifths of the machine's. threads: None: all cores. stages: is told the pass,
+    and what of it is done and to do. published: as in the manifest.
+    """
+
+    work: Path | None = None
+    engine: str = "duckdb"
+    master: str = "local[*]"
+    memory: str | None = None
+    threads: int | None = None
+    stages: Stages = unseen
+    published: dict[str, str] = field(default_factory=dict)
+
+
+BY_DEFAULT = How()
 
 
 def build(
-    connection: psycopg.Connection,
+    connection: Connection,
     recipe: Recipe,
     out: Path,
     *,
+    how: How = BY_DEFAULT,
     progress: Callable[[int, int], None] = lambda done, total: None,
     shard_rows: int = SHARD_ROWS,
     record: bool = True,
@@ -65,14 +79,20 @@ def build(
     progress is called with (rows written, rows to write). Everything is written beside ``out`` and
     renamed at the end; the record is committed after that. So an interruption leaves nothing half
     done, and no record is of a folder that never was.
-    Raises UserError if ``out`` holds something, if the database lacks the recipe's model, or, where
-    it is ``strict``, if there is work that the release would not see.
+    Raises UserError if ``out`` holds something, if the database lacks the recipe's model or a list
+    of removals that the recipe requires, if kept and left out are not the candidates, or, where it
+    is ``strict``, if there is work that the release would not see.
     """
+    require_free(out)
     done = False
     try:
-        with _snapshot(connection):
+        with (
+            work_folder(how.work, out) as work,
+            _passes(connection, recipe, how, work, strict, record) as made,
+            _snapshot(connection),
+        ):
             with atomic_folder(out) as half:
-                manifest = _write(connection, recipe, half, progress, shard_rows, record, strict)
+                manifest = made.write(half, progress, shard_rows, record)
             done = True
     except psycopg.OperationalError as error:
         if not done:
@@ -84,149 +104,146 @@ def build(
     return manifest
 
 
-def rehearse(connection: psycopg.Connection, recipe: Recipe) -> tuple[Decisions, Unfinished]:
-    """What a release would keep and leave out, and what is not done yet; nothing is written."""
-    with _snapshot(connection):
-        selection = select(connection, recipe)
-        waiting = unfinished.of_tasks(connection, selection)
-        hurry(connection)
-        decisions = decide(connection, selection)
-    return decisions, unfinished.with_pairs(waiting, decisions)
+def rehearse(
+    connection: Connection, recipe: Recipe, how: How = BY_DEFAULT
+) -> tuple[Decisions, Unfinished]:
+    """What a release would keep and leave out, and what is not done yet; nothing is kept of it, but
+    what is in the folder ``how.work``."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pairmill-release-") as beside,
+        work_folder(how.work, Path(beside) / "dry-run", keep=True) as work,
+        _passes(connection, recipe, how, work, strict=False, record=False) as made,
+        _snapshot(connection),
+    ):
+        return made.rehearse()
 
 
 @contextmanager
-def _snapshot(connection: psycopg.Connection) -> Iterator[None]:
+def _snapshot(connection: Connection) -> Iterator[None]:
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read")
         yield
 
 
-def _write(
-    connection: psycopg.Connection,
-    recipe: Recipe,
-    folder: Path,
-    progress: Callable[[int, int], None],
-    shard_rows: int,
-    record: bool,
-    strict: bool,
-) -> Manifest:
-    require_found(connection)
-    selection = select(connection, recipe)
-    waiting = unfinished.of_tasks(connection, selection)
-    if strict and unfinished.has_work(waiting):
-        raise UserError(
-            f"not built, since work is not done: {unfinished.sentence(waiting)}; without --strict"
-            " the release has what is done"
+@dataclass
+class _Passes:
+    """The passes over facts, done; what must go is settled in the transaction of the caller."""
+
+    connection: Connection
+    made: Build
+    pool: Pool
+    how: How
+    unfinished: Unfinished
+    before: state.Removed
+
+    def rehearse(self) -> tuple[Decisions, Unfinished]:
+        self._settle()
+        self.made.write(self.pool, None, shard_rows=SHARD_ROWS)
+        decisions = self.made.decisions
+        return decisions, unfinished.with_pairs(self.unfinished, decisions)
+
+    def write(
+        self, folder: Path, progress: Callable[[int, int], None], shard_rows: int, record: bool
+    ) -> Manifest:
+        recipe, made = self.made.selection.recipe, self.made
+        self._settle()
+        kept_as = ReleaseRecord(self.connection, recipe) if record else None
+        keep: Keep = kept_as.add if kept_as else lambda of_batch: None
+        files = made.write(self.pool, folder, shard_rows=shard_rows, keep=keep, progress=progress)
+        schema = layout(recipe.layout).schema(recipe)
+        manifest = self._manifest(folder, files, schema)
+        made.stages("cards", 0, 1)
+        write_manifest(folder, manifest, schema)
+        made.stages("cards", 1, 1)
+        if kept_as:
+            kept_as.end(manifest, made.decisions, folder)
+        return manifest
+
+    def _settle(self) -> None:
+        require_removals(self.connection, self.made.selection.recipe)
+        self.made.stages("removals", 0, 1)
+        self.pool.settle(state.removed(self.connection).since(self.before))
+        self.made.stages("removals", 1, 1)
+
+    def _manifest(self, folder: Path, files: list[tuple[Path, int]], schema: pa.Schema) -> Manifest:
+        made = self.made
+        recipe, decisions, selection = made.selection.recipe, made.decisions, made.selection
+        other = selection.multilingual_model
+        return Manifest(
+            recipe=recipe.as_dict(),
+            model=_named(selection.model) if selection.model else _named(NO_MODEL),
+            multilingual_model=_named(other) if other else None,
+            taggers={
+                column: {key: tagger[key] for key in ("name", "digest", "kind", "licence")}
+                for column, tagger in zip(recipe.tags, selection.taggers, strict=True)
+            },
+            candidates=decisions.candidates,
+            kept=decisions.kept,
+            excluded=dict(sorted(decisions.excluded.items())),
+            kept_by_language=dict(sorted(decisions.kept_by_language.items())),
+            removals=public_version(self.connection),
+            unfinished=unfinished.with_pairs(self.unfinished, decisions),
+            columns={f.name: str(f.type) for f in schema},
+            files=file_entries(folder, files),
+            written_by={"pairmill": __version__, "pyarrow": pa.__version__},
+            layout=recipe.layout,
+            engine=self.how.engine,
+            thresholds=made.thresholds,
+            duplicates=[finding.as_dict() for finding in self.pool.findings],
+            published=self.how.published,
         )
-    kept_as = ReleaseRecord(connection, recipe) if record else None
-    hurry(connection)
-    decisions = decide(connection, selection, *([kept_as.add] if kept_as else []))
-    table = ReleaseColumns(recipe, selection.taggers)
-    with connection.cursor("release") as cursor:
-        cursor.itersize = FETCH
-        cursor.execute(
-            f"select * from ({selection.query}) pair where excluded is null order by sample_id",
-            selection.values,
-        )
-        shards = list(_shards(cursor, folder, decisions.kept, progress, shard_rows, table))
-    manifest = _manifest(
-        selection,
-        decisions,
-        removals=removals_version(connection),
-        unfinished=unfinished.with_pairs(waiting, decisions),
-        columns={f.name: str(f.type) for f in table.schema},
-        files=file_entries(folder, shards),
-    )
-    write_manifest(folder, manifest, table.schema)
-    if kept_as:
-        kept_as.end(manifest, decisions, folder)
-    return manifest
 
 
-def _manifest(selection: Selection, decisions: Decisions, **others: Any) -> Manifest:
-    def named(model: dict[str, Any]) -> dict[str, Any]:
-        return {key: model[key] for key in ("name", "pretrained", "digest")}
-
-    recipe, other = selection.recipe, selection.multilingual_model
-    return Manifest(
-        recipe=recipe.as_dict(),
-        model=named(selection.model),
-        multilingual_model=named(other) if other else None,
-        taggers={
-            column: {key: tagger[key] for key in ("name", "digest", "kind", "licence")}
-            for column, tagger in zip(recipe.tags, selection.taggers, strict=True)
-        },
-        candidates=decisions.candidates,
-        kept=decisions.kept,
-        excluded=dict(sorted(decisions.excluded.items())),
-        kept_by_language=dict(sorted(decisions.kept_by_language.items())),
-        written_by={"pairmill": __version__, "pyarrow": pa.__version__},
-        **others,
-    )
+NO_MODEL: Model = {"name": "", "pretrained": "", "digest": ""}
 
 
-class ReleaseColumns:
-    """Makes Arrow tables of a release from rows of release.sql. schema: theirs."""
-
-    def __init__(self, recipe: Recipe, taggers: list[dict[str, Any]]) -> None:
-        self._tags = list(recipe.tags)
-        self._labels = [tagger["labels"] for tagger in taggers]
-        more = [(name, pa.float32()) for name in self._tags if name not in SCHEMA.names]
-        self.schema = pa.schema([*SCHEMA, *more])
-
-    def table(self, chunk: list[Row]) -> pa.Table:
-        ids, urls, texts, heights, widths, licenses, languages, similarities, md5s, *tags, _ = zip(
-            *chunk, strict=True
-        )
-        values: dict[str, Any] = {
-            "SAMPLE_ID": ids, "URL": urls, "TEXT": texts, "HEIGHT": heights, "WIDTH": widths,
-            "LICENSE": licenses, "LANGUAGE": languages, "similarity": similarities,
-            "hash": [mmh3.hash64(url + text)[0] for url, text in zip(urls, texts, strict=True)],
-            "md5": [md5.hex for md5 in md5s],
-        }  # fmt: skip
-        for i, column in enumerate(self._tags):
-            numbers, labels = tags[2 * i : 2 * i + 2]
-            values[column] = numbers
-            if column == "NSFW":
-                values[column] = [None if at is None else self._labels[i][at] for at in labels]
-        nothing = [None] * len(chunk)
-        arrays = [pa.array(values.get(f.name, nothing), f.type) for f in self.schema]
-        return pa.Table.from_arrays(arrays, schema=self.schema)
+def _named(model: Model) -> dict[str, Any]:
+    return {key: model[key] for key in ("name", "pretrained", "digest")}
 
 
-def _shards(
-    cursor: Iterator[Row],
-    folder: Path,
-    kept: int,
-    progress: Callable[[int, int], None],
-    shard_rows: int,
-    columns: ReleaseColumns,
-) -> Iterator[tuple[Path, int]]:
-    """Write part-00000.parquet and so on, at least one; yields each with its rows."""
-    done = 0
-    for number in range(max(1, -(-kept // shard_rows))):
-        path = folder / f"part-{number:05}.parquet"
-        written = 0
-        with pq.ParquetWriter(
-            path, columns.schema, compression="zstd", compression_level=3
-        ) as writer:
-            while chunk := list(islice(cursor, min(ROW_GROUP, shard_rows - written))):
-                writer.write_table(columns.table(chunk), row_group_size=ROW_GROUP)
-                written += len(chunk)
-                progress(done + written, kept)
-        done += written
-        yield path, written
-
-
-def removals_version(connection: psycopg.Connection) -> dict[str, Any]:
-    """The version of the removal list: its length, highest id and sha256."""
-    sources = [
-        r["source"]
-        for r in rows(
+@contextmanager
+def _passes(
+    connection: Connection, recipe: Recipe, how: How, work: Path, strict: bool, record: bool
+) -> Iterator[_Passes]:
+    with _snapshot(connection):
+        if record:
+            require_writable(connection)
+        require_removals(connection, recipe)
+        selection = select(connection, recipe)
+        waiting = unfinished.of_tasks(connection, selection)
+        if strict and unfinished.has_work(waiting):
+            raise UserError(
+                f"not built, since work is not done: {unfinished.sentence(waiting)}; without"
+                " --strict the release has what is done"
+            )
+        images = any("image" in each.needs for each in of_recipe(recipe, selection))
+        facts = state.all_facts(
             connection,
-            'select source from mill.removal where spelling_of is null order by source collate "C"',
+            work / "live",
+            model_ids=selection.model_ids(),
+            embeddings=images or bool(recipe.dedupe and recipe.dedupe.needs_embeddings),
+            progress=lambda done, total: how.stages("facts", done, total),
         )
-    ]
-    (top,) = rows(connection, "select coalesce(max(removal_id), 0) as id from mill.removal")
-    digest = hashlib.sha256("".join(f"{source}\n" for source in sources).encode()).hexdigest()
-    return {"count": len(sources), "highest_id": top["id"], "sha256": digest}
+        before = state.removed(connection)
+    duck = DuckDb(work / "spill", how.memory, how.threads)
+    engine: Engine = duck
+    try:
+        if how.engine == "spark":
+            from pairmill.ops.release.engine_spark import Spark
+
+            engine = Spark(how.master)
+        made = Build(selection, facts, work, engine, duck, how.stages)
+        pool = made.pool()
+        if recipe.dedupe:
+            pool.remove(before)
+            model_id = selection.model["model_id"] if selection.model else None
+            pool.find_duplicates(recipe.dedupe, model_id, how.stages)
+        yield _Passes(connection, made, pool, how, waiting, before)
+    finally:
+        if engine is not duck:
+            engine.close()
+        duck.close()
+
+
+# The columns of a release by default.
+SCHEMA = layout("pairmill").schema(Recipe(name="", version=1, description="", licence=""))

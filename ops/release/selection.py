@@ -1,109 +1,89 @@
-"""What a recipe asks of a database: its models and taggers by name, and the query that decides."""
+"""What a recipe asks of a database: its models and taggers by name."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import psycopg
-from psycopg.types.json import Jsonb
 
 from pairmill.ops.errors import UserError
-from pairmill.ops.queries import query_text, rows
+from pairmill.ops.queries import rows
 from pairmill.ops.release.recipe import Recipe
+
+Model = dict[str, Any]  # a row of mill.model
 
 
 @dataclass(frozen=True)
 class Selection:
     """A recipe in a database.
 
-    model, multilingual_model: model_id, name, pretrained and digest. taggers: rows of
-    ``mill.model``, in the order of the recipe's tags. query, values: release.sql, a row for every
-    pair that counts, and its parameters.
+    model, multilingual_model: model_id, name, pretrained, digest and dims; None where the recipe
+    names none. similarities: those of the recipe's further columns. taggers: rows of
+    ``mill.model``, in the order of the recipe's tags.
     """
 
     recipe: Recipe
-    model: dict[str, Any]
-    multilingual_model: dict[str, Any] | None
-    taggers: list[dict[str, Any]]
-    query: str
-    values: dict[str, Any]
+    model: Model | None
+    multilingual_model: Model | None
+    taggers: list[Model]
+    similarities: dict[str, Model]
+
+    @property
+    def labels(self) -> list[list[str] | None]:
+        """The labels of each tagger."""
+        return [tagger["labels"] for tagger in self.taggers]
+
+    def model_of(self, language: str) -> Model | None:
+        """The model whose similarity counts for pairs of a language."""
+        if self.multilingual_model is None or language in self.recipe.model_languages:
+            return self.model
+        return self.multilingual_model
+
+    def clip_ids(self) -> list[int]:
+        """The models whose scores a release reads."""
+        found = (self.model, self.multilingual_model, *self.similarities.values())
+        return sorted({each["model_id"] for each in found if each})
+
+    def tagger_ids(self) -> list[int]:
+        return sorted({each["model_id"] for each in self.taggers})
 
     def model_ids(self) -> list[int]:
         """The models and taggers whose work a release waits for."""
-        found = [self.model, *([self.multilingual_model] if self.multilingual_model else [])]
-        return sorted({each["model_id"] for each in (*found, *self.taggers)})
+        return sorted({*self.clip_ids(), *self.tagger_ids()})
 
 
 def select(connection: psycopg.Connection, recipe: Recipe) -> Selection:
     """Raises UserError if the database lacks a model or tagger that the recipe names."""
-    model = _model(connection, recipe, recipe.model, recipe.pretrained)
-    other = None
+    model = other = None
+    if recipe.model:
+        model = _model(connection, recipe, f"{recipe.model} {recipe.pretrained}".strip())
     if recipe.multilingual_model:
-        other = _model(
-            connection, recipe, recipe.multilingual_model, recipe.multilingual_pretrained
-        )
-    taggers = [_tagger(connection, recipe, column) for column in recipe.tags]
-    values = {
-        "model_id": model["model_id"],
-        "multilingual_id": (other or model)["model_id"],
-        "model_languages": recipe.model_languages,
-        "languages": recipe.languages,
-        "language_detectors": recipe.language_detectors,
-        "min_text_length": recipe.min_text_length,
-        "text_by_script": recipe.text_length == "by_script",
-        "min_bytes": recipe.min_bytes,
-        "min_similarity": recipe.min_similarity,
-        "min_similarity_by_language": Jsonb(recipe.min_similarity_by_language),
-    }
-    for i, (column, tagger) in enumerate(zip(recipe.tags, taggers, strict=True)):
-        values |= _tag_values(recipe, i, column, tagger)
-    return Selection(recipe, model, other, taggers, _query(recipe), values)
-
-
-def _query(recipe: Recipe) -> str:
-    """release.sql with the columns, reasons and joins of each tagger."""
-    parts = query_text("release", "release_tag").split("\n--\n")
-    columns, reasons, joins = (
-        "\n       ".join(part.format(i=i) for i in range(len(recipe.tags))) for part in parts[1:]
-    )
-    return query_text("release", "release").format(
-        tag_columns=columns, tag_reasons=reasons, tag_joins=joins
+        name = f"{recipe.multilingual_model} {recipe.multilingual_pretrained}".strip()
+        other = _model(connection, recipe, name)
+    return Selection(
+        recipe,
+        model,
+        other,
+        [_tagger(connection, recipe, column) for column in recipe.tags],
+        {name: _model(connection, recipe, of) for name, of in recipe.similarities.items()},
     )
 
 
-def _tag_values(recipe: Recipe, i: int, column: str, tagger: dict[str, Any]) -> dict[str, Any]:
-    low, high = recipe.min_tag.get(column), recipe.max_tag.get(column)
-    # inclusive is meant of the number as it is written, and 0.45 as a tag, a float32, is 0.4499…
-    return {
-        f"tagger_{i}": tagger["model_id"],
-        f"column_{i}": column,
-        f"has_threshold_{i}": low is not None or high is not None,
-        f"min_{i}": -math.inf if low is None else float(np.float32(low)),
-        f"max_{i}": math.inf if high is None else float(np.float32(high)),
-    }
-
-
-def _model(
-    connection: psycopg.Connection, recipe: Recipe, name: str, pretrained: str
-) -> dict[str, Any]:
+def _model(connection: psycopg.Connection, recipe: Recipe, wanted: str) -> Model:
+    """wanted: the name, and the weights after a space if it has any."""
     known = rows(
         connection,
-        "select model_id, name, pretrained, digest from mill.model where kind = 'clip'"
+        "select model_id, name, pretrained, digest, dims from mill.model where kind = 'clip'"
         " order by name",
     )
-    found = [m for m in known if (m["name"], m["pretrained"]) == (name, pretrained)]
+    found = [m for m in known if f"{m['name']} {m['pretrained']}".strip() == wanted]
     if len(found) != 1:
         names = ", ".join(f"{m['name']} {m['pretrained']}".strip() for m in known) or "none"
         what = "has no model" if not found else "has several models"
-        raise UserError(
-            f"recipe {recipe.name}: the database {what} {name} {pretrained}".rstrip()
-            + f"; it has: {names}"
-        )
+        raise UserError(f"recipe {recipe.name}: the database {what} {wanted}; it has: {names}")
     return found[0]
 
 
-def _tagger(connection: psycopg.Connection, recipe: Recipe, column: str) -> dict[str, Any]:
+def _tagger(connection: psycopg.Connection, recipe: Recipe, column: str) -> Model:
     known = rows(connection, "select * from mill.model where kind <> 'clip' order by name")
     found = [tagger for tagger in known if tagger["name"] == recipe.tags[column]]
     if not found:

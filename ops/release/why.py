@@ -10,11 +10,12 @@ import psycopg
 from pairmill.ops.admin.removal_entries import parse
 from pairmill.ops.errors import UserError
 from pairmill.ops.queries import query_text, rows
-from pairmill.ops.release.decisions import KEPT
-from pairmill.ops.release.reasons import Facts, because
+from pairmill.ops.release.decisions import KEPT, duplicate_of
+from pairmill.ops.release.one_pair import decide_one
+from pairmill.ops.release.reasons import PairFacts, because
 from pairmill.ops.release.recipe import Recipe
 from pairmill.ops.release.record import find
-from pairmill.ops.release.selection import Selection, select
+from pairmill.ops.release.selection import select
 
 BATCH_BITS = 14  # SAMPLE_ID = batch_id << 14 | n
 NO_CANDIDATE = "no candidate"  # as why_releases.sql has it
@@ -45,7 +46,7 @@ def ask(
         pairs = _rows(connection, "why", values)
         if not pairs:
             raise UserError(f"there is no pair with the SAMPLE_ID {question}")
-        facts = Facts(pairs[0], _rows(connection, "why_scores", values))
+        facts = PairFacts(pairs[0], _rows(connection, "why_scores", values))
         recorded = _rows(connection, "why_releases", values)
         # asked of a recipe alone, a record of another is no answer
         found = [] if recipe and not releases else [_told(connection, facts, r) for r in recorded]
@@ -84,9 +85,21 @@ def _place(
     return None, {"url": entry.source} | unknown
 
 
-def _told(connection: psycopg.Connection, facts: Facts, record: dict[str, Any]) -> dict[str, Any]:
+def _told(
+    connection: psycopg.Connection, facts: PairFacts, record: dict[str, Any]
+) -> dict[str, Any]:
     recipe = msgspec.convert(record.pop("recipe"), Recipe)
+    packed, methods = record.pop("duplicates"), record.pop("methods")
     decision = record["decision"]
+    duplicate = duplicate_of(packed, facts.pair["n"]) if packed and decision != KEPT else None
+    if duplicate:
+        other, method = duplicate[0], methods[duplicate[1]]
+        return record | {
+            "duplicate_of": other or None,
+            "method": method,
+            "today": decision,
+            "because": _because_duplicate(connection, other, method),
+        }
     try:
         today = _today(connection, facts, recipe)
     except UserError as problem:  # a model that is gone, say
@@ -98,7 +111,16 @@ def _told(connection: psycopg.Connection, facts: Facts, record: dict[str, Any]) 
     return record | today
 
 
-def _today(connection: psycopg.Connection, facts: Facts, recipe: Recipe) -> dict[str, Any]:
+def _because_duplicate(connection: psycopg.Connection, other: int, method: str) -> str:
+    if not other:
+        return "near an image of an evaluation set, which the recipe keeps out"
+    found = _rows(connection, "why_other", {"batch_id": other >> BATCH_BITS,
+                                            "n": other & ((1 << BATCH_BITS) - 1)})  # fmt: skip
+    url = f" {found[0]['url']}," if found and found[0]["url"] else ""
+    return f"duplicate of SAMPLE_ID {other},{url} by {method}"
+
+
+def _today(connection: psycopg.Connection, facts: PairFacts, recipe: Recipe) -> dict[str, Any]:
     """What a recipe decides of the pair today, and why."""
     if facts.pair["withdrawn_because"] is not None:
         said = f"its extraction was withdrawn: {facts.pair['withdrawn_because']}"
@@ -107,17 +129,10 @@ def _today(connection: psycopg.Connection, facts: Facts, recipe: Recipe) -> dict
         said = f"a link of kind {facts.pair['link_kind']}, and releases are of images"
         return {"today": NO_CANDIDATE, "because": said}
     selection = select(connection, recipe)
-    row = _decided(connection, selection, facts)
-    reason = row["excluded"]
+    reason, row = decide_one(connection, selection, facts.pair["sample_id"])
+    if facts.pair["removal_id"] is not None or facts.pair["is_covered"]:
+        reason = "removed"
     return {"today": reason or KEPT, "because": because(reason, facts, selection, row)}
-
-
-def _decided(connection: psycopg.Connection, selection: Selection, facts: Facts) -> dict[str, Any]:
-    place = {key: facts.pair[key] for key in ("batch_id", "n")}
-    # release.sql ends with its conditions
-    of_pair = f"{selection.query} and p.batch_id = %(batch_id)s and p.n = %(n)s"
-    (row,) = rows(connection, of_pair, **selection.values, **place)
-    return row
 
 
 def lines(told: dict[str, Any]) -> Iterator[str]:

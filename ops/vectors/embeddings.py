@@ -31,6 +31,7 @@ from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder, file_entries
 from pairmill.ops.queries import query_text, rows
 from pairmill.ops.release import release
+from pairmill.ops.release.cover import public_version
 from pairmill.ops.release.folder import ReleaseFolder, manifest_text, read_release
 from pairmill.ops.vectors.arrays import ArrayWriter, ClipRetrieval, Npz, npz_prefix
 
@@ -164,7 +165,7 @@ def _write(
         dims=model["dims"],
         rows=written,
         left_out=dict(sorted(left_out.items())),
-        removals=release.removals_version(connection),
+        removals=public_version(connection),
         files=file_entries(folder, shards.files),
         written_by={
             "pairmill": __version__, "pyarrow": pa.__version__, "numpy": np.__version__

@@ -4,6 +4,7 @@ select p.batch_id, p.n, mill.sample_id(p.batch_id, p.n) as sample_id, p.url, p.t
        mill.text_weight(p.text) as text_weight, b.link_kind, b.closed_at is null as in_open_batch,
        f.location as wat, f.language_detector, g.url as page, c.name as crawl,
        w.reason as withdrawn_because, r.removal_id, r.reason as removed_because, r.added_at as removed_at,
+       exists (select from mill.cover_row v where v.sample_id = mill.sample_id(p.batch_id, p.n)) as is_covered,
        o.name as outcome, d.http_status, d.bytes, d.width, d.height, d.attempt, x.signal, x.value, x.source,
        t.task_id, t.state as task_state, coalesce(t.reason, t.waits_for) as task_reason
   from mill.pair p
