@@ -82,7 +82,7 @@ _TURNS = [np.uint16(0), *(np.uint16(1 << bit) for bit in range(BITS))]
 
 
 def _as_array(hashes: Sequence[bytes], kind: type) -> NDArray[np.uint64]:
-    return np.frombuffer(b"".join(hashes), kind).reshape(len(hashes), -1)
+    return np.frombuffer(b"".join(hashes), kind).reshape(len(hashes), 32 // np.dtype(kind).itemsize)
 
 
 def _within_one(present: NDArray[np.bool_]) -> NDArray[np.bool_]:
