@@ -76,7 +76,7 @@ def check(
 @app.command("statistics")
 def statistics(
     release: Path = FOLDER,
-    to: Path = typer.Option(
+    to: Path | None = typer.Option(
         None, "--to", help="Write statistics.json and a chart a column (SVG) into this new folder."
     ),
     again: bool = typer.Option(

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from pairmill.ops.release.meanings import meaning
 
-Bad = pa.BooleanArray  # of each row whether it breaks a rule; null: it does not
-Rule = Callable[[pa.Array], Bad]
+# of each row whether it breaks a rule; null: it does not
+Rule = Callable[[pa.Array], pa.Array]
 # recipes that take links alone have rows without an image, those without a threshold without score
 _OF_IMAGES = ("width", "height", "md5", "sha256")
 _NEVER_NULL = ("id", "url", "text", "row_hash", "language", "boxes")
@@ -50,12 +50,12 @@ class RowChecks:
             for each in pc.value_counts(rows[self.language_column].cast(pa.string())).to_pylist():
                 self.languages[each["values"] or "nolang"] += each["counts"]
 
-    def _out_of_order(self, ids: pa.Array) -> Bad:
+    def _out_of_order(self, ids: pa.Array) -> pa.Array:
         before = pa.concat_arrays([pa.array([self._last], ids.type), ids.slice(0, len(ids) - 1)])
         self._last = ids[-1].as_py()
         return pc.less_equal(ids, before)
 
-    def _wrong_hash(self, rows: pa.RecordBatch) -> Bad:
+    def _wrong_hash(self, rows: pa.RecordBatch) -> pa.Array:
         urls, texts = (
             pc.fill_null(rows[name].cast(pa.string()), "").to_pylist()
             for name in (self.url_column, self._text_column)
@@ -64,7 +64,7 @@ class RowChecks:
         return pc.not_equal(rows[self._hash_column], pa.array(right, pa.int64()))
 
 
-def _named(what: str, bad: Bad) -> Iterator[tuple[str, int, int]]:
+def _named(what: str, bad: pa.Array) -> Iterator[tuple[str, int, int]]:
     at = np.flatnonzero(np.asarray(pc.fill_null(bad, False)))
     if len(at):
         yield what, int(at[0]), len(at)
@@ -91,11 +91,11 @@ def _rules(schema: pa.Schema, recipe: Mapping[str, Any]) -> Iterator[tuple[str, 
             yield f"{name} has not {digits} hexadecimal digits", name, _not_hexadecimal(digits)
 
 
-def _outside(of: pa.Array) -> Bad:
+def _outside(of: pa.Array) -> pa.Array:
     return pc.or_(pc.less(of, -1), pc.greater(of, 1))
 
 
-def _no_address(of: pa.Array) -> Bad:
+def _no_address(of: pa.Array) -> pa.Array:
     return pc.invert(pc.or_(pc.starts_with(of, "http://"), pc.starts_with(of, "https://")))
 
 

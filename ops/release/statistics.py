@@ -112,6 +112,7 @@ def _opened(
         import duckdb
     try:
         with duckdb.connect() as db, tempfile.TemporaryDirectory() as spilled:
+            db.execute("set enable_progress_bar = false")  # it would stand in front of --json
             db.execute("set memory_limit = $1", [memory])
             db.execute("set temp_directory = $1", [spilled])
             if threads:
@@ -176,10 +177,10 @@ def histograms(schema: pa.Schema, columns: Mapping[str, dict[str, Any]]) -> Iter
             low, step, bins = SCALES[role]
             yield Histogram(field.name, field.name, column, low, step, bins)
         elif role == "tag" and pa.types.is_floating(field.type):
-            low, high = (columns[field.name].get(key) for key in ("min", "max"))
-            if low is not None and high is not None and high > low:
-                step = (high - low) / TAG_BINS
-                yield Histogram(field.name, field.name, column, low, step, TAG_BINS)
+            least, most = (columns[field.name].get(key) for key in ("min", "max"))
+            if least is not None and most is not None and most > least:
+                step = (most - least) / TAG_BINS
+                yield Histogram(field.name, field.name, column, least, step, TAG_BINS)
         elif role == "text":
             yield Histogram(f"{field.name} length", f"characters of {field.name}",
                             f"length({column})", 0, 10, 50)  # fmt: skip

@@ -57,11 +57,11 @@ def _histogram(histogram: Mapping[str, Any]) -> str:
         parts.append(
             f'<rect x="{EDGE + i * step:.1f}" y="{HEIGHT - EDGE - high:.1f}"'
             f' width="{max(step - 0.5, 0.5):.1f}" height="{high:.1f}" fill="{BAR}">'
-            f"<title>{edges[i]:g} to {edges[i + 1]:g}: {count:,}</title></rect>"
+            f"<title>{_number(edges[i])} to {_number(edges[i + 1])}: {count:,}</title></rect>"
         )
     every = max(1, len(counts) // 8)
     parts += [
-        _text(EDGE + i * step, HEIGHT - EDGE + 16, f"{edges[i]:g}", "middle")
+        _text(EDGE + i * step, HEIGHT - EDGE + 16, _number(edges[i]), "middle")
         for i in range(0, len(edges), every)
     ]
     out = ", ".join(
@@ -71,6 +71,10 @@ def _histogram(histogram: Mapping[str, Any]) -> str:
     )
     title = f"{histogram['title']}, rows a bin up to {most:,}" + (f" ({out})" if out else "")
     return _page(HEIGHT, title, parts)
+
+
+def _number(edge: float) -> str:
+    return f"{edge:.0f}" if abs(edge) >= 100 else f"{edge:.3g}"
 
 
 def _values(name: str, rows: list[tuple[str, int]]) -> str:

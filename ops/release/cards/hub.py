@@ -49,9 +49,7 @@ def write_card(
     counted = statistics_of(release)
     pictures = {f"{CHARTS}/{name}": svg for name, svg in charts(counted).items()}
     texts = {
-        "README.md": readme(
-            found.manifest, schema, counted, charts=list(pictures), published=said
-        ),
+        "README.md": readme(found.manifest, schema, counted, charts=list(pictures), published=said),
         "manifest.json": manifest_text(release).decode(),
         "croissant.json": json_page(croissant(found.manifest, schema, published=said)),
         "statistics.json": json_page(counted),
