@@ -68,6 +68,7 @@ def database(work: Path, memory: str) -> "Iterator[duckdb.DuckDBPyConnection]":
     with duckdb.connect(path, config={"memory_limit": memory}) as db:
         db.execute("set temp_directory = $1", [str(work / "spill")])
         db.execute("set preserve_insertion_order = false")
+        db.execute("begin")  # nothing is to last, and a commit waits for the disk
         yield db
 
 
@@ -134,10 +135,13 @@ def draw(db: "duckdb.DuckDBPyConnection", key: bytes, covers: int) -> Drawn:
     if covers:
         _require_enough(db, covers)
         _run(db, "cover_draw", covers=covers)
-        for alike in EMPTIED_ALIKE:
-            _run(db, "cover_emptied_twins", alike=", ".join(alike))
-        for alike in ROWS_ALIKE:
-            _run(db, "cover_rows_of_twins", alike=", ".join(alike))
+        for query, demand, relaxed in (
+            ("cover_emptied_twins", "site_demand", EMPTIED_ALIKE),
+            ("cover_rows_of_twins", "cell_demand", ROWS_ALIKE),
+        ):
+            for alike in relaxed:
+                if db.execute(f"select 1 from {demand} where wanting > 0 limit 1").fetchall():
+                    _run(db, query, alike=", ".join(alike))
         for level, cells in enumerate(TOP_UPS, 3):
             _run(db, "cover_top_up", cells=", ".join(cells), level=level, covers=covers)
     else:

@@ -1,9 +1,9 @@
 """The next version of a release: the old one without what must go, and nothing new.
 
-What goes: rows that removals name, copies of their images under other URLs, rows of which a
-submission was withdrawn, and the cover rows of these. The same folder and the same state of the
-database give the same bytes; covers are part of that state, and are committed before the folder is
-there.
+What goes: rows that removals name, copies of their images under other URLs, rows that stayed for a
+duplicate that is removed, rows of which a submission was withdrawn, and the cover rows of these.
+The same folder and the same state of the database give the same bytes; covers are part of that
+state, and are committed before the folder is there.
 """
 
 import tempfile
@@ -22,6 +22,7 @@ from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder, sha256
 from pairmill.ops.queries import query_text
 from pairmill.ops.release import cover, cover_draw, update_manifest
+from pairmill.ops.release.decisions import duplicate_of
 from pairmill.ops.release.folder import (
     ReleaseFolder,
     read_release,
@@ -132,6 +133,7 @@ def _decide(
         removals = cover.public_version(connection)
         _read_state(connection, db, found)
         covers = setting.covers if wanted.covers is None else wanted.covers
+        _refuse_small(db, found, setting, wanted)
         drawn = cover_draw.draw(db, setting.key, covers)
         db.execute(
             "create table fresh as select sample_id from cover anti join known using (sample_id)"
@@ -146,7 +148,7 @@ def _decide(
         if not going:
             raise UserError(f"nothing of {found.folder} must go: it is up to date")
         if fresh or (drawn.removed and not covers):
-            _refuse_small_or_soon(connection, found, drawn.removed, setting, wanted)
+            _refuse_soon(connection, found, setting, wanted)
         if fresh:
             _keep(connection, db, found, drawn.removed, fresh)
     done = Update(
@@ -174,6 +176,8 @@ def _read_state(
             yield from cursor
 
     cover_draw.fill(db, "gone", asked("removed"))
+    recorded = asked("duplicates", {"lineage": lineage(found.folder)})
+    cover_draw.fill(db, "gone", _in_their_place(recorded))
     _add_copies(db, found, asked("image_keys"))
     first, last = db.execute("select min(sample_id), max(sample_id) from old_row").fetchall()[0]
     models = (found.manifest.get("model"), found.manifest.get("multilingual_model"))
@@ -186,6 +190,15 @@ def _read_state(
     db.execute("delete from withdrawn where sample_id in (from gone)")
     cover_draw.fill(db, "known", asked("covers"))
     db.execute("delete from known where sample_id in (from gone) or sample_id in (from withdrawn)")
+
+
+def _in_their_place(recorded: Iterator[tuple[Any, ...]]) -> Iterator[tuple[int]]:
+    """The rows that stayed for duplicates, by what the build of the release recorded."""
+    for packed, positions in recorded:
+        for n in positions:
+            of = duplicate_of(packed, n)
+            if of is not None:
+                yield (of[0],)
 
 
 def _add_copies(
@@ -215,28 +228,34 @@ def _add_copies(
     cover_draw.fill(db, "gone", copies.fetchall())
 
 
-def _refuse_small_or_soon(
-    connection: psycopg.Connection,
+def _refuse_small(
+    db: "duckdb.DuckDBPyConnection",
     found: ReleaseFolder,
-    removed: int,
     setting: cover.CoverSetting,
     wanted: Wanted,
 ) -> None:
     least = setting.min_removals if wanted.min_removals is None else wanted.min_removals
-    if wanted.urgent:
-        return
-    if removed < least:
+    ((removed,),) = db.execute("select count(*) from gone").fetchall()
+    if 0 < removed < least and not wanted.urgent:
         raise UserError(
             f"{removed:,} rows of {found.folder} are to be removed, and a batch has {least:,} at"
             " least, so that nobody who asked for one knows its row by the date: wait for more,"
             " lower --min-removals, or say --urgent"
         )
-    last = cover.last_draw(connection, found.manifest["recipe"]["name"])
-    if last and last["days"] < setting.days_between:
+
+
+def _refuse_soon(
+    connection: psycopg.Connection,
+    found: ReleaseFolder,
+    setting: cover.CoverSetting,
+    wanted: Wanted,
+) -> None:
+    name = found.manifest["recipe"]["name"]
+    last = cover.last_draw(connection, name)
+    if last and last["days"] < setting.days_between and not wanted.urgent:
         raise UserError(
-            f"the last removals of {found.manifest['recipe']['name']} were published on"
-            f" {last['drawn_at']:%Y-%m-%d}, and {setting.days_between} days are to lie between two"
-            " batches: wait, or say --urgent"
+            f"the last removals of {name} were published on {last['drawn_at']:%Y-%m-%d}, and"
+            f" {setting.days_between} days are to lie between two batches: wait, or say --urgent"
         )
 
 

@@ -14,10 +14,11 @@ import pytest
 from pairmill.ops.admin import removal
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import cover, diff, keep_list, keep_list_apply, update
+from pairmill.ops.release.decisions import DUPLICATE
 from pairmill.ops.release.folder import manifest_text, read_release, readme
 from pairmill.ops.release.update import Wanted
 from support.database import Database
-from support.made_releases import made_release
+from support.made_releases import made_release, rows_of
 from support.released import URLS, add_scored_pairs
 
 FIRST = 100 << 14
@@ -78,17 +79,19 @@ def test_an_update_drops_what_must_go_and_covers_and_nothing_else(
         " join mill.pair p using (batch_id, n) where p.url = %s", (URLS[1],),
     )  # fmt: skip
     withdrawn = {pair[url] for url in URLS[:6]} - {pair[URLS[0]]}
-    must_go = {*removed, *copies, pair[URLS[0]]}
-    assert len(must_go) == 14
-    wanted = Wanted(covers=6, min_removals=14)
     old = tmp_path / "v1"
+    stayed = FIRST + 1999
+    _record_duplicate(db, old, pair[URLS[0]], stayed)
+    must_go = {*removed, *copies, pair[URLS[0]], stayed}
+    assert len(must_go) == 15
+    wanted = Wanted(covers=6, min_removals=15)
 
     def updated(name: str | None, **values: Any) -> update.Update:
         out = tmp_path / name if name else None
         return update.update(db.admin, old, out, values.pop("wanted", wanted), **values)
 
-    with pytest.raises(UserError, match="a batch has 15 at least"):
-        updated("small", wanted=Wanted(covers=6, min_removals=15))
+    with pytest.raises(UserError, match="a batch has 16 at least"):
+        updated("small", wanted=Wanted(covers=6, min_removals=16))
     with pytest.raises(UserError, match="at most; --covers"):
         updated("many", wanted=Wanted(covers=900))
     planned = updated("planned", dry_run=True)
@@ -98,8 +101,8 @@ def test_an_update_drops_what_must_go_and_covers_and_nothing_else(
         updated("v2")  # Ctrl-C when the covers are noted, and the folder is not there
     assert not [path for path in tmp_path.iterdir() if path.name != "v1"]
     done = updated("v2")
-    assert (done.removed, done.withdrawn, done.new_covers) == (14, 5, 0)
-    assert planned.covers == done.covers >= 6 * 14
+    assert (done.removed, done.withdrawn, done.new_covers) == (15, 5, 0)
+    assert planned.covers == done.covers >= 6 * 15
     gone = {*rows} - {*ids_of(tmp_path / "v2")}
     covers = {i for (i,) in db.rows("select sample_id from mill.cover_row")}
     assert gone == must_go | withdrawn | covers
@@ -143,6 +146,42 @@ def test_an_update_drops_what_must_go_and_covers_and_nothing_else(
     assert json.loads(manifest_text(tmp_path / "v3"))["derived_from"]["lineage"][1:] == (
         keep_list.lineage(tmp_path / "v1")[1:] or keep_list.lineage(old)[1:]
     )
+
+
+def _record_duplicate(db: Database, folder: Path, sample: int, of: int) -> None:
+    """A record of a release by which a sample was left out as the duplicate of another one."""
+    db.admin.execute(
+        "with r as (insert into mill.release (name, version, recipe, manifest_sha256, candidates,"
+        " kept, excluded, unfinished, words, methods)"
+        " values ('test', 1, '{}', %s, 2, 1, '{}', '{}', '{kept,duplicate}', '{url}') returning *)"
+        " insert into mill.release_batch (batch_id, release_id, decisions, duplicates)"
+        " select %s, r.release_id, '', %s from r",
+        (
+            keep_list.lineage(folder)[0], sample >> 14,
+            np.array([(sample & 16383, 0, of)], DUPLICATE).tobytes(),
+        ),
+    )  # fmt: skip
+
+
+def test_a_diff_says_why_as_far_as_the_record_may(db: Database, tmp_path: Path) -> None:
+    """Would catch: removed, withdrawn and cover rows told apart, or a reason of another row."""
+    a, b = [16384 + n for n in range(900)], [16384 + n for n in range(800, 1000)]
+    old = made_release(tmp_path / "a", rows_of(a), 500)
+    new = made_release(tmp_path / "b", rows_of(b), 500, name="b")
+    words = ["kept", "similarity", "removed", "language"]
+    # 0: withdrawn since; 150 too dissimilar, 249 removed, 351 withdrawn, 50 of another language
+    decided = bytes([2] * 150 + [3] * 249 + [0] * 351 + [4] * 50 + [1] * 200)
+    db.admin.execute(
+        "with r as (insert into mill.release (name, version, recipe, manifest_sha256, candidates,"
+        " kept, excluded, unfinished, words)"
+        " values ('b', 1, '{}', %s, 2, 1, '{}', '{}', %s) returning release_id)"
+        " insert into mill.release_batch (batch_id, release_id, decisions)"
+        " select 1, release_id, %s from r",
+        (keep_list.lineage(new)[0], words, decided),
+    )
+    found = diff.diff(old, new, connection=db.admin)
+    assert found.reasons_a == {"similarity": 150, "gone": 600, "other": 50}
+    assert found.reasons_b == {"not recorded": 100}
 
 
 def interrupted(*arguments: Any) -> None:
