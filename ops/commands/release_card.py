@@ -7,6 +7,13 @@ import typer
 
 from pairmill.ops.commands.completion import one_of
 from pairmill.ops.commands.options import AS_JSON, counted, progress
+from pairmill.ops.commands.publication_options import (
+    CITE_AS,
+    CREATOR,
+    CREATOR_URL,
+    DATE_PUBLISHED,
+    URL,
+)
 from pairmill.ops.commands.release import app
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder
@@ -140,11 +147,11 @@ def card(
         help="The Parquet files beside the cards: link (hard links), copy or none.",
         autocompletion=one_of("link", "copy", "none"),
     ),
-    date_published: str = typer.Option("", "--date-published", help="As 2026-11-27."),
-    creator: str = typer.Option("", "--creator", help="Who publishes it, as a page names them."),
-    creator_url: str = typer.Option("", "--creator-url", help="Their page."),
-    url: str = typer.Option("", "--url", help="The data set's own page."),
-    cite_as: str = typer.Option("", "--cite-as", help="A citation, best in BibTeX."),
+    date_published: str = DATE_PUBLISHED,
+    creator: str = CREATOR,
+    creator_url: str = CREATOR_URL,
+    url: str = URL,
+    cite_as: str = CITE_AS,
 ) -> None:
     """Write the folder that a hub of data sets wants: cards, charts and checksums beside the data.
 

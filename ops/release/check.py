@@ -29,7 +29,7 @@ from pairmill.ops.release.folder import (
 )
 from pairmill.ops.release.layouts import LAYOUTS
 from pairmill.ops.release.recipe import Recipe
-from pairmill.ops.release.statistics import MEMORY, repeated
+from pairmill.ops.release.statistics import repeated
 
 ROWS = 65_536  # read at once, about 20 MB
 Progress = Callable[[int, int], None]
@@ -214,7 +214,7 @@ def _of_all(release: ReleaseFolder, rules: RowChecks) -> Iterator[Fault]:
     parts = [path for path in release.parts if path.is_file()]
     if rules.id_column is None and rules.url_column and parts:
         try:
-            twice = repeated(parts, rules.url_column, memory=MEMORY)
+            twice = repeated(parts, rules.url_column)
         except UserError as error:
             yield Fault(NAME, str(error))
             return

@@ -19,7 +19,7 @@ from pairmill.ops.release.cards.croissant import croissant
 from pairmill.ops.release.cards.readme import readme as card
 from pairmill.ops.release.cards.sums import sums
 from pairmill.ops.release.manifest import Manifest
-from pairmill.ops.release.statistics import MEMORY, Statistics, statistics
+from pairmill.ops.release.statistics import Statistics, statistics
 
 NAME = "_release.parquet"
 # keys of its metadata
@@ -44,8 +44,8 @@ def write_manifest(
     schema: pa.Schema,
     *,
     parts: Path | None = None,
-    memory: str = MEMORY,
-    threads: int = 0,
+    memory: str | None = None,
+    threads: int | None = None,
 ) -> None:
     """Write a release's manifest and cards into ``folder``, after its files.
 
@@ -54,7 +54,9 @@ def write_manifest(
     """
     known = manifest.as_dict()
     files = [(parts or folder) / each["name"] for each in known["files"]]
-    counted = statistics(files, memory=memory, threads=threads) if files else None
+    counted = None
+    if files:
+        counted = statistics(files, memory=memory, threads=threads, spill=folder)
     texts = {
         MANIFEST: json_page(known),
         README: card(known, schema, counted),

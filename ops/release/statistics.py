@@ -69,13 +69,19 @@ class Histogram:
 SCALES = {"similarity": (-1, 0.02, 100), "probability": (0, 0.02, 50), "aesthetic": (0, 0.25, 40)}
 
 
-def statistics(files: Sequence[Path], *, memory: str = MEMORY, threads: int = 0) -> Statistics:
+def statistics(
+    files: Sequence[Path],
+    *,
+    memory: str | None = None,
+    threads: int | None = None,
+    spill: Path | None = None,
+) -> Statistics:
     """The statistics of a release's Parquet files, JSON; see ``docs/releases.md`` for its keys.
 
-    memory: DuckDB's limit, as ``4GB``. threads: 0, as many as there are cores. Raises UserError
-    if a file cannot be read.
+    memory: DuckDB's limit, as ``4GB``; None: MEMORY. threads: None: all cores. spill: the folder
+    for what memory does not hold; None: the system's. Raises UserError if a file cannot be read.
     """
-    with _opened(files, memory, threads) as db:
+    with _opened(files, memory, threads, spill) as db:
         schema, columns, rows = _footers(files)
         return {
             "rows": rows,
@@ -88,7 +94,7 @@ def statistics(files: Sequence[Path], *, memory: str = MEMORY, threads: int = 0)
 
 
 def repeated(
-    files: Sequence[Path], column: str, *, memory: str = MEMORY, threads: int = 0
+    files: Sequence[Path], column: str, *, memory: str | None = None, threads: int | None = None
 ) -> tuple[str, int] | None:
     """The first value of a column that stands in several rows, and how many rows repeat another
     one's; None: no value does. Raises UserError as above."""
@@ -105,15 +111,15 @@ def repeated(
 
 @contextmanager
 def _opened(
-    files: Sequence[Path], memory: str, threads: int
+    files: Sequence[Path], memory: str | None, threads: int | None, spill: Path | None = None
 ) -> Iterator["duckdb.DuckDBPyConnection"]:
     """A DuckDB whose view ``release`` has the rows of the files."""
     with extra("ops"):
         import duckdb
     try:
-        with duckdb.connect() as db, tempfile.TemporaryDirectory() as spilled:
+        with duckdb.connect() as db, tempfile.TemporaryDirectory(prefix=".", dir=spill) as spilled:
             db.execute("set enable_progress_bar = false")  # it would stand in front of --json
-            db.execute("set memory_limit = $1", [memory])
+            db.execute("set memory_limit = $1", [memory or MEMORY])
             db.execute("set temp_directory = $1", [spilled])
             if threads:
                 db.execute("set threads = $1", [threads])

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pairmill.ops.release.cards.publication import Publication, publication, version
-from pairmill.ops.release.cards.readme import LICENCES, parts_pattern
+from pairmill.ops.release.cards.readme import LICENCES, named, parts_pattern
 from pairmill.ops.release.meanings import meaning
 from pairmill.ops.release.unfinished import sentence
 
@@ -182,7 +182,7 @@ def _rai(manifest: Mapping[str, Any]) -> dict[str, Any]:
     models = [
         f"{model['name']} {model.get('pretrained', '')}".strip()
         for model in (manifest["model"], manifest["multilingual_model"])
-        if model
+        if named(model)
     ] + [f"{tagger['name']} ({column})" for column, tagger in manifest["taggers"].items()]
     unfinished = manifest["unfinished"]
     return {

@@ -150,7 +150,7 @@ def _origin(derived_from: Mapping[str, Any] | None) -> str:
 
 
 def _models(manifest: Manifest) -> str:
-    lines = [f"Similarity: {_model(manifest['model'])}."] if manifest["model"] else []
+    lines = [f"Similarity: {_model(manifest['model'])}."] if named(manifest["model"]) else []
     if other := manifest["multilingual_model"]:
         languages = markdown(", ".join(manifest["recipe"]["model_languages"]))
         lines.append(f"Of languages other than {languages}: {_model(other)}.")
@@ -161,6 +161,11 @@ def _models(manifest: Manifest) -> str:
             f" `{_code(tagger['digest'])}`{licence}."
         )
     return "\n\n".join(lines)
+
+
+def named(model: Mapping[str, Any] | None) -> bool:
+    """Whether there is a model: a recipe of links alone has none."""
+    return bool(model and model["name"])
 
 
 def _model(model: Mapping[str, Any]) -> str:
