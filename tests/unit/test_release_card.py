@@ -20,6 +20,7 @@ from pairmill.ops.release.cards.croissant import croissant
 from pairmill.ops.release.cards.hub import write_card
 from pairmill.ops.release.cards.publication import Publication, publication, version
 from pairmill.ops.release.cards.readme import readme
+from pairmill.ops.release.check import check
 from pairmill.ops.release.layouts import LAYOUTS
 from tests.support.laid_out import laid_out
 
@@ -89,11 +90,13 @@ def test_a_licence_of_ones_own(release: Path) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_card_of_every_layout_is_read(tmp_path: Path, offline: None, layout: str) -> None:
     """Would catch: a feature that `datasets` does not know or does not find in the files, a field
-    that mlcroissant refuses, and what it warns of."""
+    that mlcroissant refuses, and what it warns of; a rule of `release check` that the rows of a
+    layout cannot hold, such as a null that it has."""
     import datasets
     import mlcroissant
 
     found = laid_out(tmp_path / "release", layout=layout)
+    assert [fault.sentence() for fault in check(found).faults] == []
     card = tmp_path / "card"
     write_card(found, card, SAID)
     table = pq.read_table(found)
