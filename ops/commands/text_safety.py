@@ -48,7 +48,8 @@ def score(
         return
     rows = sum(entry["rows"] for entry in manifest["files"])
     say(f"{counted(rows, 'text')} scored, in {out}; for a recipe:\n\n[text_safety]")
-    say(f'scores = "{out}"\nsha256 = "{sha256(out / text_scores.MANIFEST)}"')
+    manifest_path = out / text_scores.MANIFEST
+    say(f'scores = {{ file = "{manifest_path}", sha256 = "{sha256(manifest_path)}" }}')
     bounds = ", ".join(f"{label} = 0.5" for label in classifier.labels)
     say(f"max = {{ {bounds} }}")
 

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pairmill.ops.release import clusters, entities, keywords, subset
+from pairmill.ops.release import clusters, entities, keywords, subset, text_scores
 from pairmill.ops.release.recipe import Recipe
 
 
@@ -35,6 +35,7 @@ def of_recipe(recipe: Recipe, selection: Any) -> list[Annotator]:
         keywords.of_recipe(recipe),
         entities.of_recipe(recipe),
         clusters.of_recipe(recipe),
+        text_scores.of_recipe(recipe),
     ):
         if part is not None:
             found.append(part)

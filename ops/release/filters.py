@@ -180,6 +180,9 @@ def _of_annotators(recipe: Recipe) -> Iterator[Reason]:
         yield "keyword", "keyword IS NULL OR keyword"
     if recipe.entity_list:
         yield "no_entity", "entity IS NULL OR NOT entity"
+    if recipe.text_safety:
+        yield "text_not_scored", "text_unsafe IS NULL"
+        yield "text_unsafe", "text_unsafe"
     if recipe.clusters:
         if not recipe.needs_score:
             yield "not_scored", "cluster IS NULL"

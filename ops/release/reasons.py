@@ -200,6 +200,8 @@ OTHERS = {
     "personal_data": "its text has personal data of a kind that the recipe leaves out",
     "keyword": "its text has a keyword that the recipe leaves out",
     "no_entity": "its text has no word of the recipe's list",
+    "text_not_scored": "the recipe's scores of texts have none of its text",
+    "text_unsafe": "a classifier finds its text more probable to be unsafe than the recipe takes",
     "not_in_subset": "the recipe's subset does not name it",
     "cluster": "its image is in none of the recipe's clusters",
     "top_fraction": "its similarity is below that of the recipe's fraction of the pool",

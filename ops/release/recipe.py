@@ -35,6 +35,7 @@ from pairmill.ops.release.recipe_keys import (
     Tagger,
     Takes,
     TextLength,
+    TextSafety,
 )
 
 
@@ -61,6 +62,7 @@ class Recipe(msgspec.Struct, frozen=True):
     ``mill.text_weight``. min_words, max_words: what white space parts.
     exclude_pii: kinds of personal data. exclude_keywords: files of words and phrases, see
     ``keywords``. entity_list: a file of words of which a text needs one, see ``entities``.
+    text_safety: bounds on a classifier's probabilities, see ``text_scores``.
     subset: a file of SAMPLE_IDs, u8,u8, of which a pair is one, see ``subset``.
     min_bytes: of the image's file. min_side, max_side, min_pixels: of its shorter side, its longer
     side, and width x height. max_aspect: the longer side over the shorter.
@@ -106,6 +108,7 @@ class Recipe(msgspec.Struct, frozen=True):
     exclude_pii: PiiKinds = []
     exclude_keywords: RecipeFiles = []
     entity_list: RecipeFile | None = None
+    text_safety: TextSafety | None = None
     subset: RecipeFile | None = None
     min_bytes: Count = 5000
     min_side: Count = 0

@@ -26,8 +26,9 @@ REASONS = (
     "kept", "removed", "withdrawn", "not_downloaded", "download_failed", "opted_out", "not_scored",
     "scoring_failed", "out_of_range", "language_detector", "language_probability", "licence",
     "text_too_short", "text_too_long", "too_few_words", "too_many_words", "personal_data",
-    "keyword", "no_entity", "not_in_subset", "text_unsafe", "too_few_bytes", "too_small",
-    "too_large", "too_few_pixels", "aspect", "top_fraction", "cluster", "duplicate", "not_tagged",
+    "keyword", "no_entity", "not_in_subset", "text_not_scored", "text_unsafe", "too_few_bytes",
+    "too_small", "too_large", "too_few_pixels", "aspect", "top_fraction", "cluster",
+    "duplicate", "not_tagged",
 )  # fmt: skip
 # of every release, filled by taggers where the recipe names any
 TAG_COLUMNS = ("NSFW", "punsafe", "pwatermark", "aesthetic")
@@ -196,6 +197,9 @@ def with_digests(recipe: "Recipe", name: str) -> "Recipe":
     for key in ("entity_list", "subset"):
         if getattr(recipe, key):
             changes[key] = of(key, getattr(recipe, key))
+    if recipe.text_safety:
+        scores = of("text_safety.scores", recipe.text_safety.scores)
+        changes["text_safety"] = msgspec.structs.replace(recipe.text_safety, scores=scores)
     if recipe.clusters:
         parts = {
             key: of(f"clusters.{key}", part)

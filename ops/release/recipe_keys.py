@@ -68,6 +68,14 @@ RecipeFiles = Annotated[
 ]
 
 
+class TextSafety(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """scores: the manifest.json of ``pairmill text-safety score``, beside its files. max: the
+    highest probability that is kept, by the classifier's label."""
+
+    scores: RecipeFile
+    max: dict[str, Probability]
+
+
 class Clusters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """centroids: float[k, dims], .npy, of the recipe's model. near: float[n, dims], the embeddings
     of which the nearest centroids are wanted; or ids: their numbers, integers."""

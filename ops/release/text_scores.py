@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,6 +18,8 @@ import pyarrow.parquet as pq
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import sha256
+from pairmill.ops.release.recipe import Recipe
+from pairmill.ops.release.recipe_checks import file_of
 
 MANIFEST = "manifest.json"
 AT_ONCE = 256  # texts; padded to the longest of them
@@ -33,15 +34,6 @@ class Classifier(Protocol):
     digest: str
 
     def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float32]: ...
-
-
-class TextSafety(msgspec.Struct, frozen=True):
-    """A recipe's table ``[text_safety]``. scores: a folder that ``score`` wrote, beside the recipe;
-    sha256: of its manifest; max: the highest probability that is kept, by label."""
-
-    scores: str
-    sha256: str
-    max: dict[str, float]
 
 
 def score(
@@ -122,55 +114,54 @@ def _texts(part: Path) -> Iterator[tuple[pa.Array, list[str]]]:
 
 
 class TextBound:
-    """An annotator: 1 where a text is above one of the recipe's bounds, else 0; null: no scores."""
+    """An annotator: whether a text is above one of the recipe's bounds; null without scores."""
 
     column = "text_unsafe"
-    kind = pa.int16()
-    needs = ("sample_id",)
+    kind = pa.bool_()
+    needs: tuple[str, ...] = ("sample_id",)
 
-    def __init__(self, wanted: TextSafety, beside: Path) -> None:
-        """beside: the folder of the recipe. Raises UserError for scores that are not those."""
-        folder = beside / wanted.scores
-        manifest = folder / MANIFEST
-        if not manifest.is_file():
-            raise UserError(
-                f"there are no text scores {folder}: `pairmill text-safety score` makes them"
+    def __init__(self, manifest: Path, bounds: dict[str, float]) -> None:
+        """Raises UserError for a manifest that is none, lacks a label, or names other files."""
+        try:
+            found = json.loads(manifest.read_text("utf-8"))
+            labels, files = (
+                list(found["labels"]),
+                [(f["name"], f["sha256"]) for f in found["files"]],
             )
-        if sha256(manifest) != wanted.sha256:
-            raise UserError(f"{manifest} is not the one that the recipe's text_safety.sha256 names")
-        found = json.loads(manifest.read_text("utf-8"))
-        if unknown := sorted(set(wanted.max) - set(found["labels"])):
-            known = ", ".join(found["labels"])
-            raise UserError(f"the text scores {folder} have no {unknown[0]!r}: they have {known}")
-        for entry in found["files"]:
-            if not (folder / entry["name"]).is_file() or (
-                sha256(folder / entry["name"]) != entry["sha256"]
-            ):
-                raise UserError(f"{folder / entry['name']} is not the file that its manifest names")
-        self._max = wanted.max
-        self._scores = pd.dataset([folder / entry["name"] for entry in found["files"]])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{manifest} is no manifest of `pairmill text-safety score`") from None
+        if unknown := sorted(set(bounds) - set(labels)):
+            known = ", ".join(labels)
+            raise UserError(f"the scores of {manifest} have no {unknown[0]!r}: they have {known}")
+        for name, digest in files:
+            path = manifest.parent / name
+            if not path.is_file() or sha256(path) != digest:
+                raise UserError(f"{path} is not the file that its manifest names")
+        self._bounds = bounds
+        self._scores = pd.dataset([manifest.parent / name for name, _ in files])
 
     def annotate(self, rows: pa.RecordBatch) -> pa.Array:
         ids = rows["sample_id"].to_numpy()
-        unsafe = np.full(len(ids), -1, np.int16)
-        if len(ids):
-            field = pd.field("SAMPLE_ID")
-            near = self._scores.to_table(
-                ["SAMPLE_ID", *self._max],
-                filter=(field >= int(ids.min())) & (field <= int(ids.max())),
-            )
-            known = near["SAMPLE_ID"].to_numpy()
-            above = np.zeros(len(known), bool)
-            for label, bound in self._max.items():
-                above |= near[label].to_numpy() > np.float32(bound)
-            # a pair of two releases is there twice: unsafe once is unsafe
-            order = np.lexsort((~above, known))
-            known, above = known[order], above[order]
-            at = np.searchsorted(known, ids)
-            hit = (
-                (at < len(known)) & (known[np.minimum(at, len(known) - 1)] == ids)
-                if len(known)
-                else np.zeros(len(ids), bool)
-            )
-            unsafe[hit] = above[at[hit]]
-        return pa.array(unsafe, self.kind, mask=unsafe < 0)
+        if not len(ids):
+            return pa.array([], self.kind)
+        field = pd.field("SAMPLE_ID")
+        near = self._scores.to_table(
+            ["SAMPLE_ID", *self._bounds],
+            filter=(field >= int(ids.min())) & (field <= int(ids.max())),
+        )
+        known, above = near["SAMPLE_ID"].to_numpy(), np.zeros(len(near), bool)
+        for label, bound in self._bounds.items():
+            above |= near[label].to_numpy() > np.float32(bound)
+        # a sample that is there twice is unsafe where it is unsafe once
+        order = np.lexsort((~above, known))
+        known, above = known[order], above[order]
+        at = np.searchsorted(known, ids)
+        there = np.append(known, -1)[at] == ids
+        return pa.array(np.append(above, False)[at], self.kind, mask=~there)
+
+
+def of_recipe(recipe: Recipe) -> TextBound | None:
+    if not recipe.text_safety:
+        return None
+    wanted = recipe.text_safety
+    return TextBound(file_of(recipe, "text_safety.scores", wanted.scores), wanted.max)

@@ -13,7 +13,10 @@ import transformers
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import sha256
-from pairmill.ops.release.text_scores import MANIFEST, TextBound, TextSafety, score
+from pairmill.ops.release.annotators import of_recipe
+from pairmill.ops.release.filters import reasons
+from pairmill.ops.release.recipe import load
+from pairmill.ops.release.text_scores import MANIFEST, TextBound, score
 from pairmill.ops.taggers import text_classifier
 from pairmill.workers.errors import Refused
 from pairmill.workers.score import torchvision_import as _before_transformers  # noqa: F401
@@ -128,9 +131,9 @@ def texts_file(path: Path, ids: list[int], texts: list[str | None]) -> Path:
     return path
 
 
-def unsafe(bound: TextBound, ids: list[int]) -> list[int | None]:
+def unsafe(bound: TextBound, ids: list[int]) -> list[bool | None]:
     batch = pa.RecordBatch.from_arrays([pa.array(ids, pa.int64())], ["sample_id"])
-    found: list[int | None] = bound.annotate(batch).to_pylist()
+    found: list[bool | None] = bound.annotate(batch).to_pylist()
     return found
 
 
@@ -145,23 +148,37 @@ def test_scores_go_on_where_they_were_cut_off_and_bound_texts(tmp_path: Path) ->
     manifest = score(parts, classifier, out)
     assert classifier.asked == 4  # and not seven
     assert [file["rows"] for file in manifest["files"]] == [3, 1]
-    wanted = TextSafety("scores", sha256(out / MANIFEST), {"length": 0.5})
+    bound = TextBound(out / MANIFEST, {"length": 0.5})
     # exactly at the bound is kept; 7 has no score
-    assert unsafe(TextBound(wanted, tmp_path), [1, 5, 7, 9, 20, 21]) == [1, 0, None, 0, 1, None]
-    assert unsafe(TextBound(wanted, tmp_path), []) == []
+    assert unsafe(bound, [1, 5, 7, 9, 20, 21]) == [True, False, None, False, True, None]
+    assert unsafe(bound, []) == []
 
 
 def test_scores_that_are_not_the_recipes_are_refused(tmp_path: Path) -> None:
     part = texts_file(tmp_path / "a.parquet", [1], ["x"])
     out = tmp_path / "scores"
     score([part], ByLength(), out)
-    digest = sha256(out / MANIFEST)
-    with pytest.raises(UserError, match="text-safety score"):
-        TextBound(TextSafety("nowhere", digest, {"length": 0.5}), tmp_path)
-    with pytest.raises(UserError, match=r"not the one .*sha256 names"):
-        TextBound(TextSafety("scores", "0" * 64, {"length": 0.5}), tmp_path)
+    with pytest.raises(UserError, match="no manifest of `pairmill text-safety score`"):
+        TextBound(part.with_name("a.parquet"), {"length": 0.5})
     with pytest.raises(UserError, match="have no 'toxicity': they have length, other"):
-        TextBound(TextSafety("scores", digest, {"toxicity": 0.5}), tmp_path)
+        TextBound(out / MANIFEST, {"toxicity": 0.5})
     texts_file(out / "a.parquet", [1], ["y"])
     with pytest.raises(UserError, match="not the file that its manifest names"):
-        TextBound(TextSafety("scores", digest, {"length": 0.5}), tmp_path)
+        TextBound(out / MANIFEST, {"length": 0.5})
+
+
+def test_a_recipe_leaves_out_texts_above_its_bound_and_texts_without_a_score(
+    tmp_path: Path,
+) -> None:
+    """A text that no classifier saw is not safe."""
+    out = tmp_path / "scores"
+    score([texts_file(tmp_path / "a.parquet", [1, 2], ["x" * 600, "x"])], ByLength(), out)
+    safety = {"scores": {"file": str(out / MANIFEST)}, "max": {"length": 0.5}}
+    chosen = load("demo", {"text_safety": safety})
+    assert chosen.text_safety and chosen.text_safety.scores.sha256 == sha256(out / MANIFEST)
+    (annotator,) = of_recipe(chosen, None)
+    found = annotator.annotate(pa.RecordBatch.from_arrays([pa.array([1, 2, 3])], ["sample_id"]))
+    assert found.to_pylist() == [True, False, None]
+    tried = dict(reasons(chosen))
+    assert tried["text_not_scored"] == "text_unsafe IS NULL"
+    assert list(tried).index("text_not_scored") == list(tried).index("text_unsafe") - 1
