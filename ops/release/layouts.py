@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pairmill.ops.errors import UserError
+from pairmill.ops.release.keep_list_ids import ids_of, sample_ids
 from pairmill.ops.release.recipe import Recipe
 
 Labels = Sequence[Sequence[str] | None]  # of each of the recipe's taggers
@@ -318,3 +319,33 @@ LAYOUTS = {
 
 def layout(name: str) -> ReleaseLayout:
     return LAYOUTS[name]
+
+
+# other layouts' names of Pairmill's columns, in lower case
+_NAMES = {
+    "uid": "SAMPLE_ID", "sample_id": "SAMPLE_ID", "url": "URL", "text": "TEXT", "caption": "TEXT",
+    "width": "WIDTH", "height": "HEIGHT", "original_width": "WIDTH", "original_height": "HEIGHT",
+}  # fmt: skip
+_SCORES = {
+    "ViT-B-32": "clip_b32_similarity_score",
+    "ViT-L-14": "clip_l14_similarity_score",
+}
+
+
+def as_pairmill(table: pa.Table, model: str) -> pa.Table:
+    """A release's rows in whatever layout, with the names of Pairmill's: SAMPLE_ID (int64), URL,
+    TEXT, WIDTH, HEIGHT, similarity. model: the release's, whose score is the similarity. Raises
+    UserError for a layout without ids."""
+    scores = {name: "similarity" for of, name in _SCORES.items() if model.startswith(of)}
+    names = [_NAMES.get(name.lower()) or scores.get(name, name) for name in table.column_names]
+    table = table.rename_columns(names)
+    if "SAMPLE_ID" not in names:
+        raise UserError(
+            "a file of the release has neither SAMPLE_ID nor uid: build it in another layout, or"
+            " with --set with_sample_id=true"
+        )
+    at = names.index("SAMPLE_ID")
+    if pa.types.is_integer(table.schema.field(at).type):
+        return table
+    ids = sample_ids(ids_of(table.column(at), "the release"))
+    return table.set_column(at, "SAMPLE_ID", pa.array(ids, pa.int64()))

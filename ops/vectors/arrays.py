@@ -154,8 +154,8 @@ class ClipRetrieval(ArrayWriter):
 
 
 class Npz(ArrayWriter):
-    """As DataComp's metadata: uid is 32 hexadecimal digits, here of the SAMPLE_ID. There are no
-    face_bboxes, and of its sha256 of the image there is md5 instead, as in the release."""
+    """As DataComp's metadata: uid is 32 hexadecimal digits, here of the SAMPLE_ID. face_bboxes and
+    the image's sha256 are there where the release has them: where its layout is ``datacomp``."""
 
     name = "npz"
 
@@ -179,8 +179,10 @@ class Npz(ArrayWriter):
             "text": pairs["TEXT"],
             "original_width": pairs["WIDTH"].cast(pa.int64()),
             "original_height": pairs["HEIGHT"].cast(pa.int64()),
-            f"clip_{self._prefix}_similarity_score": pc.cast(pairs["similarity"], pa.float32()),
         }  # fmt: skip
+        if "similarity" in pairs.column_names:
+            score = pc.cast(pairs["similarity"], pa.float32())
+            own[f"clip_{self._prefix}_similarity_score"] = score
         taken = ("URL", "TEXT", "WIDTH", "HEIGHT", "similarity")
         rest = {n: pairs[n] for n in pairs.schema.names if n not in taken}
         return pa.table(own | rest)

@@ -30,9 +30,9 @@ from pairmill.ops.admin.removal import require_found
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder, file_entries
 from pairmill.ops.queries import query_text, rows
-from pairmill.ops.release import release
 from pairmill.ops.release.cover import public_version
 from pairmill.ops.release.folder import ReleaseFolder, manifest_text, read_release
+from pairmill.ops.release.layouts import as_pairmill
 from pairmill.ops.vectors.arrays import ArrayWriter, ClipRetrieval, Npz, npz_prefix
 
 FORMATS = ("clip-retrieval", "npz")
@@ -138,7 +138,7 @@ def _write(
         names.write("SAMPLE_ID,reason\n")
         for part in found.parts:
             with shards.shard():
-                for chunk in _chunks(connection, part, model["model_id"]):
+                for chunk in _chunks(connection, part, model):
                     kept = [reason is None for reason in chunk.reasons]
                     for sample, reason in zip(chunk.ids, chunk.reasons, strict=True):
                         if reason:
@@ -176,33 +176,37 @@ def _write(
     return manifest
 
 
-def _chunks(connection: psycopg.Connection, part: Path, model_id: int) -> Iterator[_Chunk]:
+def _chunks(connection: psycopg.Connection, part: Path, model: dict[str, Any]) -> Iterator[_Chunk]:
     try:
         with pq.ParquetFile(part) as file:
             # of a file without rows too there is a chunk, for its columns
-            yield _chunk(connection, file.schema_arrow.empty_table(), model_id)
+            yield _chunk(connection, file.schema_arrow.empty_table(), model)
             for batch in file.iter_batches(READ_ROWS):
-                yield _chunk(connection, pa.Table.from_batches([batch]), model_id)
+                yield _chunk(connection, pa.Table.from_batches([batch]), model)
     except pa.ArrowException as error:
         raise UserError(f"cannot read {part}: {error}") from None
 
 
-def _chunk(connection: psycopg.Connection, table: pa.Table, model_id: int) -> _Chunk:
-    try:
-        ids, md5s = table["SAMPLE_ID"].to_pylist(), table["md5"].to_pylist()
-    except KeyError as error:
-        raise UserError(f"a file of the release has no column: {error}") from None
+def _chunk(connection: psycopg.Connection, table: pa.Table, model: dict[str, Any]) -> _Chunk:
+    table, model_id = as_pairmill(table, model["name"]), model["model_id"]
+    digest = next((name for name in ("md5", "sha256") if name in table.column_names), None)
+    if digest is None:
+        raise UserError(
+            "a file of the release has neither md5 nor sha256, which tell whether an image is still"
+            " the release's: build it with --set layout=pairmill or layout=datacomp"
+        )
+    ids, digests = table["SAMPLE_ID"].to_pylist(), table[digest].to_pylist()
     chunk = _Chunk(table, ids, [], [], [])
     for batch_id, positions in by_batch(ids):
         known = {row[0]: row[1:] for row in read(connection, model_id, batch_id, positions)}
         for n in positions:
             i = len(chunk.reasons)
-            removed, md5, image, text = known.get(n, (False, None, None, None))
+            removed, md5, sha256, image, text = known.get(n, (False, *(None,) * 4))
             if removed:
                 reason: str | None = "removed"
             elif image is None:
                 reason = "missing"
-            elif md5.hex != md5s[i]:
+            elif (md5 if digest == "md5" else sha256).hex() != digests[i]:
                 reason = "other_image"
             else:
                 reason = None if _finite(image) and _finite(text) else "not_finite"
@@ -215,7 +219,8 @@ def _chunk(connection: psycopg.Connection, table: pa.Table, model_id: int) -> _C
 def read(
     connection: psycopg.Connection, model_id: int, batch_id: int, positions: list[int]
 ) -> list[tuple[Any, ...]]:
-    """(n, removed, md5, image, text) of positions of a batch, in order of n: sql/embeddings.sql."""
+    """(n, removed, md5, sha256, image, text) of positions of a batch, in order of n:
+    sql/embeddings.sql."""
     query = query_text("vectors", "embeddings")
     # COPY takes no parameters, and a batch's number as a literal opens one partition, not all
     values = {"model_id": model_id, "batch_id": batch_id, "positions": positions}
@@ -224,7 +229,8 @@ def read(
         connection.cursor() as cursor,
         cursor.copy(f"copy (\n{literal}\n) to stdout (format binary)".encode()) as copy,
     ):
-        copy.set_types(["int4", "bool", "uuid", "bytea", "bytea"])
+        # a uuid's bytes, as those of a digest
+        copy.set_types(["int4", "bool", "bytea", "bytea", "bytea", "bytea"])
         return list(copy.rows())
 
 

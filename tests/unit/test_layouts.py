@@ -13,7 +13,7 @@ import pytest
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import recipe_keys
-from pairmill.ops.release.layouts import LAYOUTS, layout
+from pairmill.ops.release.layouts import LAYOUTS, as_pairmill, layout
 from pairmill.ops.release.recipe import Recipe
 
 f32, f64, i32, i64, string = pa.float32(), pa.float64(), pa.int32(), pa.int64(), pa.string()
@@ -190,3 +190,18 @@ def test_a_digest_of_another_length_is_no_digest() -> None:
     wrong = INTERNAL.set_column(place, "md5", pa.array([b"\x00" * 15, b"\xff" * 17]))
     with pytest.raises(UserError, match="a digest is not 16 bytes long"):
         layout("pairmill").table(wrong, chosen("pairmill"))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_with_ids_is_read_as_our_own(name: str) -> None:
+    """Fault: embeddings or an index of a release in another layout under other rows' ids."""
+    found = chosen(name, **B32, with_sample_id=True)
+    rows = as_pairmill(layout(name).table(INTERNAL, found), "ViT-B-32").to_pylist()
+    assert [row["SAMPLE_ID"] for row in rows] == INTERNAL["sample_id"].to_pylist()
+    assert [(row["URL"], row["TEXT"], row["WIDTH"]) for row in rows] == list(
+        zip(*(INTERNAL[key].to_pylist() for key in ("url", "text", "width")), strict=True)
+    )
+    assert rows[0]["similarity"] == pytest.approx(0.3)
+    if layout(name).id_column is None:
+        with pytest.raises(UserError, match="neither SAMPLE_ID nor uid"):
+            as_pairmill(layout(name).table(INTERNAL, chosen(name)), "")

@@ -4,6 +4,7 @@
 select p.n,
        r.removed,
        d.md5,
+       d.sha256,
        case when not r.removed then e.image end as image,
        case when not r.removed then e.text end as text
   from mill.pair p
