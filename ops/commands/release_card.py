@@ -96,11 +96,10 @@ def statistics(
     A value that fewer than ten rows have is counted and not named.
     """
     from pairmill.ops.release.cards.charts import charts
-    from pairmill.ops.release.cards.hub import statistics_of
-    from pairmill.ops.release.folder import json_page, read_release
-    from pairmill.ops.release.statistics import statistics as counted_now
+    from pairmill.ops.release.cards.hub import counted_now, statistics_of
+    from pairmill.ops.release.folder import json_page
 
-    found = counted_now(read_release(release).parts) if again else statistics_of(release)
+    found = counted_now(release) if again else statistics_of(release)
     if to is not None:
         with atomic_folder(to) as half:
             (half / "statistics.json").write_text(json_page(found), "utf-8")

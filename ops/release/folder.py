@@ -57,6 +57,7 @@ def write_manifest(
     counted = None
     if files:
         counted = statistics(files, memory=memory, threads=threads, spill=folder)
+        counted["duplicates"] = known["duplicate_groups"]
     texts = {
         MANIFEST: json_page(known),
         README: card(known, schema, counted),

@@ -19,6 +19,7 @@ class Manifest:
     empty: that of the recipe. layout: of the files, see ``layouts``. engine: what ran the passes.
     thresholds: those that the pool decided, by the recipe's key (top_fraction -> 0.2834).
     duplicates: a finding a method, with rows, groups, parameters, recall and precision as measured.
+    duplicate_groups: how many groups have so many rows, see ``statistics.group_sizes``.
     facts: the folders that were read, if they are to be named. published: see ``Publication``.
     """
 
@@ -41,6 +42,7 @@ class Manifest:
     engine: str = "duckdb"
     thresholds: dict[str, float] = field(default_factory=dict)
     duplicates: list[dict[str, Any]] = field(default_factory=list)
+    duplicate_groups: list[dict[str, int]] = field(default_factory=list)
     facts: list[dict[str, Any]] = field(default_factory=list)
     published: dict[str, str] = field(default_factory=dict)
 

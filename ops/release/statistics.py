@@ -254,9 +254,21 @@ def _digests(schema: pa.Schema) -> list[str]:
 
 def _repeats(db: "duckdb.DuckDBPyConnection", column: str) -> list[dict[str, int]]:
     """How many digests of an image stand in 1 row, 2, up to 4, up to 8 and so on."""
-    each = f"select count(*) as n from release where {_quoted(column)} is not null"
+    return _sizes(db, "release", column, "images")
+
+
+def group_sizes(db: "duckdb.DuckDBPyConnection") -> list[dict[str, int]]:
+    """How many groups of duplicates have up to 2 rows, 4, 8 and so on, and their rows, by the table
+    ``duplicate_group`` that a build has; for ``Manifest.duplicate_groups``."""
+    return _sizes(db, "duplicate_group", "representative", "groups")
+
+
+def _sizes(
+    db: "duckdb.DuckDBPyConnection", table: str, column: str, what: str
+) -> list[dict[str, int]]:
+    name = _quoted(column)
     found = db.execute(
-        f"select ceil(log2(n))::integer as size, count(*), sum(n)::bigint"
-        f" from ({each} group by {_quoted(column)}) group by 1 order by 1"
+        "select ceil(log2(n))::integer as size, count(*), sum(n)::bigint from (select count(*) as n"
+        f" from {table} where {name} is not null group by {name}) group by 1 order by 1"
     ).fetchall()
-    return [{"up_to": 2**at, "images": images, "rows": rows} for at, images, rows in found]
+    return [{"up_to": 2**size, what: groups, "rows": rows} for size, groups, rows in found]

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -109,12 +110,25 @@ def test_repeats_by_the_size_of_their_groups(found: dict[str, Any]) -> None:
     }
 
 
+def test_groups_of_duplicates_by_size() -> None:
+    with duckdb.connect() as db:
+        db.execute(
+            "create table duplicate_group as select i as sample_id, representative from (values"
+            " (1, 1), (2, 1), (3, 3), (4, 3), (5, 3), (6, null), (7, null)) t (i, representative)"
+        )
+        assert counting.group_sizes(db) == [
+            {"up_to": 2, "groups": 1, "rows": 2},
+            {"up_to": 4, "groups": 1, "rows": 3},
+        ]
+
+
 def test_charts_are_pictures_of_all_of_it(found: dict[str, Any]) -> None:
     """Would catch: two charts with the name of one file, a bar that is not there."""
-    drawn = charts(found)
+    groups = [{"up_to": 2, "groups": 1, "rows": 2}]
+    drawn = charts(found | {"duplicates": groups})
     assert set(drawn) == {
         "similarity.svg", "text-length.svg", "width.svg", "height.svg", "aspect.svg", "mine.svg",
-        "domains.svg", "languages.svg", "repeats-md5.svg",
+        "domains.svg", "languages.svg", "repeats-md5.svg", "duplicates.svg",
     }  # fmt: skip
     for svg in drawn.values():
         assert ET.fromstring(svg).attrib["role"] == "img"

@@ -36,11 +36,14 @@ def _each(statistics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, top in statistics["top"].items():
         if top["values"]:
             rows = [(each["value"], each["rows"]) for each in top["values"][:SHOWN]]
-            yield name, _values(name, rows)
+            yield name, _values(f"{name}, rows", rows)
     for name, groups in statistics["repeats"].items():
         if groups:
             rows = [(_size(each["up_to"]), each["images"]) for each in groups]
-            yield f"repeats {name}", _values(f"images by rows with the same {name}", rows)
+            yield f"repeats {name}", _values(f"images by their rows in the release ({name})", rows)
+    if groups := statistics.get("duplicates"):
+        rows = [(_size(each["up_to"]), each["groups"]) for each in groups]
+        yield "duplicates", _values("groups of duplicates by their rows, before they went", rows)
 
 
 def _size(up_to: int) -> str:
@@ -77,7 +80,7 @@ def _number(edge: float) -> str:
     return f"{edge:.0f}" if abs(edge) >= 100 else f"{edge:.3g}"
 
 
-def _values(name: str, rows: list[tuple[str, int]]) -> str:
+def _values(title: str, rows: list[tuple[str, int]]) -> str:
     most = max(count for _, count in rows)
     parts = []
     for i, (value, count) in enumerate(rows):
@@ -88,7 +91,7 @@ def _values(name: str, rows: list[tuple[str, int]]) -> str:
             f'<rect x="{NAMES}" y="{y + 2}" width="{wide:.1f}" height="{ROW - 4}" fill="{BAR}"/>',
             _text(NAMES + wide + 4, y + 12, f"{count:,}", "start"),
         ]
-    return _page(EDGE + len(rows) * ROW + 8, f"{name}, rows", parts)
+    return _page(EDGE + len(rows) * ROW + 8, title, parts)
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:

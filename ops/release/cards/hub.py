@@ -72,7 +72,14 @@ def write_card(
 
 def statistics_of(release: Path) -> Statistics:
     """The statistics that were made with a release, or else those of its files now."""
-    return stored_statistics(release) or statistics(read_release(release).parts)
+    return stored_statistics(release) or counted_now(release)
+
+
+def counted_now(release: Path) -> Statistics:
+    """The statistics of a release's files; of its duplicates those of its manifest."""
+    found = read_release(release)
+    counted = statistics(found.parts)
+    return counted | {"duplicates": found.manifest.get("duplicate_groups", [])}
 
 
 def _entries(folder: Path, names: Any) -> Iterator[dict[str, str]]:
