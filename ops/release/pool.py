@@ -21,7 +21,7 @@ from pairmill.ops.release.filters import fraction_index
 from pairmill.ops.release.row_pass import PASSES, PartFiles, over_facts
 from pairmill.ops.release.state import Removed
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[int, int], None]
 
 
 def sql(name: str) -> str:

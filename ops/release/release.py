@@ -33,6 +33,7 @@ from pairmill.ops.release.recipe import Recipe
 from pairmill.ops.release.record import ReleaseRecord, require_writable
 from pairmill.ops.release.selection import Model, select
 from pairmill.ops.release.shards import SHARD_ROWS
+from pairmill.ops.release.statistics import group_sizes
 from pairmill.ops.release.unfinished import Unfinished
 from pairmill.ops.release.work import work_folder
 
@@ -153,7 +154,8 @@ class _Passes:
         schema = layout(recipe.layout).schema(recipe)
         manifest = self._manifest(folder, files, schema)
         made.stages("cards", 0, 1)
-        write_manifest(folder, manifest, schema)
+        how = self.how
+        write_manifest(folder, manifest, schema, memory=how.memory, threads=how.threads)
         made.stages("cards", 1, 1)
         if kept_as:
             kept_as.end(manifest, made.decisions, folder)
@@ -190,6 +192,7 @@ class _Passes:
             engine=self.how.engine,
             thresholds=made.thresholds,
             duplicates=[finding.as_dict() for finding in self.pool.findings],
+            duplicate_groups=group_sizes(self.pool.duck.db),
             published=self.how.published,
         )
 
@@ -237,7 +240,9 @@ def _passes(
         if recipe.dedupe:
             pool.remove(before)
             model_id = selection.model["model_id"] if selection.model else None
-            pool.find_duplicates(recipe.dedupe, model_id, how.stages)
+            pool.find_duplicates(
+                recipe.dedupe, model_id, lambda done, total: how.stages("duplicates", done, total)
+            )
         yield _Passes(connection, made, pool, how, waiting, before)
     finally:
         if engine is not duck:
