@@ -104,4 +104,5 @@ def _as_text(values: pa.Array, prefix: str) -> pa.Array:
     )
     if not prefix:
         return digits
-    return pc.binary_join_element_wise(pa.scalar(prefix, pa.large_string()), digits, "")
+    before, nothing = (pa.scalar(text, pa.large_string()) for text in (prefix, ""))
+    return pc.binary_join_element_wise(before, digits, nothing)
