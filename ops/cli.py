@@ -19,6 +19,7 @@ from pairmill import __version__
 from pairmill.ops.commands import (
     archive,
     database,
+    dedupe,
     doctor,
     embeddings,
     fetch,
@@ -66,6 +67,7 @@ app.add_typer(item.app, name="item")
 app.add_typer(trust.gold_question, name="gold-question")
 app.add_typer(trust.replication, name="replication")
 app.add_typer(removal.app, name="removal")
+app.add_typer(dedupe.app, name="dedupe")
 app.add_typer(archive.app, name="archive")
 app.add_typer(release.app, name="release")
 app.add_typer(embeddings.app, name="embeddings")
@@ -74,6 +76,7 @@ app.add_typer(text_safety.app, name="text-safety")
 app.command("migrate")(database.migrate)
 app.command("retry")(retry.retry)
 app.command("status")(status.status)
+app.command("why")(release.why)
 app.command("doctor")(doctor.doctor)
 app.command("fetch")(fetch.fetch)
 

@@ -1,9 +1,12 @@
 """pairmill release: a recipe into Parquet."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
+from rich.progress import TaskID
 
 from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import recipes, releases
@@ -24,6 +27,7 @@ RECIPE = typer.Argument(help="A recipe's name (laion-400m) or file.", autocomple
 SET = typer.Option(
     [], "--set", help="Another value than the recipe's: --set min_similarity=0.28"
 )  # fmt: skip
+Engines = Literal["duckdb", "spark"]
 SHOWN = ("release_id", "name", "version", "built_at", "built_by", "kept", "candidates",
          "not_done")  # fmt: skip
 
@@ -40,13 +44,28 @@ def build(
     no_record: bool = typer.Option(
         False, "--no-record", help="Keep no record of it: `why` and report.release need one."
     ),
+    work: Path = typer.Option(
+        None,
+        "--work",
+        help="A folder for what is between the passes: a build that was cut off goes on there."
+        " Its disk should have room for the rows that the recipe keeps, twice.",
+    ),
+    engine: Engines = typer.Option("duckdb", "--engine", help="Of the passes over facts."),
+    master: str = typer.Option(
+        "local[*]", "--master", help="Spark's: local[2], spark://host:7077, yarn."
+    ),
+    memory: str = typer.Option(
+        None, "--memory", help="DuckDB's limit, like 8GB; what is beyond it spills to --work."
+    ),
+    threads: int = typer.Option(None, "--threads", min=1, help="DuckDB's; else all cores."),
     as_json: bool = typer.Option(False, "--json", help="Print the manifest."),
 ) -> None:
     """Write the pairs that a recipe keeps as Parquet files, in a folder that any reader takes.
 
-    What it decided of every pair is kept in the database, about half a byte a pair: `release why`
-    says it. Work that is not done yet is said, and is in the manifest. Exit code 1 with --strict
-    where there is such work, also with --dry-run.
+    The pairs are read from the archive, and from the database what is not in it; the same recipe
+    and state give the same bytes wherever they are. What it decided of every pair is kept in the
+    database, about half a byte a pair: `why` says it. Work that is not done yet is said, and is in
+    the manifest. Exit code 1 with --strict where there is such work, also with --dry-run.
     """
     from pairmill.ops.release import recipe as recipes
     from pairmill.ops.release import release
@@ -55,16 +74,17 @@ def build(
     if (out is None) is not dry_run:
         raise typer.BadParameter("--out FOLDER, or --dry-run without it")
     chosen = recipes.load(recipe, recipes.parse_overrides(overrides))
-    with admin() as connection, progress_bar() as bar:
-        task = bar.add_task("reading pairs", total=None)
+    with admin() as connection, _stages() as stages:
+        how = release.How(work, engine, master, memory, threads, stages)
         if dry_run:
-            planned = release.rehearse(connection, chosen)
+            planned = release.rehearse(connection, chosen, how)
         else:
             manifest = release.build(
                 connection,
                 chosen,
                 out,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                how=how,
+                progress=lambda done, total: stages("files", done, total),
                 record=not no_record,
                 strict=strict,
             )
@@ -78,6 +98,28 @@ def build(
     else:
         say(f"{manifest.kept:,} of {manifest.candidates:,} pairs kept, in {out}")
     _warn(manifest.unfinished)
+
+
+# pass -> its words, and in which order it comes
+STAGES = {
+    "facts": "exporting facts (batches)", "pool": "the pool of top_fraction (batches)",
+    "filters": "filtering (batches)", "duplicates": "finding duplicates",
+    "removals": "removals", "files": "writing (rows)", "cards": "statistics and cards",
+}  # fmt: skip
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A function that shows (pass, done, to do) as a bar for each pass, with the time left."""
+    with progress_bar() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(STAGES[stage], total=None)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield show
 
 
 def _say_planned(decisions: "Decisions", unfinished: "Unfinished", as_json: bool) -> None:
@@ -146,7 +188,7 @@ def forget(
     say(f"{counted(len(found), 'record')} deleted")
 
 
-@app.command("why")
+@app.command("why")  # and `pairmill why`
 def why(
     question: str = typer.Argument(metavar="URL|SAMPLE_ID", help="The pair."),
     releases: list[str] = typer.Option(

@@ -101,7 +101,13 @@ class Build:
         self.decisions.code(REMOVED)
         least = None
         if recipe.top_fraction is not None:
-            least = threshold(self.engine, list(self._of.values()), recipe.top_fraction)
+            pool = list(self._of.values())
+            least = threshold(
+                self.engine,
+                pool,
+                recipe.top_fraction,
+                lambda done, total: self.stages("pool", done, total),
+            )
             if least is not None:
                 self.thresholds[TOP] = least
         # before the annotators', which cost more a row

@@ -4,6 +4,7 @@ duplicates, and what must go: by ids and keys alone."""
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,15 @@ def sql(name: str) -> str:
     return "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip()
 
 
-def threshold(engine: Engine, pool: Sequence[Candidates], fraction: float) -> float | None:
+def threshold(
+    engine: Engine, pool: Sequence[Candidates], fraction: float, progress: Progress
+) -> float | None:
     """The similarity of the last row of the top fraction of all scored candidates, exactly, in two
     passes: over buckets of similarity, then over the values of the bucket that it is in. None: the
     pool is empty."""
-    buckets = _counts(engine, pool, "pool_buckets")
+    steps = 2 * sum(len(engine.parts(candidates.facts)) for candidates in pool)
+    done = count(1)
+    buckets = _counts(engine, pool, "pool_buckets", lambda: progress(next(done), steps))
     size = buckets.total()
     if not size:
         return None
@@ -44,7 +49,9 @@ def threshold(engine: Engine, pool: Sequence[Candidates], fraction: float) -> fl
         if above + buckets[bucket] > place:
             break
         above += buckets[bucket]
-    values = _counts(engine, pool, "pool_values", bucket=bucket)
+    values = _counts(
+        engine, pool, "pool_values", lambda: progress(next(done), steps), bucket=bucket
+    )
     for value in sorted(values, reverse=True):
         above += values[value]
         if above > place:
@@ -52,13 +59,16 @@ def threshold(engine: Engine, pool: Sequence[Candidates], fraction: float) -> fl
     raise UserError("the facts changed while the release was built: build it again")
 
 
-def _counts(engine: Engine, pool: Sequence[Candidates], name: str, **values: Any) -> Counter[float]:
+def _counts(
+    engine: Engine, pool: Sequence[Candidates], name: str, step: Callable[[], None], **values: Any
+) -> Counter[float]:
     counts: Counter[float] = Counter()
     for candidates in pool:
         query = sql(name).format(candidate=candidates.query(), **values)
         for part in engine.parts(candidates.facts):
             for value, pairs in engine.rows(*over_facts(candidates, part, query)):
                 counts[value] += pairs
+            step()
     return counts
 
 
