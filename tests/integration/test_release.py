@@ -13,6 +13,7 @@ import pytest
 from pairmill.ops.admin import removal
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import release
+from pairmill.ops.release.check import check
 from pairmill.ops.release.folder import manifest_text, readme
 from support.database import Database, key
 from support.released import URLS, add_scored_pairs, recipe
@@ -26,6 +27,7 @@ def scored(db: Database) -> Database:
 
 def built(db: Database, out: Path, **values: Any) -> tuple[release.Manifest, list[dict[str, Any]]]:
     manifest = release.build(db.admin, recipe(**values), out)
+    assert [fault.sentence() for fault in check(out).faults] == []
     return manifest, pq.read_table([out / f["name"] for f in manifest.files]).to_pylist()
 
 
