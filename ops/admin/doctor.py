@@ -9,6 +9,7 @@ import psycopg
 from pairmill import migrations
 from pairmill.ops.admin import migrate
 from pairmill.ops.admin.login_checks import check_logins
+from pairmill.ops.admin.recount import sample
 from pairmill.ops.errors import UserError
 from pairmill.ops.queries import rows
 from pairmill.schema.kinds import worker_kinds
@@ -91,3 +92,11 @@ def _check_work(connection: psycopg.Connection) -> Iterator[Finding]:
         (count,) = rows(connection, f"select count(*) as n from report.task where {condition}")
         if count["n"]:
             yield Finding(False, f"{count['n']} {sentence}")
+    found = sample(connection)
+    if found.wrong:
+        numbers = ", ".join(map(str, found.first_wrong))
+        yield Finding(
+            False,
+            f"counters are not what the rows of batches say, say of batch {numbers}:"
+            " `pairmill db recount` mends them",
+        )

@@ -20,6 +20,8 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
     fetched["success"] = sum(scored[model]) of a model that is not retired, of which "waiting" is
     not scored yet, and "not_queued" has no task that would.
 
+    Reads counters and the tasks that are not done, and no pair.
+
     Returns wat_files (by state), records, links, bad_records (by kind), ended_early (by
     reason), dropped (by reason), duplicates, pairs (by language), fetched (by outcome), scored
     (by model, then outcome), other_links (by link kind: links, dropped, duplicates, pairs, of
@@ -37,12 +39,9 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
             "select * from report.pair_count where link_kind = 'image'"
             " order by pairs desc, language, outcome",
         )
-        scores = rows(connection, "select * from report.score_count order by model, outcome")
+        scores = rows(connection, "select * from mill.scored order by model, outcome")
         crawls = rows(connection, "select * from report.crawl order by crawl")
-        tasks = rows(
-            connection,
-            "select kind, state, count(*) as count from report.task group by 1, 2 order by 1, 2",
-        )
+        tasks = rows(connection, _sql("tasks"))
         queue = {name: rows(connection, _sql(name)) for name in QUEUE}
         still = standstill.gather(connection)
         (removals,) = rows(

@@ -13,6 +13,7 @@ from pairmill import migrations
 from pairmill.ops.admin import migrate as migration
 from pairmill.ops.admin.connection import admin, admin_dsn, connect, home
 from pairmill.ops.commands.options import YES, confirm
+from pairmill.ops.commands.recount import recount
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json
 from pairmill.ops.server.embedded import EmbeddedServer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pairmill.ops.admin.downgrade import Plan
 
 app = typer.Typer(no_args_is_help=True, help="The database server.")
+app.command()(recount)
 
 
 def migrate(

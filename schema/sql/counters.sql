@@ -61,6 +61,7 @@ comment on function mill.funnel_of is
     'What these positions of a batch count, as rows of batch_count: the pairs, their downloads, their scores. p_sides {1}: as it is; {1,-1}: the difference '
     'that p_submissions make.';
 
+-- Parallel aggregates of one query take the rows in one order, so none is sorted: comparing languages took longer than all else.
 create function mill.add_counts(
     p_batch_id bigint[], p_model_id integer[], p_attempt smallint[], p_language text[], p_outcome smallint[], p_count bigint[]
 ) returns void
@@ -69,8 +70,8 @@ as $$
 begin
     with change as materialized (
         select u.batch_id, u.model_id, u.attempt, sum(u.count)::integer as pairs, coalesce(sum(u.count) filter (where u.outcome = 0), 0)::integer as successes,
-               array_agg(u.language order by u.language, u.outcome) as language, array_agg(u.outcome order by u.language, u.outcome) as outcome,
-               array_agg(u.count::integer order by u.language, u.outcome) as count
+               array_agg(u.language) as language, array_agg(u.outcome) as outcome,
+               array_agg(u.count::integer) as count
           from unnest(p_batch_id, p_model_id, p_attempt, p_language, p_outcome, p_count) u (batch_id, model_id, attempt, language, outcome, count)
          group by u.batch_id, u.model_id, u.attempt
     ), kept as (
@@ -78,8 +79,8 @@ begin
         select * from change c order by c.batch_id, c.model_id, c.attempt
         on conflict (batch_id, model_id, attempt) do update
            set pairs = b.pairs + excluded.pairs, successes = b.successes + excluded.successes, (language, outcome, count) = (
-               select coalesce(array_agg(x.language order by x.language, x.outcome), '{}'), coalesce(array_agg(x.outcome order by x.language, x.outcome), '{}'),
-                      coalesce(array_agg(x.count order by x.language, x.outcome), '{}')
+               select coalesce(array_agg(x.language), '{}'), coalesce(array_agg(x.outcome), '{}'),
+                      coalesce(array_agg(x.count), '{}')
                  from (select u.language, u.outcome, sum(u.count)::integer as count
                          from (select * from unnest(b.language, b.outcome, b.count)
                                union all
@@ -141,6 +142,57 @@ $$;
 comment on function mill.count_submissions is
     'Counts that submissions of these kinds, whose rows are there, count in a batch from now on (p_sign 1), or no more (-1).';
 
+-- Nearly every acceptance is of a batch of which all pairs count, that has one download attempt, and one score task of the model. Then
+-- nothing else is known of the positions, and what is added is what was submitted: a third of the work of mill.funnel_of. The key of
+-- mill.download has one row of an attempt and a position; a score comes after the row that it belongs to.
+create function mill.is_first(t mill.task) returns boolean
+language sql stable
+as $$
+    select not exists (select from mill.task x
+                        where x.batch_id = t.batch_id and x.task_id <> t.task_id and not x.is_replica
+                          and (x.kind = 'download' and x.attempt <> t.attempt or x.kind = 'score' and t.kind = 'score' and x.model_id = t.model_id))
+       and (select c.pairs from mill.batch_count c where c.batch_id = t.batch_id and c.model_id = 0 and c.attempt = 0)
+           = (select b.pair_count from mill.batch b where b.batch_id = t.batch_id)
+$$;
+comment on function mill.is_first is 'Whether no other attempt, task of the model or withdrawn pair is known of a task''s batch. Asked under the lock of the batch''s counters.';
+
+create function mill.count_first(s mill.submission, t mill.task) returns void
+language plpgsql
+set enable_nestloop = off
+as $$
+declare
+    places integer[];
+    gone bigint[];
+    change record;
+begin
+    if t.kind = 'download' then
+        places := array(select d.n from mill.download d where d.batch_id = t.batch_id and d.submission_id = s.submission_id);
+        select array_agg(x.language) as language, array_agg(x.outcome) as outcome, array_agg(x.count) as count into change
+          from (select coalesce(p.language, 'nolang') as language, d.outcome, count(*) as count
+                  from (select n, outcome from mill.download where batch_id = t.batch_id and attempt = t.attempt and n = any (places)) d
+                  join (select n, language from mill.pair where batch_id = t.batch_id and n = any (places)) p using (n)
+                 group by 1, 2) x;
+    else
+        places := array(select c.n from mill.score c where c.batch_id = t.batch_id and c.submission_id = s.submission_id);
+        gone := array(select w.submission_id
+                        from mill.task x join mill.submission y using (task_id) join mill.withdrawn w using (submission_id)
+                       where x.batch_id = t.batch_id and x.kind = 'download' and x.attempt = t.attempt);
+        select array_agg(x.language) as language, array_agg(x.outcome) as outcome, array_agg(x.count) as count into change
+          from (select coalesce(p.language, 'nolang') as language, c.outcome, count(*) as count
+                  from (select n, outcome from mill.score where batch_id = t.batch_id and n = any (places) and submission_id = s.submission_id) c
+                  join (select n, language from mill.pair where batch_id = t.batch_id and n = any (places)) p using (n)
+                  join (select n from mill.download
+                         where batch_id = t.batch_id and n = any (places) and attempt = t.attempt and outcome = 0 and submission_id <> all (gone)) d using (n)
+                 group by 1, 2) x;
+    end if;
+    if change.count is not null then
+        perform mill.add_counts(array_fill(t.batch_id, array[cardinality(change.count)]), array_fill(coalesce(t.model_id, 0), array[cardinality(change.count)]),
+                                array_fill(t.attempt, array[cardinality(change.count)]), change.language, change.outcome, change.count);
+    end if;
+end
+$$;
+comment on function mill.count_first is 'As mill.count_submissions of one accepted submission, where mill.is_first.';
+
 -- After finish_task, which may lock mill.batch.
 create function mill.count_accepted(s mill.submission, t mill.task) returns void
 language plpgsql
@@ -150,7 +202,12 @@ begin
        or t.kind = 'score' and (select m.kind from mill.model m where m.model_id = t.model_id) <> 'clip' then
         return;
     end if;
-    perform mill.count_submissions(t.batch_id, array[t.kind], array[s.submission_id], 1);
+    perform mill.lock_counts(t.batch_id);
+    if mill.is_first(t) then
+        perform mill.count_first(s, t);
+    else
+        perform mill.count_submissions(t.batch_id, array[t.kind], array[s.submission_id], 1);
+    end if;
     if s.submission_id % 32 = 0 then  -- a steward that has much to accept comes to nothing else
         perform mill.fold_counts();
     end if;

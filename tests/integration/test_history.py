@@ -1,4 +1,5 @@
-"""The history by day: its sums are the rows that count, and stewards that count wait in one order."""
+"""The history by day: its sums are the rows that count, and stewards that count wait in one order. The
+counters of the funnel over the same history."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -7,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from support.counted import miscounted
 from support.database import Database
 from support.random_history import RandomHistory
 from support.template import Template
@@ -31,10 +33,19 @@ COUNTED = {
 }
 
 
+class Checked(RandomHistory):
+    """A history that is counted before and after each withdrawal."""
+
+    def _withdraw(self, kind: str) -> None:
+        assert miscounted(self.db) == {}, f"before {kind} is withdrawn"
+        super()._withdraw(kind)
+        assert miscounted(self.db) == {}, f"after {kind} is withdrawn"
+
+
 @pytest.fixture(scope="module", params=[1])
 def line(template: Template, request: pytest.FixtureRequest) -> Iterator[Database]:
     with template.copy() as db:
-        RandomHistory(db, request.param).run()
+        Checked(db, request.param).run()
         yield db
 
 
@@ -121,3 +132,23 @@ def test_stewards_lock_counts_in_one_order(line: Database) -> None:
         with pytest.raises(psycopg.errors.LockNotAvailable):
             two.execute(call, (counts.format("zz", "aa"),))  # it waits for aa,
         one.execute(row, ("zz",))  # and has not locked zz before
+
+
+INTERFERENCE = {
+    "nothing": "select 1",
+    "sums are added up": "select mill.fold_counts()",
+    "pairs are fetched again for a model": "select * from mill.backfill_model(2, 0, 1000)",
+    "tasks are parked": "select mill.park_task(task_id, '') from mill.task where state = 'ready' and task_id % 2 = 0",
+    "tasks are given up": "select mill.discard_task(task_id, '') from mill.task where state = 'ready'",
+    "a model is retired": "select * from mill.retire_model(1)",
+    "a worker is put into quarantine": "select * from mill.quarantine_worker('bob', null, 'it lied')",
+    "a file is taken back": "select * from mill.remove_wats(array[2], 'not wanted')",
+    "all is put into quarantine": "select mill.quarantine_worker(name, null, 'it lied') from mill.worker",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", INTERFERENCE)
+def test_counters_are_the_rows_after(line: Database, what: str) -> None:
+    """Each after those before it: a change that counts what another had taken away shows here."""
+    line.admin.execute(INTERFERENCE[what])
+    assert miscounted(line) == {}
