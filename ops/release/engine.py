@@ -89,7 +89,7 @@ class DuckDb:
         self, query: str, relations: Mapping[str, Table], out: Path, *, ordered: bool = True
     ) -> None:
         text = self._with(query, relations) + " order by sample_id" * ordered
-        with failures(str(out)):
+        with failures("facts, or the folder of --work,"):
             self.db.cursor().execute(
                 f"copy ({text}) to {quoted(str(out))} (format parquet, compression zstd)"
             )
@@ -134,7 +134,7 @@ def failures(what: str) -> Iterator[None]:
             f"out of memory or of disk for what memory does not hold: give more by --memory, or"
             f" another disk by --work ({first_line(error)})"
         ) from None
-    except (duckdb.IOException, duckdb.InvalidInputException, pa.ArrowInvalid, OSError) as error:
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
         said = first_line(error)
         if "No space left" in said:
             raise UserError(f"the disk is full: make room, or name another by --work ({said})"
