@@ -80,8 +80,8 @@ def read_rows(db: "duckdb.DuckDBPyConnection", parts: list[Path]) -> None:
     name = id_column(names)
     if name is None:
         raise UserError(
-            f"{parts[0].parent} has neither SAMPLE_ID nor uid: build the next version with"
-            " `pairmill release build`"
+            f"{parts[0].parent} has neither SAMPLE_ID nor uid: build the next version by `pairmill"
+            " release build`, with --set with_sample_id=true, so that it can be updated"
         )
 
     def column(*known: str, otherwise: str = "null") -> str:

@@ -181,7 +181,7 @@ def _recorded(
             continue
         keys = np.array([key for (key,) in rows], np.int64)
         batches = np.unique(keys >> BITS)
-        decisions = dict(connection.execute(
+        decisions: dict[int, bytes] = dict(connection.execute(
             "select batch_id, decisions from mill.release_batch"
             " where release_id = %s and batch_id = any (%s)",
             (found[0], batches.tolist()),

@@ -217,7 +217,10 @@ def ids_of_parts(parts: list[Path]) -> Iterator[tuple[Path, Ids]]:
             with pq.ParquetFile(part) as file:
                 name = id_column(file.schema_arrow.names)
                 if name is None:
-                    raise UserError(f"{part} has no column SAMPLE_ID or uid")
+                    raise UserError(
+                        f"{part} has no column SAMPLE_ID or uid (a release has it, in any layout,"
+                        " if it is built with --set with_sample_id=true)"
+                    )
                 for batch in file.iter_batches(READ, columns=[name]):
                     yield part, ids_of(batch.column(0), str(part))
         except (pa.ArrowException, OSError) as error:

@@ -7,7 +7,7 @@ state, and are committed before the folder is there.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import psycopg
-import pyarrow.parquet as pq
 
-from pairmill.ops.admin.removal import require_found
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder, sha256
-from pairmill.ops.queries import query_text
 from pairmill.ops.release import cover, cover_draw, update_manifest
-from pairmill.ops.release.decisions import duplicate_of
 from pairmill.ops.release.folder import (
     ReleaseFolder,
     read_release,
@@ -33,13 +29,13 @@ from pairmill.ops.release.keep_list import ids_of_parts, lineage
 from pairmill.ops.release.keep_list_ids import sample_ids
 from pairmill.ops.release.keep_list_rows import filter_parquet
 from pairmill.ops.release.manifest import Manifest
+from pairmill.ops.release.update_state import read_state, require_lists
 
 if TYPE_CHECKING:
     import duckdb
 
 MEMORY = "2GB"
 FETCH = 10_000
-BITS = 14  # SAMPLE_ID = batch_id << 14 | n
 StepDone = Callable[[str, int, int], None]
 
 
@@ -89,8 +85,9 @@ def update(
     covers. With dry_run, only say what would go.
 
     memory: DuckDB's limit. progress is called with (what, done, all). Raises UserError if the
-    folder is no release or is damaged, if nothing must go, while a search of removals is not over,
-    for a draw that is too small or too soon, and where too few rows are like those that must go.
+    folder is no release or is damaged, if nothing must go, while a list of removals that its recipe
+    requires is missing or a search is not over, for a draw that is too small or too soon, and where
+    too few rows are like those that must go.
     """
     found = _whole(old, progress)
     beside = (out or old).absolute().parent
@@ -128,10 +125,10 @@ def _decide(
     cover_draw.read_rows(db, found.parts)
     with connection.transaction(force_rollback=dry_run):
         connection.execute("set transaction isolation level repeatable read")
-        require_found(connection)
+        require_lists(connection, found)
         setting = cover.setting(connection)
         removals = cover.public_version(connection)
-        _read_state(connection, db, found)
+        read_state(connection, db, found)
         covers = setting.covers if wanted.covers is None else wanted.covers
         _refuse_small(db, found, setting, wanted)
         drawn = cover_draw.draw(db, setting.key, covers)
@@ -161,71 +158,6 @@ def _decide(
         covers_by_match=drawn.by_level,
     )
     return done, removals
-
-
-def _read_state(
-    connection: psycopg.Connection, db: "duckdb.DuckDBPyConnection", found: ReleaseFolder
-) -> None:
-    """Make the tables ``gone``, ``withdrawn`` and ``known`` of the rows of the release that a
-    removal names, of which something was withdrawn, and that are covers already."""
-
-    def asked(name: str, values: dict[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:
-        with connection.cursor(name) as cursor:
-            cursor.itersize = FETCH
-            cursor.execute(query_text("release", f"update_{name}"), values)
-            yield from cursor
-
-    cover_draw.fill(db, "gone", asked("removed"))
-    recorded = asked("duplicates", {"lineage": lineage(found.folder)})
-    cover_draw.fill(db, "gone", _in_their_place(recorded))
-    _add_copies(db, found, asked("image_keys"))
-    first, last = db.execute("select min(sample_id), max(sample_id) from old_row").fetchall()[0]
-    models = (found.manifest.get("model"), found.manifest.get("multilingual_model"))
-    values = {
-        "first": (first or 0) >> BITS, "last": (last or 0) >> BITS,
-        "digests": [model["digest"] for model in models if model],
-    }  # fmt: skip
-    db.execute("create table withdrawn (sample_id bigint)")
-    cover_draw.fill(db, "withdrawn", asked("withdrawn", values))
-    db.execute("delete from withdrawn where sample_id in (from gone)")
-    cover_draw.fill(db, "known", asked("covers"))
-    db.execute("delete from known where sample_id in (from gone) or sample_id in (from withdrawn)")
-
-
-def _in_their_place(recorded: Iterator[tuple[Any, ...]]) -> Iterator[tuple[int]]:
-    """The rows that stayed for duplicates, by what the build of the release recorded."""
-    for packed, positions in recorded:
-        for n in positions:
-            of = duplicate_of(packed, n)
-            if of is not None:
-                yield (of[0],)
-
-
-def _add_copies(
-    db: "duckdb.DuckDBPyConnection", found: ReleaseFolder, keys: Iterator[tuple[Any, ...]]
-) -> None:
-    """Into ``gone``: rows whose image, or URL, has a hash that is to go. A layout without hashes
-    has URLs."""
-    names = pq.read_schema(found.parts[0]).names if found.parts else []
-    lower = {name.lower(): f'"{name}"' for name in names}
-    db.execute("create temp table hash (md5 varchar, sha256 varchar)")
-    waiting: list[tuple[Any, ...]] = []
-    for row in keys:
-        waiting.append(row)
-        if len(waiting) == FETCH:
-            db.executemany("insert into hash values ($1, $2)", waiting)
-            waiting.clear()
-    if waiting:
-        db.executemany("insert into hash values ($1, $2)", waiting)
-    sample = lower.get("sample_id") or f"('0x' || right({lower['uid']}, 16))::bigint"
-    tests = [f"md5({lower['url']}) in (select md5 from hash where md5 is not null)"]
-    tests += [f"{lower[kind]} in (select {kind} from hash where {kind} is not null)"
-              for kind in ("md5", "sha256") if kind in lower]  # fmt: skip
-    copies = db.execute(
-        f"select {sample} from read_parquet($files) where {' or '.join(tests)}",
-        {"files": [str(part) for part in found.parts]},
-    )
-    cover_draw.fill(db, "gone", copies.fetchall())
 
 
 def _refuse_small(

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pairmill.ops.files import file_entries
-from pairmill.ops.release.folder import write_manifest
+from pairmill.ops.files import file_entries, sha256
+from pairmill.ops.release.folder import read_release, write_manifest
 from pairmill.ops.release.manifest import Manifest
 
 MODEL = {"name": "ViT-L-14", "pretrained": "made up", "digest": "d1"}
@@ -60,6 +60,15 @@ def made_release(
     }  # fmt: skip
     write_manifest(folder, Manifest(**(known | manifest)), table.schema)
     return folder
+
+
+def whole(folder: Path) -> int:
+    """The rows of a release, whose files are those of its manifest."""
+    found = read_release(folder)
+    for path, entry in zip(found.parts, found.manifest["files"], strict=True):
+        assert entry["sha256"] == sha256(path)
+        assert entry["rows"] == pq.read_metadata(path).num_rows
+    return found.rows
 
 
 def vectors(ids: list[int]) -> "np.ndarray[Any, np.dtype[np.float16]]":

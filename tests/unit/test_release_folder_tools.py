@@ -28,6 +28,7 @@ from support.made_releases import (
     made_tar,
     rows_of,
     vectors,
+    whole,
 )
 
 OLD = [16384 + n for n in range(10)]
@@ -250,7 +251,7 @@ def test_every_kind_of_copy_loses_what_the_list_does_not_name(tmp_path: Path, ki
     assert keep_list_apply.apply(tmp_path / "copy", keep).dropped == 0
     assert digests(tmp_path / "copy") == after
     if kind == "release":
-        assert folder.check(tmp_path / "copy").rows == len(kept)
+        assert whole(tmp_path / "copy") == len(kept)
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -260,12 +261,12 @@ def test_an_interrupted_run_is_ended_by_the_next(
 ) -> None:
     """Ctrl-C, or a kill, at every step that changes the folder. Would catch: rows without their
     arrays, a manifest that is never brought up to date, and hidden leftovers."""
-    whole = tmp_path / "whole"
-    before = COPIES[kind](whole)()
+    done = tmp_path / "done"
+    before = COPIES[kind](done)()
     keep = listed(tmp_path, before)
-    shutil.copytree(whole, tmp_path / "source")
-    keep_list_apply.apply(whole, keep)
-    wanted = digests(whole)
+    shutil.copytree(done, tmp_path / "source")
+    keep_list_apply.apply(done, keep)
+    wanted = digests(done)
     steps, fired = 0, [True]
     while fired:
         steps += 1
@@ -350,7 +351,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert digests(old) == before
     assert "8 of 8" not in run("apply", tmp_path / "k.npy", old, "--dry-run")
     run("apply", tmp_path / "k.npy", old, "--yes")
-    assert folder.check(old).rows == 8
+    assert whole(old) == 8
 
 
 def _damage_list(where: Path) -> None:
