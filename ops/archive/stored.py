@@ -14,6 +14,7 @@ from pairmill.ops.archive.reading import POSITIONS, source_schema
 from pairmill.ops.errors import UserError
 
 ROWS = 20_000  # decoded at once
+LAST = 2**62  # above every batch
 
 
 def batches(facts: Facts, table: str, model_id: int | None) -> Iterator[tuple[int, pa.Table]]:
@@ -21,6 +22,14 @@ def batches(facts: Facts, table: str, model_id: int | None) -> Iterator[tuple[in
 
     Raises UserError where the file cannot be read.
     """
+    for batch_id, made in parts(facts, table, model_id):
+        yield batch_id, _as_rows(made, table)
+
+
+def parts(
+    facts: Facts, table: str, model_id: int | None = None, names: list[str] | None = None
+) -> Iterator[tuple[int, pa.Table]]:
+    """As ``batches``, with the file's own columns. names: of these alone; sample_id is one."""
     if not facts.has(table, model_id):
         return
     path = facts.path(table, model_id)
@@ -28,20 +37,39 @@ def batches(facts: Facts, table: str, model_id: int | None) -> Iterator[tuple[in
     current = -1
     try:
         with file_system(path).open(path, "rb") as file:
-            for part in pq.ParquetFile(file).iter_batches(ROWS):
+            for part in pq.ParquetFile(file).iter_batches(ROWS, columns=names):
                 made = pa.Table.from_batches([part])
                 ids = made["sample_id"].to_numpy() // POSITIONS
                 cuts = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]
                 for start, end in pairwise(cuts):
                     if waiting and ids[start] != current:
-                        yield current, _as_rows(pa.concat_tables(waiting), table)
+                        yield current, pa.concat_tables(waiting)
                         waiting = []
                     current = int(ids[start])
                     waiting.append(made.slice(start, end - start))
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if waiting:
-        yield current, _as_rows(pa.concat_tables(waiting), table)
+        yield current, pa.concat_tables(waiting)
+
+
+class Cursor:
+    """The rows that count of one file, batch by batch; batches are asked for in order."""
+
+    def __init__(self, facts: Facts, table: str, model_id: int | None, names: list[str]) -> None:
+        self._file = facts, table, model_id, ["sample_id", "counts", *names]
+        self._rest = parts(*self._file)
+        self._at: tuple[int, pa.Table | None] = (-1, None)
+
+    def rows(self, batch_id: int) -> pa.Table | None:
+        """Those of a batch; None where it has none. An earlier batch is looked for from the
+        beginning."""
+        if batch_id < self._at[0]:
+            self._rest, self._at = parts(*self._file), (-1, None)
+        while self._at[0] < batch_id:
+            self._at = next(self._rest, (LAST, None))
+        found, made = self._at
+        return made.filter(made["counts"]) if made is not None and found == batch_id else None
 
 
 def _as_rows(made: pa.Table, table: str) -> pa.Table:

@@ -34,6 +34,7 @@ from pairmill.ops.release.cover import public_version
 from pairmill.ops.release.folder import ReleaseFolder, manifest_text, read_release
 from pairmill.ops.release.layouts import as_pairmill
 from pairmill.ops.vectors.arrays import ArrayWriter, ClipRetrieval, Npz, npz_prefix
+from pairmill.ops.vectors.stored_vectors import StoredVectors
 
 FORMATS = ("clip-retrieval", "npz")
 READ_ROWS = 10_000  # of a release at once: 2 x 768 float16 of each are 31 MB
@@ -134,11 +135,12 @@ def _write(
 ) -> ExportManifest:
     left_out: Counter[str] = Counter()
     written = done = 0
+    vectors = StoredVectors(connection, model["model_id"])
     with (folder / "left_out.csv").open("w", newline="\n") as names:
         names.write("SAMPLE_ID,reason\n")
         for part in found.parts:
             with shards.shard():
-                for chunk in _chunks(connection, part, model):
+                for chunk in _chunks(vectors, part, model):
                     kept = [reason is None for reason in chunk.reasons]
                     for sample, reason in zip(chunk.ids, chunk.reasons, strict=True):
                         if reason:
@@ -176,19 +178,19 @@ def _write(
     return manifest
 
 
-def _chunks(connection: psycopg.Connection, part: Path, model: dict[str, Any]) -> Iterator[_Chunk]:
+def _chunks(vectors: StoredVectors, part: Path, model: dict[str, Any]) -> Iterator[_Chunk]:
     try:
         with pq.ParquetFile(part) as file:
             # of a file without rows too there is a chunk, for its columns
-            yield _chunk(connection, file.schema_arrow.empty_table(), model)
+            yield _chunk(vectors, file.schema_arrow.empty_table(), model)
             for batch in file.iter_batches(READ_ROWS):
-                yield _chunk(connection, pa.Table.from_batches([batch]), model)
+                yield _chunk(vectors, pa.Table.from_batches([batch]), model)
     except pa.ArrowException as error:
         raise UserError(f"cannot read {part}: {error}") from None
 
 
-def _chunk(connection: psycopg.Connection, table: pa.Table, model: dict[str, Any]) -> _Chunk:
-    table, model_id = as_pairmill(table, model["name"]), model["model_id"]
+def _chunk(vectors: StoredVectors, table: pa.Table, model: dict[str, Any]) -> _Chunk:
+    table = as_pairmill(table, model["name"])
     digest = next((name for name in ("md5", "sha256") if name in table.column_names), None)
     if digest is None:
         raise UserError(
@@ -198,7 +200,7 @@ def _chunk(connection: psycopg.Connection, table: pa.Table, model: dict[str, Any
     ids, digests = table["SAMPLE_ID"].to_pylist(), table[digest].to_pylist()
     chunk = _Chunk(table, ids, [], [], [])
     for batch_id, positions in by_batch(ids):
-        known = {row[0]: row[1:] for row in read(connection, model_id, batch_id, positions)}
+        known = {row[0]: row[1:] for row in vectors.read(batch_id, positions)}
         for n in positions:
             i = len(chunk.reasons)
             removed, md5, sha256, image, text = known.get(n, (False, *(None,) * 4))
@@ -214,24 +216,6 @@ def _chunk(connection: psycopg.Connection, table: pa.Table, model: dict[str, Any
             chunk.texts.append(text)
             chunk.reasons.append(reason)
     return chunk
-
-
-def read(
-    connection: psycopg.Connection, model_id: int, batch_id: int, positions: list[int]
-) -> list[tuple[Any, ...]]:
-    """(n, removed, md5, sha256, image, text) of positions of a batch, in order of n:
-    sql/embeddings.sql."""
-    query = query_text("vectors", "embeddings")
-    # COPY takes no parameters, and a batch's number as a literal opens one partition, not all
-    values = {"model_id": model_id, "batch_id": batch_id, "positions": positions}
-    literal = ClientCursor(connection).mogrify(query, values)
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(f"copy (\n{literal}\n) to stdout (format binary)".encode()) as copy,
-    ):
-        # a uuid's bytes, as those of a digest
-        copy.set_types(["int4", "bool", "bytea", "bytea", "bytea", "bytea"])
-        return list(copy.rows())
 
 
 def by_batch(ids: Iterable[int]) -> Iterator[tuple[int, list[int]]]:

@@ -14,9 +14,10 @@ from pairmill.ops.archive import build, catalogue, store
 from pairmill.ops.archive.catalogue import Partition, current, partitions
 from pairmill.ops.archive.detach import detach, verify
 from pairmill.ops.archive.restore import restore
+from pairmill.ops.archive.search import find_in_detached
 from pairmill.ops.errors import UserError
 from pairmill.schema.outcomes import Outcome
-from support.database import Database, say_migrated
+from support.database import Database, key, say_migrated
 from support.line import here, sentence
 from support.released import URLS, add_scored_pairs
 
@@ -294,6 +295,45 @@ def test_what_was_withdrawn_while_detached_is_done_at_restore(
     assert db.value("select count(*) from mill.embedding") == 5
     assert current(db.admin) == []
     assert [p.generation for p in archived(db, tmp_path, partial=True)] == [2]
+
+
+def test_a_removal_finds_what_is_detached(finished: Database, tmp_path: Path) -> None:
+    """Would catch: a takedown that the archive hides from; a hash whose key another image shares; a
+    download that gave no image, or was withdrawn, taken for the image."""
+    db = finished
+    images = dict(db.rows("select url, sha256 from report.pair where sha256 is not null"))
+    db.admin.execute(
+        "update mill.download set sha1 = substr(sha256, 13), pdq = sha256, dhash = 1085102592571146240 + n"
+        " where outcome = 0"
+    )
+    dhash = db.value(
+        "select d.dhash from mill.download d join mill.pair using (batch_id, n) where url = %s",
+        URLS[4],
+    )
+    (written,) = archived(db, tmp_path)
+    # another image of the same key
+    other = images[URLS[5]][:8] + bytes(24)
+    detach(db.admin, written)
+    near = bytes([images[URLS[3]][0] ^ 3]) + images[URLS[3]][1:]
+    wanted = {
+        "h0.example": URLS[0],
+        "http://h1.example/*": URLS[1],
+        images[URLS[2]].hex(): URLS[2],
+        f"pdq:{near.hex()}": URLS[3],
+        f"dhash:{dhash}": URLS[4],
+        other.hex(): None,
+        URLS[9]: URLS[9],
+        images[URLS[5]][12:].hex(): URLS[5],
+    }
+    for entry, url in wanted.items():
+        removal.add(db.admin, [entry], "asked for", False, detached=find_in_detached)
+        named = db.rows(
+            "select k.url_key from mill.removed_pair p join mill.seen_url k using (batch_id, n)"
+            " where p.removal_id >= (select max(removal_id) from mill.removal where spelling_of is null)"
+        )
+        assert named == ([(key(url),)] if url else []), entry
+    assert restore(db.admin, first(db)) == 0
+    assert db.value("select count(*) from report.pair where removed") == 7
 
 
 def test_the_command_archives_detaches_and_restores(finished: Database, tmp_path: Path) -> None:

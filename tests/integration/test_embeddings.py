@@ -13,6 +13,9 @@ import pytest
 from embedding_reader import EmbeddingReader
 
 from pairmill.ops.admin import removal
+from pairmill.ops.archive.build import archive, to_archive
+from pairmill.ops.archive.catalogue import partitions
+from pairmill.ops.archive.restore import restore
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import folder, release
 from pairmill.ops.release.recipe import Recipe
@@ -372,3 +375,28 @@ def test_embeddings_that_are_not_finite_are_named_and_left_out(
         assert list(csv.reader(file))[1:] == [
             [str(16384), "not_finite"], [str(16385), "not_finite"],
         ]  # fmt: skip
+
+
+def test_an_archived_partition_gives_the_same_bytes(scored: Database, tmp_path: Path) -> None:
+    """Would catch: of a file the vector, or the digest, of another sample; a removed pair's
+    embedding, which the file has still; a pair that counts no more; rows that are in files alone,
+    left out."""
+    source = released(scored, tmp_path / "release")
+    scored.admin.execute(
+        "insert into mill.batch (batch_id, bucket, closed_at) overriding system value"
+        " values (1000, 0, now())"
+    )
+    list(archive(scored.admin, to_archive(scored.admin, 0, 999, partial=False), str(tmp_path)))
+    removal.add(scored.admin, [URLS[4]], "asked for", False)
+    made = {}
+    for name in ("archived", "detached", "live"):
+        if name == "detached":
+            scored.admin.execute("select mill.detach_partition(0, 1)")
+        if name == "live":
+            assert restore(scored.admin, partitions(scored.admin, 0, 0)[0]) == 0
+            scored.admin.execute("delete from mill.archive")
+        out = tmp_path / name
+        done = embeddings.export(scored.admin, source, out)
+        assert done.left_out == {"removed": 1}
+        made[name] = {p.relative_to(out): p.read_bytes() for p in out.rglob("*.*")}
+    assert made["archived"] == made["detached"] == made["live"]
