@@ -11,6 +11,13 @@ from rich.progress import TaskID
 from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import recipes, releases
 from pairmill.ops.commands.options import AS_JSON, DRY_RUN, YES, confirm, counted
+from pairmill.ops.commands.publication_options import (
+    CITE_AS,
+    CREATOR,
+    CREATOR_URL,
+    DATE_PUBLISHED,
+    URL,
+)
 from pairmill.ops.output import print_json, print_rows, progress_bar
 from pairmill.ops.queries import rows
 from pairmill.workers.safe_text import say
@@ -58,6 +65,11 @@ def build(
         None, "--memory", help="DuckDB's limit, like 8GB; what is beyond it spills to --work."
     ),
     threads: int = typer.Option(None, "--threads", min=1, help="DuckDB's; else all cores."),
+    date_published: str = DATE_PUBLISHED,
+    creator: str = CREATOR,
+    creator_url: str = CREATOR_URL,
+    url: str = URL,
+    cite_as: str = CITE_AS,
     as_json: bool = typer.Option(False, "--json", help="Print the manifest."),
 ) -> None:
     """Write the pairs that a recipe keeps as Parquet files, in a folder that any reader takes.
@@ -69,13 +81,15 @@ def build(
     """
     from pairmill.ops.release import recipe as recipes
     from pairmill.ops.release import release
+    from pairmill.ops.release.cards.publication import Publication
     from pairmill.ops.release.unfinished import has_work
 
     if (out is None) is not dry_run:
         raise typer.BadParameter("--out FOLDER, or --dry-run without it")
     chosen = recipes.load(recipe, recipes.parse_overrides(overrides))
+    said = Publication(date_published, creator, creator_url, url, cite_as).as_dict()
     with admin() as connection, _stages() as stages:
-        how = release.How(work, engine, master, memory, threads, stages)
+        how = release.How(work, engine, master, memory, threads, stages, said)
         if dry_run:
             planned = release.rehearse(connection, chosen, how)
         else:

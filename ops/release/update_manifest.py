@@ -67,6 +67,9 @@ def derived(
             **how,
         },
     }
+    # the old one's date is no date of this one: `release card` is told its own
+    said = known.get("published", {}).items()
+    known["published"] = {key: value for key, value in said if key != "date_published"}
     if removals is not None:
         known["removals"] = removals
     return Manifest(**known)

@@ -51,6 +51,7 @@ def test_worker_needs_its_own_extra_only(kind: str, absent: tuple[str, ...]) -> 
         (("work", "download", *NOWHERE), DOWNLOAD, "download"),
         (("work", "score", "--model", "ViT-B-32", *NOWHERE), SCORE, "score"),
         (("release", "build", "demo", "--out", "x"), OPS, "ops"),
+        (("release", "check", "x"), OPS, "ops"),
         (("embeddings", "export", "x", "y"), OPS, "ops"),
         (("index", "build", "x", "--out", "y"), INDEX, "index"),
         (("index", "query", "x", "--sample-id", "1"), (*INDEX, *OPS), "index"),

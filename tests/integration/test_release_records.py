@@ -338,7 +338,12 @@ def test_the_commands(scored: Database, tmp_path: Path) -> None:
     done = line.here(*build, "--out", str(tmp_path / "out"))
     assert done.stdout == f"4 of 12 pairs kept, in {tmp_path / 'out'}\n"
     assert done.stderr.strip() == "not done yet: 1 WAT file to extract"
-    line.pairmill(*build, "--out", str(tmp_path / "unrecorded"), "--no-record")
+    publisher = ("--creator", "A Society", "--date-published", "2026-11-27")
+    line.pairmill(*build, "--out", str(tmp_path / "unrecorded"), "--no-record", *publisher)
+    assert json.loads(manifest_text(tmp_path / "unrecorded"))["published"] == {
+        "creator": "A Society", "date_published": "2026-11-27",
+    }  # fmt: skip
+    assert line.here(*build, "--out", "x", "--date-published", "today").returncode == 1
     (row,) = json.loads(line.pairmill("release", "list", "--json"))
     assert (row["name"], row["version"], row["kept"]) == ("mine", 2, 4)
     assert row["unfinished"] == {"wat_files": 1}

@@ -30,9 +30,15 @@ ROOMS: dict[str, set[str]] = {
 # need no database: a directory of files or an index is all that they read
 WITHOUT_DATABASE = (
     "ops.fetch",
+    "ops.release.cards",
+    "ops.release.check",
+    "ops.release.statistics",
     "ops.taggers.head_files",
     "ops.taggers.training",
     "ops.taggers.zero_shot",
+    "ops.release.diff",
+    "ops.release.keep_list",
+    "ops.release.keep_list_apply",
     "ops.vectors.arrays",
     "ops.vectors.duplicates",
     "ops.vectors.export_reader",
