@@ -172,9 +172,10 @@ LAYOUTS = {
         ReleaseLayout(
             "laion-coco",
             (
-                URL, WORDS, null_column("top_caption", TEXT), null_column("all_captions", pa.list_(TEXT)),
-                null_column("all_similarities", pa.list_(pa.float64())), WIDTH, HEIGHT, SIMILARITY, HASH,
-                PWATERMARK, PUNSAFE,
+                URL, WORDS, null_column("top_caption", TEXT),
+                null_column("all_captions", pa.list_(TEXT)),
+                null_column("all_similarities", pa.list_(pa.float64())),
+                WIDTH, HEIGHT, SIMILARITY, HASH, PWATERMARK, PUNSAFE,
             ),
             None,
         ),
