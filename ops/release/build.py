@@ -19,7 +19,14 @@ from pairmill.ops.archive.facts import Facts
 from pairmill.ops.errors import UserError
 from pairmill.ops.release.annotators import of_recipe
 from pairmill.ops.release.candidates import Candidates
-from pairmill.ops.release.decisions import POSITIONS, Decisions, Duplicates, OfBatch, of_batches
+from pairmill.ops.release.decisions import (
+    NONE_STAYS,
+    POSITIONS,
+    Decisions,
+    Duplicates,
+    OfBatch,
+    of_batches,
+)
 from pairmill.ops.release.engine import DuckDb, Engine, failures
 from pairmill.ops.release.filters import reasons
 from pairmill.ops.release.layouts import ReleaseLayout, layout
@@ -184,7 +191,7 @@ class Build:
         for name in sorted(set(names) - set(self.decisions.methods)):
             self.decisions.methods.append(name)
         places = [self.decisions.methods.index(name) for name in names]
-        others = np.ma.filled(gone["of"][found], 0).astype(np.int64)
+        others = np.ma.filled(gone["of"][found], NONE_STAYS).astype(np.int64)
         return Duplicates(gone["sample_id"][found], others, places)
 
     def _write_part(

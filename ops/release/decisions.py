@@ -14,6 +14,7 @@ KEPT = "kept"
 POSITIONS = 1 << 14  # of a batch, at most
 Bytes = npt.NDArray[np.uint8]
 # of release_batch.duplicates: the duplicate's n, an index of release.methods, the row that stays
+NONE_STAYS = -1
 DUPLICATE = np.dtype([("n", ">u2"), ("method", "u1"), ("of", ">i8")])
 
 
@@ -99,7 +100,8 @@ class Duplicates:
 
 
 def duplicate_of(packed: bytes, n: int) -> tuple[int, int] | None:
-    """The row that stays for the duplicate n, and the index of the method; None: it is none."""
+    """The row that stays for the duplicate n, or NONE_STAYS, and the index of the method. None: it
+    is no duplicate."""
     found: npt.NDArray[Any] = np.frombuffer(packed, DUPLICATE)
     at = int(np.searchsorted(found["n"], n))
     if at == len(found) or found["n"][at] != n:

@@ -1,7 +1,7 @@
 """Spark as the engine of a release's passes over facts: the same SQL, transpiled by sqlglot.
 
-Spark reads what its executors can reach: with a cluster, facts, --work and the recipe's files are on a
-file system that they share, or at URLs of Hadoop's.
+Spark reads what its executors can reach: with a cluster, facts and --work are on a file system that
+they share.
 """
 
 from collections.abc import Mapping, Sequence

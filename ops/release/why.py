@@ -10,7 +10,7 @@ import psycopg
 from pairmill.ops.admin.removal_entries import parse
 from pairmill.ops.errors import UserError
 from pairmill.ops.queries import query_text, rows
-from pairmill.ops.release.decisions import KEPT, duplicate_of
+from pairmill.ops.release.decisions import KEPT, NONE_STAYS, duplicate_of
 from pairmill.ops.release.one_pair import decide_one
 from pairmill.ops.release.reasons import PairFacts, because
 from pairmill.ops.release.recipe import Recipe
@@ -95,7 +95,7 @@ def _told(
     if duplicate:
         other, method = duplicate[0], methods[duplicate[1]]
         return record | {
-            "duplicate_of": other or None,
+            "duplicate_of": None if other == NONE_STAYS else other,
             "method": method,
             "today": decision,
             "because": _because_duplicate(connection, other, method),
@@ -112,7 +112,7 @@ def _told(
 
 
 def _because_duplicate(connection: psycopg.Connection, other: int, method: str) -> str:
-    if not other:
+    if other == NONE_STAYS:
         return "near an image of an evaluation set, which the recipe keeps out"
     found = _rows(connection, "why_other", {"batch_id": other >> BATCH_BITS,
                                             "n": other & ((1 << BATCH_BITS) - 1)})  # fmt: skip

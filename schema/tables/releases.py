@@ -38,6 +38,6 @@ release_batch = mill(
     col("batch_id", BigInteger, "The batch"),
     col("release_id", Integer, "The release", ForeignKey("mill.release.release_id", ondelete="CASCADE"), index=True),
     col("decisions", LargeBinary, "A byte for each n: 0 no candidate (withdrawn), else an index into release.words. Pairs that came later are beyond its end"),
-    col("duplicates", LargeBinary, "11 bytes, big-endian, for each duplicate, in order of n: n (2), an index of release.methods (1) and the sample_id that stays for it (8; 0: none does). Null: it has none", nullable=True),
+    col("duplicates", LargeBinary, "11 bytes, big-endian, for each duplicate, in order of n: n (2), an index of release.methods (1) and the sample_id that stays for it (8; -1: none does). Null: it has none", nullable=True),
     PrimaryKeyConstraint("batch_id", "release_id"),
 )
