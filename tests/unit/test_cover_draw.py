@@ -165,7 +165,6 @@ def test_the_removed_rows_are_within_the_bound_and_unmatched_covers_are_not(tmp_
     assert len(set(covers)) == len(covers) == drawn.covers >= COVERS * len(gone)
     assert not set(covers) & set(gone)
     found = worst(table, gone, covers, all_rows)
-    print(drawn, found)
     exact = {"punsafe"}
     assert {
         name for name, share in found.items() if share > BOUND * (1 if name in exact else SLACK)
@@ -174,7 +173,24 @@ def test_the_removed_rows_are_within_the_bound_and_unmatched_covers_are_not(tmp_
         sorted(set(all_rows.ids.tolist()) - set(gone)), len(covers), replace=False
     )
     unmatched = worst(table, gone, chance.tolist(), all_rows)
-    print(unmatched)
     assert {name for name, share in unmatched.items() if share > 3 * BOUND} >= {
         "punsafe", "all three", "emptied sites", "small and unsafe",
     }  # fmt: skip
+
+
+def test_the_draw_is_an_hmac_and_too_few_rows_are_no_draw(tmp_path: Path) -> None:
+    """Would catch: a key that is no key of it, a draw that differs from run to run, and fewer covers
+    than were asked for without a word."""
+    table = population(500)
+    ids = table["SAMPLE_ID"].to_pylist()
+    found = []
+    for again in ("a", "b"):
+        with opened(tmp_path / again, table, ids[:2]) as db:
+            cover_draw.draw(db, KEY, 3)
+            found.append(db.execute("select sample_id from cover order by 1").fetchall())
+            ((drawn,),) = db.execute("select prf('cover row 5')").fetchall()
+    assert found[0] == found[1]
+    assert len(found[0]) >= 6
+    assert drawn == int.from_bytes(hmac.new(KEY, b"cover row 5", "sha256").digest()[:8], "big")
+    with opened(tmp_path / "c", table, ids[:2]) as db, pytest.raises(UserError, match="--covers"):
+        cover_draw.draw(db, KEY, 499)
