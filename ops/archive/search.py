@@ -42,7 +42,7 @@ def find_in_detached(connection: psycopg.Connection[Any], first: int, progress: 
     keyed = _keyed(connection, wanted)
     for done, partition in enumerate(partitions):
         progress(done, len(partitions))
-        _Search(connection, partition, wanted, keyed).run()
+        _PartitionSearch(connection, partition, wanted, keyed).run()
     progress(len(partitions), len(partitions))
 
 
@@ -61,7 +61,7 @@ def _keyed(connection: psycopg.Connection[Any], wanted: Iterable[Removal]) -> li
     return [row[0] for row in found]
 
 
-class _Search:
+class _PartitionSearch:
     """One partition's files."""
 
     def __init__(

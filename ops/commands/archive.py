@@ -81,13 +81,13 @@ def _write(
     connection: Connection, to: str, first: int, last: int, *, partial: bool, dry_run: bool
 ) -> "list[Partition]":
     """What was archived, or would be."""
-    from pairmill.ops.archive import build
+    from pairmill.ops.archive import generations
 
-    chosen = build.to_archive(connection, first, last, partial=partial) if to else []
+    chosen = generations.to_archive(connection, first, last, partial=partial) if to else []
     if dry_run or not chosen:
         return chosen
-    with build.only_one(connection), progress("archiving") as step:
-        return list(build.archive(connection, chosen, to, step))
+    with generations.only_one(connection), progress("archiving") as step:
+        return list(generations.archive(connection, chosen, to, step))
 
 
 def _detachable(
@@ -107,10 +107,10 @@ def _detachable(
 
 
 def _detach(connection: Connection, chosen: "list[Partition]", *, say_it: bool) -> None:
-    from pairmill.ops.archive import build
+    from pairmill.ops.archive import generations
     from pairmill.ops.archive.detach import detach
 
-    with build.only_one(connection):
+    with generations.only_one(connection):
         for each in chosen:
             with progress(f"comparing batches {each.name}") as step:
                 detach(connection, each, step)
@@ -197,7 +197,7 @@ def restore(
 
     What removals and withdrawals could not do meanwhile is done then: URLs are queued again.
     """
-    from pairmill.ops.archive import build
+    from pairmill.ops.archive import generations
     from pairmill.ops.archive.catalogue import detached
     from pairmill.ops.archive.restore import restore as bring_back
 
@@ -208,7 +208,7 @@ def restore(
             raise UserError(
                 f"no partition of batches {batches} is detached: `pairmill archive list`"
             )
-        with build.only_one(connection):
+        with generations.only_one(connection):
             for each in chosen:
                 withdrawn = 0
                 if not dry_run:
@@ -234,15 +234,15 @@ def prune(
 
     They have what was removed or withdrawn since they were written.
     """
-    from pairmill.ops.archive import build
+    from pairmill.ops.archive import generations
 
-    with admin() as connection, build.only_one(connection):
-        found = list(build.prune(connection, dry_run=True))
+    with admin() as connection, generations.only_one(connection):
+        found = list(generations.prune(connection, dry_run=True))
         if found and not dry_run:
             if not as_json:
                 say(f"to be deleted: {counted(len(found), 'generation')} of files")
             confirm(yes)
-            found = list(build.prune(connection, dry_run=False))
+            found = list(generations.prune(connection, dry_run=False))
     if as_json:
         print_json(found)
         return

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pairmill.ops.errors import UserError
-from pairmill.ops.fetch.columns import UnitedFiles, united_type
+from pairmill.ops.fetch.source_columns import UnitedFiles, united_type
 from pairmill.ops.fetch.source_files import SourceFile, reading
 from pairmill.ops.fetch.values import as_text, is_text
 

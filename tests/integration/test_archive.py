@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pairmill.ops.admin import removal
-from pairmill.ops.archive import build, catalogue, store
+from pairmill.ops.archive import catalogue, generations, store
 from pairmill.ops.archive.catalogue import Partition, current, partitions
 from pairmill.ops.archive.detach import detach, verify
 from pairmill.ops.archive.restore import restore
@@ -35,8 +35,8 @@ def finished(db: Database) -> Database:
 
 
 def archived(db: Database, root: Path | str, *, partial: bool = False) -> list[Partition]:
-    chosen = build.to_archive(db.admin, 0, 999, partial=partial)
-    return list(build.archive(db.admin, chosen, str(root)))
+    chosen = generations.to_archive(db.admin, 0, 999, partial=partial)
+    return list(generations.archive(db.admin, chosen, str(root)))
 
 
 def first(db: Database) -> Partition:
@@ -113,8 +113,8 @@ def test_a_removal_leaves_files_current_and_asks_for_new_ones(
         pq.read_metadata(p.facts().path("embedding", 1)).num_rows for p in (written, again)
     ]
     assert embeddings == [6, 5]
-    assert [row["folder"] for row in build.prune(db.admin, dry_run=True)] == [written.folder]
-    assert [row["generation"] for row in build.prune(db.admin, dry_run=False)] == [1]
+    assert [row["folder"] for row in generations.prune(db.admin, dry_run=True)] == [written.folder]
+    assert [row["generation"] for row in generations.prune(db.admin, dry_run=False)] == [1]
     assert [path.name for path in (tmp_path / "batches-0-999").iterdir()] == ["g0002"]
     verify(db.admin, first(db), rows=True)
 
@@ -139,8 +139,10 @@ def test_what_is_not_finished_is_archived_only_as_partial(
     for change in (open_batch, last_of_all, open_task):
         with db.admin.transaction(force_rollback=True):
             change(db)
-            assert build.to_archive(db.admin, 0, 999, partial=False) == [], change
-            assert [p.first_batch for p in build.to_archive(db.admin, 0, 999, partial=True)] == [0]
+            assert generations.to_archive(db.admin, 0, 999, partial=False) == [], change
+            assert [
+                p.first_batch for p in generations.to_archive(db.admin, 0, 999, partial=True)
+            ] == [0]
     open_task(db)
     (written,) = archived(db, tmp_path, partial=True)
     with pytest.raises(UserError, match="not finished"):
@@ -164,7 +166,7 @@ def test_an_interrupted_archive_leaves_nothing_and_goes_on(
         if at == "index":
             db.admin.execute("alter table mill.image_key rename to image_keys")
         else:
-            patch.setattr(build if at == "export" else store, at, dies)
+            patch.setattr(generations if at == "export" else store, at, dies)
         with pytest.raises((KeyboardInterrupt, psycopg.Error)):
             archived(db, root.format(tmp_path))
     if at == "index":
@@ -371,10 +373,10 @@ def test_the_command_archives_detaches_and_restores(finished: Database, tmp_path
 def test_two_commands_do_not_write_at_once(finished: Database, tmp_path: Path) -> None:
     with psycopg.connect(finished.dsn) as other:
         with (
-            build.only_one(other),
+            generations.only_one(other),
             pytest.raises(UserError, match="is at work"),
-            build.only_one(finished.admin),
+            generations.only_one(finished.admin),
         ):
             pass
-        with build.only_one(finished.admin):
+        with generations.only_one(finished.admin):
             assert catalogue.detached(finished.admin) == []

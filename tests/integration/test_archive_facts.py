@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pairmill.ops.archive.build import archive, to_archive
+from pairmill.ops.archive.generations import archive, to_archive
 from pairmill.ops.archive.catalogue import current, partitions
 from pairmill.ops.archive.columns import ARCHIVED
 from pairmill.ops.archive.detach import detach

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pairmill.ops.errors import UserError
-from pairmill.ops.fetch.columns import UnitedFiles
+from pairmill.ops.fetch.source_columns import UnitedFiles
 from pairmill.ops.fetch.source_files import SourceFile
 from pairmill.ops.fetch.sources import Source, SourceColumns, fingerprint, open_source, shards
 
