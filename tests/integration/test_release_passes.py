@@ -1,0 +1,163 @@
+"""The passes of a release meet a database: in the archive or live, the bytes are the same; what is removed
+or withdrawn while a build runs is not in it; a build that is cut off goes on."""
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pairmill.ops.admin import removal
+from pairmill.ops.archive import catalogue
+from pairmill.ops.archive.export import export
+from pairmill.ops.archive.facts import Facts
+from pairmill.ops.errors import UserError
+from pairmill.ops.release import release, why
+from pairmill.ops.release.engine import DuckDb
+from support.database import Database, say_migrated
+from support.released import URLS, add_scored_pairs, recipe
+
+RESULTS = ("pair", "download", "score", "tag", "embedding")
+
+
+@pytest.fixture
+def scored(db: Database) -> Database:
+    say_migrated(db.admin)
+    return add_scored_pairs(db)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def archived(db: Database, folder: Path) -> list[Facts]:
+    with db.admin.transaction():
+        return [export(db.admin, folder, 0, 999)]
+
+
+def test_same_bytes_live_archived_and_detached(
+    scored: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch: a value that is another in the archive, and rows of both places at once."""
+    values: dict[str, Any] = {"languages": [], "min_similarity": 0.0}
+    release.build(scored.admin, recipe(**values), tmp_path / "live")
+    facts = archived(scored, tmp_path / "facts")
+    monkeypatch.setattr(catalogue, "current", lambda connection: facts)
+    release.build(scored.admin, recipe(**values), tmp_path / "archived")
+    for table in RESULTS:
+        scored.admin.execute(f"truncate mill.{table}")
+    release.build(scored.admin, recipe(**values), tmp_path / "detached")
+    live = files_of(tmp_path / "live")
+    assert live == files_of(tmp_path / "archived") == files_of(tmp_path / "detached")
+    assert len(live) == 2
+    records = scored.rows("select distinct candidates, kept, manifest_sha256 from mill.release")
+    assert len(records) == 1
+    assert records[0][:2] == (12, 6)
+    same = scored.rows("select decisions from mill.release_batch")
+    assert len(same) == 3
+    assert len(set(same)) == 1
+
+
+def during(stage: str, act: Any) -> release.How:
+    """A build in which something happens at the end of a pass."""
+    done: list[str] = []
+
+    def stages(name: str, at: int, total: int) -> None:
+        if name == stage and at == total and not done:
+            done.append(name)
+            act()
+
+    return release.How(stages=stages)
+
+
+def test_what_is_removed_or_withdrawn_meanwhile_is_not_in_it(
+    scored: Database, tmp_path: Path
+) -> None:
+    """Would catch: a release of hours that has what was removed in its first minute."""
+    with psycopg.connect(scored.dsn, autocommit=True) as other:
+        how = during("filters", lambda: removal.add(other, [URLS[0]], "", False))
+        manifest = release.build(scored.admin, recipe(), tmp_path / "removed", how=how)
+        assert manifest.excluded["removed"] == 1
+        assert manifest.kept == 1
+        number = scored.value("select submission_id from mill.score where similarity = 0.5")
+        how = during("filters", lambda: other.execute("select mill.withdraw(%s, 'x')", (number,)))
+        manifest = release.build(scored.admin, recipe(), tmp_path / "withdrawn", how=how)
+    assert manifest.excluded["withdrawn"] == 1
+    assert manifest.kept == 0
+    assert manifest.candidates == manifest.kept + sum(manifest.excluded.values())
+
+
+def test_a_build_that_was_cut_off_goes_on(
+    scored: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch: hours that are done twice; and a pass that is taken for done of another state
+    or recipe."""
+    work, copies, copy = tmp_path / "work", [], DuckDb.copy
+
+    def counted(self: DuckDb, query: str, *others: Any, **more: Any) -> None:
+        copies.append(query)
+        copy(self, query, *others, **more)
+
+    monkeypatch.setattr(DuckDb, "copy", counted)
+
+    def cut_off(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    how = release.How(work=work)
+    with pytest.raises(KeyboardInterrupt):
+        release.build(scored.admin, recipe(), tmp_path / "out", how=how, progress=cut_off)
+    assert work.is_dir()
+    assert not (tmp_path / "out").exists()
+    once = len(copies)
+    assert once == 2
+    release.rehearse(scored.admin, recipe(), how)
+    assert len(copies) == once
+    other, _ = release.rehearse(scored.admin, recipe(languages=["de"]), how)
+    assert len(copies) == 2 * once
+    assert other.kept == 1
+    scored.add_wat("b.wat.gz")
+    number = scored.value("select submission_id from mill.score where similarity = 0.5")
+    scored.admin.execute("select mill.withdraw(%s, 'wrong')", (number,))
+    manifest = release.build(scored.admin, recipe(), tmp_path / "out", how=how)
+    assert manifest.excluded["not_scored"] == 1
+    assert not work.exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious").touch()
+    with pytest.raises(UserError, match="holds other files"):
+        release.build(
+            scored.admin, recipe(), tmp_path / "x", how=release.How(work=tmp_path / "mine")
+        )
+    assert (tmp_path / "mine" / "precious").exists()
+
+
+def test_why_names_the_row_that_a_duplicate_repeats(scored: Database, tmp_path: Path) -> None:
+    """Would catch: a duplicate without the other, which is all that a contributor asks for."""
+    db = scored
+    samples = dict(db.rows("select url, mill.sample_id(batch_id, n) from mill.pair"))
+    first, second = sorted((URLS[0], URLS[2]), key=lambda url: samples[url])
+    db.admin.execute(
+        "update mill.download set sha256 = '\\x01', md5 = repeat('0', 32)::uuid from mill.pair p"
+        " where p.batch_id = download.batch_id and p.n = download.n and p.url = any (%s)",
+        ([first, second],),
+    )
+    dedupe = {"exact": ["bytes"]}
+    manifest = release.build(db.admin, recipe(dedupe=_spec(dedupe)), tmp_path / "out")
+    assert (manifest.kept, manifest.excluded["duplicate"]) == (1, 1)
+    assert [found["method"] for found in manifest.duplicates] == ["bytes"]
+    (row,) = why.ask(db.admin, second)["releases"]
+    assert (row["decision"], row["duplicate_of"]) == ("duplicate", samples[first])
+    assert row["because"] == f"duplicate of SAMPLE_ID {samples[first]}, {first}, by bytes"
+    (row,) = why.ask(db.admin, first)["releases"]
+    assert row["decision"] == "kept"
+    # the one that was removed takes the other along, whichever stayed
+    removal.add(db.admin, [second], "asked", False)
+    manifest = release.build(db.admin, recipe(dedupe=_spec(dedupe)), tmp_path / "next")
+    assert (manifest.kept, manifest.excluded["removed"]) == (0, 2)
+
+
+def _spec(values: dict[str, Any]) -> Any:
+    import msgspec
+
+    from pairmill.ops.dedupe.spec import Dedupe
+
+    return msgspec.convert(values, Dedupe)
