@@ -13,6 +13,7 @@ from pairmill.ops.admin import models
 from pairmill.ops.admin.backfill import Backfill, queue
 from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import known_models
+from pairmill.ops.commands.options import say_detached
 from pairmill.ops.commands.retry import batch_range
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, progress_bar
@@ -39,6 +40,7 @@ def backfill(
         raise UserError("--json asks no question: give --yes or --dry-run too")
     with admin() as connection:
         model = models.one(connection, name)
+        say_detached(connection, first, last)
         plan = partial(_queue, connection, model, first, last)
         planned = plan(dry_run=True) if not yes or dry_run else None
         if planned and not as_json:

@@ -4,10 +4,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import psycopg
 import typer
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import progress_bar
+from pairmill.ops.queries import rows
+from pairmill.workers.safe_text import say
 
 DRY_RUN = typer.Option(False, "--dry-run", help="Say what it would do; change nothing.")
 YES = typer.Option(False, "--yes", help="Do not ask.")
@@ -25,6 +28,21 @@ def confirm(yes: bool) -> None:
 def counted(count: int, one: str, several: str = "") -> str:
     """1 pair, 2 pairs."""
     return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def say_detached(connection: psycopg.Connection, first: int, last: int) -> None:
+    """Say, on standard error, which of the batches first..last a command passes over, since the
+    archive alone has their rows."""
+    found = rows(
+        connection,
+        "select first_batch, last_batch from mill.archive where detached_at is not null"
+        " and last_batch >= %s and first_batch <= %s order by 1",
+        first,
+        last,
+    )
+    for each in found:
+        name = f"{each['first_batch']}-{each['last_batch']}"
+        say(f"batches {name} are passed over: `pairmill archive restore {name}` first", err=True)
 
 
 @contextmanager

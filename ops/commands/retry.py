@@ -6,6 +6,7 @@ import typer
 
 from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import outcomes
+from pairmill.ops.commands.options import say_detached
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json
 from pairmill.ops.queries import rows
@@ -60,6 +61,7 @@ def retry(
         )
         with connection.transaction(force_rollback=dry_run):
             (queued,) = rows(connection, f"select * from {call}", *arguments)
+        say_detached(connection, first, last)
     if as_json:
         print_json(queued | {"dry_run": dry_run})
         return

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairmill.ops.fetch.source_columns import UnitedFiles, united_type
 from pairmill.ops.fetch.json_values import Item, json_values
 from pairmill.ops.fetch.remarks import Remarks, clean
+from pairmill.ops.fetch.source_columns import UnitedFiles, united_type
 from pairmill.ops.fetch.source_files import SourceFile, reading, text
 
 READ_ROWS = 10_000

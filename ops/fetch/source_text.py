@@ -16,8 +16,8 @@ from typing import TextIO
 import pyarrow as pa
 
 from pairmill.ops.errors import UserError
-from pairmill.ops.fetch.source_columns import UnitedFiles
 from pairmill.ops.fetch.remarks import Remarks, clean
+from pairmill.ops.fetch.source_columns import UnitedFiles
 from pairmill.ops.fetch.source_files import SourceFile, reading, text
 
 READ_ROWS = 10_000

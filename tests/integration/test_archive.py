@@ -362,6 +362,8 @@ def test_the_command_archives_detaches_and_restores(finished: Database, tmp_path
     assert "cannot be read or written" in sentence(done)
     assert run("--to", root, "--detach", "--yes")["detached"][0]["generation"] == 1
     assert run("verify", "--rows") == []
+    done = here(environment, "retry")
+    assert "batches 0-999 are passed over" in done.stderr
     assert [(p["place"], p["is_current"]) for p in run("list")] == [
         ("detached", True),
         ("live", None),

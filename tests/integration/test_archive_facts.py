@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pairmill.ops.archive.generations import archive, to_archive
 from pairmill.ops.archive.catalogue import current, partitions
 from pairmill.ops.archive.columns import ARCHIVED
 from pairmill.ops.archive.detach import detach
 from pairmill.ops.archive.export import export
 from pairmill.ops.archive.facts import Facts
+from pairmill.ops.archive.generations import archive, to_archive
 from pairmill.ops.archive.restore import restore
 from support.database import Database
 from support.random_history import RandomHistory

@@ -13,8 +13,8 @@ import pytest
 from embedding_reader import EmbeddingReader
 
 from pairmill.ops.admin import removal
-from pairmill.ops.archive.generations import archive, to_archive
 from pairmill.ops.archive.catalogue import partitions
+from pairmill.ops.archive.generations import archive, to_archive
 from pairmill.ops.archive.restore import restore
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import folder, release
