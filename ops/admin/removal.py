@@ -26,6 +26,7 @@ __all__ = [
     "read_entries", "require_found", "undo",
 ]  # fmt: skip
 
+MANY = 1000  # removals
 GIVEN = (
     "source", "md5", "sha1", "sha256", "dhash", "pdq", "pdq_distance", "sample_id", "host",
     "prefix", "subdomains",
@@ -145,6 +146,8 @@ def _insert(
     values = {"reason": reason, "by_hand": by_hand}
     query = query_text("admin", "add_removals")
     ((added, given, first),) = connection.execute(query, values).fetchall()
+    if added > MANY:
+        connection.execute("analyze mill.removal")  # or the search is planned for a few
     connection.execute(query_text("admin", "named_removals"))
     connection.execute("analyze named")
     if by_hand:
