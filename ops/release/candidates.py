@@ -93,6 +93,17 @@ class Candidates:
             joins="\n  ".join(joins),
         )
 
+    def scores(self) -> str:
+        """The same rows, with sample_id, scored and similarity alone: a third of the joins."""
+        joins = " ".join(
+            f"left join score_{number} s{number} on s{number}.sample_id = p.sample_id"
+            for number in self.selection.clip_ids()
+        )
+        scored, similarity = (
+            self._of_model(*column) for column in (("outcome", "SMALLINT"), ("similarity", "FLOAT"))
+        )
+        return f"select p.sample_id, {scored} as scored, {similarity} as similarity from pair p {joins}"
+
     def _of_model(self, column: str, kind: str) -> str:
         """A column of the score by the model that counts for the pair's language."""
         model, other = self.selection.model, self.selection.multilingual_model

@@ -64,7 +64,7 @@ def _counts(
 ) -> Counter[float]:
     counts: Counter[float] = Counter()
     for candidates in pool:
-        query = sql(name).format(candidate=candidates.query(), **values)
+        query = sql(name).format(candidate=candidates.scores(), **values)
         for part in engine.parts(candidates.facts):
             for value, pairs in engine.rows(*over_facts(candidates, part, query)):
                 counts[value] += pairs
