@@ -23,6 +23,8 @@ def gone(a: Longs, b: Longs, count: int) -> npt.NDArray[np.bool_]:
     """bool[count]: the vertices that go. a, b: int64[n], edges with a < b, sorted by a; vertices
     are numbered by rank, from 0."""
     goes = np.zeros(count, np.bool_)
+    if not len(a):
+        return goes
     firsts, starts = np.unique(a, return_index=True)
     ends = np.append(starts[1:], len(a))
     for first, start, end in zip(firsts.tolist(), starts.tolist(), ends.tolist(), strict=True):
