@@ -125,7 +125,7 @@ def near(
     )
     for number, given in enumerate(spec.decontaminate):
         name, table = read_set(given)
-        db.register("dedupe_evaluation", table)
+        db.register("dedupe_evaluation", table.select(["name", "dhash"]))
         db.execute(
             f"CREATE OR REPLACE TABLE {found}_set AS SELECT '{_quoted(name)}' AS evaluation,"
             " name AS image, dhash FROM dedupe_evaluation"

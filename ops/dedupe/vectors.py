@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ def stored(
 
 def _of_file(path: str, wanted: Longs | None) -> Iterator[tuple[Longs, Halves]]:
     try:
-        with file_system(path).open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+        with _opened(path) as file, pq.ParquetFile(file) as parquet:
             groups = [n for n in range(parquet.num_row_groups) if _has(parquet, n, wanted)]
             for batch in parquet.iter_batches(
                 ROWS, row_groups=groups, columns=["sample_id", "counts", "image"]
@@ -40,6 +41,10 @@ def _of_file(path: str, wanted: Longs | None) -> Iterator[tuple[Longs, Halves]]:
                 yield from _of_batch(batch, wanted)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, KeyError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _opened(path: str) -> Any:
+    return file_system(path).open(path, "rb") if "://" in path else Path(path).open("rb")
 
 
 def _has(parquet: pq.ParquetFile, group: int, wanted: Longs | None) -> bool:
