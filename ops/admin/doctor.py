@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psycopg
 
 from pairmill import migrations
-from pairmill.ops.admin import migrate
+from pairmill.ops.admin import migrate, removal_requests, removal_search, removal_sources
 from pairmill.ops.admin.login_checks import check_logins
 from pairmill.ops.admin.recount import sample
 from pairmill.ops.errors import UserError
@@ -92,6 +92,7 @@ def _check_work(connection: psycopg.Connection) -> Iterator[Finding]:
         (count,) = rows(connection, f"select count(*) as n from report.task where {condition}")
         if count["n"]:
             yield Finding(False, f"{count['n']} {sentence}")
+    yield from _check_removals(connection)
     found = sample(connection)
     if found.wrong:
         numbers = ", ".join(map(str, found.first_wrong))
@@ -99,4 +100,24 @@ def _check_work(connection: psycopg.Connection) -> Iterator[Finding]:
             False,
             f"counters are not what the rows of batches say, say of batch {numbers}:"
             " `pairmill db recount` mends them",
+        )
+
+
+def _check_removals(connection: psycopg.Connection) -> Iterator[Finding]:
+    if late := removal_requests.late(connection):
+        yield Finding(
+            False, f"{late} requests for removal are late: `pairmill removal request list`"
+        )
+    expired = [row["source"] for row in removal_sources.sources(connection) if row["expired"]]
+    if expired:
+        yield Finding(
+            False,
+            f"the lists of removals of {', '.join(expired)} expired: import newer ones"
+            " (`pairmill removal import`)",
+        )
+    if parts := removal_search.waiting(connection):
+        yield Finding(
+            None,
+            f"the images of {parts:,} parts of downloads wait to be compared with the removals'"
+            " PDQs: `pairmill removal search`, say from cron",
         )

@@ -3,13 +3,13 @@
 import hashlib
 import ipaddress
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from uuid import UUID
 
+from pairmill.ops.admin.removal_spellings import host_spellings, url_spellings
 from pairmill.ops.errors import UserError
 from pairmill.schema.outcomes import DropReason
 from pairmill.workers.extract.urls import MAX_LENGTH, Base
@@ -19,7 +19,6 @@ FORMS = (
     " for all below it, too), no md5 (32 hex digits), SHA-1 (40) or sha256 (64), and no"
     " pdq:HEX[/DISTANCE], dhash:NUMBER or sample:SAMPLE_ID"
 )
-_PORTS = {"http": 80, "https": 443}
 # a list or an image that is not there would else be a host to remove; none of these is a top-level
 # domain
 _FILES = frozenset(
@@ -210,59 +209,12 @@ def url_entry(entry: str) -> Entry:
         raise UserError(
             f"{entry[:200]!r} … has more than {MAX_LENGTH:,} characters, and no pair does"
         )
-    others = [url for url in _url_spellings(entry, main) if url != main]
+    others = [url for url in url_spellings(entry, main) if url != main]
     return Entry(main, _key(main), spellings=tuple(Entry(url, _key(url)) for url in others))
 
 
 def _key(url: str) -> UUID:
     return UUID(bytes=hashlib.md5(url.encode("utf-8"), usedforsecurity=False).digest())
-
-
-def _url_spellings(entry: str, main: str) -> list[str]:
-    """The URL as given and as the extractor writes it; its host in Unicode and in ASCII; the port
-    left out where it is the scheme's; dot segments resolved; characters beyond ASCII as they are
-    and percent-encoded, in either case of the digits. Requests for them are the same."""
-    found = dict.fromkeys(url for url in (entry.partition("#")[0], main) if _encodes(url))
-    parts = urlsplit(main)
-    user, at, place = parts.netloc.rpartition("@")
-    host, colon, port = place.rpartition(":") if re.search(r":\d*$", place) else (place, "", "")
-    ports = [colon + port]
-    if colon and port in ("", str(_PORTS[parts.scheme])):
-        ports.append("")
-    path = parts._replace(scheme="", netloc="")
-    paths = {urlunsplit(path): None, urljoin("/", urlunsplit(path)) if parts.path else "/": None}
-    for written in list(paths):
-        readable = _readable(written)
-        upper = quote(readable, safe=_AS_IS)
-        paths |= {readable: None, upper: None}
-        paths[re.sub(r"%[89A-Fa-f][0-9A-Fa-f]", lambda c: c[0].lower(), upper)] = None
-    for name in _host_spellings(host):
-        for ending in ports:
-            for written in paths:
-                url = f"{parts.scheme}://{user}{at}{name}{ending}{written}"
-                if _encodes(url):
-                    found[url] = None
-    return list(found)
-
-
-_AS_IS = "".join(map(chr, range(0x21, 0x7F)))
-
-
-def _readable(path: str) -> str:
-    """Percent-encoded UTF-8 beyond ASCII as characters."""
-
-    def decoded(run: re.Match[str]) -> str:
-        try:
-            return unquote(run[0], errors="strict")
-        except UnicodeDecodeError:
-            return run[0]
-
-    return re.sub(r"(?:%[89A-Fa-f][0-9A-Fa-f])+", decoded, path)
-
-
-def _encodes(url: str) -> bool:
-    """Whether it may be a pair's: a database's text can hold it."""
-    return len(url) <= MAX_LENGTH and "\x00" not in url and not re.search("[\ud800-\udfff]", url)
 
 
 def _host(entry: str) -> Entry:
@@ -274,7 +226,7 @@ def _host(entry: str) -> Entry:
         )
     if not _is_host(host, below):
         raise UserError(f"{entry[:200]!r} is {FORMS}")
-    names = _host_spellings(host)
+    names = host_spellings(host)
     first, *others = (
         Entry(f"*.{name}" if below else name, host=name, subdomains=below) for name in names
     )
@@ -289,22 +241,3 @@ def _is_host(host: str, below: bool) -> bool:
         labels = host.split(".")
         named = len(labels) > 1 and all(map(_LABEL.fullmatch, labels))
         return named and len(host) <= 253 and labels[-1] not in _FILES and labels[-1] != ""
-
-
-def _host_spellings(host: str) -> list[str]:
-    """A host as it is, and in Unicode and in ASCII (IDNA): pages use either."""
-    labels = unicodedata.normalize("NFC", host).split(".")
-    readable = [_decoded(label) for label in labels]
-    ascii_only = [
-        label if label.isascii() else "xn--" + label.encode("punycode").decode("ascii")
-        for label in readable
-    ]
-    return list(dict.fromkeys((host, ".".join(readable), ".".join(ascii_only))))
-
-
-def _decoded(label: str) -> str:
-    try:
-        readable = label[4:].encode("ascii").decode("punycode") if label.startswith("xn--") else ""
-        return readable or label
-    except UnicodeError:
-        return label

@@ -178,6 +178,7 @@ def _records(text: Iterable[str], key: str) -> Iterator[tuple[str, dict[str, Any
         found = None
     if isinstance(found, dict):
         found = found.get(key, [found])
+    given: Iterator[tuple[str, Any]]
     if isinstance(found, list):
         given = ((f"record {number}", record) for number, record in enumerate(found, 1))
     elif found is None:

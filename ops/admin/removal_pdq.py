@@ -88,4 +88,7 @@ def _as_array(hashes: Sequence[bytes], kind: type) -> NDArray[np.uint64]:
 def _within_one(present: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Of each value whether it, or one that differs in a bit, is present."""
     values = np.arange(1 << BITS, dtype=np.uint16)
-    return np.logical_or.reduce([present[values ^ turned] for turned in _TURNS])
+    near = np.zeros_like(present)
+    for turned in _TURNS:
+        near |= present[values ^ turned]
+    return near
