@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pairmill.ops.admin import removal, removal_requests
+from pairmill.ops.admin import doctor, removal, removal_requests
 from pairmill.ops.admin.removal_sources import sources
 from pairmill.ops.errors import UserError
 from support.database import Database
@@ -155,3 +155,15 @@ def test_no_view_for_researchers_has_a_hash_a_list_or_a_requester(line: Database
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 worker.execute(f"select * from mill.{table}")
             worker.rollback()
+
+
+def test_the_doctor_says_what_is_late(line: Database, tmp_path: Path) -> None:
+    """Would catch a clock that nobody sees."""
+    came = datetime.now(UTC) - timedelta(days=31)
+    removal_requests.add(line.admin, ["late.example"], requester="a@b.example", received=came)
+    imported(line, tmp_path / "list", ["http://c3p.example/"], source="c3p")
+    line.admin.execute("update mill.removal_list set expires_at = now() where source = 'c3p'")
+    said = [finding.text for finding in doctor._check_removals(line.admin)]
+    assert said[0].startswith("1 requests for removal are late")
+    assert said[1].startswith("the lists of removals of c3p expired")
+    assert len(said) == 2

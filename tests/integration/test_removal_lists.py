@@ -1,15 +1,18 @@
 """Removals of what comes later, and by lists: what stands, and what no release rests on."""
 
 import hashlib
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from pairmill.ops.admin import removal, removal_search
 from pairmill.ops.admin.removal_sources import require_removals, sources
+from pairmill.ops.cli import app
 from pairmill.ops.errors import UserError
 from support.database import Database
 from support.removals import URLS, download, image, imported, near, removed
@@ -126,3 +129,48 @@ def test_no_release_rests_on_a_list_that_is_missing_old_or_torn(
         require_removals(db.admin, wanted("iwf"))
     assert removal.finish_search(db.admin, None) == 1
     require_removals(db.admin, wanted("iwf"))
+
+
+def test_the_commands_of_lists_and_requests(
+    db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each as a person types it, and as a script reads it."""
+    db.extract(URLS)
+    monkeypatch.setenv("DATABASE_URL", db.dsn)
+    monkeypatch.setattr("pairmill.ops.admin.migrate.require_current", lambda connection: None)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        done = CliRunner().invoke(app, ["removal", *arguments])
+        assert done.exit_code == code, done.output + str(done.exception)
+        return done.output + str(done.exception or "")
+
+    path = tmp_path / "list.csv"
+    path.write_text(f"url,sha256\n{URLS[0]},\n{URLS[1]},{image(1).hex()}\n")
+    listed = ("import", str(path), "--source", "iwf", "--format", "csv")
+    said = run(*listed, "--dated", "2026-01-31", "--dry-run").splitlines()
+    assert said[0] == "iwf, of 2026-01-31: 3 entries"
+    assert said[1].startswith(
+        "3 would be added, 0 known already; they name 2 known pairs (2 by URL)"
+    )
+    assert run("sources") == "no list of removals was imported\n"
+    assert json.loads(run(*listed, "--json"))["report"]["added"] == 3
+    path.write_text("url\nhttp://new.example/\n")
+    assert "3 removals of earlier lists not in this one" in run(*listed)
+    assert "3 removals not in it any more: 3 taken back" in run(*listed, "--replace")
+    (found,) = json.loads(run("sources", "--json"))
+    assert (found["source"], found["entries"], found["expired"]) == ("iwf", 1, False)
+    path.write_text("url\nnonsense\n")
+    assert "list.csv, line 2: 'nonsense' is no URL" in run(*listed, code=1)
+    assert "is of the list of iwf" in run("remove", "http://new.example/", code=1)
+
+    noted = run("request", "add", URLS[2], "--from", "ada@a.example", "--received", "2026-01-01")
+    assert noted == "request 1 noted, due on 2026-01-31\n"
+    assert json.loads(run("request", "list", "--json"))[0]["late"] is True
+    assert "requester: ada@a.example" in run("request", "show", "1")
+    assert "1 would be added" in run("request", "approve", "1", "--dry-run")
+    assert "request 1 approved" in run("request", "approve", "1", "--why", "hers")
+    assert run("request", "list", "--state", "open") == "no such requests\n"
+    run("request", "add", URLS[3], "--from", "b@a.example")
+    assert run("request", "refuse", "2", "--why", "not theirs").startswith("request 2 refused")
+    assert removed(db) == [2]
+    assert json.loads(run("search", "--json")) == {"removals": 0, "parts": 0, "pairs": 0}
