@@ -23,7 +23,8 @@ batches come from the disk, then, as in production, where a download is weeks af
 
 Calls. claim, urls, submit (1,000 full rows without thumbnails, 10 a batch), complete, accept (of
 1,000 rows), --batches times; claims that are released again, --claims times; heartbeat, and what
-else looks at the whole: expire, drained, me, counts (report.queue).
+else looks at the whole: expire, drained, me, counts (report.queue), status (all that `pairmill
+status` reads).
 
 --snapshot: the same claims for so many seconds while a reader keeps a snapshot from before; then
 after it has gone, and 70 s later where it was kept for more than a minute. snapshots_of: who else
@@ -49,6 +50,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from own_server import database, machine, note, own_server, percentiles, restart, show
 from queue_sides import TOO_THIN, columns
 
+from pairmill.ops.admin.status import gather
 from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.workers.download.calls import DownloadQueue, Outcomes
 from support.database import DIMS, Database
@@ -64,9 +66,8 @@ COLUMNS = {
     " 'https://host' || n % 997 || '.example/images/' || (b << 14 | n) || '/picture.jpg',"
     " 'a picture of a thing', 'en', 0.9::real, null::text",
     "download": "b, n, 1::smallint, 0::smallint, 200::smallint, 60000 + n, 640, 480,"
-    " 'd41d8cd98f00b204e9800998ecf8427e'::uuid, '\\x{sha}'::bytea, (b << 40) + n, b".format(
-        sha="5f" * 32
-    ),
+    " 'd41d8cd98f00b204e9800998ecf8427e'::uuid, '\\x{sha1}'::bytea, '\\x{sha}'::bytea,"
+    " (b << 40) + n, '\\x{sha}'::bytea, b".format(sha1="5f" * 20, sha="5f" * 32),
 }
 CALLS = ("claim", "urls", "submit", "complete", "accept")
 
@@ -229,8 +230,34 @@ def know_small(db: Database, size: Size) -> list[str]:
         " select 'download', b from generate_series(%s::bigint, %s) b",
         (first, after - 1),
     )
+    know_counts(db, size)
     run("vacuum analyze")
     return logins
+
+
+def know_counts(db: Database, size: Size) -> None:
+    """The counters of this history, as of pairs in a hundred languages: what status reads, and what
+    an acceptance changes, is as large as theirs."""
+    languages = "select array_agg('l' || l) from generate_series(1, {}) l"
+    for model, attempt, outcome, many in ((0, 0, -1, 100), (0, 1, 0, 300), (1, 1, 0, 100)):
+        db.admin.execute(
+            "insert into mill.batch_count (batch_id, model_id, attempt, pairs, successes, language,"
+            "                              outcome, count)"
+            " select b, %(model)s, %(attempt)s, %(batch)s, %(good)s, l, array_fill(%(outcome)s::"
+            "smallint, array[%(many)s]), array_fill(%(batch)s / %(many)s, array[%(many)s])"
+            f" from ({languages.format(many)}) x (l), generate_series(0, %(last)s) b",
+            {
+                "model": model, "attempt": attempt, "outcome": outcome, "many": many,
+                "batch": BATCH, "good": BATCH if outcome == 0 else 0, "last": size.batches - 1,
+            },
+        )  # fmt: skip
+    db.admin.execute(
+        "insert into mill.funnel_count (link_kind, model_id, language, outcome, count)"
+        " select 'image', m, 'l' || l, o, 1000000 from generate_series(1, 100) l,"
+        " (select 0 as m, -1 as o union all select 0, code from mill.outcome"
+        "  union all select 1, code from mill.score_outcome) x"
+    )
+    db.admin.execute("select mill.fold_counts()")
 
 
 def forget_files(server: EmbeddedServer, folder: Path) -> None:
@@ -302,6 +329,7 @@ class Line:
         self.timed("drained", self.steward.drained)
         self.timed("me", queue.me)
         self.timed("counts", self.steward.counts)
+        self.timed("status", gather, self.db.admin)
 
     def close(self) -> None:
         for queue, _ in self.workers:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from support.chaos.crowd import Crowd
 from support.chaos.plan import Plan, Report
 from support.chaos.server import Server
+from support.counted import DIFFERENCES
 
 COUNTS = "not exists (select from mill.withdrawn w where w.submission_id = {}.submission_id)"
 # each must give no row
@@ -72,6 +73,7 @@ BOOKS = {
         select * from (select link_kind, stage, name, sum(count) as files from mill.wat_count c where {COUNTS.format("c")} group by 1, 2, 3) f
           full join (select link_kind, stage, name, count as crawl from mill.crawl_count where stage <> 'files' and count <> 0) c
               using (link_kind, stage, name) where files is distinct from crawl""",
+    **DIFFERENCES,
 }  # fmt: skip
 NUMBERS = {
     "urls": f"select count(distinct url) from mill.pair p where {COUNTS.format('p')}",
