@@ -137,7 +137,8 @@ def know_history(db: Database, rows: int) -> None:
     )
     db.admin.execute(
         "insert into mill.download select t.batch_id, n, 1, 45, 200, 6000, 640, 480,"
-        " md5('b' || n)::uuid, sha256(n::text::bytea), n, s.submission_id"
+        " md5('b' || n)::uuid, substr(sha256(n::text::bytea), 1, 20), sha256(n::text::bytea), n,"
+        " sha256(('p' || n)::bytea), s.submission_id"
         " from mill.task t join mill.submission s using (task_id), generate_series(0, %s - 1) n"
         " where t.state = 'ready'",
         (BATCH,),

@@ -157,8 +157,8 @@ def fill(db: Database) -> None:
         (REAL + READY, ROWS),
     )
     db.admin.execute(
-        "insert into mill.download"
-        " select t.batch_id, n, 1, 45, 200, null, null, null, null, null, null, s.submission_id"
+        "insert into mill.download (batch_id, n, attempt, outcome, http_status, submission_id)"
+        " select t.batch_id, n, 1, 45, 200, s.submission_id"
         " from mill.task t join mill.submission s using (task_id), generate_series(0, %s - 1) n"
         " where t.kind = 'download' and t.state = 'done' and t.batch_id < %s",
         (ROWS, REAL),
