@@ -324,8 +324,8 @@ class Line:
     def looks(self) -> None:
         """What reads more than a task."""
         queue, _ = self.workers[0]
-        self.timed("expire", self.steward.steward, "expire_leases")
-        self.timed("empty_slots", self.steward.steward, "empty_slots")
+        self.timed("expire", self.steward.maintain, "expire_leases")
+        self.timed("empty_slots", self.steward.maintain, "empty_slots")
         self.timed("drained", self.steward.drained)
         self.timed("me", queue.me)
         self.timed("counts", self.steward.counts)

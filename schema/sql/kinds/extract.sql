@@ -144,7 +144,8 @@ begin
     lock table mill.seen_url in share row exclusive mode;  -- as a merge does
     perform nextval('mill.merge_number');
     delete from mill.seen_url k using mill.pair p
-     where p.submission_id = s.submission_id and k.url_key = p.url_key and k.batch_id = p.batch_id and k.n = p.n;
+     where p.batch_id = any (array(select unnest(x.batch_ids) from mill.extraction_batch x where x.submission_id = s.submission_id))
+       and p.submission_id = s.submission_id and k.url_key = p.url_key and k.batch_id = p.batch_id and k.n = p.n;
     if found then
         update mill.setting set freed = freed + 1;  -- no sequence: a probe must see it and the keys gone at once
     end if;
