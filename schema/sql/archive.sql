@@ -4,7 +4,8 @@
 -- row share mode. So each withdrawal either is over before the rows go, and is seen by the last look at the state; or it sees that they are gone.
 
 create function mill.archive_state(p_first bigint, p_last bigint, p_extractions bigint[]) returns jsonb
-language sql stable
+language sql stable security definer  -- of a researcher's view: it counts, and shows no row
+set search_path = pg_catalog, pg_temp
 as $$
     -- rows come with accepted submissions, or into open batches, and are never changed: so numbers that only rise tell of every change
     select jsonb_build_object('batches', b.batches, 'open', b.open, 'pairs', b.pairs, 'accepted', s.accepted, 'withdrawn', s.withdrawn,
@@ -24,6 +25,18 @@ comment on function mill.archive_state is
 create view mill.newest_archive as
 select distinct on (first_batch) * from mill.archive order by first_batch, generation desc;
 comment on view mill.newest_archive is 'The newest generation of each archived partition.';
+comment on column mill.newest_archive.first_batch is 'As mill.archive.first_batch';
+comment on column mill.newest_archive.generation is 'As mill.archive.generation';
+comment on column mill.newest_archive.last_batch is 'As mill.archive.last_batch';
+comment on column mill.newest_archive.folder is 'As mill.archive.folder';
+comment on column mill.newest_archive.state is 'As mill.archive.state';
+comment on column mill.newest_archive.removed_pairs is 'As mill.archive.removed_pairs';
+comment on column mill.newest_archive.extractions is 'As mill.archive.extractions';
+comment on column mill.newest_archive.files is 'As mill.archive.files';
+comment on column mill.newest_archive.manifest_sha256 is 'As mill.archive.manifest_sha256';
+comment on column mill.newest_archive.archived_at is 'As mill.archive.archived_at';
+comment on column mill.newest_archive.archived_by is 'As mill.archive.archived_by';
+comment on column mill.newest_archive.detached_at is 'As mill.archive.detached_at';
 
 create view mill.partition as
 select r.first_batch, r.first_batch + 999 as last_batch, r.batches, r.pairs,
@@ -274,3 +287,10 @@ comment on column report.archive.rows is 'Rows in the files';
 comment on column report.archive.bytes is 'Bytes of the files';
 comment on column report.archive.archived_at is 'When the files were written';
 comment on column report.archive.detached_at is 'When its rows left the database';
+
+do $$
+begin
+    -- a view's functions are called with its reader's rights
+    execute format('grant execute on function mill.archive_state to %I', left(current_database(), 40) || '_researcher');
+end
+$$;
