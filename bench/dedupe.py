@@ -64,7 +64,7 @@ def measure(images: int, rows: int, sentences: int, cosine: float) -> dict[str, 
         print(f"{what} …", file=sys.stderr, flush=True)
 
     note(f"{images} images, each in 12 ways")
-    p = planted(made(files(), images), load(str(PATH)))
+    p = planted(made(files(), images), load(str(PATH), threads=1))
     note("cosines")
     result: dict[str, Any] = {
         "machine": f"{platform.machine()}, {cpu_name()}, {len(os.sched_getaffinity(0))} cores",

@@ -24,7 +24,7 @@ PACKAGES = {
 # series drawn by a program, 1,378 rings and rays among them, each a near-duplicate of others
 SERIES = "/shapes/stars/", "/special/gradients/", "/special/patterns/"
 CACHE = Path(__file__).parents[1] / "build" / "dedupe-images"
-SIDE = 512  # pixels of the longer side that originals are reduced to
+SIDE = 384  # pixels of the longer side that originals are reduced to
 SMALL = 32  # of the square that says whether two images are the same to the eye
 
 
@@ -136,14 +136,16 @@ def made(paths: list[Path], count: int, processes: int = 2) -> Iterator[Made]:
 
 
 def _of_file(path: Path) -> list[tuple[str, int, int, int, bytes, bytes]]:
-    if decode(path.read_bytes()).outcome != Outcome.SUCCESS:
+    try:
+        with Image.open(path) as opened:
+            opened.draft("RGB", (SIDE, SIDE))  # of a large JPEG fewer pixels
+            # as a browser shows it: what is transparent is white
+            rgba = opened.convert("RGBA")
+    except (OSError, ValueError, Image.DecompressionBombError):
         return []
-    with Image.open(path) as opened:
-        # as a browser shows it: what is transparent is white
-        rgba = opened.convert("RGBA")
+    rgba.thumbnail((SIDE, SIDE), reducing_gap=2)
     white = Image.new("RGBA", rgba.size, "white")
     image = Image.alpha_composite(white, rgba).convert("RGB")
-    image.thumbnail((SIDE, SIDE))
     if min(image.size) < 64:
         return []
     found = []

@@ -13,6 +13,8 @@ from itertools import combinations, pairwise
 
 import duckdb
 
+from pairmill.ops.dedupe import tables
+
 BITS = 64
 MAX_RADIUS = 4  # 70 keys; 5 would be 252
 # A key that so many hashes share is split by its other bits: m hashes are m²/2 comparisons. Such
@@ -115,8 +117,7 @@ def _by_key(
         f"CREATE OR REPLACE TABLE {shared} AS SELECT dhash & {mask} AS key FROM {pairs}_sample"
         f" GROUP BY key HAVING count(*) > {hot // SAMPLE}"
     )
-    found = db.execute(f"SELECT count(*) FROM {shared}").fetchone()
-    some = bool(found and found[0])
+    some = tables.count(db, shared) > 0
     apart = f"AND a.dhash & {mask} NOT IN (FROM {shared})" if some else ""
     db.execute(
         f"INSERT INTO {pairs} {_join(hashes, others or hashes, mask)} {apart}"

@@ -31,7 +31,7 @@ def register(db: duckdb.DuckDBPyConnection) -> None:
     """Give the connection the function ``folded_text``."""
     known = db.execute(
         "SELECT 1 FROM duckdb_functions() WHERE function_name = 'folded_text'"
-    ).fetchone()
+    ).fetchall()
     if not known:
         create: Any = db.create_function  # its types know no function of arrays
         create("folded_text", folded, ["VARCHAR"], "VARCHAR", type="arrow")
