@@ -23,17 +23,17 @@ from pairmill.ops.release.decisions import (
     NONE_STAYS,
     POSITIONS,
     Decisions,
-    Duplicates,
     OfBatch,
+    PackedDuplicates,
     of_batches,
 )
 from pairmill.ops.release.engine import DuckDb, Engine, failures
 from pairmill.ops.release.filters import reasons
+from pairmill.ops.release.kept_pool import Pool, threshold
 from pairmill.ops.release.layouts import ReleaseLayout, layout
-from pairmill.ops.release.pool import Pool, threshold
+from pairmill.ops.release.release_files import Shards
 from pairmill.ops.release.row_pass import PASSES, PartFiles, RowPass
 from pairmill.ops.release.selection import Selection
-from pairmill.ops.release.shards import Shards
 from pairmill.ops.release.state import DONE
 
 REMOVED, WITHDRAWN, DUPLICATE = "removed", "withdrawn", "duplicate"
@@ -184,7 +184,7 @@ class Build:
 
     def _duplicates(
         self, gone: dict[str, npt.NDArray[Any]], chosen: npt.NDArray[np.bool_]
-    ) -> Duplicates:
+    ) -> PackedDuplicates:
         codes = [self.decisions.code(word) for word in (DUPLICATE, CONTAMINATED)]
         found = chosen & np.isin(gone["reason"], codes)
         names = [str(name) for name in gone["method"][found]]
@@ -192,7 +192,7 @@ class Build:
             self.decisions.methods.append(name)
         places = [self.decisions.methods.index(name) for name in names]
         others = np.ma.filled(gone["of"][found], NONE_STAYS).astype(np.int64)
-        return Duplicates(gone["sample_id"][found], others, places)
+        return PackedDuplicates(gone["sample_id"][found], others, places)
 
     def _write_part(
         self,

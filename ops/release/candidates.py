@@ -25,7 +25,7 @@ SQL_TYPES = {
 
 
 @dataclass(frozen=True)
-class Source:
+class FactsFile:
     """A file of facts as a query names it. name: of the relation; path: of the file, None where it
     has no rows; columns: those that are read, with their types."""
 
@@ -41,7 +41,7 @@ class Candidates:
     selection: Selection
     facts: Facts
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[FactsFile]:
         found = [
             self._source("pair", "pair", columns.PAIR),
             self._source("download", "download", columns.DOWNLOAD),
@@ -54,9 +54,9 @@ class Candidates:
 
     def _source(
         self, name: str, table: str, schema: pa.Schema, model_id: int | None = None
-    ) -> Source:
+    ) -> FactsFile:
         there = self.facts.has(table, model_id)
-        return Source(name, self.facts.path(table, model_id) if there else None, schema)
+        return FactsFile(name, self.facts.path(table, model_id) if there else None, schema)
 
     def kept_columns(self) -> list[str]:
         """Of KEPT_COLUMNS and those of the recipe."""
@@ -102,7 +102,8 @@ class Candidates:
         scored, similarity = (
             self._of_model(*column) for column in (("outcome", "SMALLINT"), ("similarity", "FLOAT"))
         )
-        return f"select p.sample_id, {scored} as scored, {similarity} as similarity from pair p {joins}"
+        columns = f"p.sample_id, {scored} as scored, {similarity} as similarity"
+        return f"select {columns} from pair p {joins}"
 
     def _of_model(self, column: str, kind: str) -> str:
         """A column of the score by the model that counts for the pair's language."""
@@ -129,7 +130,7 @@ def with_sources(query: str, relations: Sequence[tuple[str, str]]) -> str:
     return f"with {named}\n{query}"
 
 
-def where(source: Source, link_kinds: Collection[str], more: Sequence[str] = ()) -> str:
+def where(source: FactsFile, link_kinds: Collection[str], more: Sequence[str] = ()) -> str:
     """The conditions on the rows of a file: those that count, of these kinds of links, and more."""
     conditions = ["counts", *more]
     if source.name == "pair":
@@ -137,7 +138,7 @@ def where(source: Source, link_kinds: Collection[str], more: Sequence[str] = ())
     return " and ".join(conditions)
 
 
-def nothing(source: Source) -> str:
+def nothing(source: FactsFile) -> str:
     """A SELECT of a file's columns without rows."""
     casts = ", ".join(f"cast(null as {SQL_TYPES[f.type]}) as {f.name}" for f in source.columns
                       if f.type in SQL_TYPES)  # fmt: skip

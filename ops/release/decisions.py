@@ -72,7 +72,7 @@ class OfBatch:
     duplicates: bytes | None
 
 
-def of_batches(first: int, decided: Bytes, duplicates: "Duplicates") -> Iterator[OfBatch]:
+def of_batches(first: int, decided: Bytes, duplicates: "PackedDuplicates") -> Iterator[OfBatch]:
     """decided: uint8[batches, POSITIONS], from batch ``first`` on; batches without a candidate are
     left out, and what is beyond a batch's last candidate."""
     for row in np.flatnonzero(decided.any(axis=1)).tolist():
@@ -80,7 +80,7 @@ def of_batches(first: int, decided: Bytes, duplicates: "Duplicates") -> Iterator
         yield OfBatch(first + row, decided[row, : last + 1].tobytes(), duplicates.of(first + row))
 
 
-class Duplicates:
+class PackedDuplicates:
     """The duplicates of some batches, packed by batch. samples: in order."""
 
     def __init__(

@@ -26,13 +26,13 @@ from pairmill.ops.release.cover import public_version
 from pairmill.ops.release.decisions import Decisions
 from pairmill.ops.release.engine import DuckDb, Engine
 from pairmill.ops.release.folder import write_manifest
+from pairmill.ops.release.kept_pool import Pool
 from pairmill.ops.release.layouts import layout
 from pairmill.ops.release.manifest import Manifest
-from pairmill.ops.release.pool import Pool
 from pairmill.ops.release.recipe import Recipe
 from pairmill.ops.release.record import ReleaseRecord, require_writable
+from pairmill.ops.release.release_files import SHARD_ROWS
 from pairmill.ops.release.selection import Model, select
-from pairmill.ops.release.shards import SHARD_ROWS
 from pairmill.ops.release.statistics import group_sizes
 from pairmill.ops.release.unfinished import Unfinished
 from pairmill.ops.release.work import work_folder

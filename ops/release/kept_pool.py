@@ -137,7 +137,7 @@ class Pool:
 
     def find_duplicates(self, spec: Any, model_id: int | None, progress: Progress) -> None:
         """Fill ``duplicate`` and ``duplicate_group`` of the rows kept and of those removed."""
-        from pairmill.ops.dedupe.run import find_duplicates
+        from pairmill.ops.dedupe.duplicate_search import find_duplicates
 
         self._run("drop table duplicate")
         self._run("drop table duplicate_group")
