@@ -28,6 +28,7 @@ from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.admin.status import gather
 from pairmill.ops.cli import run
 from pairmill.ops.demo import model as demo_model
+from pairmill.ops.demo.publish import publish
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import plain_console
 from pairmill.ops.queries import rows
@@ -192,6 +193,9 @@ def demo(
             chosen = recipe.load("demo", overrides)
             shutil.rmtree(OUT, ignore_errors=True)
             manifest = release.build(connection, chosen, OUT)
+            twins = manifest.excluded.get("duplicate", 0)
+            console.print(f"{manifest.kept} pairs are kept, {twins} left out as duplicates of them")
+            publish(OUT, _cli, console.rule)
         _report(connection, name, manifest)
 
 

@@ -33,12 +33,14 @@ class File:
 @dataclass(frozen=True)
 class SiteLink:
     """An image link of a page. url: absolute, as it must come out; fate: how the extractor must
-    drop it, or how its download must end. matching: whether its text says what is on it."""
+    drop it, or how its download must end. matching: whether its text says what is on it. copy_of:
+    the URL of the image that it is a copy of."""
 
     url: str
     text: str | None
     fate: DropReason | Outcome
     matching: bool = False
+    copy_of: str | None = None
 
 
 @dataclass
@@ -85,6 +87,7 @@ def build(*, drawn: bool = True) -> Site:
     _photographs(site, drawn=drawn)
     _oddities(site)
     _refusing(site)
+    _copies(site, drawn=drawn)
     _repeats(site)
     for page in site.pages:
         host, _, path = page.url.removeprefix("http://").partition("/")
@@ -229,6 +232,32 @@ def _refusing(site: Site) -> None:
     page.links.append(SiteLink(f"http://{host}{path}", text, Outcome.OPTED_OUT))
     page.body = _html("Not for training", [_img(path, text)], '<meta name="robots" content="noai">')
     site.pages.append(page)
+
+
+def _copies(site: Site, *, drawn: bool) -> None:
+    """A page with copies of other pages' images, with their captions: the same bytes, bytes that
+    were encoded again, and smaller ones."""
+    host = "mirror.example"
+    page = SitePage(f"http://{host}/found.html")
+    # the first image of a gallery is a JPEG whose caption matches
+    for number, original in enumerate(p.links[0] for p in site.pages[6:12]):
+        path = f"/found/{number}.jpg"
+        if drawn:
+            own_host, _, own_path = original.url.removeprefix("http://").partition("/")
+            data = site.files[own_host, f"/{own_path}"].body
+            site.files[host, path] = File("image/jpeg", _copied(data, number % 3))
+        page.links.append(
+            SiteLink(f"http://{host}{path}", original.text, Outcome.SUCCESS, True, original.url)
+        )
+    page.body = _html("Found", [_img(link.url, link.text) for link in page.links])
+    site.pages.append(page)
+
+
+def _copied(data: bytes, way: int) -> bytes:
+    image = Image.open(io.BytesIO(data))
+    if way == 2:
+        image = image.resize((320, 240), Image.Resampling.LANCZOS)
+    return data if way == 0 else jpeg(image, quality=70)
 
 
 def _repeats(site: Site) -> None:

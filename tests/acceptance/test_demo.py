@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pairmill.ops.demo.model import PATH as MODEL
+from pairmill.ops.demo.publish import TAKEN_DOWN
 from pairmill.ops.demo.site import build
 from pairmill.schema.outcomes import DropReason, Outcome
 from support.line import Line
@@ -146,8 +147,11 @@ def test_the_release_keeps_what_matches_and_nothing_else(folder: Path) -> None:
     kept = set(table["URL"].to_pylist())
     matching = {link.url for link in links_of_the_site() if link.matching}
     assert kept <= matching
+    copies = {link.url: link.copy_of for link in links_of_the_site() if link.copy_of}
     # a few captions are no reliable English to CLD3, a few drawings are hard
-    assert len(kept) >= 0.9 * len(matching)
+    assert len(kept) >= 0.9 * (len(matching) - len(copies))
+    # of each image one URL, whichever has the most pixels and came in first
+    assert {len({copy, of} & kept) for copy, of in copies.items()} == {1}
     assert table["LANGUAGE"].unique().to_pylist() == ["en"]
     assert min(table["similarity"].to_pylist()) >= 0.7
     # of a drawing 400 pixels wide and 300 high
@@ -179,8 +183,21 @@ def test_a_second_run_adds_nothing(tried: Tried, folder: Path, line: Line) -> No
     assert after == before
     options = ("--set", "model=pairmill-demo")
     line.pairmill("release", "build", "demo", "--out", "again", *options)
-    again = folder / "again/part-00000.parquet"
-    assert again.read_bytes() == (folder / "out/demo/part-00000.parquet").read_bytes()
+    # what the demo took down, with the copy of it that had stayed, is in no later build
+    again, after = (pq.read_table(folder / name) for name in ("again", "out/demo-next"))
+    assert again.equals(after)
+    first = pq.read_table(folder / "out/demo")
+    gone = set(first["URL"].to_pylist()) - set(after["URL"].to_pylist())
+    (link,) = [link for link in links_of_the_site() if link.url == TAKEN_DOWN]
+    assert len(gone) == 1
+    assert gone <= {TAKEN_DOWN, link.copy_of}
+
+
+def test_the_release_has_a_card_that_proves_its_files(folder: Path) -> None:
+    card = folder / "out/demo-card"
+    done = subprocess.run(["sha256sum", "-c", "--strict", "--quiet", "SHA256SUMS"], cwd=card)
+    assert done.returncode == 0
+    assert {"README.md", "croissant.json", "statistics.json"} <= {p.name for p in card.iterdir()}
 
 
 def test_thumbnails_are_gone_once_they_are_scored(line: Line) -> None:
@@ -189,18 +206,24 @@ def test_thumbnails_are_gone_once_they_are_scored(line: Line) -> None:
 
 
 def test_images_are_found_by_a_text_and_a_removal_takes_them_out(folder: Path, line: Line) -> None:
-    release = pq.read_table(folder / "out/demo/part-00000.parquet")
-    exported = json.loads(line.pairmill("embeddings", "export", "out/demo", "out/arrays", "--json"))
+    release = pq.read_table(folder / "out/demo-next/part-00000.parquet")
+    exported = json.loads(
+        line.pairmill("embeddings", "export", "out/demo-next", "out/arrays", "--json")
+    )
     images = np.load(folder / "out/arrays/img_emb/img_emb_0.npy").astype(np.float32)
     texts = np.load(folder / "out/arrays/text_emb/text_emb_0.npy").astype(np.float32)
     assert (exported["rows"], exported["left_out"]) == (release.num_rows, {})
     assert (images * texts).sum(axis=1) == pytest.approx(release["similarity"].to_numpy(), abs=2e-3)
 
-    built = json.loads(line.pairmill("index", "build", "out/demo", "--out", "out/index", "--json"))
+    built = json.loads(
+        line.pairmill("index", "build", "out/demo-next", "--out", "out/index", "--json")
+    )
     assert built["samples"] == release.num_rows
     assert built["recall_at_10"]["image"] > 0.99
     assert built["recall_at_10"]["text"] > 0.99
-    assert sorted(p.name for p in (folder / "out").iterdir()) == ["arrays", "demo", "index"]
+    assert sorted(p.name for p in (folder / "out").iterdir()) == [
+        "arrays", "demo", "demo-card", "demo-next", "index",
+    ]  # fmt: skip
 
     best = int(np.argmax(release["similarity"].to_numpy()))
     text, sample = release["TEXT"][best].as_py(), release["SAMPLE_ID"][best].as_py()
@@ -218,7 +241,9 @@ def test_images_are_found_by_a_text_and_a_removal_takes_them_out(folder: Path, l
         "deleted": 1, "not_in_index": 0, "left": release.num_rows - 1, "dry_run": False,
     }  # fmt: skip
     assert sample not in [f["sample_id"] for f in json.loads(line.pairmill(*question))]
-    exported = json.loads(line.pairmill("embeddings", "export", "out/demo", "out/later", "--json"))
+    exported = json.loads(
+        line.pairmill("embeddings", "export", "out/demo-next", "out/later", "--json")
+    )
     assert exported["left_out"] == {"removed": 1}
     assert (
         folder / "out/later/left_out.csv"
