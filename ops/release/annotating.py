@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.dataset as pd
 import pyarrow.parquet as pq
 
+from pairmill.ops.archive.facts import file_system
 from pairmill.ops.errors import UserError
 from pairmill.ops.release.annotators import Annotator
 from pairmill.ops.release.candidates import Candidates
@@ -53,7 +54,7 @@ def _embeddings(candidates: Candidates) -> pd.Dataset | None:
         return None
     path = facts.path("embedding", model["model_id"])
     if "://" in path:
-        return pd.dataset(path.partition("://")[2], filesystem=pa.fs.FSSpecHandler(path))
+        return pd.dataset(path.partition("://")[2], filesystem=file_system(path))
     return pd.dataset(path)
 
 

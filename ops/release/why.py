@@ -53,8 +53,9 @@ def ask(
         if recipe:
             found.append({"name": recipe.name, "version": recipe.version}
                          | _today(connection, facts, recipe))  # fmt: skip
-    return {"asked": question, "known": True, **facts.pair, "scores": facts.scores,
-            "releases": found}  # fmt: skip
+    # that a row is a cover is written nowhere, as JSON is passed on
+    pair = {key: value for key, value in facts.pair.items() if key != "is_covered"}
+    return {"asked": question, "known": True, **pair, "scores": facts.scores, "releases": found}
 
 
 def _rows(
