@@ -21,8 +21,8 @@ from dedupe_images import Made, same_to_the_eye
 from pairmill.ops.archive import columns
 from pairmill.ops.archive.facts import Facts
 from pairmill.ops.dedupe import confirm, minhash, semantic
-from pairmill.ops.dedupe.dhash import near_pairs
-from pairmill.ops.dedupe.run import find_duplicates
+from pairmill.ops.dedupe.duplicate_search import find_duplicates
+from pairmill.ops.dedupe.near_hashes import near_pairs
 from pairmill.ops.dedupe.spec import Dedupe
 from pairmill.ops.dedupe.texts import bands_of, curve, folded
 

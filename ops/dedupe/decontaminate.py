@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pairmill.ops.archive.facts import Facts
 from pairmill.ops.dedupe import confirm, tables
-from pairmill.ops.dedupe.dhash import low_entropy, near_pairs
+from pairmill.ops.dedupe.near_hashes import low_entropy, near_pairs
 from pairmill.ops.dedupe.spec import Dedupe
 from pairmill.ops.dedupe.vectors import stored
 from pairmill.ops.errors import UserError

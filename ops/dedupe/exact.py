@@ -7,7 +7,7 @@ import duckdb
 from pairmill.ops.dedupe import texts
 from pairmill.ops.dedupe.components import KEPT
 from pairmill.ops.dedupe.spec import Dedupe
-from pairmill.ops.dedupe.urls import normalised
+from pairmill.ops.dedupe.url_keys import normalised
 
 # 128 bits of a key: of 10^10 rows two others agree with a chance of 10^-19
 KEYS = {

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from pairmill.ops.archive.facts import Facts, file_system
-from pairmill.ops.dedupe.run import find_duplicates
+from pairmill.ops.dedupe.duplicate_search import find_duplicates
 from pairmill.ops.dedupe.spec import Dedupe
 from pairmill.ops.errors import UserError
 from pairmill.ops.queries import query_text

@@ -14,7 +14,7 @@ from PIL import Image
 from pairmill.ops.archive import columns
 from pairmill.ops.archive.facts import Facts
 from pairmill.ops.dedupe import decontaminate
-from pairmill.ops.dedupe.run import find_duplicates
+from pairmill.ops.dedupe.duplicate_search import find_duplicates
 from pairmill.ops.dedupe.spec import Dedupe
 from pairmill.ops.errors import UserError
 from pairmill.workers.download.decode import decode
@@ -121,7 +121,7 @@ def embeddings(folder: Path, vectors: dict[int, list[float]]) -> Facts:
     facts = Facts(str(folder), 0, 0)
     schema = columns.embedding(2)
     made = [
-        {"sample_id": n, "counts": True, "attempt": 1, "image": np.float16(v).tolist(),
+        {"sample_id": n, "counts": True, "attempt": 1, "image": np.asarray(v, np.float16).tolist(),
          "text": [0.0, 0.0], "submission_id": 1}
         for n, v in vectors.items()
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pairmill.ops.dedupe import minhash
 from pairmill.ops.dedupe.texts import bands_of, chance, folded
-from pairmill.ops.dedupe.urls import normalised
+from pairmill.ops.dedupe.url_keys import normalised
 
 SAME = "a.example/I/x.jpg?a=1&b=2"
 

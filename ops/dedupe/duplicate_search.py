@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from pairmill.ops.archive.facts import Facts
-from pairmill.ops.dedupe import decontaminate, images, minhash, semantic
+from pairmill.ops.dedupe import decontaminate, minhash, near_images, semantic
 from pairmill.ops.dedupe.exact import equal, make_rows
 from pairmill.ops.dedupe.spec import Dedupe
 from pairmill.ops.dedupe.texts import bands_of
@@ -28,7 +28,7 @@ SAME_IMAGE = ("url", "bytes", "url_text", "dhash")
 
 
 @dataclass(frozen=True)
-class Finding:
+class DuplicateFinding:
     """What a method found, for the manifest. rows: that go. groups: rows that stay for them.
     recall, precision: of planted duplicates, by bench/dedupe.py; None where they are not measured,
     as for equality. measured: what they were measured on, and by transform."""
@@ -60,7 +60,7 @@ def find_duplicates(
     *,
     model_id: int | None,
     progress: Progress = lambda done, total: None,
-) -> list[Finding]:
+) -> list[DuplicateFinding]:
     """Make the tables ``duplicate`` (sample_id, of, method), ``duplicate_group`` (sample_id,
     representative) and ``contaminated`` (sample_id, evaluation, image) of a pool.
 
@@ -109,7 +109,7 @@ class _Search:
     rows: str = f"{WORK}.rows"
     found: str = f"{WORK}.found"
 
-    def run(self) -> list[Finding]:
+    def run(self) -> list[DuplicateFinding]:
         db, spec = self.db, self.spec
         db.execute(
             "CREATE OR REPLACE TABLE duplicate (sample_id BIGINT, of BIGINT, method VARCHAR)"
@@ -148,7 +148,7 @@ class _Search:
 
     def by_image(self, method: str) -> None:
         if method == "dhash":
-            images.near(
+            near_images.near(
                 self.db, self.rows, self.spec, self.facts, self.model_id, self.work, self.found,
                 self.of(method),
             )  # fmt: skip
@@ -204,7 +204,7 @@ class _Search:
             f"DELETE FROM {self.rows} WHERE sample_id IN (SELECT sample_id FROM {WORK}.lost)"
         )
 
-    def finish(self) -> list[Finding]:
+    def finish(self) -> list[DuplicateFinding]:
         db = self.db
         db.execute(
             f"INSERT INTO duplicate SELECT sample_id, NULL, 'decontamination' FROM {WORK}.evaluated"
@@ -217,10 +217,10 @@ class _Search:
         }
         return [self.finding(method, *counted.get(method, (0, 0))) for method in self.spec.methods]
 
-    def finding(self, method: str, rows: int, groups: int) -> Finding:
+    def finding(self, method: str, rows: int, groups: int) -> DuplicateFinding:
         known = measured().get(method, {})
         told = parameters(self.spec, method)
-        return Finding(
+        return DuplicateFinding(
             method, rows, groups, told, known.get("recall"), known.get("precision"), known
         )
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from pairmill.ops.archive.facts import Facts
 from pairmill.ops.dedupe import components, confirm, tables
-from pairmill.ops.dedupe.dhash import low_entropy, near_pairs
 from pairmill.ops.dedupe.exact import equal
+from pairmill.ops.dedupe.near_hashes import low_entropy, near_pairs
 from pairmill.ops.dedupe.spec import Dedupe
 from pairmill.ops.dedupe.vectors import Vectors, extracted
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pairmill.ops.dedupe import components, confirm
-from pairmill.ops.dedupe.dhash import blocks, keys, near_pairs
+from pairmill.ops.dedupe.near_hashes import blocks, keys, near_pairs
 
 ALL = (1 << 64) - 1
 
@@ -24,7 +24,9 @@ def distance(a: int, b: int) -> int:
     return ((a ^ b) & ALL).bit_count()
 
 
-def near(hashes: set[int], radius: int, others: set[int] | None = None, hot: int = 512) -> list:
+def near(
+    hashes: set[int], radius: int, others: set[int] | None = None, hot: int = 512
+) -> list[tuple[int, int]]:
     db = duckdb.connect(config={"threads": 1})
     for name, values in (("hashes", hashes), ("others", others or set())):
         db.register("given", pa.table({"dhash": pa.array(sorted(values), pa.int64())}))
@@ -121,8 +123,8 @@ def test_blocks_of_a_cluster_are_compared_like_all_pairs(
     monkeypatch.setattr(confirm, "BLOCK", block)
     random = np.random.default_rng(3)
     centres = random.standard_normal((6, 8))
-    values = centres[random.integers(0, 6, count)] + 0.25 * random.standard_normal((count, 8))
-    values = values.astype(np.float16)
+    noise = 0.25 * random.standard_normal((count, 8))
+    values = (centres[random.integers(0, 6, count)] + noise).astype(np.float16)
     full = confirm.unit(values)
     wanted = np.arange(count)
     for n in range(removed, count):
