@@ -1,5 +1,6 @@
 """What the archive has: its partitions, and which of them are up to date with the database."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,9 @@ class Partition:
     def facts(self) -> Facts:
         if self.folder is None:
             raise UserError(f"batches {self.name} are not archived: `pairmill archive` does it")
-        return Facts(self.folder, self.first_batch, self.last_batch)
+        digests = {entry["name"]: entry["sha256"] for entry in self.files or ()}
+        version = json.dumps(digests, sort_keys=True)
+        return Facts(self.folder, self.first_batch, self.last_batch, frozenset(digests), version)
 
 
 def partitions(

@@ -66,7 +66,7 @@ def export(
             for table, model_id, dims in files:
                 writers.write(table, model_id, reader.read(table, model_id, dims))
         progress(len(found), len(found))
-    return Facts(str(folder), first, last)
+    return Facts(str(folder), first, last, writers.names)
 
 
 def _positions(samples: Collection[int]) -> dict[int, list[int]]:
@@ -117,6 +117,10 @@ class _Writers:
             if kind is None:
                 for name in list(self._waiting):
                     self._flush(name)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._waiting)
 
     def write(self, table: str, model_id: int | None, made: pa.Table) -> None:
         if not len(made):

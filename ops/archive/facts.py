@@ -1,7 +1,7 @@
 """A folder of facts: the rows of a range of batches as Parquet files, one a table."""
 
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,28 @@ from pairmill.ops.errors import UserError, extra
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts of the batches first..last, inclusive, in one folder: a path, or a URL of fsspec."""
+    """Facts of the batches first..last, inclusive, in one folder: a path, or a URL of fsspec.
+
+    files: names of those that have rows, where they are known; a lost one is then an error to
+    whoever reads it, where a folder alone cannot tell it from a table without rows. version:
+    another one wherever the files of this folder may be others.
+    """
 
     folder: str
     first: int
     last: int
+    files: frozenset[str] | None = field(default=None, compare=False)
+    version: str = field(default="", compare=False)
 
     def path(self, table: str, model_id: int | None = None) -> str:
         """Where the file of a table is, or would be. model_id: of a table of models."""
         return posixpath.join(self.folder, file_name(table, model_id))
 
     def has(self, table: str, model_id: int | None = None) -> bool:
-        """Whether the file is there: one without rows may be absent. Raises UserError where the
+        """Whether the table has a file: one without rows may have none. Raises UserError where the
         folder cannot be reached."""
+        if self.files is not None:
+            return file_name(table, model_id) in self.files
         path = self.path(table, model_id)
         if "://" not in path:
             return Path(path).is_file()

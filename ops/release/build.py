@@ -34,7 +34,6 @@ from pairmill.ops.release.layouts import ReleaseLayout, layout
 from pairmill.ops.release.release_files import Shards
 from pairmill.ops.release.row_pass import PASSES, PartFiles, RowPass
 from pairmill.ops.release.selection import Selection
-from pairmill.ops.release.state import DONE
 
 REMOVED, WITHDRAWN, DUPLICATE = "removed", "withdrawn", "duplicate"
 CONTAMINATED, TOP = "contaminated", "top_fraction"
@@ -95,11 +94,10 @@ class Build:
 
     def _identity(self, facts: Facts) -> str:
         """Another one wherever the pass over these facts might give other rows."""
-        selection, marker = self.selection, Path(facts.folder) / DONE
+        selection = self.selection
         known = [
             selection.recipe.as_dict(), selection.model_ids(), self.thresholds, self.engine.name,
-            __version__, facts.folder, facts.first, facts.last,
-            marker.read_text() if marker.is_file() else "",
+            __version__, facts.folder, facts.first, facts.last, facts.version,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pairmill.ops.archive.facts import Facts
 from pairmill.ops.queries import query_text, rows
 
 AT_ONCE = 1000  # batches a folder of live facts: as many as a partition has
-DONE = "exported"  # in a folder of live facts that is whole: the state that it is of
+DONE = "exported"  # in a folder of live facts that is whole: the state that it is of, its files
 Progress = Callable[[int, int], None]
 
 
@@ -97,14 +97,20 @@ def all_facts(
     for first, last in gaps:
         into = folder / f"{first:010}-{last:010}"
         marker = into / DONE
-        if not (marker.is_file() and marker.read_text() == state):
+        known = (marker.read_text() if marker.is_file() else "").split("\n")
+        if known[0] == state:
+            facts = Facts(str(into), first, last, frozenset(known[1:]), state)
+        else:
             shutil.rmtree(into, ignore_errors=True)
-            export(
+            made = export(
                 connection, into, first, last, tables=tables, model_ids=model_ids,
                 progress=lambda at, of, before=done: progress(before + at, total),  # type: ignore[misc]
             )  # fmt: skip
-            marker.write_text(state)
-        live.append(Facts(str(into), first, last))
+            facts = replace(made, version=state)
+            half = marker.with_suffix(".half")
+            half.write_text("\n".join([state, *sorted(facts.files or ())]))
+            half.rename(marker)
+        live.append(facts)
         done += last - first + 1
         progress(done, total)
     return sorted([*archived, *live], key=lambda facts: facts.first)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from pairmill.ops.admin import removal
-from pairmill.ops.archive import catalogue
+from pairmill.ops.archive import catalogue, generations
 from pairmill.ops.archive.export import export
 from pairmill.ops.archive.facts import Facts
 from pairmill.ops.errors import UserError
@@ -56,6 +56,32 @@ def test_same_bytes_live_archived_and_detached(
     same = scored.rows("select decisions from mill.release_batch")
     assert len(same) == 3
     assert len(set(same)) == 1
+
+
+def in_archive(db: Database, root: Path) -> catalogue.Partition:
+    """The partition of all pairs, archived."""
+    db.admin.execute("select mill.ensure_partitions(1000)")
+    db.admin.execute(
+        "insert into mill.batch (batch_id, bucket, closed_at) overriding system value"
+        " values (1000, 0, now())"
+    )
+    chosen = generations.to_archive(db.admin, 0, 999, partial=False)
+    (written,) = generations.archive(db.admin, chosen, str(root))
+    return written
+
+
+@pytest.mark.parametrize("table", ["pair", "download", "score"])
+def test_a_lost_file_of_the_archive_is_no_table_without_rows(
+    scored: Database, tmp_path: Path, table: str
+) -> None:
+    """Would catch: a release without the pairs of a partition, or with none of them scored, since a
+    file was lost, or pruned while the release was built: its counts all agree."""
+    written = in_archive(scored, tmp_path / "archive")
+    lost = Path(written.facts().path(table, 1 if table == "score" else None))
+    lost.unlink()
+    with pytest.raises(UserError, match=lost.name):
+        release.build(scored.admin, recipe(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def during(stage: str, act: Any) -> release.How:
