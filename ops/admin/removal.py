@@ -14,6 +14,7 @@ from pairmill.ops.admin.removal_search import (
     Progress,
     finish,
     forget_embeddings,
+    newest,
     search,
     silent,
 )
@@ -112,14 +113,15 @@ def add_entries(
                 connection.execute("lock table mill.removal in exclusive mode")
         # an interrupted search is another's: a rehearsal leaves it alone
         start = first if dry_run else 0
+        last = newest(connection)
         if added or not dry_run:
             search(connection, start, detached, progress)
         report = Report(added, given - added, **_counts(connection, ids))
         if confirm and added and not dry_run:
-            _confirmed(connection, confirm, report, first)
+            _confirmed(connection, confirm, report, [number for number in ids if number >= first])
         if added or not dry_run:
             embeddings = forget_embeddings(connection, start, dry_run)
-            finish(connection, start)
+            finish(connection, start, last)
             report = Report(**vars(report) | {"embeddings": embeddings})
     return report
 
@@ -179,17 +181,13 @@ def _counts(connection: psycopg.Connection, ids: Sequence[int]) -> dict[str, int
 
 
 def _confirmed(
-    connection: psycopg.Connection, confirm: Confirm, report: Report, first: int
+    connection: psycopg.Connection, confirm: Confirm, report: Report, fresh: Sequence[int]
 ) -> None:
+    """fresh: the numbers of what was added, of which none is another admin's."""
     try:
         confirm(report)
     except BaseException:
-        fresh = connection.execute(
-            "select removal_id from mill.removal where removal_id >= %s and found_at is null"
-            " and spelling_of is null",
-            (first,),
-        ).fetchall()
-        undo(connection, [number for (number,) in fresh], "it was not confirmed", False)
+        undo(connection, fresh, "it was not confirmed", False)
         raise
 
 
@@ -201,9 +199,10 @@ def finish_search(
         "select count(*) from mill.removal where found_at is null and spelling_of is null"
     ).fetchall()
     if count:
+        last = newest(connection)
         search(connection, 0, detached, progress)
         forget_embeddings(connection, 0, False)
-        finish(connection, 0)
+        finish(connection, 0, last)
     return int(count)
 
 

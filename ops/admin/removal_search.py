@@ -179,9 +179,20 @@ def require_searched(connection: psycopg.Connection) -> None:
         )
 
 
-def finish(connection: psycopg.Connection, first: int) -> None:
-    """The search from this number on is over."""
+def newest(connection: psycopg.Connection) -> int:
+    """The highest number of a removal, 0 where there is none. Additions wait for one another, so
+    that none of a lower number comes later."""
+    ((number,),) = connection.execute(
+        "select coalesce(max(removal_id), 0) from mill.removal"
+    ).fetchall()
+    return int(number)
+
+
+def finish(connection: psycopg.Connection, first: int, last: int) -> None:
+    """The search of these numbers is over. last: the newest when it began: what another admin added
+    meanwhile was not looked for."""
     connection.execute(
-        "update mill.removal set found_at = now() where removal_id >= %s and found_at is null",
-        (first,),
+        "update mill.removal set found_at = now()"
+        " where removal_id between %s and %s and found_at is null",
+        (first, last),
     )

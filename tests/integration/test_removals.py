@@ -254,6 +254,32 @@ def test_an_interrupted_search_is_ended_by_the_next(
     assert db.value("select count(*) from mill.pair") == 6
 
 
+def test_removals_that_another_admin_adds_meanwhile_are_his(db: Database) -> None:
+    """A first admin's yes called a second one's search over, which had been cut off, so that
+    releases held its pairs; a no took the second one's removals back."""
+    db.extract(URLS)
+
+    def killed(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    def second(host: str) -> None:
+        with psycopg.connect(db.dsn, autocommit=True) as other, pytest.raises(KeyboardInterrupt):
+            removal.add(other, [host], "", False, killed)
+
+    removal.add(db.admin, ["h0.example"], "", False, confirm=lambda report: second("h1.example"))
+    with pytest.raises(UserError, match="not over"):
+        removal.require_found(db.admin)
+
+    def no(report: removal.Report) -> None:
+        second("h3.example")
+        raise UserError("no")
+
+    with pytest.raises(UserError, match="no"):
+        removal.add(db.admin, ["h2.example"], "", False, confirm=no)
+    removal.finish_search(db.admin, None)
+    assert removed(db) == {URLS[0], URLS[1], URLS[3]}
+
+
 def test_a_removal_is_taken_back(scored: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairs that no other removal names come back, with what was passed over meanwhile."""
     scored.score()
