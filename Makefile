@@ -8,6 +8,7 @@
 # make asks-env   the second HTTP backend in .venv-asks, since asks pins what others may not have
 # make pooler-test   what workers do, through a real PgBouncer (apt-get install pgbouncer)
 # make tls-test   TLS and client certificates, as docs/security.md wants them (apt-get install postgresql openssl)
+# make spark-test   a release by Spark beside one by DuckDB, over the same facts (apt-get install openjdk-17-jre-headless)
 # Each makes the environment that it needs, and says what it is doing.
 
 # a process starts in two thirds of the time where byte code is kept, and the tests start hundreds
@@ -23,7 +24,7 @@ FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
 
-.PHONY: help try demo quick test databases scoring unit models line coverage chaos tour asks-env pooler-test tls-test check format clean .mypy_path
+.PHONY: help try demo quick test databases scoring unit models line coverage chaos tour asks-env pooler-test tls-test spark-test check format clean .mypy_path
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -121,6 +122,10 @@ pooler-test: .venv/.for-test
 
 tls-test: .venv/.for-test
 	@$(BIN)/pytest tests/tls
+
+spark-test: .venv/.for-test
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[spark]'
+	@$(BIN)/pytest tests/spark
 
 tour: .venv/.for-test
 	@PYTHONPATH=tests $(BIN)/python -m support.tour $(if $(DATABASE),--database '$(DATABASE)')

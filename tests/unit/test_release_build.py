@@ -1,7 +1,6 @@
 """A release from made-up facts: the same whatever engine runs and however the facts are parted; and what
 cannot be is no release."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,43 +33,6 @@ EVERYTHING: dict[str, Any] = {
 def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     folder = tmp_path_factory.mktemp("facts")
     return made_facts(folder, ROWS, taggers=(7,), superseded=0.1, duplicates=0.2, per_batch=500)
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Any]:
-    from pairmill.ops.release.engine_spark import Spark
-
-    # interpreted, by the quick compiler: a query takes less time than the compilation of its code
-    engine = Spark(
-        "local[1]",
-        {
-            "spark.sql.shuffle.partitions": "1",
-            "spark.default.parallelism": "1",
-            "spark.sql.codegen.wholeStage": "false",
-            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-            "spark.sql.adaptive.enabled": "false",
-            "spark.driver.memory": "512m",
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        },
-    )
-    yield engine
-    engine.close()
-
-
-def test_spark_gives_the_same_bytes(facts: Facts, tmp_path: Path, spark: Any) -> None:
-    """Would catch: a condition that another engine reads otherwise: division, NULL, regular
-    expressions, float32; and an order of its own."""
-    chosen = selection_of("laion-400m", (7,), **EVERYTHING)
-    by_duckdb, files, recorded = build_release(chosen, [facts], tmp_path / "duckdb")
-    by_spark, same_files, same = build_release(chosen, [facts], tmp_path / "spark", engine=spark)
-    assert files == same_files
-    assert recorded == same
-    assert by_duckdb.thresholds == by_spark.thresholds
-    assert by_duckdb.decisions.excluded == by_spark.decisions.excluded
-    # else the test would show nothing
-    reasons = {"text_too_short", "aspect", "punsafe", "similarity", "top_fraction", "too_large"}
-    assert reasons <= by_duckdb.decisions.excluded.keys()
-    assert by_duckdb.decisions.kept > 50
 
 
 def test_facts_may_be_parted_anyhow(facts: Facts, tmp_path: Path) -> None:
