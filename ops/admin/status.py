@@ -34,11 +34,7 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         links = rows(connection, "select * from report.link_count order by count desc, name")
-        funnel = rows(
-            connection,
-            "select * from report.pair_count where link_kind = 'image'"
-            " order by pairs desc, language, outcome",
-        )
+        funnel = rows(connection, _sql("funnel"))
         scores = rows(connection, "select * from mill.scored order by model, outcome")
         crawls = rows(connection, "select * from report.crawl order by crawl")
         tasks = rows(connection, _sql("tasks"))
@@ -107,7 +103,8 @@ def _summed(many: Iterable[dict[str, int]]) -> dict[str, int]:
 def _by(funnel: list[dict[str, Any]], column: str) -> dict[str, int]:
     sums: dict[str, int] = defaultdict(int)
     for row in funnel:
-        sums[row[column]] += row["pairs"]
+        if row[column] is not None:
+            sums[row[column]] += row["pairs"]
     return dict(sums)
 
 
