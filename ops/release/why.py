@@ -8,6 +8,7 @@ import msgspec
 import psycopg
 
 from pairmill.ops.admin.removal_entries import parse
+from pairmill.ops.archive import catalogue
 from pairmill.ops.errors import UserError
 from pairmill.ops.queries import query_text, rows
 from pairmill.ops.release.decisions import KEPT, NONE_STAYS, duplicate_of
@@ -19,6 +20,17 @@ from pairmill.ops.release.selection import select
 
 BATCH_BITS = 14  # SAMPLE_ID = batch_id << 14 | n
 NO_CANDIDATE = "no candidate"  # as why_releases.sql has it
+UNTOLD = "a build alone can tell duplicates and the fraction of the pool"
+# reasons that a build finds among all rows, and what they say of one that has no other reason today
+AMONG_ALL = {
+    "top_fraction": "its similarity is below that of the recipe's fraction of the pool then",
+    "removed": "a removal named its URL, its image or one that it repeats, or it was a cover row",
+}
+# of a build these come after the fraction of the pool
+AFTER_FRACTION = frozenset(
+    ("not_in_subset", "personal_data", "keyword", "no_entity", "text_not_scored", "text_unsafe",
+     "cluster")
+)  # fmt: skip
 NOT_RECORDED = "not recorded: the pair came in after this release was built"
 
 
@@ -34,7 +46,8 @@ def ask(
     and files_to_extract. Of a pair: its facts (why.sql), scores (why_scores.sql) and releases: of
     each release_id, name, version, built_at, decision (kept, a reason, or null where it is not
     recorded), today (kept or a reason, by the same recipe) and because; a recipe's alone has no
-    release_id. Raises UserError for what is neither, and for a release or model that there is not.
+    release_id, and today is null where only a build can tell it. Raises UserError for what is
+    neither, for what is detached, and for a release or model that there is not.
     """
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
@@ -45,14 +58,22 @@ def ask(
         values = {"batch_id": place[0], "n": place[1], "chosen": chosen}
         pairs = _rows(connection, "why", values)
         if not pairs:
+            for partition in catalogue.detached(connection, place[0], place[0]):
+                raise UserError(
+                    f"batches {partition.name} are archived and their rows are not here, those of"
+                    f" {question} among them: `pairmill archive restore {partition.name}` brings"
+                    " them back"
+                )
             raise UserError(f"there is no pair with the SAMPLE_ID {question}")
         facts = PairFacts(pairs[0], _rows(connection, "why_scores", values))
         recorded = _rows(connection, "why_releases", values)
         # asked of a recipe alone, a record of another is no answer
         found = [] if recipe and not releases else [_told(connection, facts, r) for r in recorded]
         if recipe:
-            found.append({"name": recipe.name, "version": recipe.version}
-                         | _today(connection, facts, recipe))  # fmt: skip
+            today = _today(connection, facts, recipe)
+            if today["today"] == KEPT and (recipe.top_fraction is not None or recipe.dedupe):
+                today["because"] += f"; {UNTOLD}"
+            found.append({"name": recipe.name, "version": recipe.version} | today)
     # that a row is a cover is written nowhere, as JSON is passed on
     pair = {key: value for key, value in facts.pair.items() if key != "is_covered"}
     return {"asked": question, "known": True, **pair, "scores": facts.scores, "releases": found}
@@ -107,6 +128,8 @@ def _told(
         today = {"today": None, "because": str(problem)}
     if decision is None:
         return record | today | {"because": f"{NOT_RECORDED}; today: {today['because']}"}
+    if decision in AMONG_ALL and today["today"] in {KEPT, *AFTER_FRACTION}:
+        return record | {"today": None, "because": AMONG_ALL[decision]}
     if decision != today["today"]:
         today["because"] = f"since then it changed; today: {today['because']}"
     return record | today

@@ -9,6 +9,7 @@ import pytest
 
 from pairmill.ops.admin import removal
 from pairmill.ops.archive import catalogue, generations
+from pairmill.ops.archive.detach import detach
 from pairmill.ops.archive.export import export
 from pairmill.ops.archive.facts import Facts
 from pairmill.ops.errors import UserError
@@ -179,6 +180,35 @@ def test_why_names_the_row_that_a_duplicate_repeats(scored: Database, tmp_path: 
     removal.add(db.admin, [second], "asked", False)
     manifest = release.build(db.admin, recipe(dedupe=_spec(dedupe)), tmp_path / "next")
     assert (manifest.kept, manifest.excluded["removed"]) == (0, 2)
+
+
+def test_why_tells_no_change_where_a_build_looked_at_all_rows(
+    scored: Database, tmp_path: Path
+) -> None:
+    """Would catch: a pair below the fraction of the pool, or one that repeats a removed image, said
+    to have changed since, and to be kept today; a pair that is detached, said not to be."""
+    db = scored
+    values: dict[str, Any] = {"languages": [], "min_similarity": None, "top_fraction": 0.4}
+    assert release.build(db.admin, recipe(**values), tmp_path / "top").kept == 3
+    (row,) = why.ask(db.admin, URLS[0])["releases"]
+    assert (row["decision"], row["today"]) == ("top_fraction", None)
+    assert row["because"] == why.AMONG_ALL["top_fraction"]
+    (row,) = why.ask(db.admin, URLS[0], recipe=recipe(**values))["releases"]
+    assert (row["today"], row["because"]) == ("kept", f"similarity 0.3000; {why.UNTOLD}")
+    db.admin.execute(
+        "update mill.download set md5 = repeat('0', 32)::uuid from mill.pair p"
+        " where p.batch_id = download.batch_id and p.n = download.n and p.url = any (%s)",
+        (URLS[2:4],),
+    )
+    removal.add(db.admin, [URLS[2]], "asked", False)
+    release.build(db.admin, recipe(languages=[]), tmp_path / "twin")
+    row = why.ask(db.admin, URLS[3])["releases"][-1]
+    assert (row["decision"], row["today"]) == ("removed", None)
+    assert row["because"] == why.AMONG_ALL["removed"]
+    in_archive(db, tmp_path / "archive")
+    detach(db.admin, catalogue.partitions(db.admin, 0, 0)[0])
+    with pytest.raises(UserError, match="`pairmill archive restore 0-999` brings them back"):
+        why.ask(db.admin, URLS[0])
 
 
 def _spec(values: dict[str, Any]) -> Any:
