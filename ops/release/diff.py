@@ -191,7 +191,7 @@ def _recorded(
             # what it had not seen is new; 0 was withdrawn before
             code = of_batch[n] if n < len(of_batch) else -1
             word = NEW if code < 0 else GONE if code == 0 else found[1][code - 1]
-            yield GONE if word == "removed" else word
+            yield GONE if word in ("removed", "withdrawn") else word
 
 
 def _write_ids(db: "duckdb.DuckDBPyConnection", place: str, path: Path) -> None:

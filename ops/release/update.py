@@ -17,7 +17,7 @@ import numpy.typing as npt
 import psycopg
 
 from pairmill.ops.errors import UserError
-from pairmill.ops.files import atomic_folder, sha256
+from pairmill.ops.files import atomic_folder, require_free, sha256
 from pairmill.ops.release import cover, cover_draw, update_manifest
 from pairmill.ops.release.folder import (
     ReleaseFolder,
@@ -84,11 +84,14 @@ def update(
     """Write the next version of the release in folder ``old`` into ``out``; None: only draw the
     covers. With dry_run, only say what would go.
 
-    memory: DuckDB's limit. progress is called with (what, done, all). Raises UserError if the
-    folder is no release or is damaged, if nothing must go, while a list of removals that its recipe
-    requires is missing or a search is not over, for a draw that is too small or too soon, and where
-    too few rows are like those that must go.
+    memory: DuckDB's limit. progress is called with (what, done, all). Raises UserError if ``out``
+    holds something, if the folder is no release, is damaged, or was deduplicated without a record,
+    if nothing must go, while a list of removals that its recipe requires is missing or a search is
+    not over, for a draw that is too small or too soon, and where too few rows are like those that
+    must go.
     """
+    if out is not None:
+        require_free(out)
     found = _whole(old, progress)
     beside = (out or old).absolute().parent
     beside.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import psycopg
 import pyarrow.parquet as pq
 
 from pairmill.ops.admin.removal_sources import require_removals
+from pairmill.ops.errors import UserError
 from pairmill.ops.queries import query_text
 from pairmill.ops.release import cover_draw
 from pairmill.ops.release.decisions import duplicate_of
@@ -43,8 +44,10 @@ def read_state(
             cursor.execute(query_text("release", f"update_{name}"), values)
             yield from cursor
 
+    ancestors = lineage(found.folder)
+    _require_record(connection, found, ancestors)
     cover_draw.fill(db, "gone", asked("removed"))
-    recorded = asked("duplicates", {"lineage": lineage(found.folder)})
+    recorded = asked("duplicates", {"lineage": ancestors})
     cover_draw.fill(db, "gone", _in_their_place(recorded))
     _add_copies(db, found, asked("image_keys"))
     first, last = db.execute("select min(sample_id), max(sample_id) from old_row").fetchall()[0]
@@ -58,6 +61,21 @@ def read_state(
     db.execute("delete from withdrawn where sample_id in (from gone)")
     cover_draw.fill(db, "known", asked("covers"))
     db.execute("delete from known where sample_id in (from gone) or sample_id in (from withdrawn)")
+
+
+def _require_record(
+    connection: psycopg.Connection, found: ReleaseFolder, ancestors: list[str]
+) -> None:
+    """Raises UserError where nothing says which rows stayed for the duplicates that are removed."""
+    if not found.manifest["recipe"].get("dedupe"):
+        return
+    query = "select from mill.release where manifest_sha256 = any (%s) limit 1"
+    if not connection.execute(query, (ancestors,)).fetchall():
+        raise UserError(
+            f"{found.folder} is deduplicated, and the database has no record of it (--no-record, or"
+            " `pairmill release forget`), by which rows go that stayed for a removed duplicate:"
+            " build the next version by `pairmill release build`"
+        )
 
 
 def _in_their_place(recorded: Iterator[tuple[Any, ...]]) -> Iterator[tuple[int]]:

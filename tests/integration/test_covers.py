@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from support.made_releases import made_release, rows_of
 from support.released import URLS, add_scored_pairs
 
 FIRST = 100 << 14
+DEDUPED = {
+    "name": "test", "version": 1, "description": "A test", "licence": "CC0-1.0",
+    "model_languages": ["en"], "dedupe": {"exact": ["url"]},
+}  # fmt: skip
 ROWS = 2000
 
 
@@ -62,7 +67,8 @@ def digests(folder: Path) -> dict[str, str]:
 def test_an_update_drops_what_must_go_and_covers_and_nothing_else(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch: a removed image that stays under another URL, a row of withdrawn work, covers
+    """Would catch: a removed image that stays under another URL, or in place of a duplicate that
+    no record names any more, a row of withdrawn work, covers
     that are not kept or differ from run to run, and counts that tell who was removed."""
     add_scored_pairs(db)
     table = made(db, tmp_path / "v1")
@@ -94,6 +100,15 @@ def test_an_update_drops_what_must_go_and_covers_and_nothing_else(
         updated("small", wanted=Wanted(covers=6, min_removals=28))
     with pytest.raises(UserError, match="at most; --covers"):
         updated("many", wanted=Wanted(covers=900))
+    unrecorded = made_release(
+        tmp_path / "unrecorded", rows_of([FIRST]), recipe=DEDUPED, layout="pairmill"
+    )
+    with pytest.raises(UserError, match="no record of it"):
+        update.update(db.admin, unrecorded, tmp_path / "next", wanted)
+    with pytest.raises(UserError, match="unrecorded"):  # and not after the covers are noted
+        update.update(db.admin, old, unrecorded, Wanted(covers=1))
+    assert db.value("select count(*) from mill.cover_row") == 0
+    shutil.rmtree(unrecorded)
     planned = updated("planned", dry_run=True)
     assert db.value("select count(*) from mill.cover_row") == 0
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
@@ -168,9 +183,9 @@ def test_a_diff_says_why_as_far_as_the_record_may(db: Database, tmp_path: Path) 
     a, b = [16384 + n for n in range(900)], [16384 + n for n in range(800, 1000)]
     old = made_release(tmp_path / "a", rows_of(a), 500)
     new = made_release(tmp_path / "b", rows_of(b), 500, name="b")
-    words = ["kept", "similarity", "removed", "language"]
-    # 0: withdrawn since; 150 too dissimilar, 249 removed, 351 withdrawn, 50 of another language
-    decided = bytes([2] * 150 + [3] * 249 + [0] * 351 + [4] * 50 + [1] * 200)
+    words = ["kept", "similarity", "removed", "language", "withdrawn"]
+    # 0: withdrawn before; 150 too dissimilar, 249 removed, 351 withdrawn, 50 of another language
+    decided = bytes([2] * 150 + [3] * 249 + [0] * 201 + [5] * 150 + [4] * 50 + [1] * 200)
     db.admin.execute(
         "with r as (insert into mill.release (name, version, recipe, manifest_sha256, candidates,"
         " kept, excluded, unfinished, words)"
