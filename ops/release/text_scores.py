@@ -45,17 +45,18 @@ def score(
     """Write a file of scores for each Parquet file of texts, and the manifest last.
 
     A file has SAMPLE_ID int64, in the order of the texts, and a float32 column a label. A file that
-    is there already, by the same weights, is kept: so a run that was cut off goes on. Returns the
-    manifest: labels, weights (their digest), and name, rows and sha256 of each file.
+    is there already, of the same texts by the same weights, is kept: so a run that was cut off goes
+    on. Returns the manifest: labels, weights (their digest), and each file's name, rows and sha256.
     """
     out.mkdir(parents=True, exist_ok=True)
     total, done = sum(pq.read_metadata(part).num_rows for part in parts), 0
     entries = []
     for part in parts:
         path, rows = out / part.name, pq.read_metadata(part).num_rows
-        if not _is_scored(path, classifier, rows):
+        texts = sha256(part)  # parts of other releases have these names, and as many rows
+        if not _is_scored(path, classifier, rows, texts):
             half = path.with_suffix(".unfinished")
-            _score_file(part, classifier, half, _from(progress, done, total))
+            _score_file(part, classifier, half, texts, _from(progress, done, total))
             half.replace(path)
         done += rows
         progress(done, total)
@@ -71,22 +72,26 @@ def _from(progress: Progress, before: int, total: int) -> Callable[[int], None]:
     return lambda done: progress(before + done, total)
 
 
-def _is_scored(path: Path, classifier: Classifier, rows: int) -> bool:
+def _is_scored(path: Path, classifier: Classifier, rows: int, texts: str) -> bool:
     if not path.is_file():
         return False
     try:
         found = pq.read_metadata(path)
     except (pa.ArrowException, OSError):
         return False
-    by = (found.metadata or {}).get(b"weights", b"").decode()
-    return bool(by == classifier.digest and found.num_rows == rows)
+    by, of = ((found.metadata or {}).get(key, b"").decode() for key in (b"weights", b"texts"))
+    return bool(by == classifier.digest and of == texts and found.num_rows == rows)
 
 
 def _score_file(
-    part: Path, classifier: Classifier, out: Path, progress: Callable[[int], None]
+    part: Path,
+    classifier: Classifier,
+    out: Path,
+    texts_sha256: str,
+    progress: Callable[[int], None],
 ) -> None:
     columns = [("SAMPLE_ID", pa.int64()), *((name, pa.float32()) for name in classifier.labels)]
-    schema = pa.schema(columns, {"weights": classifier.digest})
+    schema = pa.schema(columns, {"weights": classifier.digest, "texts": texts_sha256})
     done = 0
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for ids, texts in _texts(part):

@@ -152,6 +152,11 @@ def test_scores_go_on_where_they_were_cut_off_and_bound_texts(tmp_path: Path) ->
     # exactly at the bound is kept; 7 has no score
     assert unsafe(bound, [1, 5, 7, 9, 20, 21]) == [True, False, None, False, True, None]
     assert unsafe(bound, []) == []
+    # another release's part of that name and size, whose rows would have no scores
+    other = tmp_path / "other"
+    other.mkdir()
+    score([texts_file(other / "b.parquet", [21], ["x" * 900])], classifier, out)
+    assert unsafe(TextBound(out / MANIFEST, {"length": 0.5}), [20, 21]) == [None, True]
 
 
 def test_scores_that_are_not_the_recipes_are_refused(tmp_path: Path) -> None:
