@@ -47,9 +47,9 @@ class ExportManifest:
     """The manifest of an export: manifest.json.
 
     rows: embeddings written, of release["rows"] = rows + sum(left_out). left_out: removed (a
-    removal names it now), missing (the database has no embedding of it that counts), other_image
-    (the image that counts now has another md5 than the release's), not_finite (an embedding has a
-    NaN or an infinity: its scorer lied); left_out.csv names each.
+    removal names it now, or it is a cover row), missing (the database has no embedding of it that
+    counts), other_image (the image that counts now has another md5 than the release's), not_finite
+    (an embedding has a NaN or an infinity: its scorer lied); left_out.csv names each.
     files: name, rows, bytes and sha256 of each.
     """
 
@@ -226,7 +226,7 @@ def by_batch(ids: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
 
 
 def removed_of(connection: psycopg.Connection, ids: Iterable[int]) -> list[int]:
-    """The SAMPLE_IDs among these (in order) that a removal names."""
+    """The SAMPLE_IDs among these (in order) that a removal names, and cover rows."""
     query = query_text("vectors", "removed")
     require_found(connection)
     found = []

@@ -254,6 +254,16 @@ def test_removals_by_the_images_hash_are_applied(scored: Database, tmp_path: Pat
     removal.add(scored.admin, [md5.hex], "", False)  # the test's images are the same by position
     done = embeddings.export(scored.admin, source, tmp_path / "a")
     assert done.left_out == {"removed": 3}
+    # a cover row that stayed in would tell that the others are none
+    cover = arrays(tmp_path / "a")[2][0]["SAMPLE_ID"]
+    scored.admin.execute(
+        "with d as (insert into mill.cover_draw (release_name, manifest_sha256, removals, covers)"
+        " values ('', '', 1, 1) returning draw_id)"
+        " insert into mill.cover_row (sample_id, draw_id) select %s, draw_id from d", (cover,),
+    )  # fmt: skip
+    assert embeddings.export(scored.admin, source, tmp_path / "c").left_out == {"removed": 4}
+    assert cover in embeddings.removed_of(scored.admin, [cover])
+    scored.admin.execute("delete from mill.cover_row")
     scored.admin.execute("delete from mill.removal")
     removal.add(scored.admin, [bytes(sha256).hex()], "", False)
     assert embeddings.export(scored.admin, source, tmp_path / "b").left_out == {"removed": 3}

@@ -1,4 +1,4 @@
--- Of these positions of one batch: whether a removal names them, what the image that counts is, and the embeddings of
+-- Of these positions of one batch: whether a removal names them or they are cover rows, what the image that counts is, and the embeddings of
 -- the score that counts. Positions that are no longer a pair that counts give no row.
 
 select p.n,
@@ -10,7 +10,8 @@ select p.n,
   from mill.pair p
   left join mill.current_download d on d.batch_id = p.batch_id and d.n = p.n
  cross join lateral (
-       select exists (select from mill.removed_pair x where x.batch_id = p.batch_id and x.n = p.n) as removed) r
+       select exists (select from mill.removed_pair x where x.batch_id = p.batch_id and x.n = p.n)
+              or exists (select from mill.cover_row c where c.sample_id = p.batch_id << 14 | p.n) as removed) r
   left join mill.current_score s
     on s.batch_id = p.batch_id and s.n = p.n and s.model_id = %(model_id)s and s.outcome = 0
   left join mill.embedding e
