@@ -22,8 +22,8 @@ BEFORE_KINDS = (
     "merge", "probe", "backfill",
 )  # fmt: skip
 AFTER_KINDS = (
-    "core/hooks", "history", "counters", "counters_recount", "core/steward", "thumbnail", "model", "retry", "task",
-    "source", "admin", "archive", "report/releases", "report/sample", "report/pairs",
+    "core/hooks", "history", "counters", "counters_recount", "core/steward", "thumbnail", "model",
+    "retry", "task", "source", "admin", "archive", "report/releases", "report/sample", "report/pairs",
     "report/extraction", "report/history", "report/queue", "report/waiting", "report/people",
     "report/models", "trust", "core/grants",
 )  # fmt: skip
