@@ -23,9 +23,9 @@ BEFORE_KINDS = (
 )  # fmt: skip
 AFTER_KINDS = (
     "core/hooks", "history", "counters", "counters_recount", "core/steward", "thumbnail", "model",
-    "retry", "task", "source", "admin", "archive", "report/releases", "report/sample", "report/pairs",
-    "report/extraction", "report/history", "report/queue", "report/waiting", "report/people",
-    "report/models", "trust", "core/grants",
+    "retry", "task", "source", "admin", "archive", "report/releases", "report/sample",
+    "report/pairs", "report/extraction", "report/history", "report/queue", "report/waiting",
+    "report/people", "report/models", "trust", "core/grants",
 )  # fmt: skip
 
 
