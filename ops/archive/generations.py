@@ -76,7 +76,8 @@ def _archive(
     first, last = partition.first_batch, partition.last_batch
     generation = (partition.generation or 0) + 1
     folder = store.folder_of(root, first, last, generation)
-    with store.new_folder(folder) as half:
+    database = _identity(connection)
+    with store.new_folder(folder, database) as half:
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read")
             export(connection, half, first, last, tables=ARCHIVED, progress=progress)
@@ -86,6 +87,7 @@ def _archive(
         manifest = store.write_manifest(
             half,
             {
+                "database": database,
                 "first_batch": first,
                 "last_batch": last,
                 "generation": generation,
@@ -106,6 +108,16 @@ def _archive(
                 extractions, Jsonb(manifest["files"]), manifest["sha256"],
             ),
         )  # fmt: skip
+
+
+def _identity(connection: psycopg.Connection[Any]) -> str:
+    """Another one in each database of each server."""
+    (row,) = rows(
+        connection,
+        "select c.system_identifier || '/' || d.oid as identity from pg_control_system() c,"
+        " pg_database d where d.datname = current_database()",
+    )
+    return str(row["identity"])
 
 
 def _extractions(path: Path) -> list[int]:

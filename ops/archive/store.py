@@ -37,12 +37,14 @@ def trouble(folder: str) -> Iterator[None]:
 
 
 @contextmanager
-def new_folder(folder: str) -> Iterator[Path]:
+def new_folder(folder: str, database: str) -> Iterator[Path]:
     """A local folder to fill, which becomes ``folder`` at the end: all of it or nothing.
 
-    What is there already is of no generation that the catalogue knows, and goes.
+    What is there already is of no generation that the catalogue of this database knows, and goes.
+    Raises UserError where it is another database's, which may have its rows nowhere else.
     """
     with trouble(folder):
+        _require_own(folder, database)
         if "://" not in folder:
             shutil.rmtree(folder, ignore_errors=True)
             with atomic_folder(Path(folder)) as half:
@@ -51,6 +53,20 @@ def new_folder(folder: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="pairmill-archive-") as name:
             yield Path(name)
             _upload(Path(name), folder)
+
+
+def _require_own(folder: str, database: str) -> None:
+    files, manifest = file_system(folder), posixpath.join(folder, MANIFEST)
+    if not files.exists(manifest):
+        return
+    try:
+        other = json.loads(files.cat_file(manifest)).get("database")
+    except ValueError:
+        other = None
+    if other != database:
+        raise UserError(
+            f"{folder} is the archive of another database: name a folder of its own by --to"
+        )
 
 
 def _upload(local: Path, folder: str) -> None:

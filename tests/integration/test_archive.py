@@ -184,6 +184,20 @@ def test_an_interrupted_archive_leaves_nothing_and_goes_on(
     assert restore(db.admin, first(db)) == 0
 
 
+def test_another_databases_archive_is_left_alone(finished: Database, tmp_path: Path) -> None:
+    """Would catch: a second database with the same --to, whose first generation takes the place of
+    the only copy of what another has detached."""
+    db = finished
+    folder = tmp_path / "batches-0-999" / "g0001"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"database": "1/2"}', "utf-8")
+    for root in (str(tmp_path), f"file://{tmp_path}"):
+        with pytest.raises(UserError, match="g0001 is the archive of another database"):
+            archived(db, root)
+    assert [path.name for path in folder.iterdir()] == ["manifest.json"]
+    assert db.rows("select from mill.archive") == []
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 
