@@ -80,10 +80,12 @@ def test_the_head_of_the_card(release: Path, rows: int, category: str) -> None:
     assert features[8] == {"name": "similarity", "dtype": "float64"}
 
 
-def test_a_licence_of_ones_own(release: Path) -> None:
-    recipe = about(release)["recipe"] | {"licence": "Ours: all"}
+@pytest.mark.parametrize("name", ["Ours: all", "Ours \U0001f917\x7f\u2028\n---\n\U000e0001"])
+def test_a_licence_of_ones_own(release: Path, name: str) -> None:
+    """Would catch: a character beyond 16 bits that YAML reads as two which UTF-8 has not."""
+    recipe = about(release)["recipe"] | {"licence": name}
     card = head(readme(about(release, recipe=recipe), folder.release_schema(release)))
-    assert (card["license"], card["license_name"]) == ("other", "Ours: all")
+    assert (card["license"], card["license_name"]) == ("other", name)
 
 
 @pytest.mark.filterwarnings("ignore:ConjunctiveGraph:DeprecationWarning")

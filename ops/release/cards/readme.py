@@ -80,8 +80,15 @@ def _head(manifest: Manifest, schema: pa.Schema) -> str:
             "download_size": sum(each["bytes"] for each in files),
         },
     }
-    lines = (f"{key}: {json.dumps(value)}\n" for key, value in card.items() if value)
+    lines = (f"{key}: {_yaml(value)}\n" for key, value in card.items() if value)
     return f"---\n{''.join(lines)}---\n"
+
+
+def _yaml(value: Any) -> str:
+    """JSON that is YAML too: of a character beyond 16 bits JSON's escape is two of YAML's, and
+    what YAML has for no character, or for a line's end, is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def parts_pattern(files: Iterable[Mapping[str, Any]]) -> str:
