@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from pairmill.ops.archive.facts import Facts
-from pairmill.ops.dedupe import decontaminate, minhash, near_images, semantic
+from pairmill.ops.dedupe import decontaminate, minhash, near_images, semantic, tables
 from pairmill.ops.dedupe.exact import equal, make_rows
 from pairmill.ops.dedupe.spec import Dedupe
 from pairmill.ops.dedupe.texts import bands_of
@@ -75,12 +75,6 @@ def find_duplicates(
     """
     if spec.needs_embeddings and model_id is None:
         raise UserError("dedupe by a cosine needs a model: name one in the recipe")
-    if spec.needs_embeddings and not any(each.has("embedding", model_id) for each in facts):
-        raise UserError(
-            "dedupe by a cosine needs the image embeddings of the recipe's model, and the facts"
-            " have none: score with embeddings, or set dedupe.min_cosine, semantic_cosine and"
-            " decontaminate_cosine to 0"
-        )
     work.mkdir(parents=True, exist_ok=True)
     file = work / "dedupe.duckdb"
     _forget(file)  # of a build that was killed
@@ -119,6 +113,7 @@ class _Search:
             " (sample_id BIGINT, evaluation VARCHAR, image VARCHAR)"
         )
         make_rows(db, self.pool, spec, self.rows)
+        self._require_embeddings()
         if spec.decontaminate:
             decontaminate.near(
                 db, self.rows, spec, self.facts, self.model_id, self.found,
@@ -135,6 +130,16 @@ class _Search:
                 self.by_content(method)
                 self.accept(method)
         return self.finish()
+
+    def _require_embeddings(self) -> None:
+        """Of a pool without rows there are none, and none are needed."""
+        there = any(each.has("embedding", self.model_id) for each in self.facts)
+        if self.spec.needs_embeddings and not there and tables.count(self.db, self.rows):
+            raise UserError(
+                "dedupe by a cosine needs the image embeddings of the recipe's model, and the facts"
+                " have none: score with embeddings, or set dedupe.min_cosine, semantic_cosine and"
+                " decontaminate_cosine to 0"
+            )
 
     def of(self, method: str) -> Progress:
         """The progress within a method, as parts of all methods."""
@@ -155,6 +160,11 @@ class _Search:
         else:
             self.of(method)(0, 1)
             equal(self.db, self.rows, f"key_{method}", self.found)
+            if method != "bytes":  # a URL may have had two images: each removed one has neighbours
+                self.db.execute(
+                    f"DELETE FROM {self.found} WHERE sample_id IN"
+                    f" (SELECT sample_id FROM {self.rows} WHERE removed)"
+                )
 
     def by_content(self, method: str) -> None:
         spec = self.spec

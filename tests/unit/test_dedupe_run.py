@@ -116,6 +116,16 @@ def test_two_removed_rows_take_each_their_own(
     assert (7, 6) in db.execute("FROM duplicate_group").fetchall()
 
 
+def test_a_removed_row_of_one_url_with_another_takes_its_own(
+    db: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    """Would catch: two removed rows of one URL with different images, of which only the first's
+    are taken along."""
+    put(db, removed=(1, 2))
+    assert found(db, tmp_path, NEAR) == {}  # 1 takes 3, and 2 takes 6: 7 is 6's, which went
+    assert {(3, 1), (6, 2)} <= set(db.execute("FROM duplicate_group").fetchall())
+
+
 def embeddings(folder: Path, vectors: dict[int, list[float]]) -> Facts:
     """Facts that have these image embeddings."""
     facts = Facts(str(folder), 0, 0)
@@ -143,6 +153,21 @@ def test_a_second_signal_keeps_apart_what_only_hashes_alike(
     meaning = found(db, tmp_path / "w", Dedupe(exact=[], semantic_cosine=0.9, semantic_clusters=1),
                     (facts,))  # fmt: skip
     assert meaning == {n: (of, "semantic") for n, (of, _) in goes.items()}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_near_a_removed_image_goes_without_its_embedding(
+    db: duckdb.DuckDBPyConnection, tmp_path: Path, *, kept: bool
+) -> None:
+    """Would catch: near-duplicates of a removed image that stay since the removal deleted its
+    embedding, and other rows where the archive still has it."""
+    put(db, (2,), dhash=[A, B, A, None, None, B, B ^ 7, None])
+    angles = {1: 0.0, 3: 0.1, 6: 1.5, 7: 3.0} | ({2: 1.5} if kept else {})
+    facts = embeddings(tmp_path / "f", {n: [np.cos(a), np.sin(a)] for n, a in angles.items()})
+    spec = Dedupe(exact=[], dhash_radius=3, min_cosine=0.9)
+    assert found(db, tmp_path / "w", spec, (facts,)) == {3: (1, "dhash")}
+    groups = db.execute("FROM duplicate_group ORDER BY ALL").fetchall()
+    assert groups == [(1, 1), (2, 2), (3, 1), (6, 2), (7, 2)]
 
 
 def test_an_evaluation_image_takes_its_duplicates_along(
@@ -179,6 +204,18 @@ def test_what_cannot_be_compared_is_said_and_nothing_is_left(
     with pytest.raises(UserError, match=says):
         find_duplicates(db, "pool", spec, (), tmp_path, model_id=None)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_pool_needs_no_embeddings(db: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    """Would catch: a rehearsal before anything is scored that fails, and a search without a pair."""
+    put(db)
+    db.execute("CREATE VIEW nothing AS FROM pool WHERE false")
+    for spec in (Dedupe(dhash_radius=3, min_cosine=0.9), Dedupe(semantic_cosine=0.9, text="near")):
+        work = tmp_path / "work"
+        findings = find_duplicates(
+            db, "nothing", spec, [Facts(str(tmp_path), 0, 0)], work, model_id=1
+        )
+        assert {each.rows for each in findings} == {0}
 
 
 def test_facts_without_embeddings_are_said(db: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
