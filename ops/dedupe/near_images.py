@@ -1,4 +1,5 @@
-"""Near-duplicate images: dHash within a radius, confirmed by the cosine of the embeddings."""
+"""Near-duplicate images: dHash within a radius, confirmed by the cosine of the embeddings; what is
+near a removed image goes by dHash alone."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ def near(
         f" WHERE dhash IN (SELECT dhash FROM {found}_hash WHERE rows > 1"
         f" UNION SELECT a FROM {found}_near UNION SELECT b FROM {found}_near)"
     )
+    _taken_along(db, f"{found}_row", f"{found}_near", f"{found}_taken")
     wanted = db.execute(f"SELECT sample_id FROM {found}_row ORDER BY sample_id").fetchnumpy()
     file = work / "dedupe-vectors.f16"
     try:
@@ -63,7 +65,29 @@ def near(
         file.unlink(missing_ok=True)
     components.group(db, f"{found}_sure", f"{found}_row", found)
     merge(db, f"{found}_same", found)
-    tables.drop(db, found, "hash", "near", "row", "same", "pair", "sure")
+    db.execute(f"INSERT INTO {found} FROM {found}_taken")
+    tables.drop(db, found, "hash", "near", "row", "same", "pair", "sure", "taken")
+
+
+def _taken_along(db: duckdb.DuckDBPyConnection, rows: str, near: str, taken: str) -> None:
+    """Move the rows that go with removed ones out of ``rows`` into ``taken`` (sample_id, of), and
+    drop the removed ones. By hash alone: a removal deletes the embedding, so that a cosine would
+    let everything near a removed image stay, or only what is near one still in the archive."""
+    db.execute(
+        f"CREATE OR REPLACE TABLE {taken} AS"
+        f" WITH lost AS (SELECT dhash, min(rank) AS rank FROM {rows}"
+        f" WHERE rank < {components.KEPT} GROUP BY dhash),"
+        " reached AS (SELECT dhash, min(rank) AS rank FROM (FROM lost"
+        f" UNION ALL SELECT p.b, l.rank FROM {near} p JOIN lost l ON l.dhash = p.a"
+        f" UNION ALL SELECT p.a, l.rank FROM {near} p JOIN lost l ON l.dhash = p.b"
+        ") GROUP BY dhash)"
+        " SELECT r.sample_id, (l.rank % 9223372036854775808)::BIGINT AS of"
+        f" FROM {rows} r JOIN reached l USING (dhash) WHERE r.rank >= {components.KEPT}"
+    )
+    db.execute(
+        f"DELETE FROM {rows} WHERE rank < {components.KEPT}"
+        f" OR sample_id IN (SELECT sample_id FROM {taken})"
+    )
 
 
 def _by_hash_alone(

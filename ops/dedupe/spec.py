@@ -28,7 +28,8 @@ class Dedupe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     low_entropy: hashes with fewer ones or fewer zeros than this are of flat images, and say
     nothing: dhash leaves them to the other methods.
     min_cosine: of the stored image embeddings of two rows whose dHashes are near; a row
-    without an embedding is then nobody's duplicate by dHash. 0: dHash alone decides.
+    without an embedding is then nobody's duplicate by dHash. 0: dHash alone decides, as it always
+    does of what goes with a removed row, whose embedding its removal deleted.
     text: ``exact`` after NFKC, case folding and white space; ``near``: also a Jaccard similarity of
     min_jaccard or more over character 4-grams. Texts of fewer than min_text_length characters
     are compared by neither.
