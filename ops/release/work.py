@@ -18,26 +18,32 @@ def work_folder(wanted: Path | None, out: Path, *, keep: bool = False) -> Iterat
 
     Raises UserError for a folder with other files, and for one that another build is at.
     """
-    if wanted is None:
-        folder = out.with_name(f".{out.name}.work")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return
-    if wanted.exists() and (not wanted.is_dir() or _others(wanted)):
-        raise UserError(f"{wanted} holds other files: give --work a folder of its own")
-    wanted.mkdir(parents=True, exist_ok=True)
-    with (wanted / LOCK).open("w") as lock:
+    folder = wanted or out.with_name(f".{out.name}.work")
+    if folder.exists() and (not folder.is_dir() or _others(folder)):
+        raise UserError(f"{folder} holds other files: give --work a folder of its own")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"another build is at work in {wanted}") from None
-        yield wanted
-        if not keep:
-            shutil.rmtree(wanted)
+            raise UserError(f"another build is at work in {folder}") from None
+        if wanted is None:
+            _empty(folder)  # of a build that was killed
+        done = False
+        try:
+            yield folder
+            done = not keep
+        finally:
+            if done or wanted is None:
+                shutil.rmtree(folder, ignore_errors=wanted is None)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def _others(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """The passes of a release meet a database: in the archive or live, the bytes are the same; what is removed
 or withdrawn while a build runs is not in it; a build that is cut off goes on."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pairmill.ops.archive.facts import Facts
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import release, why
 from pairmill.ops.release.engine import DuckDb
+from pairmill.ops.release.work import LOCK
 from support.database import Database, say_migrated
 from support.released import URLS, add_scored_pairs, recipe
 
@@ -155,6 +157,29 @@ def test_a_build_that_was_cut_off_goes_on(
             scored.admin, recipe(), tmp_path / "x", how=release.How(work=tmp_path / "mine")
         )
     assert (tmp_path / "mine" / "precious").exists()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_two_builds_do_not_share_a_folder(scored: Database, tmp_path: Path, *, named: bool) -> None:
+    """Would catch: a second build of the same release that deletes the first one's facts, which
+    then has no pairs; what a killed build left, in the way of the next."""
+    how = release.How(work=tmp_path / "work" if named else None)
+    said: list[str] = []
+
+    def second(stage: str, at: int, total: int) -> None:
+        if stage == "filters" and not said:
+            with psycopg.connect(scored.dsn, autocommit=True) as other:
+                with pytest.raises(UserError, match="another build is at work in") as error:
+                    release.build(other, recipe(languages=["de"]), tmp_path / "out", how=how)
+                said.append(str(error.value))
+
+    left = tmp_path / ".out.work" / "live"
+    left.mkdir(parents=True)
+    (left.parent / LOCK).touch()
+    first = replace(how, stages=second)
+    assert release.build(scored.admin, recipe(), tmp_path / "out", how=first).kept == 2
+    assert said
+    assert named or not left.parent.exists()
 
 
 def test_why_names_the_row_that_a_duplicate_repeats(scored: Database, tmp_path: Path) -> None:
