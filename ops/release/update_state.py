@@ -1,6 +1,7 @@
 """The rows of a release that must go, by the state of a database, as tables in DuckDB."""
 
 from collections.abc import Iterator
+from itertools import chain
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from pairmill.ops.release import cover_draw
 from pairmill.ops.release.decisions import duplicate_of
 from pairmill.ops.release.folder import ReleaseFolder
 from pairmill.ops.release.keep_list import lineage
+from pairmill.ops.release.update_detached import DetachedRows
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,15 +51,16 @@ def read_state(
     cover_draw.fill(db, "gone", asked("removed"))
     recorded = asked("duplicates", {"lineage": ancestors})
     cover_draw.fill(db, "gone", _in_their_place(recorded))
-    _add_copies(db, found, asked("image_keys"))
+    archived = DetachedRows(connection, db)
+    _add_copies(db, found, chain(asked("image_keys"), archived.image_keys()))
     first, last = db.execute("select min(sample_id), max(sample_id) from old_row").fetchall()[0]
     models = (found.manifest.get("model"), found.manifest.get("multilingual_model"))
-    values = {
-        "first": (first or 0) >> BITS, "last": (last or 0) >> BITS,
-        "digests": [model["digest"] for model in models if model],
-    }  # fmt: skip
+    batches = (first or 0) >> BITS, (last or 0) >> BITS
+    digests = [model["digest"] for model in models if model]
+    values = {"first": batches[0], "last": batches[1], "digests": digests}
     db.execute("create table withdrawn (sample_id bigint)")
     cover_draw.fill(db, "withdrawn", asked("withdrawn", values))
+    cover_draw.fill(db, "withdrawn", archived.withdrawn(*batches, digests))
     db.execute("delete from withdrawn where sample_id in (from gone)")
     cover_draw.fill(db, "known", asked("covers"))
     db.execute("delete from known where sample_id in (from gone) or sample_id in (from withdrawn)")

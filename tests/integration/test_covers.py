@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from pairmill.ops.admin import removal
+from pairmill.ops.archive.detach import detach
+from pairmill.ops.archive.generations import archive, to_archive
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import cover, diff, keep_list, keep_list_apply, update
 from pairmill.ops.release.decisions import DUPLICATE
@@ -161,6 +164,43 @@ def test_an_update_drops_what_must_go_and_covers_and_nothing_else(
     assert json.loads(manifest_text(tmp_path / "v3"))["derived_from"]["lineage"][1:] == (
         keep_list.lineage(tmp_path / "v1")[1:] or keep_list.lineage(old)[1:]
     )
+
+
+def test_an_update_finds_what_is_detached(db: Database, tmp_path: Path) -> None:
+    """Would catch: a copy of a removed image, or a row of withdrawn work, that stays in the next
+    version since the database has no rows of it any more."""
+    add_scored_pairs(db)
+    db.admin.execute("select mill.ensure_partitions(1000)")
+    db.admin.execute(
+        "insert into mill.batch (batch_id, bucket, closed_at) overriding system value"
+        " values (1000, 0, now())"
+    )
+    first = dict(db.rows("select url, md5 from mill.pair join mill.download using (batch_id, n)"))
+    table = made(db, tmp_path / "all")
+    # of the removed pair's image the release has a copy alone, and the other pairs
+    md5 = [first[URLS[0]].hex if i == FIRST + 7 else row for i, row in
+           zip(table["SAMPLE_ID"].to_pylist(), table["md5"].to_pylist(), strict=True)]  # fmt: skip
+    table = table.set_column(2, "md5", [md5]).filter(pc.not_equal(table["URL"], URLS[0]))
+    old = made_release(tmp_path / "v1", table, 1500, kept_by_language={"en": len(table)})
+    removal.add(db.admin, [URLS[0]], "asked", False)
+    query = (
+        "insert into mill.withdrawn (submission_id, reason) select s.submission_id, ''"
+        " from mill.score s join mill.pair p using (batch_id, n) where p.url = %s"
+    )
+    db.admin.execute(query, (URLS[1],))
+
+    def planned() -> tuple[int, int]:
+        done = update.update(db.admin, old, None, Wanted(covers=0, urgent=True), dry_run=True)
+        return done.removed, done.withdrawn
+
+    assert planned() == (1, 1)
+    (written,) = archive(db.admin, to_archive(db.admin, 0, 999, partial=False), str(tmp_path / "a"))
+    detach(db.admin, written)
+    assert planned() == (1, 1)
+    (file,) = (tmp_path / "a").rglob("download.parquet")
+    file.unlink()
+    with pytest.raises(UserError, match="cannot be read, and alone says"):
+        planned()
 
 
 def _record_duplicate(db: Database, folder: Path, sample: int, of: int) -> None:
