@@ -177,6 +177,11 @@ def _records(text: Iterable[str], key: str) -> Iterator[tuple[str, dict[str, Any
             raise UserError(f"it is no JSON: {error}") from None
         found = None
     if isinstance(found, dict):
+        if _goes_on(found):
+            raise UserError(
+                "it is one page of several, and a part would stand for the whole list: join the"
+                f" records of all pages under {key!r}"
+            )
         found = found.get(key, [found])
     given: Iterator[tuple[str, Any]]
     if isinstance(found, list):
@@ -189,6 +194,12 @@ def _records(text: Iterable[str], key: str) -> Iterator[tuple[str, dict[str, Any
         if not isinstance(record, dict):
             raise UserError(f"{name}: it is no JSON object")
         yield name, record
+
+
+def _goes_on(page: dict[str, Any]) -> bool:
+    """Whether an answer names the next one: as ThreatExchange does, or OData, which VICS is of."""
+    paging = page.get("paging")
+    return bool(page.get("@odata.nextLink") or isinstance(paging, dict) and paging.get("next"))
 
 
 def _json_lines(whole: str) -> Iterator[tuple[str, Any]]:

@@ -81,6 +81,17 @@ def test_what_a_list_names_is_read(name: str) -> None:
         ("csv", "host\nhttp://a.example/\n", "line 2: .* is no host"),
         ("csv", "prefix\nhttp://\n", "line 2: .* too short a prefix"),
         ("csv", f"pdq,quality\n{PDQ},49\n", "line 2: .* flat image"),
+        (
+            "threatexchange",
+            f'{{"data": [{{"type": "HASH_MD5", "indicator": "{MD5}"}}],'
+            ' "paging": {"next": "https://a.example/?after=x"}}',
+            "one page of several",
+        ),
+        (
+            "vics",
+            f'{{"value": [{{"MD5": "{MD5}"}}], "@odata.nextLink": "https://a.example/"}}',
+            "one page of several",
+        ),
         ("csv", f"pdq\n{'00' * 32}\n", "line 2: .* flat image"),
         ("csv", f"sha256\n{'00' * 32}\n", "line 2: .* of nothing"),
         ("vics", '{"value": [{"MediaID": 1}]}', "record 1: it has no MD5"),
