@@ -199,7 +199,7 @@ def _records(text: Iterable[str], key: str) -> Iterator[tuple[str, dict[str, Any
 def _goes_on(page: dict[str, Any]) -> bool:
     """Whether an answer names the next one: as ThreatExchange does, or OData, which VICS is of."""
     paging = page.get("paging")
-    return bool(page.get("@odata.nextLink") or isinstance(paging, dict) and paging.get("next"))
+    return bool(page.get("@odata.nextLink") or (isinstance(paging, dict) and paging.get("next")))
 
 
 def _json_lines(whole: str) -> Iterator[tuple[str, Any]]:
