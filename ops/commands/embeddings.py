@@ -43,3 +43,9 @@ def export(
     if done.left_out:
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in done.left_out.items())
         say(f"left out: {reasons}; {out / 'left_out.csv'} names them")
+    if done.left_out.get("removed"):
+        say(
+            "what is left out of a published release as removed tells who asked for that: publish"
+            " the export of its next version (`pairmill release update`)",
+            err=True,
+        )
