@@ -254,10 +254,12 @@ def _copies(site: Site, *, drawn: bool) -> None:
 
 
 def _copied(data: bytes, way: int) -> bytes:
-    image = Image.open(io.BytesIO(data))
+    if way == 0:
+        return data
+    image: Image.Image = Image.open(io.BytesIO(data))
     if way == 2:
         image = image.resize((320, 240), Image.Resampling.LANCZOS)
-    return data if way == 0 else jpeg(image, quality=70)
+    return jpeg(image, quality=70)
 
 
 def _repeats(site: Site) -> None:

@@ -328,9 +328,8 @@ def test_fetch_json_that_is_none_is_said(tmp_path: Path, text: str) -> None:
 
 BODY = jpeg(photo_like(1, (64, 48)))
 JPEG, WEBP = RenditionSpec(), RenditionSpec(format="webp")
-FETCHED = Result(
-    0, Outcome.SUCCESS, 200, 999, 640, 480, b"m" * 16, b"s" * 32, 0, BODY, format="jpg"
-)
+HASHES: dict[str, Any] = {"md5": b"m" * 16, "sha1": b"1" * 20, "sha256": b"s" * 32, "dhash": 0}
+FETCHED = Result(0, Outcome.SUCCESS, 200, 999, 640, 480, **HASHES, thumbnail=BODY, format="jpg")
 MD5, SHA256 = "6d" * 16, "73" * 32
 
 
@@ -380,7 +379,7 @@ def encoded(kind: str) -> bytes:
 def test_image_is_measured_and_of_the_format_that_its_name_says(
     image: bytes, told: str, wanted: RenditionSpec, size: tuple[int, int] | None
 ) -> None:
-    result = Result(0, Outcome.SUCCESS, 200, 9, 7, 7, b"m" * 16, b"s" * 32, 0, image, format=told)
+    result = Result(0, Outcome.SUCCESS, 200, 9, 7, 7, **HASHES, thumbnail=image, format=told)
     row = sample_result(result, {}, wanted, verify=False)
     assert (row.width, row.height) == (size or (None, None))
     assert row.error_message == (None if size else "internal_error")
