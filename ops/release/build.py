@@ -141,7 +141,8 @@ class Build:
         candidates = kept = 0
         try:
             for each in pool.files:
-                candidates += sum(pq.read_metadata(p).num_rows for p in each.pieces(each.decided))
+                with failures(str(each.decided)):
+                    candidates += each.rows(each.decided)
                 gone = pool.gone(*each.part.samples)
                 kept += self._count(each, gone, keep)
                 self._write_part(each, gone, shape, shards)

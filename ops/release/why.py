@@ -31,7 +31,9 @@ AFTER_FRACTION = frozenset(
     ("not_in_subset", "personal_data", "keyword", "no_entity", "text_not_scored", "text_unsafe",
      "cluster")
 )  # fmt: skip
-NOT_RECORDED = "not recorded: the pair came in after this release was built"
+NOT_RECORDED = (
+    "not recorded: the pair was no candidate when this release was built, or came in later"
+)
 
 
 def ask(

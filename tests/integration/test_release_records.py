@@ -79,7 +79,7 @@ def test_what_is_no_candidate_or_came_later_is_in_no_record(
     db.extract(["http://late.example/1.jpg"], "d.wat.gz")
     late = why.ask(db.admin, "http://late.example/1.jpg")["releases"][0]
     assert late["decision"] is None
-    assert late["because"].startswith("not recorded: the pair came in after this release was built")
+    assert late["because"].startswith(why.NOT_RECORDED)
     (sample,) = (
         s
         for s, url in db.rows(
@@ -88,6 +88,7 @@ def test_what_is_no_candidate_or_came_later_is_in_no_record(
     )
     told = why.ask(db.admin, str(sample))["releases"][0]
     assert told["today"] == "no candidate"
+    assert told["because"].startswith("not recorded: the pair was no candidate when")
     assert "its extraction was withdrawn: wrong" in told["because"]
 
 

@@ -171,6 +171,20 @@ def test_damaged_facts_are_no_release(facts: Facts, tmp_path: Path, damage: Any,
         )
 
 
+@pytest.mark.parametrize("name", ["decided", "kept"])
+def test_a_half_written_part_of_a_cut_off_build_is_a_sentence(
+    facts: Facts, tmp_path: Path, name: str
+) -> None:
+    """Would catch: a traceback, or a part taken for whole, after a crash of the machine."""
+    chosen = selection_of("laion-400m")
+    build_release(chosen, [facts], tmp_path)
+    (tmp_path / "out").rename(tmp_path / "first")
+    (part,) = (tmp_path / "parts").glob(f"*/{name}-*.parquet")
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(UserError, match="cannot be read or written"):
+        build_release(chosen, [facts], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [
