@@ -31,7 +31,7 @@ SAME_IMAGE = ("url", "bytes", "url_text", "dhash")
 class DuplicateFinding:
     """What a method found, for the manifest. rows: that go. groups: rows that stay for them.
     recall, precision: of planted duplicates, by bench/dedupe.py; None where they are not measured,
-    as for equality. measured: what they were measured on, and by transform."""
+    as for equality and for another radius. measured: on what, and by transform."""
 
     method: str
     rows: int
@@ -230,8 +230,16 @@ class _Search:
     def finding(self, method: str, rows: int, groups: int) -> DuplicateFinding:
         known = measured().get(method, {})
         told = parameters(self.spec, method)
+        alone = method == "dhash" and not told["min_cosine"]
+        found = known.get("without_cosine", {}) if alone else known
+        if any(
+            known.get(key, told[key]) != told[key]
+            for key in ("radius", "min_jaccard")
+            if key in told
+        ):
+            found = {}  # measured with others
         return DuplicateFinding(
-            method, rows, groups, told, known.get("recall"), known.get("precision"), known
+            method, rows, groups, told, found.get("recall"), found.get("precision"), known
         )
 
 

@@ -17,6 +17,7 @@ from pairmill.ops.dedupe.texts import bands_of, register
 from pairmill.ops.errors import extra
 
 GRAM = 4
+ONE = np.uint64(1)
 SEED = 1
 ROWS = 65_536  # texts at a time: about 100 MB of 4-grams and signatures
 # A bucket of more rows is compared with its first alone: a template of 10^5 texts would be 5·10^9
@@ -117,15 +118,15 @@ def jaccard(one: pa.Array, other: pa.Array) -> npt.NDArray[np.float64]:
     """float64[n]: of each pair of texts the share of 4-grams that both have."""
     (x, x_ends), (y, y_ends) = grams(one), grams(other)
     pair = [np.repeat(np.arange(len(one)), np.diff(e).astype(np.int64)) for e in (x_ends, y_ends)]
-    # each text's grams once; one that both have is then there twice
     ids = np.concatenate(pair)
-    side = np.repeat([0, 1], [len(x), len(y)])
-    words = np.concatenate([x, y])
-    order = np.lexsort((side, words, ids))
-    ids, side, words = ids[order], side[order], words[order]
-    same = (ids[1:] == ids[:-1]) & (words[1:] == words[:-1])
-    fresh = np.concatenate([[True], ~(same & (side[1:] == side[:-1]))])
-    both = np.concatenate([[False], same & (side[1:] != side[:-1])])
+    # one key a gram and pair, the text as its last bit: what both have, is there twice
+    words = (np.concatenate([x, y]) + ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) & ~ONE
+    order = np.argsort(words | np.repeat(np.array([0, 1], np.uint64), [len(x), len(y)]))
+    second = order >= len(x)
+    ids, words = ids[order], words[order]
+    same = words[1:] == words[:-1]
+    fresh = np.concatenate([[True], ~(same & (second[1:] == second[:-1]))])
+    both = np.concatenate([[False], same & (second[1:] & ~second[:-1])])
     each = np.bincount(ids[fresh], minlength=len(one))
     shared = np.bincount(ids[both], minlength=len(one))
     return np.asarray(shared / (each - shared), np.float64)
