@@ -133,8 +133,10 @@ class _Search:
 
     def _require_embeddings(self) -> None:
         """Of a pool without rows there are none, and none are needed."""
+        if not self.spec.needs_embeddings:
+            return
         there = any(each.has("embedding", self.model_id) for each in self.facts)
-        if self.spec.needs_embeddings and not there and tables.count(self.db, self.rows):
+        if not there and tables.count(self.db, self.rows):
             raise UserError(
                 "dedupe by a cosine needs the image embeddings of the recipe's model, and the facts"
                 " have none: score with embeddings, or set dedupe.min_cosine, semantic_cosine and"

@@ -219,9 +219,11 @@ def test_an_empty_pool_needs_no_embeddings(db: duckdb.DuckDBPyConnection, tmp_pa
 
 
 def test_facts_without_embeddings_are_said(db: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    """Would catch: near images that are nobody's duplicates, for want of embeddings."""
+    """Would catch: near images that are nobody's duplicates, for want of embeddings; and a recipe
+    that compares none, and has no model, which is asked for them."""
     put(db)
     facts = Facts(str(tmp_path), 0, 0)
+    find_duplicates(db, "pool", NEAR, [facts], tmp_path, model_id=None)
     with pytest.raises(UserError, match="the facts have none"):
         spec = Dedupe(semantic_cosine=0.9)
         find_duplicates(db, "pool", spec, [facts], tmp_path, model_id=1)
