@@ -47,11 +47,15 @@ def score(
         print_json(manifest)
         return
     rows = sum(entry["rows"] for entry in manifest["files"])
-    say(f"{counted(rows, 'text')} scored, in {out}; for a recipe:\n\n[text_safety]")
+    say(f"{counted(rows, 'text')} scored, in {out}; for a recipe:")
     manifest_path = out / text_scores.MANIFEST
-    say(f'scores = {{ file = "{manifest_path}", sha256 = "{sha256(manifest_path)}" }}')
     bounds = ", ".join(f"{label} = 0.5" for label in classifier.labels)
-    say(f"max = {{ {bounds} }}")
+    for line in (
+        "[text_safety]",
+        f'scores = {{ file = "{manifest_path}", sha256 = "{sha256(manifest_path)}" }}',
+        f"max = {{ {bounds} }}",
+    ):
+        say(line)
 
 
 def _parts(folder: Path) -> list[Path]:
