@@ -37,14 +37,17 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 
 def progress_bar() -> Progress:
-    """A bar on standard error whose descriptions are text; gone when it is done."""
+    """A bar on standard error whose descriptions are text; gone when it is done. Where there is no
+    terminal there is none: rich would leave an empty line."""
+    console = plain_console(stderr=True)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
-        console=plain_console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 

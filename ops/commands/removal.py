@@ -56,7 +56,7 @@ def entries_of(what: list[str]) -> list[str]:
 def add(
     what: list[str] = typer.Argument(
         help="URLs (https://example.org/album/* with all that begin so), hosts (example.org; "
-        "*.example.org with all below it), md5s, SHA-1s, sha256s, pdq:HEX[/DISTANCE], "
+        "*.example.org with all below it), md5s, SHA-1s, sha256s, pdq:HEX, pdq:HEX/DISTANCE, "
         "dhash:NUMBER, sample:SAMPLE_ID, or files with one of these a line; - for standard input."
     ),
     page: bool = typer.Option(

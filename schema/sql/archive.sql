@@ -269,8 +269,8 @@ create view report.archive as
 select p.first_batch, p.last_batch, p.batches, p.pairs,
        case when p.detached_at is not null then 'detached' when p.generation is not null then 'archived' else 'live' end as place,
        p.is_current, p.generation, p.folder,
-       (select sum((f ->> 'rows')::bigint) from jsonb_array_elements(p.files) f)::bigint as rows,
-       (select sum((f ->> 'bytes')::bigint) from jsonb_array_elements(p.files) f)::bigint as bytes,
+       (select sum((f ->> 'rows')::bigint) from jsonb_path_query(p.files, '$[*]') f)::bigint as rows,
+       (select sum((f ->> 'bytes')::bigint) from jsonb_path_query(p.files, '$[*]') f)::bigint as bytes,
        p.archived_at, p.detached_at
   from mill.partition p;
 comment on view report.archive is

@@ -92,9 +92,11 @@ begin
     )
     insert into mill.funnel_change (link_kind, model_id, language, outcome, count)
     select x.link_kind, x.model_id, array_agg(x.language), array_agg(x.outcome), array_agg(x.count)
-      from (select b.link_kind, c.model_id, u.language, u.outcome, sum(u.count)::integer as count
-              from change c join mill.batch b using (batch_id), unnest(c.language, c.outcome, c.count) u (language, outcome, count)
-             group by b.link_kind, c.model_id, u.language, u.outcome having sum(u.count) <> 0) x
+      from (select k.link_kind, k.model_id, u.language, u.outcome, sum(u.count)::integer as count
+              from (select c.*, (select b.link_kind from mill.batch b where b.batch_id = c.batch_id) as link_kind  -- a join read all batches
+                      from change c) k,
+                   unnest(k.language, k.outcome, k.count) u (language, outcome, count)
+             group by k.link_kind, k.model_id, u.language, u.outcome having sum(u.count) <> 0) x
      group by x.link_kind, x.model_id;
 end
 $$;

@@ -26,10 +26,12 @@ from support.hostile_text import BEGIN, END, HOSTILE, RAW, columns, disarm, plan
 
 URLS = [f"http://h{i}.example/{i}.jpg" for i in range(4)]
 # Texts for machines. host_file.rules: a robots.txt in which a changed character would be another rule; merge_row: rows
-# of inbox.pair
-UNGUARDED = {("host_file", "rules")} | {
-    ("merge_row", c) for c in ("url", "text", "language", "license", "link_kind")
-}
+# of inbox.pair; the counters: languages of pairs, which the inbox has checked
+UNGUARDED = (
+    {("host_file", "rules")}
+    | {("merge_row", c) for c in ("url", "text", "language", "license", "link_kind")}
+    | {("batch_count", "language"), ("funnel_change", "language")}
+)
 # Words that name a stage or a kind, which submit_extract_v1 and `wat add` check: with others in their place no count is
 # found. They are planted at the end.
 WORDS = ("stage", "link_kind", "link_kinds")
@@ -293,7 +295,7 @@ def test_every_command_shows_hostile_text_as_text(db: Database, tmp_path: Path) 
     assert len(tables) > 8
     for name in sorted(run, key=lambda n: LAST.index(n) if n in LAST else -1):
         code, shown = commands.run(name, *asked[name])
-        if code == 1 and name != "doctor":
+        if code == 1 and name not in ("doctor", "release check"):  # these list faults
             assert len(shown.splitlines()) == 1, (name, shown)  # an error is one sentence
         if name not in tables | SHOWING:
             continue

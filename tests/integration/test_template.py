@@ -31,8 +31,9 @@ def described(db: Database) -> tuple[list[str], list[Any]]:
     text = subprocess.run(
         [pg_dump, f"--dbname={db.dsn}"], check=True, capture_output=True, text=True
     ).stdout
+    ((key,),) = db.rows("select encode(key, 'hex') from mill.cover_setting")  # made with the schema
     lines = [
-        line.replace(db.group(""), "db_")
+        line.replace(db.group(""), "db_").replace(key, "key")
         for line in text.splitlines()
         if not re.match(r"\\(un)?restrict ", line)
     ]
