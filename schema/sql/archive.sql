@@ -153,6 +153,12 @@ end
 $$;
 comment on function mill.index_images is 'Puts the images of a range of batches into mill.image_key. Returns the keys that were new.';
 
+-- Named, and not all that are partitioned by batch: the rows of a table that no file has must stay.
+create function mill.archived_tables() returns text[]
+language sql immutable parallel safe
+return array['pair', 'download', 'score', 'tag', 'embedding', 'opt_out', 'refetch'];
+comment on function mill.archived_tables is 'The tables whose rows the archive has, which a partition takes along as it is detached.';
+
 create function mill.detach_partition(p_first bigint, p_generation integer) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -169,7 +175,7 @@ begin
        or exists (select from mill.partition x where x.first_batch = p_first and (not x.is_full or x.open_tasks > 0)) then
         perform mill.refuse('PM003', format('batches %s to %s have changed since they were compared: archive them again', a.first_batch, a.last_batch));
     end if;
-    foreach parent in array array['pair', 'download', 'score', 'tag', 'embedding', 'opt_out', 'refetch'] loop
+    foreach parent in array mill.archived_tables() loop
         child := format('%s_b%s', parent, lpad((p_first / 1000)::text, 6, '0'));
         continue when to_regclass('mill.' || child) is null;
         execute format('alter table mill.%I detach partition mill.%I', parent, child);
@@ -193,7 +199,7 @@ begin
     if not mill.detached(p_first) then
         perform mill.refuse('PM003', format('the partition of batch %s is not detached', p_first));
     end if;
-    foreach parent in array array['pair', 'download', 'score', 'tag', 'embedding', 'opt_out', 'refetch'] loop
+    foreach parent in array mill.archived_tables() loop
         child := format('%s_b%s', parent, lpad((p_first / 1000)::text, 6, '0'));
         execute format('drop table if exists mill.%I', child);
         -- with the constraint ATTACH reads no row
@@ -218,7 +224,7 @@ begin
     if not found then
         perform mill.refuse('PM003', format('the partition of batch %s is not detached', p_first));
     end if;
-    foreach parent in array array['pair', 'download', 'score', 'tag', 'embedding', 'opt_out', 'refetch'] loop
+    foreach parent in array mill.archived_tables() loop
         child := format('%s_b%s', parent, lpad((p_first / 1000)::text, 6, '0'));
         execute format('alter table mill.%I attach partition mill.%I for values from (%s) to (%s)', parent, child, p_first, p_first + 1000);
         execute format('alter table mill.%I drop constraint attached', child);
