@@ -6,13 +6,12 @@ number as it is written.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import get_args
 
 import numpy as np
 from sqlglot import exp
 
+from pairmill.ops.release.pii_kinds import mask
 from pairmill.ops.release.recipe import Recipe
-from pairmill.ops.release.recipe_keys import PiiKind
 from pairmill.schema.outcomes import Outcome
 
 Reason = tuple[str, str]  # the word, and the condition for which a pair is left out
@@ -173,9 +172,7 @@ def _of_annotators(recipe: Recipe) -> Iterator[Reason]:
     if recipe.subset:
         yield "not_in_subset", "listed IS NULL OR NOT listed"
     if recipe.exclude_pii:
-        kinds = get_args(PiiKind)
-        mask = sum(1 << kinds.index(kind) for kind in set(recipe.exclude_pii))
-        yield "personal_data", f"pii IS NULL OR (pii & {mask}) <> 0"
+        yield "personal_data", f"pii IS NULL OR (pii & {mask(recipe.exclude_pii)}) <> 0"
     if recipe.exclude_keywords:
         yield "keyword", "keyword IS NULL OR keyword"
     if recipe.entity_list:

@@ -5,16 +5,14 @@ are full of ISBNs, part numbers and sizes. tests/unit/test_pii.py has the rules'
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 
 import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
 from stdnum import iban, luhn
 
-from pairmill.ops.errors import UserError
-
-KINDS = ("email", "phone", "iban", "card", "api_key")
+from pairmill.ops.release.pii_kinds import KINDS, mask
 
 _EMAIL = re.compile(
     r"(?<![\w.+%@-])[\w.+%-]{1,64}@((?:[\w-]{1,63}\.){1,8}([^\W\d_]{2,24}))(?![\w@-]|\.\w)"
@@ -62,14 +60,6 @@ _COUNTRY = {
     "hu": "HU", "it": "IT", "ja": "JP", "ko": "KR", "nl": "NL", "no": "NO", "pl": "PL", "pt": "PT",
     "ro": "RO", "ru": "RU", "sv": "SE", "tr": "TR", "uk": "UA", "zh": "CN",
 }  # fmt: skip
-
-
-def mask(kinds: Collection[str]) -> int:
-    """The bits of these kinds in the column ``pii``. Raises UserError for a kind that there is
-    not."""
-    if unknown := sorted(set(kinds) - set(KINDS)):
-        raise UserError(f"no kind of personal data is {unknown[0]!r}: known are {', '.join(KINDS)}")
-    return sum(1 << i for i, kind in enumerate(KINDS) if kind in kinds)
 
 
 def kinds_of(text: str, language: str | None = None) -> list[str]:

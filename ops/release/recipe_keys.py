@@ -27,9 +27,7 @@ ModelName = Annotated[
 ]
 # a tag is a float32
 Tag = Annotated[float, Meta(ge=-3.4e38, le=3.4e38, description="a number that a tag can be")]
-PiiKind = Literal[
-    "email", "phone", "iban", "card", "api_key"
-]  # as pii.KINDS, without its libraries
+PiiKind = Literal["email", "phone", "iban", "card", "api_key"]
 PiiKinds = Annotated[list[PiiKind], Meta(description=f"a list of: {', '.join(get_args(PiiKind))}")]
 # of Creative Commons' URLs: /licenses/by-sa/4.0/, /publicdomain/zero/1.0/
 Licences = Annotated[
