@@ -124,12 +124,6 @@ def _of(model: Model, column: str) -> str:
     return f"s{model['model_id']}.{column}"
 
 
-def with_sources(query: str, relations: Sequence[tuple[str, str]]) -> str:
-    """The query with each relation, (name, its SELECT), before it."""
-    named = ",\n".join(f"{name} as ({text})" for name, text in relations)
-    return f"with {named}\n{query}"
-
-
 def where(source: FactsFile, link_kinds: Collection[str], more: Sequence[str] = ()) -> str:
     """The conditions on the rows of a file: those that count, of these kinds of links, and more."""
     conditions = ["counts", *more]
