@@ -7,24 +7,12 @@ from typing import Any
 import pytest
 
 from pairmill.ops.archive.facts import Facts
-from support.built_release import build_release, selection_of
-from support.made_facts import made_facts
-
-ROWS = 4_000
-# every kind of condition that SQL has, and a fraction; no dedupe, which is DuckDB's alone
-EVERYTHING: dict[str, Any] = {
-    "languages": ["en", "de", "ru", "zh", "nolang"], "text_length": "by_script",
-    "min_text_length": 20, "max_text_length": 60, "min_words": 3, "max_words": 12,
-    "min_side": 70, "max_side": 1900, "min_pixels": 10_000, "max_aspect": 3.0,
-    "min_similarity": 0.15, "top_fraction": 0.6, "min_language_probability": 0.05,
-    "tags": {"punsafe": "made"}, "max_tag": {"punsafe": 0.9},
-}  # fmt: skip
+from support.built_release import EVERYTHING, build_release, selection_of, some_facts
 
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
-    folder = tmp_path_factory.mktemp("facts")
-    return made_facts(folder, ROWS, taggers=(7,), superseded=0.1, duplicates=0.2, per_batch=500)
+    return some_facts(tmp_path_factory.mktemp("facts"))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,4 @@
-"""A release from made-up facts: the same whatever engine runs and however the facts are parted; and what
-cannot be is no release."""
+"""A release from made-up facts: the same however the facts are parted; and what cannot be is no release."""
 
 from pathlib import Path
 from typing import Any
@@ -15,24 +14,12 @@ from pairmill.ops.errors import UserError
 from pairmill.ops.release.decisions import duplicate_of
 from pairmill.ops.release.engine import failures
 from pairmill.ops.release.state import Removed
-from support.built_release import build_release, selection_of
-from support.made_facts import made_facts
-
-ROWS = 4_000
-# every kind of condition that SQL has, and a fraction; no dedupe, which is DuckDB's alone
-EVERYTHING: dict[str, Any] = {
-    "languages": ["en", "de", "ru", "zh", "nolang"], "text_length": "by_script",
-    "min_text_length": 20, "max_text_length": 60, "min_words": 3, "max_words": 12,
-    "min_side": 70, "max_side": 1900, "min_pixels": 10_000, "max_aspect": 3.0,
-    "min_similarity": 0.15, "top_fraction": 0.6, "min_language_probability": 0.05,
-    "tags": {"punsafe": "made"}, "max_tag": {"punsafe": 0.9},
-}  # fmt: skip
+from support.built_release import EVERYTHING, build_release, selection_of, some_facts
 
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
-    folder = tmp_path_factory.mktemp("facts")
-    return made_facts(folder, ROWS, taggers=(7,), superseded=0.1, duplicates=0.2, per_batch=500)
+    return some_facts(tmp_path_factory.mktemp("facts"))
 
 
 def test_facts_may_be_parted_anyhow(facts: Facts, tmp_path: Path) -> None:
