@@ -26,6 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "dedupe": {"archive"},
     "release": {"admin", "archive", "dedupe"},
     "vectors": {"admin", "archive", "release"},
+    "web": {"admin", "archive", "dedupe", "release", "vectors"},
 }
 # need no database: a directory of files or an index is all that they read
 WITHOUT_DATABASE = (
