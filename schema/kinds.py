@@ -8,6 +8,7 @@ docs/new-kind.md walks through a new one.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+PAGES = ("live", "explore", "viewer")  # kinds of pages' logins; the admin's own is an admin's
 STEWARD = "steward"  # a kind of worker that claims no tasks: it accepts the others' submissions
 
 

@@ -25,7 +25,8 @@ AFTER_KINDS = (
     "core/hooks", "history", "counters", "counters_recount", "core/steward", "thumbnail", "model",
     "retry", "task", "source", "admin", "archive", "report/releases", "report/sample",
     "report/pairs", "report/extraction", "report/history", "report/queue", "report/waiting",
-    "report/people", "report/models", "trust", "core/grants",
+    "report/people", "report/models", "trust", "audit", "pages/logins", "pages/live",
+    "pages/explore", "pages/viewer", "core/grants",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pairmill.workers.errors import Refused
 
 WORKER_DSN = "PAIRMILL_WORKER_DSN"
+WEB_DSN = "PAIRMILL_WEB_DSN"
 FORM = "postgresql://LOGIN:PASSWORD@HOST:PORT/DATABASE"
 REMEDY = (
     f"copy the whole line that the admin sent, and put it in single quotes into {WORKER_DSN} or"
@@ -31,7 +32,7 @@ FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 # around a DSN that was copied from a mail: what nobody sees, and quotes, straight and curly
 _UNSEEN = " \t\r\n\ufeff\u200b\u2060\xa0"
 _QUOTES = "'\"`‘’“”„«»<>"
-_ASSIGNED = re.compile(rf"(?:export\s+|set\s+)?(?:{WORKER_DSN}|DATABASE_URL)=")
+_ASSIGNED = re.compile(rf"(?:export\s+|set\s+)?(?:{WORKER_DSN}|{WEB_DSN}|DATABASE_URL)=")
 _SCHEME = re.compile(r"postgres(?:ql)?://")
 _URL = re.compile(r"[^/]+//(?P<authority>[^/?]*)(?:/(?P<name>[^?]*))?(?:\?(?P<options>.*))?")
 _HOST = re.compile(r"\[[0-9A-Fa-f:.%]+\]|[\w.%-]+")
@@ -54,6 +55,17 @@ def checked(dsn: str) -> str:
         raise Refused(MISSING)
     for fault in chain(_faults(text), _faults_of_a_workers(text)):  # the first
         raise Refused(f"the DSN {fault}" if "not here" in fault else f"the DSN {fault}: {REMEDY}")
+    return text
+
+
+def checked_pages(dsn: str) -> str:
+    """A page's DSN, as ``checked`` a worker's."""
+    text = cleaned(dsn)
+    for fault in chain(_faults(text), _faults_of_a_workers(text)):
+        raise Refused(
+            f"the DSN in {WEB_DSN} {fault}: put the whole line there that `pairmill web add-login`"
+            " printed, in single quotes"
+        )
     return text
 
 

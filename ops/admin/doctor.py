@@ -72,7 +72,7 @@ def check_database(connection: psycopg.Connection) -> Iterator[Finding]:
     for text, names in faults:
         yield Finding(False, text, tuple(names))
     if not faults:
-        yield Finding(True, "logins are those of the lists of workers and researchers")
+        yield Finding(True, "logins are those of the lists of workers, researchers and pages")
     yield from _check_work(connection)
 
 

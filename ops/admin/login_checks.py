@@ -1,4 +1,4 @@
-"""Logins that differ from the lists of workers and researchers, and rights that are too wide."""
+"""Logins that differ from the lists of them, and rights that are too wide."""
 
 from collections import defaultdict
 
@@ -13,7 +13,7 @@ AS_SUPERUSER = "in psql, as the one who made it or a superuser"
 # what is wrong -> the sentence for its logins and the cure for each. {quoted}: an identifier
 SAID = {
     "unlisted": (
-        "logins are in no list of workers or researchers and can still log in: {names}",
+        "logins are in no list of workers, researchers or pages and can still log in: {names}",
         f"`drop role {{quoted}}` ends one, {AS_SUPERUSER}",
     ),
     "stray": (
@@ -27,6 +27,10 @@ SAID = {
     "absent_researcher": (
         "researchers have no login on this server, as after a restore without the logins: {names}",
         "restore the roles, or `pairmill researcher disable {name}` and add another",
+    ),
+    "absent_page": (
+        "pages have no login on this server, as after a restore without the logins: {names}",
+        "`pairmill web remove-login {name}`, then `pairmill web add-login`",
     ),
     "works_worker": (
         "workers are disabled and their logins still work: {names}",
@@ -44,8 +48,12 @@ SAID = {
         "researchers are not disabled, and their logins may do nothing: {names}",
         "`pairmill researcher enable {name}`, or disable it and add another",
     ),
+    "powerless_page": (
+        "pages' logins may do nothing: {names}",
+        "`pairmill web remove-login {name}`, then `pairmill web add-login`",
+    ),
     "wide": (
-        "logins of workers or researchers may do more than theirs: {named}",
+        "logins of workers, researchers or pages may do more than theirs: {named}",
         f"`alter role {{quoted}} nosuperuser nocreaterole nocreatedb noreplication nobypassrls` and"
         f" `revoke` of the memberships, {AS_SUPERUSER}",
     ),

@@ -1,20 +1,23 @@
-"""Logins of workers and researchers: random names, passwords shown once, never stored here."""
+"""Logins of workers, researchers and pages: random names, passwords shown once, not stored."""
 
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from pairmill.ops.admin.connection import home
+from pairmill.ops.admin.connection import admin, home
 from pairmill.ops.errors import UserError
-from pairmill.schema.kinds import worker_kinds
-from pairmill.workers.dsn import here_only, unverified
+from pairmill.schema.kinds import PAGES, worker_kinds
+from pairmill.workers.dsn import WEB_DSN, checked_pages, here_only, unverified
 from pairmill.workers.errors import Refused
 from pairmill.workers.queue import Queue
+from pairmill.workers.sqlstate import sqlstate_of
 
 
 def _new_password(connection: psycopg.Connection, login: str) -> tuple[str, str]:
@@ -145,13 +148,7 @@ def local_worker(connection: psycopg.Connection, kind: str) -> str:
 
     So that a worker that an admin starts beside the database has a worker's rights and no more.
     """
-    folder = home() / "logins"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # a second database or a second server is another file
-    place = f"{connection.info.dbname}-{connection.info.host}-{connection.info.port}".replace(
-        "/", "_"
-    )
-    file = folder / f"{place}-{kind}.dsn"
+    file = _file(connection, kind)
     if file.exists() and (dsn := _kept(connection, file)):
         return dsn
     name = f"local-{kind}-{secrets.token_hex(3)}"
@@ -159,6 +156,78 @@ def local_worker(connection: psycopg.Connection, kind: str) -> str:
     connection.execute("select mill.prove_worker(%s, true)", (name,))  # it is the admin's own
     _keep(file, dsn)
     return dsn
+
+
+def add_page(connection: psycopg.Connection, page: str, server: str = "", name: str = "") -> str:
+    """Make the login of a process that serves a page of PAGES; returns its DSN, which cannot be had
+    a second time. name: the page's own by default."""
+    if page not in PAGES:
+        raise UserError(f"there is no page {page!r}: it is one of {', '.join(PAGES)}")
+    login, password, verifier = _new_login(connection)
+    try:
+        with connection.transaction():
+            connection.execute(
+                "select mill.add_page_login(%s, %s, %s, %s)", (login, page, name or page, verifier)
+            )
+    except psycopg.errors.UniqueViolation:
+        raise UserError(
+            f"there is a page's login {name or page!r} already: give this one a --name, or that one"
+            " another DSN with `pairmill web rotate-login`"
+        ) from None
+    return _url(connection, login, password, server)
+
+
+def rotate_page(connection: psycopg.Connection, name: str, server: str = "") -> str:
+    """Give a page's login another password and end its sessions; returns its new DSN."""
+    found = connection.execute(
+        "select login from mill.page_login where name = %s", (name,)
+    ).fetchone()
+    if not found:
+        raise UserError(f"there is no page's login {name!r}: see `pairmill web logins`")
+    password, verifier = _new_password(connection, found[0])
+    connection.execute("select mill.rotate_page_login(%s, %s)", (name, verifier))
+    return _url(connection, found[0], password, server)
+
+
+def local_page(connection: psycopg.Connection, page: str) -> str:
+    """The DSN of this machine's own process of a page: made at its first use, kept in
+    PAIRMILL_HOME, as ``local_worker``'s."""
+    file = _file(connection, page)
+    if file.exists():
+        dsn = file.read_text().strip()
+        found = connection.execute(
+            "select p.name from mill.page_login p join pg_roles r on r.rolname = p.login"
+            " where p.login = %s and p.page = %s",
+            (conninfo_to_dict(dsn).get("user"), page),
+        ).fetchone()
+        if found:
+            if sqlstate_of(dsn) == "28P01":  # its password was changed (`web rotate-login`)
+                dsn = rotate_page(connection, found[0])
+                _keep(file, dsn)
+            return dsn
+    dsn = add_page(connection, page, name=f"local-{page}-{secrets.token_hex(3)}")
+    _keep(file, dsn)
+    return dsn
+
+
+@contextmanager
+def page_dsn(page: str) -> Iterator[str]:
+    """The DSN with which a process serves a page of PAGES: PAIRMILL_WEB_DSN, else, beside the
+    admin's database, ``local_page``'s; an embedded server is kept running meanwhile. Raises
+    UserError where there is neither."""
+    if dsn := os.environ.get(WEB_DSN):
+        yield checked_pages(dsn)
+        return
+    with admin() as connection:
+        yield local_page(connection, page)
+
+
+def _file(connection: psycopg.Connection, what: str) -> Path:
+    folder = home() / "logins"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # a second database or a second server is another file
+    place = f"{connection.info.dbname}-{connection.info.host}-{connection.info.port}"
+    return folder / f"{place.replace('/', '_')}-{what}.dsn"
 
 
 def _keep(file: Path, dsn: str) -> None:

@@ -1,14 +1,16 @@
--- Logins that differ from the lists of workers and researchers, and rights that are wider than they should be: what is wrong, of
+-- Logins that differ from the lists of workers, researchers and pages, and rights that are wider than they should be: what is wrong, of
 -- which login, and details for the cure.
 
 with groups as (
     select r.oid, r.rolname, r.rolcanlogin, r.rolsuper, g.kind
-      from (select name as kind from mill.worker_kind union all values ('worker'), ('researcher'), ('disabled'), ('owner')) g
+      from (select name as kind from mill.worker_kind union all values ('worker'), ('researcher'), ('live'), ('explore'), ('viewer'), ('disabled'), ('owner')) g
       join pg_catalog.pg_roles r on r.rolname = left(current_database(), 40) || '_' || g.kind
 ), listed as (
     select login, name, kind, disabled_at, 'worker' as list from mill.worker
     union all
     select login, name, 'researcher', disabled_at, 'researcher' from mill.researcher
+    union all
+    select login, name, page, null, 'page' from mill.page_login
 ), membership as (
     -- since 16 the maker of a role is a member that may grant it and may not use it
     select m.member, g.kind from pg_catalog.pg_auth_members m join groups g on g.oid = m.roleid where not m.admin_option
@@ -71,5 +73,7 @@ select distinct 'right', coalesce(r.rolname, 'PUBLIC'), x.what
   left join pg_catalog.pg_roles r on r.oid = x.grantee
  where not coalesce(r.rolsuper, false)
    and coalesce(r.rolname, '') not in (select g.rolname from groups g where g.kind = 'owner')
+   -- a viewer sees what an admin sees
+   and not (x.grantee in (select oid from groups where kind = 'viewer') and (starts_with(x.what, 'SELECT on ') or starts_with(x.what, 'USAGE on ')))
    and (x.grantee not in (select oid from groups) or x.schema = 'mill' and strpos(x.what, ' on function ') = 0)
  order by 1, 2, 3

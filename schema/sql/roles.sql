@@ -5,6 +5,7 @@
 --   <db>_extract …   group roles of the worker kinds, as schema/kinds.py declares them; a worker's login is a member of one
 --   <db>_worker      has them all as members: the logins that the watchdog watches
 --   <db>_researcher  reads the views in report
+--   <db>_live, <db>_explore, <db>_viewer  of the processes that serve pages, each with the functions of its page
 --   <db>_disabled    logins that were disabled: they are told why, and may do nothing else
 
 do $$
@@ -12,7 +13,7 @@ declare
     kind text;
     role text;
 begin
-    foreach kind in array array['owner', 'worker', 'researcher', 'disabled'] || string_to_array(current_setting('pairmill.worker_kinds'), ',') loop
+    foreach kind in array array['owner', 'worker', 'researcher', 'live', 'explore', 'viewer', 'disabled'] || string_to_array(current_setting('pairmill.worker_kinds'), ',') loop
         role := left(current_database(), 40) || '_' || kind;
         if not exists (select from pg_catalog.pg_roles where rolname = role) then
             execute format('create role %I nologin', role);

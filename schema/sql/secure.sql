@@ -8,7 +8,7 @@ declare
     role text;
 begin
     execute format('revoke all on database %I from public', current_database());
-    for role in select name from mill.worker_kind union all values ('researcher'), ('disabled') loop
+    for role in select name from mill.worker_kind union all values ('researcher'), ('live'), ('explore'), ('viewer'), ('disabled') loop
         execute format('grant connect on database %I to %I', current_database(), prefix || role);
     end loop;
     -- for the watchdog, which sees how long sessions are at work, and ends them (never a superuser's)
@@ -29,7 +29,10 @@ begin
     end loop;
     -- as mill.add_worker does from now on, for any admin; no login can take it off
     execute format('grant set on parameter temp_file_limit to %I', prefix || 'owner');
-    for role in select w.login from mill.worker w join pg_catalog.pg_roles on rolname = w.login where w.kind <> 'steward' loop
+    for role in
+        select l.login from (select login from mill.worker where kind <> 'steward' union all select login from mill.page_login) l
+          join pg_catalog.pg_roles on rolname = l.login
+    loop
         execute format('alter role %I set temp_file_limit = %L', role, '1GB');
     end loop;
 end

@@ -9,7 +9,7 @@ from pairmill.schema.scripts import sql
 from support.database import Database, empty_database, make_schema
 
 # fault -> statements that make it, what is said, statements that cure it. {w}, {r}: the logins of
-# worker ada and researcher Bob; {x}: a login of nobody; {group}: the download workers'
+# worker ada, researcher Bob and page live; {x}: a login of nobody; {group}: the download workers'
 FAULTS: dict[str, tuple[list[str], str, list[str]]] = {
     "unlisted": (
         ["create role {x} login in role {group}"], "^logins are in no list .*: {x}; `drop role",
@@ -29,6 +29,11 @@ FAULTS: dict[str, tuple[list[str], str, list[str]]] = {
         "^workers have no login on this server.*: eve; .*`pairmill worker disable eve`",
         ["select mill.disable_worker('eve')", "select mill.disable_researcher('Fay')"],
     ),
+    "absent page": (
+        ["insert into mill.page_login (login, page, name) values ('nowhere', 'explore', 'there')"],
+        "^pages have no login on this server.*: there; `pairmill web remove-login there`",
+        ["select mill.remove_page_login('there')"],
+    ),
     "works": (
         ["select mill.disable_worker('ada')", "grant {group} to {w}"],
         "workers are disabled and their logins still work: ada; `pairmill worker disable ada`",
@@ -46,6 +51,18 @@ FAULTS: dict[str, tuple[list[str], str, list[str]]] = {
     "powerless researcher": (
         ["alter role {r} nologin"], "may do nothing: Bob; `pairmill researcher enable Bob`",
         ["select mill.enable_researcher('Bob')"],
+    ),
+    "powerless page": (
+        ["revoke {live} from {p}"], "^pages' logins may do nothing: live; `pairmill web remove-",
+        ["grant {live} to {p}"],
+    ),
+    "unlisted page": (
+        ["delete from mill.page_login"], "are in no list .* or pages .*: {p};",
+        ["insert into mill.page_login (login, page, name) values ('{p}', 'live', 'live')"],
+    ),
+    "right of a page": (
+        ["grant select on mill.worker to {live}"], r"{live} \(SELECT on table mill.worker\)",
+        ["revoke select on mill.worker from {live}"],
     ),
     "wide": (
         ["alter role {w} createdb createrole", "grant {owner} to {w}"],
@@ -83,7 +100,8 @@ def test_each_fault_is_found_and_its_cure_is_one(server: str) -> None:
             "w": logins.add_worker(db.admin, "ada", "download").split("//")[1].split(":")[0],
             "r": logins.add_researcher(db.admin, "Bob").split("//")[1].split(":")[0],
             "x": f"{db.admin.info.dbname}_x", "n": str(len(FAULTS) % 10),
-            "group": db.group("download"), "owner": db.group("owner"),
+            "p": logins.add_page(db.admin, "live").split("//")[1].split(":")[0],
+            "live": db.group("live"), "group": db.group("download"), "owner": db.group("owner"),
         }  # fmt: skip
         db.admin.execute(sql("secure"))  # groups have rights on the database itself, too
 
