@@ -41,6 +41,11 @@ from pairmill.ops.commands import (
     task,
     text_safety,
     trust,
+    web,
+    web_admin,  # noqa: F401 - its commands are web's
+    web_explore,  # noqa: F401 - its commands are web's
+    web_knn,  # noqa: F401 - its commands are web's
+    web_live,  # noqa: F401 - its commands are web's
     work,
 )  # fmt: skip
 from pairmill.ops.errors import UserError
@@ -73,6 +78,7 @@ app.add_typer(release.app, name="release")
 app.add_typer(embeddings.app, name="embeddings")
 app.add_typer(index.app, name="index")
 app.add_typer(text_safety.app, name="text-safety")
+app.add_typer(web.app, name="web")
 app.command("migrate")(database.migrate)
 app.command("retry")(retry.retry)
 app.command("status")(status.status)
