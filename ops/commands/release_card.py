@@ -95,7 +95,7 @@ def statistics(
 
     A value that fewer than ten rows have is counted and not named.
     """
-    from pairmill.ops.release.cards.charts import charts
+    from pairmill.ops.release.cards.card_charts import charts
     from pairmill.ops.release.cards.hub import counted_now, statistics_of
     from pairmill.ops.release.folder import json_page
 

@@ -16,13 +16,13 @@ from urllib.parse import unquote, urlsplit
 import typer
 from warcio.archiveiterator import ArchiveIterator
 
-from pairmill.ops.demo.site import File, Site, build
+from pairmill.ops.demo.site import DemoSite, File, build
 from pairmill.ops.demo.wat import write_wat
 
 Answers = Callable[[str, str], File | None]  # (host, path with query) -> what to answer
 
 
-def site_answers(site: Site) -> Answers:
+def site_answers(site: DemoSite) -> Answers:
     """The demo's site."""
     return lambda host, path: site.files.get((host, path))
 

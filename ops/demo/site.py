@@ -2,7 +2,7 @@
 
 It has what the web has: true captions and false ones, foreign ones, missing and too short
 ones, dead links, redirects, files that are not what they say. What must come out of it
-follows from how it is built (``Site.links``), not from running the extractor.
+follows from how it is built (``DemoSite.links``), not from running the extractor.
 """
 
 import html
@@ -53,7 +53,7 @@ class SitePage:
 
 
 @dataclass
-class Site:
+class DemoSite:
     """files: what the server answers, by (host, path). pages: what was crawled."""
 
     files: dict[tuple[str, str], File] = field(default_factory=dict)
@@ -78,10 +78,10 @@ def _encoded(image: Image.Image, extension: str) -> bytes:
     return out.getvalue()
 
 
-def build(*, drawn: bool = True) -> Site:
+def build(*, drawn: bool = True) -> DemoSite:
     """The site; the same bytes every time. Not ``drawn``: its pages and links, which need none of
     the galleries' images, and those take all of the time."""
-    site = Site()
+    site = DemoSite()
     for number in range(20):
         _gallery(site, number, drawn=drawn)
     _photographs(site, drawn=drawn)
@@ -95,7 +95,7 @@ def build(*, drawn: bool = True) -> Site:
     return site
 
 
-def _gallery(site: Site, number: int, *, drawn: bool) -> None:
+def _gallery(site: DemoSite, number: int, *, drawn: bool) -> None:
     """Eight drawings, with captions that match, that do not, and in other languages."""
     host = HOSTS[number % len(HOSTS)]
     page = SitePage(f"http://{host}/gallery/{number}.html")
@@ -145,7 +145,7 @@ def _others(seed: int, what: drawings.Attributes) -> drawings.Attributes:
     )
 
 
-def _photographs(site: Site, *, drawn: bool) -> None:
+def _photographs(site: DemoSite, *, drawn: bool) -> None:
     """Textures as large as photographs, by way of <base href>."""
     page = SitePage("http://museum.example/photographs/index.html")
     tags = ['<base href="/archive/">']
@@ -162,7 +162,7 @@ def _photographs(site: Site, *, drawn: bool) -> None:
     site.pages.append(page)
 
 
-def _oddities(site: Site) -> None:
+def _oddities(site: DemoSite) -> None:
     """Images and links that fail, one of each sort."""
     host = "odd.example"
     base = f"http://{host}"
@@ -224,7 +224,7 @@ def _oddities(site: Site) -> None:
     site.pages.append(page)
 
 
-def _refusing(site: Site) -> None:
+def _refusing(site: DemoSite) -> None:
     """A page that opts out of training by its own <meta>, with an image like any other."""
     host, path, text = "news.example", "/images/portrait.jpg", "A portrait on a page that opts out"
     site.files[host, path] = File("image/jpeg", jpeg(drawings.draw(SEED - 3, (400, 300))[0]))
@@ -234,7 +234,7 @@ def _refusing(site: Site) -> None:
     site.pages.append(page)
 
 
-def _copies(site: Site, *, drawn: bool) -> None:
+def _copies(site: DemoSite, *, drawn: bool) -> None:
     """A page with copies of other pages' images, with their captions: the same bytes, bytes that
     were encoded again, and smaller ones."""
     host = "mirror.example"
@@ -262,7 +262,7 @@ def _copied(data: bytes, way: int) -> bytes:
     return jpeg(image, quality=70)
 
 
-def _repeats(site: Site) -> None:
+def _repeats(site: DemoSite) -> None:
     """A page that shows again what other pages show."""
     page = SitePage("http://blog.example/favourites.html")
     again = [link for p in site.pages[:5] for link in p.links[:2]]

@@ -9,7 +9,7 @@ import pytest
 
 from pairmill.ops.demo import model
 from pairmill.ops.demo.serve import site_answers
-from pairmill.ops.demo.site import Site, build
+from pairmill.ops.demo.site import DemoSite, build
 from pairmill.ops.demo.wat import write_wat
 from pairmill.schema.outcomes import Outcome
 from support.database import Database
@@ -20,7 +20,7 @@ from support.line import Line, Web
 def test_a_wat_file_becomes_a_release(db: Database, line: Line, tmp_path: Path) -> None:
     """In this process are what needs torch, which is imported once, and the release."""
     whole = build()
-    site = Site(pages=whole.pages[:1] + whole.pages[-1:], files=whole.files)
+    site = DemoSite(pages=whole.pages[:1] + whole.pages[-1:], files=whole.files)
     wat, out = tmp_path / "site.wat.gz", tmp_path / "release"
     with wat.open("wb") as file:
         write_wat(site.pages, file)

@@ -8,8 +8,9 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
     path for folder in ("schema", "workers", "ops") for path in (ROOT / folder).rglob("*.py")
 )
-# each kind has the second and third, and each of workers and ops its errors, for the same purpose
-OF_SEVERAL = {"__init__", "calls", "worker", "errors"}
+# each kind has the second and third, each of workers and ops its errors, and each of the demo's site
+# and the pages its server, for the same purpose
+OF_SEVERAL = {"__init__", "calls", "worker", "errors", "serve"}
 COMMANDS = ROOT / "ops" / "commands"  # a group of commands has the name of the module that it calls
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from pairmill.ops.cli import app
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import statistics as counting
-from pairmill.ops.release.cards.charts import charts
+from pairmill.ops.release.cards.card_charts import charts
 from tests.support.laid_out import laid_out
 
 NAN = float("nan")

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.files import atomic_folder, sha256
-from pairmill.ops.release.cards.charts import charts
+from pairmill.ops.release.cards.card_charts import charts
 from pairmill.ops.release.cards.croissant import croissant
 from pairmill.ops.release.cards.publication import Publication
 from pairmill.ops.release.cards.readme import readme
