@@ -6,8 +6,8 @@ import psycopg
 import typer
 
 from pairmill.ops.admin.connection import admin
+from pairmill.ops.admin.url_retries import batch_range
 from pairmill.ops.commands.options import YES, confirm, counted, progress
-from pairmill.ops.commands.retry import batch_range
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, print_rows
 from pairmill.ops.queries import rows

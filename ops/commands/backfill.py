@@ -12,9 +12,9 @@ from rich.filesize import decimal
 from pairmill.ops.admin import models
 from pairmill.ops.admin.backfill import Backfill, queue
 from pairmill.ops.admin.connection import admin
+from pairmill.ops.admin.url_retries import batch_range
 from pairmill.ops.commands.completion import known_models
 from pairmill.ops.commands.options import say_detached
-from pairmill.ops.commands.retry import batch_range
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import print_json, progress_bar
 from pairmill.workers.safe_text import say

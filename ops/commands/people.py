@@ -5,10 +5,10 @@ import sys
 from datetime import datetime
 from typing import Any
 
-import psycopg
 import typer
 
-from pairmill.ops.admin import logins
+from pairmill.ops.admin import logins, worker_changes
+from pairmill.ops.admin.audit_log import acting, of_command
 from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands.completion import WORKER, login_kinds
 from pairmill.ops.errors import UserError
@@ -33,10 +33,6 @@ def show_dsn(dsn: str) -> None:
     say(dsn)
     if problem := logins.warning(dsn):
         say(f"pairmill: warning: {problem}", err=True)
-
-
-def no_worker(name: str) -> UserError:
-    return UserError(f"there is no worker {name!r}: see `pairmill worker list`")
 
 
 @worker.command("add")
@@ -82,12 +78,11 @@ def worker_disable(
     ),
 ) -> None:
     """End a worker's rights and its sessions. Its leases run out; what was accepted stays."""
-    with admin() as connection:
-        row = connection.execute(
-            "select mill.disable_worker(%s, %s, %s)", (name, reason, no_login)
-        ).fetchone()
-    if not row or not row[0]:
-        raise no_worker(name)
+    with (
+        admin() as connection,
+        acting(connection, of_command(), "worker.disable", {"name": name, "reason": reason}),
+    ):
+        worker_changes.disable(connection, name, reason, no_login=no_login)
     say(f"{name} is disabled; `pairmill worker enable` takes that back")
 
 
@@ -102,16 +97,11 @@ def worker_enable(
     so that the first check that fails stops a stopped worker again. What was withdrawn stays
     withdrawn.
     """
-    with admin() as connection, connection.transaction():
-        of = "select disabled_at is not null from mill.worker where name = %s"
-        row = connection.execute(of, (name,)).fetchone()
-        if not row:
-            raise no_worker(name)
-        if not row[0]:
-            raise UserError(f"{name} is not disabled: nothing was changed")
-        connection.execute("select mill.enable_worker(%s)", (name,))
-        if proven:
-            connection.execute("select mill.prove_worker(%s, true)", (name,))
+    with (
+        admin() as connection,
+        acting(connection, of_command(), "worker.enable", {"name": name, "proven": proven}),
+    ):
+        worker_changes.enable(connection, name, proven=proven)
     say(f"{name} may work again{'' if proven else ', as an unproven worker'}; its DSN is as before")
 
 
@@ -126,53 +116,30 @@ def worker_rotate(name: str = WORKER, host: str = HOST) -> None:
 def worker_quarantine(
     name: str = WORKER,
     since: datetime = typer.Option(None, "--since", help="Only what came in since then."),
-    reason: str = typer.Option("quarantined by an admin", "--reason", help="Kept with each row."),
+    reason: str = typer.Option(worker_changes.QUARANTINED, "--reason", help="Kept with each row."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be done."),
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     as_json: bool = typer.Option(False, "--json", help="A JSON object; with --yes or --dry-run."),
 ) -> None:
     """End a worker, withdraw all that it contributed, and queue that again."""
+    asked = {"name": name, "since": since, "reason": reason}
     with admin() as connection:
-        planned = _quarantine(connection, name, since, reason, rehearse=True)
+        planned = worker_changes.quarantine(connection, name, since, reason, dry_run=True)
         if not as_json:
-            say(_said(name, planned, "would be "))
+            say(worker_changes.quarantined(name, planned, "would be "))
         if dry_run:
             if as_json:
                 print_json(planned)
             return
         if not yes and not (sys.stdin.isatty() and typer.confirm("Do it?")):
             raise UserError("not confirmed, nothing was done: --yes does it without a question")
-        connection.execute("select mill.disable_worker(%s, %s)", (name, reason))
-        done = _quarantine(connection, name, since, reason, rehearse=False)
+        with acting(connection, of_command(), "worker.quarantine", asked) as deed:
+            done = worker_changes.quarantine(connection, name, since, reason, dry_run=False)
+            deed.affected, deed.answer = done["rows"], done
     if as_json:
         print_json(done)
     else:
-        say(_said(name, done, ""))
-
-
-def _quarantine(
-    connection: psycopg.Connection,
-    name: str,
-    since: datetime | None,
-    reason: str,
-    *,
-    rehearse: bool,
-) -> dict[str, int]:
-    with connection.transaction(force_rollback=rehearse):
-        (found,) = rows(
-            connection, "select * from mill.quarantine_worker(%s, %s, %s)", name, since, reason
-        )
-    if found["leases"] is None:
-        raise no_worker(name)
-    return found
-
-
-def _said(name: str, found: dict[str, int], would: str) -> str:
-    return (
-        f"{name}: {found['rows']:,} rows of {found['withdrawn']:,} submissions {would}withdrawn,"
-        f" {found['rejected']:,} submissions {would}rejected, {found['leases']:,} leases"
-        f" {would}ended; {found['tasks']:,} tasks {would}queued again"
-    )
+        say(worker_changes.quarantined(name, done, ""))
 
 
 @worker.command("prove")
@@ -184,12 +151,9 @@ def worker_prove(
 
     Any other is checked, and proven once ten checks in a row agreed. See docs/trust.md.
     """
-    with admin() as connection:
-        row = connection.execute(
-            "select mill.prove_worker(%s, %s)", (name, not withdraw)
-        ).fetchone()
-    if not row or not row[0]:
-        raise no_worker(name)
+    asked = {"name": name, "proven": not withdraw}
+    with admin() as connection, acting(connection, of_command(), "worker.prove", asked):
+        worker_changes.prove(connection, name, proven=not withdraw)
     say(f"{name} is {'not proven' if withdraw else 'proven'}")
 
 
@@ -199,10 +163,9 @@ def worker_network(
     network: str = typer.Argument(help="Any word, the same for all behind one line; '' unsets it."),
 ) -> None:
     """Note where a worker connects from: a dead link is believed once two networks found it so."""
-    with admin() as connection:
-        row = connection.execute("select mill.set_network(%s, %s)", (name, network)).fetchone()
-    if not row or not row[0]:
-        raise no_worker(name)
+    asked = {"name": name, "network": network}
+    with admin() as connection, acting(connection, of_command(), "worker.network", asked):
+        worker_changes.set_network(connection, name, network)
     say(f"{name} connects from {network or 'a network that is not known'}")
 
 

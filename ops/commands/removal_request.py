@@ -1,5 +1,6 @@
 """pairmill removal request: what was asked to be removed, and what became of it."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import typer
 
 from pairmill.ops.admin import removal_requests
+from pairmill.ops.admin.audit_log import Deed, acting, of_command
 from pairmill.ops.admin.connection import admin
 from pairmill.ops.commands import removal
 from pairmill.ops.commands.completion import from_database, one_of
@@ -109,11 +111,19 @@ def approve(
     as_json: bool = AS_JSON,
 ) -> None:
     """Remove what a request names, as `removal add` would."""
-    with admin() as connection, removal.searching() as (report_progress, pause):
+    asked = {"request": number, "why": why, "reason": reason}
+    with (
+        admin() as connection,
+        nullcontext(Deed())
+        if dry_run
+        else acting(connection, of_command(), "request.approve", asked) as deed,
+        removal.searching() as (report_progress, pause),
+    ):
         report = removal_requests.approve(
             connection, number, why, reason, dry_run=dry_run, progress=report_progress,
             detached=detached(), confirm=removal.confirmation(connection, yes, pause),
         )  # fmt: skip
+        deed.affected, deed.answer = report.matching_pairs, asdict(report)
     if as_json:
         print_json(asdict(report) | {"request_id": number, "dry_run": dry_run})
         return
@@ -131,7 +141,8 @@ def refuse(
     as_json: bool = AS_JSON,
 ) -> None:
     """Refuse a request; nothing of it is removed."""
-    with admin() as connection:
+    asked = {"request": number, "why": why}
+    with admin() as connection, acting(connection, of_command(), "request.refuse", asked):
         found = removal_requests.refuse(connection, number, why)
     if as_json:
         print_json(found)

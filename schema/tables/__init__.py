@@ -6,6 +6,7 @@ tables that trusted workers COPY into.
 
 from pairmill.schema.tables import (
     archive,
+    audit,
     counters,
     covers,
     history,
@@ -22,4 +23,4 @@ from pairmill.schema.tables import (
 )
 from pairmill.schema.tables.base import metadata
 
-__all__ = ["archive", "counters", "covers", "history", "inbox", "metadata", "presence", "reference", "refetches", "releases", "removals", "results", "subjects", "tasks", "workers"]
+__all__ = ["archive", "audit", "counters", "covers", "history", "inbox", "metadata", "presence", "reference", "refetches", "releases", "removals", "results", "subjects", "tasks", "workers"]
