@@ -12,6 +12,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     SmallInteger,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import UUID
@@ -125,9 +126,16 @@ removal_request = mill(
     col("decided_by", Name(), "The login that decided", nullable=True),
     col("why", Text, "Why it was approved or refused; may be empty", nullable=True),
     col("removals", ARRAY(BigInteger), "The removals that its approval made, or that were there; null while it is open, or refused", nullable=True),
+    col("attachment", ARRAY(Text), "Text that came with it, a line each; {} where none did", server_default="{}"),
+    col("origin", Text, "Where it was noted: by `pairmill removal request add` (command), or on the page (web)", one_of("origin", ("command", "web")), server_default="command"),
+    col("token_sha256", LargeBinary, "sha256 of the token that shows its state on the page; null: it was noted by the command", nullable=True),
     CheckConstraint("cardinality(entries) > 0", name="entries"),
     CheckConstraint("(state = 'open') = (decided_at is null)", name="decided"),
+    CheckConstraint("octet_length(token_sha256) = 32 and origin = 'web' or token_sha256 is null and origin = 'command'", name="token"),
+    UniqueConstraint("token_sha256"),
     Index(None, "due_at", postgresql_where=text("state = 'open'")),
+    # how many came within a day
+    Index("removal_request_web_idx", "received_at", postgresql_where=text("origin = 'web'")),
 )
 
 pdq_waiting = mill(

@@ -7,6 +7,7 @@
 --   PM004  this worker is too old
 --   PM005  the task is not complete
 --   PM006  the model is not known or not active
+--   PM007  a page's bound on a day is reached: later
 
 create function mill.refuse(code text, message text) returns void
 language plpgsql
