@@ -77,6 +77,7 @@ class _Opened:
             # usearch keeps the number of candidates in the index
             graph.expansion_search = max(effort or hnsw.EXPANSION_SEARCH, 2 * k)  # type: ignore[misc]
             answers = graph.search(vectors / lengths, k)
+        answers = [answers] if len(vectors) == 1 else answers  # usearch gives no list of one row
         for i in range(len(vectors)):
             found = np.asarray(answers[i].keys, np.uint64) if len(graph) else np.zeros(0, np.uint64)
             own = recall.vectors(graph, found)
