@@ -1,0 +1,1 @@
+"""`pairmill web knn`: nearest neighbours over HTTP, by clip-retrieval's API."""

@@ -1,0 +1,109 @@
+"""The search itself: candidates of the index, filtered and without duplicates, until there are as
+many answers as were asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pairmill.ops.vectors.opened import Searcher
+from pairmill.ops.vectors.recall import NOTHING
+from pairmill.ops.web.knn.tags import Tags
+
+DUPLICATE = 0.94  # inner product from which clip-retrieval takes two images for one
+CANDIDATES = 12_000  # of one query, at most; 25 MB of vectors of 512 dims
+GROWTH = 4  # of the candidates, where too few answers are left of them
+BLOCK = 512  # rows compared at once with all before them
+Floats = npt.NDArray[np.float32]
+Keys = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What an answer must be. safe, peaceful: as Tags.safe and Tags.peaceful. left_out: SAMPLE_IDs
+    that are no answer, nor are their exact duplicates."""
+
+    deduplicate: bool = True
+    safe: bool = True
+    peaceful: bool = True
+    left_out: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """ids, similarities: nearest first. candidates: images that were looked at, exhausted: whether
+    these are all that the index has, or all that a query may look at were enough."""
+
+    ids: list[int] = field(default_factory=list)
+    similarities: list[float] = field(default_factory=list)
+    candidates: int = 0
+    exhausted: bool = True
+
+
+def search(index: Searcher, vector: Floats, wanted: int, filters: Filters, tags: Tags) -> Answers:
+    """The ``wanted`` nearest samples to a vector (float32[dims]) that pass the filters.
+
+    Of images that are too near one another (inner product 0.94) the nearest to the query is the
+    answer, and so is the first SAMPLE_ID that passes of exact duplicates; without ``deduplicate``
+    all of them are. An image is left out where it is too near to one before it that passes, be this
+    an answer or left out itself: as in clip-retrieval, whose groups are connected components,
+    except that an image further away never takes back an answer.
+    """
+    k = min(CANDIDATES, wanted + wanted // 2 + 8 + len(filters.left_out))
+    while True:
+        keys, near = index.search(vector[None, :], k)
+        found = keys[0] != NOTHING
+        held, cosine = keys[0][found], near[0][found]
+        groups = _groups(index, held, filters, tags)
+        chosen = [i for i, group in enumerate(groups) if group]
+        if filters.deduplicate:
+            chosen = _apart(index.vectors(held[chosen]), chosen)
+            ids = [groups[i][0] for i in chosen]
+            rows = chosen
+        else:
+            ids = [sample for i in chosen for sample in groups[i]]
+            rows = [i for i in chosen for _ in groups[i]]
+        whole = len(held) < k
+        if len(ids) >= wanted or whole or k == CANDIDATES:
+            similarities = cosine[rows[:wanted]].tolist()
+            enough = len(ids) >= wanted or whole
+            return Answers(ids[:wanted], similarities, len(held), enough)
+        k = min(CANDIDATES, GROWTH * k)
+
+
+def _groups(index: Searcher, keys: Keys, filters: Filters, tags: Tags) -> list[list[int]]:
+    """Of each key the samples with its embedding that may be shown, its own first."""
+    groups = [[int(key), *index.duplicates(int(key))] for key in keys]
+    if filters.left_out:
+        groups = [[] if filters.left_out.intersection(group) else group for group in groups]
+    if not (filters.safe or filters.peaceful):
+        return groups
+    flat = np.array([sample for group in groups for sample in group], np.int64)
+    passes = np.ones(len(flat), bool)
+    if filters.safe:
+        passes &= tags.safe(flat)
+    if filters.peaceful:
+        passes &= tags.peaceful(flat)
+    shown, at = [], 0
+    for group in groups:
+        kept = passes[at : at + len(group)]
+        shown.append([sample for sample, good in zip(group, kept, strict=True) if good])
+        at += len(group)
+    return shown
+
+
+def _apart(vectors: Floats, rows: Sequence[int]) -> list[int]:
+    """Those of the rows whose vector is not too near to one before it. vectors: float32[n, dims]
+    of any length."""
+    if not len(rows):
+        return []
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    kept: list[int] = []
+    for start in range(0, len(unit), BLOCK):
+        block = unit[start : start + BLOCK]
+        alike = block @ unit[: start + len(block)].T >= DUPLICATE
+        # of each row, those before it
+        before = np.tril(alike, start - 1)
+        kept += [rows[start + i] for i in np.flatnonzero(~before.any(axis=1)).tolist()]
+    return kept

@@ -1,0 +1,65 @@
+"""The indexes that are served, each opened again where its files have changed."""
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+
+from pairmill.ops.errors import UserError
+from pairmill.ops.vectors.opened import Searcher, open_index
+
+
+class ServedIndex:
+    """One index under its name. trouble: called with a sentence where it cannot be opened again;
+    the files that were opened before go on. Raises UserError where it cannot be opened at first."""
+
+    def __init__(self, name: str, folder: Path, trouble: Callable[[str], None]) -> None:
+        self.name, self.folder, self._trouble = name, folder, trouble
+        self._opened = open_index(folder)
+        self._opening = threading.Lock()
+
+    @property
+    def model(self) -> Mapping[str, str]:
+        return self._opened.info.model
+
+    @property
+    def dims(self) -> int:
+        return self._opened.info.dims
+
+    def current(self) -> Searcher:
+        """The index as its files are now. Blocks while it is opened again, for the one request that
+        found it changed; others go on with the old one, which is closed when the last lets it go.
+        """
+        opened = self._opened
+        if opened.stale() and self._opening.acquire(blocking=False):
+            try:
+                self._opened = open_index(self.folder)
+            except UserError as error:
+                self._trouble(f"{error}; its files from before are served on")
+            finally:
+                self._opening.release()
+        return self._opened
+
+
+class ServedIndexes:
+    """All of them, in the order given; the first is the one of a request that names none."""
+
+    def __init__(self, folders: Mapping[str, Path], trouble: Callable[[str], None]) -> None:
+        if not folders:
+            raise UserError("no index is named: --index NAME=FOLDER")
+        self._served = {name: ServedIndex(name, at, trouble) for name, at in folders.items()}
+
+    def names(self) -> list[str]:
+        return list(self._served)
+
+    def all(self) -> list[ServedIndex]:
+        return list(self._served.values())
+
+    def get(self, name: str | None) -> ServedIndex:
+        """Raises HTTPException 404 for a name that is none of theirs."""
+        if name is None:
+            return self.all()[0]
+        if name not in self._served:
+            raise HTTPException(404, "there is no index of this name: GET /indices-list has them")
+        return self._served[name]
