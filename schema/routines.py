@@ -22,8 +22,8 @@ BEFORE_KINDS = (
     "merge", "probe", "backfill",
 )  # fmt: skip
 AFTER_KINDS = (
-    "core/hooks", "history", "counters", "counters_recount", "core/steward", "thumbnail", "model",
-    "retry", "task", "source", "admin", "archive", "report/releases", "report/sample",
+    "core/hooks", "history", "counters", "credit", "counters_recount", "core/steward", "thumbnail",
+    "model", "retry", "task", "source", "admin", "archive", "report/releases", "report/sample",
     "report/pairs", "report/extraction", "report/history", "report/queue", "report/waiting",
     "report/people", "report/models", "trust", "audit", "pages/logins", "pages/live",
     "pages/explore", "pages/viewer", "core/grants",

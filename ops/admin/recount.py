@@ -16,17 +16,19 @@ SAMPLE = 3  # batches that the doctor counts: 60 ms each
 @dataclass
 class Recount:
     """What was found. wrong: batches whose counters were not their rows, the first of them by
-    number; sums, tasks: sums over all batches, and counts of done tasks, that were not either."""
+    number; sums, tasks, workers: sums over all batches, counts of done tasks, and workers' credit,
+    that were not either."""
 
     batches: int = 0
     wrong: int = 0
     first_wrong: list[int] = field(default_factory=list)
     sums: int = 0
     tasks: int = 0
+    workers: int = 0
 
     @property
     def differs(self) -> bool:
-        return bool(self.wrong or self.sums or self.tasks)
+        return bool(self.wrong or self.sums or self.tasks or self.workers)
 
 
 def recount(
@@ -50,10 +52,11 @@ def recount(
     if check:
         (sums,) = rows(connection, "select count(*) as n from mill.missum")
         (tasks,) = rows(connection, "select count(*) as n from mill.misdone")
-        found.sums, found.tasks = sums["n"], tasks["n"]
+        (workers,) = rows(connection, "select count(*) as n from mill.miscredit")
+        found.sums, found.tasks, found.workers = sums["n"], tasks["n"], workers["n"]
     else:
         (mended,) = rows(connection, "select * from mill.resum()")
-        found.sums, found.tasks = mended["sums"], mended["tasks"]
+        found.sums, found.tasks, found.workers = mended["sums"], mended["tasks"], mended["workers"]
     return found
 
 

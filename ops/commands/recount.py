@@ -46,8 +46,9 @@ def lines(found: Recount, *, check: bool) -> list[str]:
     mended = "`pairmill db recount` mends them" if check else "mended"
     return [
         f"{counted(found.batches, 'batch', 'batches')} counted: {found.wrong:,} had other counters"
-        f" than rows{named}, {counted(found.sums, 'sum')} over all batches and"
-        f" {counted(found.tasks, 'count')} of done tasks were wrong: {mended}"
+        f" than rows{named}, {counted(found.sums, 'sum')} over all batches,"
+        f" {counted(found.tasks, 'count')} of done tasks and the credit of"
+        f" {counted(found.workers, 'worker')} were wrong: {mended}"
     ]
 
 

@@ -79,7 +79,7 @@ end
 $$;
 comment on function mill.recount is 'Counts the rows of a range of batches anew, and mends what differs. Returns how many batches, and in how many something did.';
 
-create function mill.resum(out sums bigint, out tasks bigint)
+create function mill.resum(out sums bigint, out tasks bigint, out workers bigint)
 language plpgsql
 as $$
 begin
@@ -95,7 +95,13 @@ begin
         insert into mill.done_change (kind, crawl_id, count) select m.kind, m.crawl_id, (m.found - m.kept)::integer from mill.misdone m returning 1
     )
     select count(*) into tasks from mended;
+    with mended as (
+        insert into mill.credit_change (worker_id, hour, tasks, rows, checks)
+        select m.worker_id, 'epoch', 0, m.found - m.kept, 0 from mill.miscredit m returning 1
+    )
+    select count(*) into workers from mended;
     perform mill.fold_counts();
+    perform mill.fold_credit();
 end
 $$;
-comment on function mill.resum is 'Adds the counters of all batches up anew, and counts the tasks that are done; mends what differs. Returns how many sums did.';
+comment on function mill.resum is 'Adds the counters of all batches up anew, and counts the tasks that are done and the rows of each worker; mends what differs. Returns how many did.';

@@ -89,7 +89,7 @@ def test_the_whole_cost_is_the_pages(line_of: Line, db: Database, tmp_path: Path
     )
     assert {name for (name,) in allowed} == {
         "claim_v1", "complete_v1", "drained_v1", "fail_v1", "heartbeat_v1", "register_v1", "me_v1",
-        "release_v1", "submit_item_v1",
+        "release_v1", "show_name_v1", "submit_item_v1",
     }  # fmt: skip
 
     (number,) = db.rows("select max(submission_id) from mill.submission")[0]

@@ -59,6 +59,7 @@ WRONG = (
     "update mill.batch_count set count[1] = count[1] + 7 where batch_id = 0 and attempt = 0",
     "update mill.funnel_count set count = count + 3",
     "update mill.done_count set count = 0",
+    "update mill.credit set rows = 5",
 )
 
 
@@ -72,13 +73,16 @@ def test_wrong_counters_are_found_and_mended(db: Database, monkeypatch: pytest.M
     monkeypatch.setenv("DATABASE_URL", db.dsn)
     say_migrated(db.admin)
     db.extract([f"https://a.example/{n}.jpg" for n in range(3)])
-    db.admin.execute("select mill.fold_counts()")
+    db.admin.execute("select mill.fold_counts(), mill.fold_credit()")
     for change in WRONG:
         db.admin.execute(change)
     assert sample(db.admin).first_wrong == [0], "the doctor would not see it"
     code, said = run("--check")
     assert code == 1
-    assert "(0), 1 sum over all batches and 1 count of done tasks" in " ".join(said.split())
+    assert (
+        "(0), 1 sum over all batches, 1 count of done tasks and the credit of 1 worker"
+        in " ".join(said.split())
+    )
     assert miscounted(db), "a check mends nothing"
     code, said = run("--json")
     assert code == 0

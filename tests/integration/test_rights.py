@@ -50,7 +50,7 @@ def test_worker_calls_its_own_functions_and_no_others(db: Database, kind: str) -
             " where nspname in ('mill', 'api') and has_function_privilege(%s, p.oid, 'execute')", role,
         )
     }  # fmt: skip
-    common = {"register_v1", "me_v1", "drained_v1"}
+    common = {"register_v1", "me_v1", "drained_v1", "show_name_v1"}
     claiming = common | {"claim_v1", "heartbeat_v1", "release_v1", "fail_v1"}
     assert allowed == {
         "extract": claiming | {"submit_extract_v1", "probe_v1"},

@@ -50,6 +50,7 @@ SAME = {
     ),
     "tasks that are done": ("select kind, kept, found from mill.misdone", "select '', 0, 0 where false"),
     "counters of batches": ("select batch_id, kept, found from mill.miscount", "select 0, 0, 0 where false"),
+    "credit of workers": ("select worker_id, kept, found from mill.miscredit", "select 0, 0, 0 where false"),
     "sums": ("select language, kept, found from mill.missum", "select '', 0, 0 where false"),
 }  # fmt: skip
 # each must give no row

@@ -141,9 +141,11 @@ begin
     perform mill.ensure_partitions(coalesce((select max(batch_id) from mill.batch), 0) + 500);
     perform mill.ensure_partitions(coalesce((select max(wat_id) from mill.wat_count), 0) + 500, 'wat_id');
     perform mill.fold_counts();
+    perform mill.fold_credit();
+    perform mill.note_progress();
 end
 $$;
-comment on function api.ensure_partitions_v1 is 'Makes the partitions that the next batches, and extractions, will need, and adds changes of the counters up.';
+comment on function api.ensure_partitions_v1 is 'Makes the partitions that the next batches, and extractions, will need, adds changes of the counters and of credit up, and notes how far the line has come.';
 
 -- 15 s: a worker's call is one statement. 10 minutes: a submission over a slow line counts from its first byte.
 -- The watchdog reads the catalogs and no table of ours, not even mill.worker: behind the session that it must end a

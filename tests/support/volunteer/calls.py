@@ -63,7 +63,7 @@ def _(s: Stage) -> None:
     assert mine == {f"api.{f}" for f in (
         "register_v1", "me_v1", "drained_v1", "claim_v1", "heartbeat_v1", "release_v1", "fail_v1",
         "urls_v1", "submit_download_v1", "complete_v1", "opt_outs_v1",
-        "submit_opt_outs_v1",
+        "submit_opt_outs_v1", "show_name_v1",
     )}  # fmt: skip
     for _, name, types, of_mill, _ in functions:
         if name not in mine:
