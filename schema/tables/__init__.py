@@ -9,10 +9,10 @@ from pairmill.schema.tables import (
     audit,
     counters,
     covers,
+    credit,
     history,
     inbox,
     presence,
-    progress,
     reference,
     refetches,
     releases,
@@ -24,4 +24,4 @@ from pairmill.schema.tables import (
 )
 from pairmill.schema.tables.base import metadata
 
-__all__ = ["archive", "audit", "counters", "covers", "history", "inbox", "metadata", "presence", "progress", "reference", "refetches", "releases", "removals", "results", "subjects", "tasks", "workers"]
+__all__ = ["archive", "audit", "counters", "covers", "credit", "history", "inbox", "metadata", "presence", "reference", "refetches", "releases", "removals", "results", "subjects", "tasks", "workers"]
