@@ -1,0 +1,1 @@
+"""Pages over releases: what is in them, and whether something of somebody's is."""
