@@ -38,7 +38,6 @@ MODELS = "ViT-B-32,ViT-L-14,ViT-B-16-SigLIP"
 PRECISIONS = ("bf16", "fp16", "fp32")  # where no process could say which is its own
 SMOKE = "ops/demo/model"
 BEGIN_SECONDS = 120.0  # at most, of imports and the device's first use
-ASSUMED = 100.0  # pairs/s, where the towers could not be measured
 CEILING_SECONDS = 10.0
 SPENT = "not measured: the {:.0f} s of the budget were spent"
 COMMAND = [sys.executable, str(Path(__file__).with_name("on_device_side.py"))]
@@ -191,7 +190,7 @@ class Run:
             within = self._limit(step.weight, weights)
             asked |= step.options | {"seconds": aim(within, light=self._light)}
             if step.what == "line":
-                asked["expected"] = self._rates.get(step.group, ASSUMED)
+                asked["alone"] = self._rates.get(step.group)
             found = self._side.ask(step.what, within, **asked)
         except Failed as error:
             if self._held != step.group or (step.compiled and step.what == "towers"):

@@ -38,6 +38,7 @@ from pairmill.workers.score.model import open_clip
 from pairmill.workers.score.worker import POSITIONS_PER_PART, Score
 
 COMPARED = {"cpu": 32, "cuda": 512}  # pairs whose similarities are compared
+ASSUMED = 100.0  # pairs/s, where the towers could not be measured
 FILLED = 1_500  # pairs a second, about, that a database is filled with before a run
 MOST_PAIRS = 20_000
 
@@ -119,16 +120,19 @@ class Measuring:
             if precision != self.base:
                 s.recast(PRECISIONS[self.base])
 
-    def line(self, model: str, compiled: bool, seconds: float, expected: float) -> dict[str, Any]:
-        """From a database to a database, or without one from memory. expected: pairs a second."""
+    def line(
+        self, model: str, compiled: bool, seconds: float, alone: float | None
+    ) -> dict[str, Any]:
+        """From a database to a database, or without one from memory. alone: pairs a second of the
+        towers alone, where they were measured."""
         held = self._model(model, compiled)
         o = self._options(compiled, seconds)
-        count = max(64, int(min(expected * seconds, FILLED * seconds, MOST_PAIRS)))
+        count = max(64, int(min((alone or ASSUMED) * seconds, FILLED * seconds, MOST_PAIRS)))
         if self._server:
-            found = self._from_database(held, o, count)
+            found = self._from_database(held, o, count, alone)
         else:
             held.flops.total = 0
-            found = from_memory(held.side, o, self._decoders(held.side), count)
+            found = from_memory(held.side, o, self._decoders(held.side), count, alone)
         rate = found.pop("pairs_per_s")
         kept = ("pairs", "device_busy", "waits", "waits_for", "between_tasks_ms", "stages")
         return {"rate": rate, "flops_a_pair": held.flops.total / count} | {
@@ -143,7 +147,9 @@ class Measuring:
         count = 64 if self._light else POSITIONS_PER_PART
         return {"rate": measure(s, workers, seconds, count), "workers": workers}
 
-    def _from_database(self, held: Held, o: Options, count: int) -> dict[str, Any]:
+    def _from_database(
+        self, held: Held, o: Options, count: int, alone: float | None
+    ) -> dict[str, Any]:
         from own_server import database_at
         from score_line import database_alone, end_to_end
 
@@ -156,7 +162,7 @@ class Measuring:
             add_model(db, held.side.model)
             read, write = database_alone(db, held.side, 500 if self._light else 2_000)
             held.flops.total = 0
-            found = end_to_end(db, held.side, o, count)
+            found = end_to_end(db, held.side, o, count, alone)
         return found | {"stages": {"read": round(read), "write": round(write)}}
 
     def _model(self, name: str, compiled: bool) -> Held:
@@ -187,7 +193,9 @@ class Measuring:
         return next(name for name, each in PRECISIONS.items() if each == dtype)
 
     def forget(self) -> None:
-        """Free the device's memory."""
+        """Free the device's memory, and programs: torch keeps eight, of all models together."""
+        if self._held and self._held.key[1]:
+            torch.compiler.reset()
         self._held = None
         gc.collect()
         if self.device.type == "cuda":

@@ -10,7 +10,8 @@ the steward does with a submission is not in it. Weights are random: the same ar
 
 stages: each alone. read: COPY of thumbnails and texts. decode: with the model's transform, and
 tokens. compute: the towers, on decoded images and tokens that are there. write: COPY and submit.
-device_busy: the share of the time in which the model had work; on a GPU by the GPU's own events.
+device_busy: the share of the time in which the model had work; on a GPU by the GPU's own events,
+and no more than the towers alone would take.
 waits_for: what of `waits` takes most of the rest (bench/score_busy.py); "nothing" above 0.95.
 between_tasks_ms: from a task's last computation to the next one's first: its last part is written,
 a task claimed, a part read. --decode-processes: decoding in as many processes as threads too.
@@ -99,7 +100,7 @@ def measured(
         for number in range(o.rounds):
             note(f"round {number + 1}: {count} pairs, end to end")
             flops.total = 0
-            ours.append(end_to_end(db, s, o, count) | {"flops": flops.total})
+            ours.append(end_to_end(db, s, o, count, computing) | {"flops": flops.total})
             note("clip-retrieval's loop")
             files = folder / f"{Path(name).name}-{number}"
             write_files(files, *s.pairs(count))

@@ -16,7 +16,7 @@ class Busy:
 
     On a CPU the model has work from a part's begin to its end, less what the part waits for
     decoders. A GPU is handed its work ahead: there it is the time between events around each tower,
-    which the GPU itself notes.
+    which the GPU itself notes. Where the host launches late, gaps between kernels are in it.
     """
 
     def __init__(self, model: Model) -> None:
@@ -78,6 +78,24 @@ class Busy:
             torch.cuda.synchronize(self._model.device)
             return sum(begin.elapsed_time(end) for begin, end in self._events) / 1000
         return sum(end - begin for begin, end in self.spans) - sum(self._waited.values())
+
+    def found(
+        self, begun: float, ended: float, tasks: Sequence[int], pairs: int, alone: float | None
+    ) -> dict[str, Any]:
+        """Of so many pairs from ``begun`` to ``ended``: rate, ``device_busy``, ``waits`` and
+        ``waits_for``. alone: pairs a second of the towers alone: a GPU had no more work than takes
+        that long, and what else is between the events is the host's."""
+        rate = pairs / (ended - begun)
+        share, waits = self.seconds() / (ended - begun), self.waits(begun, ended, tasks)
+        if self._events and alone and rate / alone < share:
+            late, share = share - rate / alone, rate / alone
+            waits["launches"] = round(waits["launches"] + late, 3)
+        return {
+            "pairs_per_s": rate,
+            "device_busy": share,
+            "waits": waits,
+            "waits_for": waits_for(share, waits),
+        }
 
     def between(self, tasks: Sequence[int]) -> list[float]:
         """Seconds between two tasks. tasks: how many parts had been computed after each."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import trio
-from score_busy import Busy, waits_for
+from score_busy import Busy
 from score_sides import Options, Side, cpu_seconds, synchronise
 from score_stages import similarities
 
@@ -50,8 +50,10 @@ def database_alone(db: Database, s: Side, count: int = STAGE_ROWS) -> tuple[floa
     return reading, writing
 
 
-def end_to_end(db: Database, s: Side, o: Options, count: int) -> dict[str, Any]:
-    """All tasks that wait, by the worker's own code."""
+def end_to_end(
+    db: Database, s: Side, o: Options, count: int, alone: float | None = None
+) -> dict[str, Any]:
+    """All tasks that wait, by the worker's own code. alone: pairs a second of the towers alone."""
     before = db.value("select max(batch_id) from mill.batch")
     # at least two tasks, for what there is between them, and no heartbeat is needed
     db.admin.execute(
@@ -84,7 +86,6 @@ def end_to_end(db: Database, s: Side, o: Options, count: int) -> dict[str, Any]:
     db.accept_all()
     scored = db.value("select count(*) from mill.score where batch_id > %s", before)
     assert scored == count, f"{scored} of {count} pairs were scored"
-    share, waits = busy.seconds() / (ended - begun), busy.waits(begun, ended, tasks)
     return {
         "pairs": count,
         "tasks": len(tasks),
@@ -92,11 +93,7 @@ def end_to_end(db: Database, s: Side, o: Options, count: int) -> dict[str, Any]:
         "after": before,
         "seconds": ended - begun,
         "cpu": cpu,
-        "pairs_per_s": count / (ended - begun),
-        "device_busy": share,
-        "waits": waits,
-        "waits_for": waits_for(share, waits),
-    }
+    } | busy.found(begun, ended, tasks, count, alone)
 
 
 def difference(db: Database, s: Side, after: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.multiprocessing
 import trio
-from score_busy import Busy, waits_for
+from score_busy import Busy
 from score_sides import Options, Side, synchronise, timed
 
 from pairmill.workers.score.model import CHUNK
@@ -157,8 +157,11 @@ def precisions(s: Side, o: Options, count: int) -> dict[str, dict[str, float]]:
 # ---- without a database ------------------------------------------------------------------------
 
 
-def from_memory(s: Side, o: Options, decoders: int, count: int) -> dict[str, Any]:
-    """The pipeline on parts that are there, whose scores are dropped."""
+def from_memory(
+    s: Side, o: Options, decoders: int, count: int, alone: float | None = None
+) -> dict[str, Any]:
+    """The pipeline on parts that are there, whose scores are dropped. alone: pairs a second of the
+    towers alone."""
     pipeline, busy = Pipeline(s.model, decoders=decoders), Busy(s.model)
 
     async def read(parts: "trio.MemorySendChannel[Thumbnails]") -> None:
@@ -179,12 +182,4 @@ def from_memory(s: Side, o: Options, decoders: int, count: int) -> dict[str, Any
     finally:
         pipeline.close()
         busy.close()
-    waits = busy.waits(begun, ended, [len(busy.spans)])
-    share = busy.seconds() / (ended - begun)
-    return {
-        "pairs": count,
-        "pairs_per_s": count / (ended - begun),
-        "device_busy": share,
-        "waits": waits,
-        "waits_for": waits_for(share, waits),
-    }
+    return {"pairs": count} | busy.found(begun, ended, [len(busy.spans)], count, alone)

@@ -117,7 +117,7 @@ def test_a_line_is_as_long_as_its_towers_are_fast_and_shares_are_of_its_precisio
     side = Asked(rate)
     plan = steps(["a"], PRECISIONS)
     found = list(on_device.Run(side, plan, {"bf16": 1e4}, 480, LATER, light=False).rows())  # type: ignore[arg-type]
-    assert [q["expected"] for q in side.asked if q["what"] == "line"] == [1234.5, 1234.5]
+    assert [q["alone"] for q in side.asked if q["what"] == "line"] == [1234.5, 1234.5]
     shares = {row.label: row.found.get("share") for row in found}
     assert shares["towers, bf16"] == shares["whole line, bf16"] == 1234.5 * 2 / 1e4
     assert shares["towers, fp16"] is None  # its product was not measured

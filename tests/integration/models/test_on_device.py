@@ -164,3 +164,10 @@ def test_a_gpu_says_itself_how_long_it_had_work(
     two_parts(clock, watched)
     assert busy.seconds() == 6
     assert busy.waits(0.0, clock.at, [2])["launches"] == round(6 / 19, 3)
+    # the towers alone take 1.9 of the 19 s for two pairs: the rest was between their kernels
+    found = busy.found(0.0, clock.at, [2], 2, 20 / 19)
+    assert (found["pairs_per_s"], round(found["device_busy"], 3)) == (2 / 19, 0.1)
+    assert found["waits"]["launches"] == round(12 / 19 - 0.1, 3)
+    assert found["waits_for"] == "launches"
+    slower = busy.found(0.0, clock.at, [2], 2, 0.2)
+    assert slower["device_busy"] == busy.found(0.0, clock.at, [2], 2, None)["device_busy"] == 6 / 19
