@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from http.server import ThreadingHTTPServer
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, MetricsHandler
 
@@ -81,7 +82,16 @@ class Metrics:
         return None if time.monotonic() - self._alive < STALL_SECONDS else "no sign of life"
 
 
-def listen(metrics: Metrics, address: str) -> Callable[[], None]:
+class Served(Protocol):
+    """What ``listen`` serves: a worker's Metrics, or a page's."""
+
+    registry: CollectorRegistry
+
+    @property
+    def trouble(self) -> str | None: ...
+
+
+def listen(metrics: Served, address: str) -> Callable[[], None]:
     """Serve metrics on HOST:PORT, from a thread; returns the call that ends it. Raises Refused."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
@@ -99,7 +109,7 @@ def listen(metrics: Metrics, address: str) -> Callable[[], None]:
     return end
 
 
-def _handler(metrics: Metrics) -> type[MetricsHandler]:
+def _handler(metrics: Served) -> type[MetricsHandler]:
     class Handler(MetricsHandler):
         registry = metrics.registry
 

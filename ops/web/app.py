@@ -1,8 +1,8 @@
 """One of the four page processes as an ASGI application: its routes, behind the defences that all
 four share."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.assets import static_route
 from pairmill.ops.web.failures import answer
+from pairmill.ops.web.page_metrics import PageMetrics
 from pairmill.ops.web.security import Defences
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[Mapping[str, Any] | None]]
@@ -31,7 +32,7 @@ class Site:
     without logins. json_errors: every error is JSON. concurrency: requests at work at once; a short
     queue waits, the others get 503. rate: in the notation of `limits`, for a client's network;
     None: none. img_src: of the Content-Security-Policy. loopback_only: it may not be bound where
-    other machines reach it. robots: /robots.txt.
+    other machines reach it. cache: Cache-Control of answers without one. robots: /robots.txt.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Site:
     rate: str | None = "20/second;300/minute"
     img_src: tuple[str, ...] = ("'self'",)
     loopback_only: bool = False
+    cache: str = "private, no-cache"
     robots: str = "User-agent: *\nDisallow:\n"
 
 
@@ -66,20 +68,39 @@ def make_app(
     ]
     app = Starlette(
         routes=[*own, *routes],
-        lifespan=lifespan,
+        lifespan=_remembered(lifespan),
         middleware=[Middleware(Defences, site=site)],
-        exception_handlers={
-            HTTPException: answer,
-            UserError: answer,
-            psycopg.Error: answer,
-        },
+        exception_handlers={HTTPException: answer, UserError: answer, psycopg.Error: answer},
     )
+    # behind a proxy the redirect of /page/ to /page would lead to another scheme
+    app.router.redirect_slashes = False
     app.state.site = site
-    app.state.proxy = False
+    app.state.metrics = PageMetrics(site.name)
+    app.state.proxy = app.state.unix = app.state.log = False
     app.state.hosts = frozenset()
+    app.state.start_error = None
+    app.state.started = lambda: None
     for name, value in (state or {}).items():
         setattr(app.state, name, value)
     return app
+
+
+def _remembered(lifespan: Lifespan | None) -> Lifespan:
+    """The lifespan, which leaves what it raises at its start in ``app.state.start_error``: uvicorn
+    only logs it. ``app.state.started`` is called when all is there."""
+
+    @asynccontextmanager
+    async def remembered(app: Starlette) -> AsyncIterator[Mapping[str, Any] | None]:
+        async with AsyncExitStack() as stack:
+            try:
+                found = await stack.enter_async_context(lifespan(app)) if lifespan else None
+            except Exception as error:
+                app.state.start_error = error
+                raise
+            app.state.started()
+            yield found
+
+    return remembered
 
 
 async def _healthz(request: Request) -> Response:

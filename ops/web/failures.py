@@ -45,7 +45,7 @@ def answer(request: Request, error: Exception) -> Response:
     if status == 204 or status == 304:
         return Response(status_code=status, headers=headers)
     headers |= {"Cache-Control": "no-store"}
-    if _wants_json(request):
+    if wants_json(request):
         return JSONResponse({"error": safe(sentence), "status": status}, status, headers)
     return render(
         request,
@@ -58,7 +58,8 @@ def answer(request: Request, error: Exception) -> Response:
     )
 
 
-def _wants_json(request: Request) -> bool:
+def wants_json(request: Request) -> bool:
+    """Whether JSON is asked for: by the path, by Accept, or of a site that has nothing else."""
     accept = request.headers.get("accept", "")
     return (
         request.app.state.site.json_errors
