@@ -72,23 +72,52 @@ $$;
 comment on function api.known_urls_v1 is
     'Of at most 500 md5s of URLs the known ones: what became of each. A pair that is hidden is answered as one that was never there.';
 
--- `pairmill why` in one row, without the names of workers and without any pair's but this one.
-create function api.evidence_v1(p_sample_id bigint, p_manifests text[] default '{}') returns jsonb
+-- A visitor's image is compared here, so that no hash of anybody's leaves the database.
+create function api.compare_image_v1(p_ids bigint[], p_dhash bigint, p_pdq bytea)
+returns table (sample_id bigint, dhash_bits integer, pdq_bits integer)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if cardinality(p_ids) > 200 or octet_length(p_pdq) <> 32 then
+        perform mill.refuse('PM003', 'an image is compared with at most 200 others, by a dHash and a PDQ of 32 bytes');
+    end if;
+    return query
+    with asked as materialized (
+        select distinct i.id from unnest(p_ids) as i (id) where i.id >= 0
+    ), hidden as materialized (
+        select h from mill.hidden(p_ids) h
+    )
+    select a.id, bit_count((d.dhash # p_dhash)::bit(64))::integer,
+           bit_count(('x' || encode(d.pdq, 'hex'))::bit(256) # ('x' || encode(p_pdq, 'hex'))::bit(256))::integer
+      from asked a
+      join mill.current_download d on d.batch_id = a.id >> 14 and d.n = (a.id & 16383)::integer
+     where d.outcome = 0 and a.id not in (select h from hidden);
+end
+$$;
+comment on function api.compare_image_v1 is
+    'In how many bits of dHash (64) and PDQ (256) an image differs from those of at most 200 SAMPLE_IDs; null of one without; not of hidden ones.';
+
+-- `pairmill why` in one row, without the names of workers and without any pair's but this one. Asked by URL, which a release shows or
+-- the visitor knows: SAMPLE_IDs are counted up, and whoever tried them all would have the URLs that no release took.
+create function api.evidence_v1(p_url_key uuid, p_manifests text[] default '{}') returns jsonb
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    b constant bigint := p_sample_id >> 14;
-    i constant integer := (p_sample_id & 16383)::integer;
+    b bigint;
+    i integer;
     found jsonb;
 begin
     if cardinality(p_manifests) > 50 then
         perform mill.refuse('PM003', 'more than 50 releases were asked for at once');
-    elsif p_sample_id < 0 or exists (select from mill.hidden(array[p_sample_id])) then
+    end if;
+    select k.batch_id, k.n into b, i from mill.seen_url k where k.url_key = p_url_key;
+    if b is null or exists (select from mill.hidden(array[mill.sample_id(b, i)])) then
         return null;
     end if;
     select jsonb_build_object(
-               'sample_id', p_sample_id, 'url', p.url, 'text', p.text, 'language', coalesce(p.language, 'nolang'),
+               'sample_id', mill.sample_id(b, i), 'url', p.url, 'text', p.text, 'language', coalesce(p.language, 'nolang'),
                'language_probability', p.language_probability, 'language_detector', f.language_detector, 'license', p.license,
                'text_weight', mill.text_weight(p.text), 'link_kind', t.link_kind, 'in_open_batch', t.closed_at is null,
                'batch_id', p.batch_id, 'n', p.n, 'wat', f.location, 'crawl', c.name, 'page', g.url, 'crawled_at', g.crawled_at)
@@ -145,7 +174,7 @@ begin
 end
 $$;
 comment on function api.evidence_v1 is
-    'What is known of a pair: where it is from, its downloads, scores and tags, and what the newest releases, and those of these manifests, '
+    'What is known of the pair with a URL of this md5: where it is from, its downloads, scores and tags, and what the newest releases, and those of these manifests, '
     'decided of it. Null where there is none here, and of a hidden one.';
 
 create function api.request_removal_v1(
@@ -207,6 +236,6 @@ declare
     role constant text := left(current_database(), 40) || '_explore';
 begin
     execute format('grant usage on schema api to %I', role);
-    perform mill.allow('explore', 'api.hidden_v1', 'api.known_urls_v1', 'api.evidence_v1', 'api.request_removal_v1', 'api.removal_request_v1');
+    perform mill.allow('explore', 'api.hidden_v1', 'api.known_urls_v1', 'api.compare_image_v1', 'api.evidence_v1', 'api.request_removal_v1', 'api.removal_request_v1');
 end
 $$;
