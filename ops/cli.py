@@ -27,6 +27,7 @@ from pairmill.ops.commands import (
     item,
     model,
     people,
+    people_shown,  # noqa: F401 - its command is people's
     release,
     release_card,  # noqa: F401 - its commands are release's
     release_folder,  # noqa: F401 - its commands are release's
@@ -46,6 +47,7 @@ from pairmill.ops.commands import (
     web_explore,  # noqa: F401 - its commands are web's
     web_knn,  # noqa: F401 - its commands are web's
     web_live,  # noqa: F401 - its commands are web's
+    web_logins,  # noqa: F401 - its commands are web's
     work,
 )  # fmt: skip
 from pairmill.ops.errors import UserError

@@ -141,6 +141,10 @@ class Queue:
         row = self._one("select to_json(m) from api.me_v1(%s) m", (with_rank,))
         return dict(row[0])
 
+    def show_name(self, shown: bool) -> str:
+        """Be named on the public page, or no more. Returns the worker's name."""
+        return str(self._one("select api.show_name_v1(%s)", (shown,))[0])
+
     # ---- for the kinds' own calls ----------------------------------------------------------------
 
     def _one(self, call: str, arguments: Sequence[Any]) -> tuple[Any, ...]:

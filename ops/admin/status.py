@@ -43,27 +43,7 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
         (removals,) = rows(
             connection, "select count(*) as count from mill.removal where spelling_of is null"
         )
-    of_records, of_images, other = _counts(links)
-    return {
-        "wat_files": _summed(crawl["wat_files"] for crawl in crawls),
-        "records": of_records["records"].get("", 0),
-        "bad_records": of_records["bad_record"],
-        "ended_early": of_records["ended_early"],
-        "links": of_images["links"].get("", 0),
-        "dropped": of_images["dropped"],
-        "duplicates": of_images["duplicate"].get("", 0),
-        "pairs": _by(funnel, "language"),
-        "fetched": _by(funnel, "outcome"),
-        "scored": _nested(scores, "model", "outcome", "pairs"),
-        "other_links": {
-            kind: {
-                "links": sum(stages["links"].values()),
-                "dropped": sum(stages["dropped"].values()),
-                "duplicates": sum(stages["duplicate"].values()),
-                "pairs": sum(stages["pair"].values()),
-            }
-            for kind, stages in other.items()
-        },
+    return funnel_of(links, funnel, scores, crawls) | {
         "crawls": crawls,
         "tasks": _nested(tasks, "kind", "state", "count"),
         "live_tasks": queue["live_tasks"],
@@ -74,6 +54,36 @@ def gather(connection: psycopg.Connection) -> dict[str, Any]:
         "discarded": [row for row in still["stopped"] if row["state"] == "discarded"],
         "parked": [row for row in still["stopped"] if row["state"] == "parked"],
         "removals": removals["count"],
+    }
+
+
+Rows = list[dict[str, Any]]
+
+
+def funnel_of(links: Rows, pairs: Rows, scores: Rows, crawls: Rows) -> dict[str, Any]:
+    """The stages that every link is in one of, as ``gather`` has them, from rows of
+    report.link_count, of sql/status/funnel.sql, mill.scored and report.crawl."""
+    of_records, of_images, other = _counts(links)
+    return {
+        "wat_files": _summed(crawl["wat_files"] for crawl in crawls),
+        "records": of_records["records"].get("", 0),
+        "bad_records": of_records["bad_record"],
+        "ended_early": of_records["ended_early"],
+        "links": of_images["links"].get("", 0),
+        "dropped": of_images["dropped"],
+        "duplicates": of_images["duplicate"].get("", 0),
+        "pairs": _by(pairs, "language"),
+        "fetched": _by(pairs, "outcome"),
+        "scored": _nested(scores, "model", "outcome", "pairs"),
+        "other_links": {
+            kind: {
+                "links": sum(stages["links"].values()),
+                "dropped": sum(stages["dropped"].values()),
+                "duplicates": sum(stages["duplicate"].values()),
+                "pairs": sum(stages["pair"].values()),
+            }
+            for kind, stages in other.items()
+        },
     }
 
 

@@ -211,6 +211,7 @@ def _credit(me: dict[str, Any]) -> dict[str, str]:
         "success share": _percent(me["success_share"]),
         "agreement": _percent(me["agreement"]),
         "rank": f"{me['rank']} of {me['ranked']}" if me["rank"] else None,
+        "named": "on the public page" if me["is_shown"] else "nowhere",
     }
     return {name: str(value) for name, value in shown.items() if value is not None}
 

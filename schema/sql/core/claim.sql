@@ -235,7 +235,7 @@ create function api.me_v1(
     out name text, out kind text, out state text, out why text, out added_at timestamptz, out disabled_at timestamptz,
     out version text, out last_seen_at timestamptz, out live_leases bigint,
     out rows_accepted bigint, out rows_accepted_last_day bigint, out rows_waiting bigint, out rows_rejected bigint, out rows_withdrawn bigint,
-    out success_share real, out agreement real, out rank bigint, out ranked bigint
+    out success_share real, out agreement real, out rank bigint, out ranked bigint, out is_shown boolean
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -251,6 +251,7 @@ begin
     kind := w.kind;
     added_at := w.added_at;
     disabled_at := w.disabled_at;
+    is_shown := exists (select from mill.shown_worker s where s.worker_id = w.worker_id);
     why := mill.why_disabled(w);
     state := case when w.disabled_at is null then 'active' when w.stopped_because is null then 'disabled' else 'stopped' end;
     select i.version, i.last_seen_at into version, last_seen_at from mill.instance i where i.worker_id = w.worker_id order by i.last_seen_at desc limit 1;
@@ -285,7 +286,7 @@ $$;
 comment on function api.me_v1 is
     'The calling worker: its state (active, disabled by an admin, or stopped by replication) and why, its live leases, its rows by state. success_share: '
     'successes among its accepted downloads; agreement: share of its checked downloads that others found alike; rank of ranked: its place among the '
-    'workers of its kind that had rows accepted, where p_with_rank.';
+    'workers of its kind that had rows accepted, where p_with_rank; is_shown: whether its owner wants it to be named on the public page.';
 
 -- For a kind that needs a model, only tasks of that model and of its CLIP model count as its own and as upstream.
 create function mill.pending(p_kinds text[], p_models integer[] default null) returns boolean

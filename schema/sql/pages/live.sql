@@ -44,6 +44,14 @@ as $$
 $$;
 comment on function api.live_scores_v1 is 'Pairs by model and outcome of their score.';
 
+create function api.live_models_v1() returns table (model text, pretrained text, active_since timestamptz)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select m.name, m.pretrained, m.active_since from mill.model m where m.kind = 'clip' and m.retired_at is null order by m.model_id
+$$;
+comment on function api.live_models_v1 is 'The CLIP models that score every image.';
+
 create function api.live_crawls_v1() returns table (
     crawl text, wat_files jsonb, records bigint, links bigint, dropped jsonb, duplicates bigint, pairs bigint, languages jsonb, bad_records jsonb
 )
@@ -169,7 +177,7 @@ declare
     f text;
 begin
     execute format('grant usage on schema api to %I', role);
-    foreach f in array array['links', 'pairs', 'scores', 'crawls', 'queue', 'ring', 'progress', 'hours', 'opt_outs', 'releases', 'people', 'anonymous'] loop
+    foreach f in array array['links', 'pairs', 'scores', 'models', 'crawls', 'queue', 'ring', 'progress', 'hours', 'opt_outs', 'releases', 'people', 'anonymous'] loop
         execute format('grant execute on function api.%I to %I', 'live_' || f || '_v1', role);
     end loop;
     for kind in select name from mill.worker_kind loop
