@@ -1,0 +1,1 @@
+select slot, state, batches from mill.thumbnail_slot order by slot
