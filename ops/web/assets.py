@@ -20,15 +20,50 @@ TYPES = {
     "txt": "text/plain; charset=utf-8",
 }
 
+FOR_EVER = "public, max-age=31536000, immutable"
+
 
 @dataclass(frozen=True)
 class Asset:
-    """A static file. packed: its gzip; b"" where that is no shorter."""
+    """Bytes that are sent many times, as they are and as gzip: b"" where that is no shorter."""
 
     body: bytes
     packed: bytes
     media_type: str
     etag: str
+
+    @classmethod
+    def of(cls, body: bytes, media_type: str) -> "Asset":
+        packed = gzip.compress(body, 9, mtime=0)
+        digest = hashlib.sha256(body).hexdigest()[:16]
+        return cls(body, packed if len(packed) < len(body) else b"", media_type, f'"{digest}"')
+
+    def response(self, request: Request, cache_control: str) -> Response:
+        """The bytes, packed where the client takes gzip; 304 where it has them already."""
+        headers = {
+            "ETag": self.etag,
+            "Vary": "Accept-Encoding",
+            "Cache-Control": cache_control,
+        }
+        known = request.headers.get("if-none-match", "")
+        if known and (
+            known == "*"
+            or self.etag in (tag.strip().removeprefix("W/") for tag in known.split(","))
+        ):
+            return Response(status_code=304, headers=headers)
+        body = self.body
+        if self.packed and takes_gzip(request):
+            body, headers["Content-Encoding"] = self.packed, "gzip"
+        return Response(body, headers=headers, media_type=self.media_type)
+
+
+def takes_gzip(request: Request) -> bool:
+    """Whether a client's Accept-Encoding names gzip, and not with q=0."""
+    for part in request.headers.get("accept-encoding", "").split(","):
+        name, _, quality = part.partition(";")
+        if name.strip().lower() in ("gzip", "*"):
+            return quality.strip().replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
 
 
 @cache
@@ -38,12 +73,7 @@ def assets() -> dict[str, Asset]:
     for path in (files("pairmill.ops.web") / "static").iterdir():
         suffix = path.name.rpartition(".")[2]
         if path.is_file() and suffix in TYPES:
-            body = path.read_bytes()
-            packed = gzip.compress(body, 9, mtime=0)
-            digest = hashlib.sha256(body).hexdigest()[:16]
-            found[path.name] = Asset(
-                body, packed if len(packed) < len(body) else b"", TYPES[suffix], f'"{digest}"'
-            )
+            found[path.name] = Asset.of(path.read_bytes(), TYPES[suffix])
     return found
 
 
@@ -57,17 +87,7 @@ async def _asset(request: Request) -> Response:
     if asset is None:
         raise HTTPException(404)
     versioned = request.query_params.get("v") == asset.etag.strip('"')
-    headers = {
-        "ETag": asset.etag,
-        "Vary": "Accept-Encoding",
-        "Cache-Control": "public, max-age=31536000, immutable" if versioned else "no-cache",
-    }
-    if asset.etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    body = asset.body
-    if asset.packed and "gzip" in request.headers.get("accept-encoding", ""):
-        body, headers["Content-Encoding"] = asset.packed, "gzip"
-    return Response(body, headers=headers, media_type=asset.media_type)
+    return asset.response(request, FOR_EVER if versioned else "no-cache")
 
 
 def static_route() -> Route:

@@ -1,5 +1,6 @@
 """Pages from templates: everything that is shown is escaped, and text of outside is made safe."""
 
+import gzip
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -12,8 +13,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from pairmill.ops.web import charts
-from pairmill.ops.web.assets import static
+from pairmill.ops.web.assets import static, takes_gzip
 from pairmill.workers.safe_text import safe
+
+PACKED_FROM = 1_400  # bytes: less goes in one packet anyway
 
 
 def number(value: float | None) -> str:
@@ -115,12 +118,11 @@ def render(
     **values: Any,
 ) -> Response:
     """A page of a template. It has ``request``, ``site`` and ``path`` beside the values."""
-    body = (
-        environment()
-        .get_template(template)
-        .render(
-            {"request": request, "site": request.app.state.site, "path": request.scope["path"]}
-            | values
-        )
-    )
-    return HTMLResponse(body, status, dict(headers or {}))
+    shown = {"request": request, "site": request.app.state.site, "path": request.scope["path"]}
+    text = environment().get_template(template).render(shown | values)
+    body = text.encode("utf-8", "replace")  # a lone surrogate that came past the filter
+    named = {"Vary": "Accept-Encoding"} | dict(headers or {})
+    if len(body) >= PACKED_FROM and takes_gzip(request):
+        # 0.2 ms for 20 kB. No page has a secret beside what its visitor sent (BREACH).
+        body, named["Content-Encoding"] = gzip.compress(body, 4, mtime=0), "gzip"
+    return HTMLResponse(body, status, named)
