@@ -8,6 +8,8 @@ colon.
 """
 
 import asyncio
+import socket
+import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ class Bounds:
     """What a connection may take of the server.
 
     head_seconds: from a request's first byte to the end of its header. body_bytes: what a body has
-    to bring in body_seconds at least. unread_seconds: how long a client may not read what is sent.
+    to bring in body_seconds at least. unread_bytes: what a client has to read in unread_seconds.
     late_bytes: of a body that comes after its answer. connections: of all clients; network_share:
     those of one /24 or /64, this machine's own excepted unless own_machine. pipelined: requests
     sent before the first one's answer.
@@ -41,6 +43,7 @@ class Bounds:
     body_bytes: int = 16 * 1024
     late_bytes: int = 32 * 1024 * 1024
     unread_seconds: float = 20.0
+    unread_bytes: int = 16 * 1024
     keep_alive_seconds: float = 15.0
     connections: int = 1_000
     network_share: int = 100
@@ -64,7 +67,8 @@ class Wire(HttpToolsProtocol):
         self._unread: asyncio.TimerHandle | None = None
         self._network: str | None = None
         self._within = ""  # "head" or "body" of a message, "" between two
-        self._head = self._body = self._late = 0  # bytes
+        self._head = self._body = self._late = self._left = 0  # bytes
+        self._last = False  # the client wants no further answer
         self._status = 400
 
     # connections
@@ -144,6 +148,10 @@ class Wire(HttpToolsProtocol):
         if len(self.pipeline) >= self.bounds.pipelined:
             raise self._fault(429, "pipeline")
         super().on_headers_complete()
+        # A connection that is closed while a body comes is reset, and the answer lost: that of a
+        # body too large. So it is closed at the body's end.
+        self._last = not self.cycle.keep_alive
+        self.cycle.keep_alive = True
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
@@ -157,6 +165,10 @@ class Wire(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._within = ""
         self._disarm()
+        if self._last and self.cycle.response_complete:
+            self.transport.close()
+        elif self._last:
+            self.cycle.keep_alive = False
         super().on_message_complete()
 
     def _no_head(self) -> None:
@@ -193,11 +205,25 @@ class Wire(HttpToolsProtocol):
         self._await_reader()
 
     def _await_reader(self) -> None:
-        if self._unread is None and self.transport.get_write_buffer_size():
-            self._unread = self.loop.call_later(self.bounds.unread_seconds, self._not_read)
+        """Look after a while whether what waits to be sent has become less."""
+        self._left = self.transport.get_write_buffer_size()
+        if self._unread is None and self._left:
+            self._unread = self.loop.call_later(self.bounds.unread_seconds, self._reads)
 
-    def _not_read(self) -> None:
-        self.refused("slow reader")
+    def _reads(self) -> None:
+        self._unread = None
+        left = self.transport.get_write_buffer_size()
+        if left > self._left - min(self._left, self.bounds.unread_bytes):
+            self.refused("slow reader")
+            self._reset()
+        else:
+            self._await_reader()
+
+    def _reset(self) -> None:
+        """End the connection with what waits in it, the kernel's part too."""
+        found = self.transport.get_extra_info("socket")
+        if found is not None:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     # refusals
@@ -227,7 +253,7 @@ class Wire(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if begun:
-            self.transport.abort()
+            self._reset()
             return
         phrase = HTTPStatus(status).phrase
         retry = "Retry-After: 5\r\n" if status in (429, 503) else ""
@@ -257,5 +283,5 @@ def wire(bounds: Bounds, refused: Callable[[str], None]) -> type[Wire]:
 
     OfServer.bounds = bounds
     OfServer.networks = Counter()
-    OfServer.refused = staticmethod(refused)  # type: ignore[assignment]
+    OfServer.refused = staticmethod(refused)
     return OfServer
