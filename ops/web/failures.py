@@ -18,7 +18,7 @@ SENTENCES = {
     405: "This address does not take that method.",
     413: "The request is larger than this page takes.",
     414: "The address is longer than this page takes.",
-    421: "This server does not serve that host name.",
+    421: "No site of that name is here: who runs this page names it with --host NAME.",
     429: "Too many requests came from your network: wait a little.",
     431: "The request's header is larger than this page takes.",
     500: "A fault of this program's: it was written to its log.",
