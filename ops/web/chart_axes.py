@@ -18,7 +18,7 @@ def figure(value: float) -> str:
     """A number in full: 1,234,567, or three digits of one below 1,000 that is not whole."""
     if not math.isfinite(value):
         return "–"
-    if float(value).is_integer() or abs(value) >= 1000:
+    if float(value).is_integer() or abs(value) >= 999.5:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 

@@ -39,7 +39,8 @@ def size(value: float | None) -> str:
     while abs(amount) >= 999.5 and len(units) > 1:
         amount /= 1000
         units.pop(0)
-    return f"{amount:.0f} {units[0]}" if units[0] == "B" else f"{amount:.3g} {units[0]}"
+    whole = units[0] == "B" or abs(amount) >= 99.95
+    return f"{amount:,.0f} {units[0]}" if whole else f"{amount:.3g} {units[0]}"
 
 
 def duration(seconds: float | None) -> str:
