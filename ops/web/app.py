@@ -85,12 +85,14 @@ def make_app(
     return app
 
 
-def _remembered(lifespan: Lifespan | None) -> Lifespan:
+def _remembered(
+    lifespan: Lifespan | None,
+) -> Callable[[Starlette], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """The lifespan, which leaves what it raises at its start in ``app.state.start_error``: uvicorn
     only logs it. ``app.state.started`` is called when all is there."""
 
     @asynccontextmanager
-    async def remembered(app: Starlette) -> AsyncIterator[Mapping[str, Any] | None]:
+    async def remembered(app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
         async with AsyncExitStack() as stack:
             try:
                 found = await stack.enter_async_context(lifespan(app)) if lifespan else None
@@ -98,7 +100,7 @@ def _remembered(lifespan: Lifespan | None) -> Lifespan:
                 app.state.start_error = error
                 raise
             app.state.started()
-            yield found
+            yield found or {}
 
     return remembered
 

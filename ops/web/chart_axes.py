@@ -55,7 +55,7 @@ def time_marks(low: datetime, high: datetime, most: int = MARKS) -> list[tuple[d
     """Moments between low and high at whole minutes, hours, days or weeks of UTC."""
     step = next((s for s in _STEPS if (high - low) / s < most), _STEPS[-1])
     moment = _MONDAY + math.ceil((low - _MONDAY) / step) * step
-    found = []
+    found: list[tuple[datetime, str]] = []
     while moment <= high and len(found) < most:
         found.append((moment, _moment(moment, step)))
         moment += step
