@@ -1,1 +1,1 @@
-"""Pages: what is going on, what a release holds, nearest neighbours, and the queue for its admin."""
+"""Pages: progress, what a release holds, nearest neighbours, and the queue for its admin."""

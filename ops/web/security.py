@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Container
+from collections import Counter
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pairmill.ops.web.failures import answer
-from pairmill.ops.web.limits import Gate, Rate, behind_proxy, network_of
+from pairmill.ops.web.limits import OWN_MACHINE, Gate, Rate, behind_proxy, network_of
 from pairmill.workers.safe_text import say, say_traceback
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class Defences:
         self.site = site
         self.rate = Rate(site.rate) if site.rate else None
         self.gate = Gate(site.concurrency, site.concurrency)
+        self.share = max(1, site.concurrency // 2)
+        self.at_work: Counter[str] = Counter()  # requests by network, those in the queue too
         self.headers = [
             (name.lower().encode(), value.encode()) for name, value in _headers(site).items()
         ]
@@ -147,15 +151,30 @@ class Defences:
             body.check_length(headers.get("content-length"))
             if limit <= SMALL_BODY:
                 await body.read()
+        with self._share(network_of(request), metrics):
+            try:
+                await self.gate.__aenter__()
+            except HTTPException:
+                metrics.refused("busy")
+                raise
+            try:
+                await self.app(scope, body.receive, send)
+            finally:
+                await self.gate.__aexit__()
+
+    @contextmanager
+    def _share(self, network: str, metrics: Any) -> Iterator[None]:
+        """Half of the places at most are one network's. Raises HTTPException(429)."""
+        if self.at_work[network] >= self.share and network not in OWN_MACHINE:
+            metrics.refused("share")
+            raise HTTPException(429, headers={"Retry-After": "2"})
+        self.at_work[network] += 1
         try:
-            await self.gate.__aenter__()
-        except HTTPException:
-            metrics.refused("busy")
-            raise
-        try:
-            await self.app(scope, body.receive, send)
+            yield
         finally:
-            await self.gate.__aexit__()
+            self.at_work[network] -= 1
+            if not self.at_work[network]:
+                del self.at_work[network]
 
     def _body_limit(self, path: str) -> int:
         found = [size for start, size in self.site.body_limits.items() if path.startswith(start)]

@@ -175,8 +175,8 @@ def serve(
     site, unix = app.state.site, bind.startswith("unix:")
     if site.loopback_only and not is_local(bind):
         raise UserError(
-            f"{site.name} asks nobody who they are, so it is for this machine alone: bind it to"
-            " 127.0.0.1, or to unix:PATH behind a proxy that asks"
+            f"{site.name} on {bind} would be for all who reach it, and is for this machine alone:"
+            " bind it to 127.0.0.1, or to unix:PATH behind a proxy with TLS"
         )
     if proxy and not is_local(bind):
         raise UserError(

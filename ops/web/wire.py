@@ -18,10 +18,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pairmill.ops.web.limits import network
+from pairmill.ops.web.limits import OWN_MACHINE, network
 
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"OPTIONS", b"PUT", b"PATCH", b"DELETE"})
-OWN_MACHINE = ("127.0.0.0/24", "unknown")  # loopback, and a proxy's Unix socket
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,13 @@ class Bounds:
     url_bytes: int = 8 * 1024
     fields: int = 100
     body_seconds: float = 10.0
-    body_bytes: int = 16 * 1024
+    body_bytes: int = 32 * 1024
     late_bytes: int = 32 * 1024 * 1024
     unread_seconds: float = 20.0
-    unread_bytes: int = 16 * 1024
+    unread_bytes: int = 64 * 1024
     keep_alive_seconds: float = 15.0
     connections: int = 1_000
-    network_share: int = 100
+    network_share: int = 40
     own_machine: bool = False
     pipelined: int = 8
 

@@ -358,6 +358,36 @@ def test_forwarded_addresses_are_believed_of_a_proxy_alone(
         assert codes == [200, 200, 429, 200, 200, 200, 429, 200]
 
 
+def test_one_network_does_not_take_all_places(tmp_path: Path) -> None:
+    """Would catch: slow requests of one client, few enough for the rate, that keep all others out."""
+    entered, go = threading.Semaphore(0), threading.Event()
+
+    def wait(request: Request) -> Response:
+        entered.release()
+        go.wait()
+        return PlainTextResponse("done")
+
+    path = tmp_path / "explore.sock"
+    app = make_app(site_of(concurrency=2), [Route("/wait", wait)])
+    with (
+        serving(app, bind=f"unix:{path}"),
+        httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=30) as proxy,
+        ThreadPoolExecutor(2) as pool,
+    ):
+
+        def ask(address: str) -> int:
+            sent = {"X-Forwarded-For": address}
+            return proxy.get("http://localhost/wait", headers=sent).status_code
+
+        first = pool.submit(ask, "9.9.9.1")
+        assert entered.acquire(timeout=20)
+        assert ask("9.9.9.2") == 429
+        second = pool.submit(ask, "8.8.8.8")
+        assert entered.acquire(timeout=20)
+        go.set()
+        assert (first.result(), second.result(), ask("9.9.9.3")) == (200, 200, 200)
+
+
 def test_at_overload_the_others_are_told_at_once() -> None:
     """Would catch: a queue without end, in which every request waits until its client is gone."""
     entered, go = threading.Semaphore(0), threading.Event()
