@@ -28,6 +28,7 @@ from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.admin.status import gather
 from pairmill.ops.cli import run
 from pairmill.ops.demo import model as demo_model
+from pairmill.ops.demo import pages
 from pairmill.ops.demo.publish import publish
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import plain_console
@@ -155,6 +156,12 @@ def demo(
     until: Until = typer.Option(
         Until.RELEASE, "--until", help="The last step; up to `download` no torch is needed."
     ),
+    serve_pages: bool = typer.Option(
+        False, "--serve-pages", help="Serve the pages at the end, until Ctrl-C."
+    ),
+    first_port: int = typer.Option(
+        pages.FIRST_PORT, "--first-port", help="Of the pages: four in a row."
+    ),
 ) -> None:
     """From a WAT file to a Parquet release, with the real workers."""
     with admin_dsn(make=True) as dsn, ExitStack() as stack:
@@ -184,7 +191,7 @@ def demo(
         kinds = ("steward", "extract", "download", "score")
         _run_workers(connection, kinds if until is Until.RELEASE else kinds[:-1], options, web)
 
-        manifest = None
+        manifest, newest = None, OUT
         if until is Until.RELEASE:
             console.rule("release")
             overrides: dict[str, Any] = {"model": name, "pretrained": pretrained}
@@ -195,8 +202,12 @@ def demo(
             manifest = release.build(connection, chosen, OUT)
             twins = manifest.excluded.get("duplicate", 0)
             console.print(f"{manifest.kept} pairs are kept, {twins} left out as duplicates of them")
-            publish(OUT, _cli, console.rule)
+            newest = publish(OUT, _cli, console.rule)
         _report(connection, name, manifest)
+        if manifest and serve_pages:
+            pages.serve(newest, _cli, _process, console.rule, first_port)
+        elif manifest:
+            console.print("its pages, until Ctrl-C: `make demo SERVE_PAGES=1`")
 
 
 def _cli(*command: str) -> None:

@@ -12,9 +12,10 @@ PUBLISHED = (
 TAKEN_DOWN = "http://mirror.example/found/0.jpg"
 
 
-def publish(release: Path, cli: Callable[..., None], said: Callable[[str], None]) -> None:
+def publish(release: Path, cli: Callable[..., None], said: Callable[[str], None]) -> Path:
     """Check a release, write its card and statistics beside it, take ``TAKEN_DOWN`` down, and
-    compare the next version with it. In a second run nothing is left to take down.
+    compare the next version with it, whose folder is returned. In a second run nothing is left to
+    take down.
 
     cli: runs a command of pairmill, and raises UserError where it fails.
     """
@@ -29,3 +30,4 @@ def publish(release: Path, cli: Callable[..., None], said: Callable[[str], None]
     # a removal that everybody may know of needs no covers, and no batch to hide in
     cli("release", "update", str(release), "--out", str(after), "--covers", "0", "--urgent")
     cli("release", "diff", str(release), str(after))
+    return after
