@@ -14,7 +14,7 @@ from starlette.routing import Route
 TYPES = {
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
-    "svg": "image/svg+xml",
+    "svg": "image/svg+xml; charset=utf-8",
     "png": "image/png",
     "json": "application/json",
     "txt": "text/plain; charset=utf-8",

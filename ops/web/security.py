@@ -77,7 +77,7 @@ class Defences:
         ]
         self.secure_headers = [
             *self.headers,
-            (b"strict-transport-security", b"max-age=31536000"),
+            (b"strict-transport-security", b"max-age=31536000; includeSubDomains"),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -349,7 +349,7 @@ def test_forwarded_addresses_are_believed_of_a_proxy_alone(
         url = "http://localhost/whoami"
         found = proxy.get(url, headers=forged | {"X-Forwarded-For": "6.6.6.6, 8.8.8.8"})
         assert found.text == "8.8.8.8 https"
-        assert found.headers["strict-transport-security"] == "max-age=31536000"
+        assert found.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
         codes = [
             proxy.get(url, headers={"X-Forwarded-For": address}).status_code
             for address in ("9.9.9.1", "9.9.9.2", "9.9.9.3", "8.8.4.4", "2001:db8::1",
