@@ -137,7 +137,7 @@ def _plain(value: Any) -> str:
     raise TypeError(type(value))
 
 
-class Kept:
+class KeptPage:
     """An ASGI endpoint that sends a page of the board as it is: no query and no template."""
 
     def __init__(self, board: Board, path: str | None = None) -> None:

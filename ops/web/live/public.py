@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from pairmill.ops.web.app import Site, make_app
-from pairmill.ops.web.live.board import JSON, PAGES, Board, Guide, Kept
+from pairmill.ops.web.live.board import JSON, PAGES, Board, Guide, KeptPage
 from pairmill.ops.web.live.refresh import Refresher
 
 NAV = (
@@ -37,6 +37,6 @@ def public_app(dsn: str, *, title: str = "pairmill", guide: Guide | None = None)
         finally:
             await anyio.to_thread.run_sync(refresher.stop)
 
-    routes = [Route(path, Kept(board, path)) for path in (*PAGES, JSON)]
-    routes.append(Route("/worker/{name:path}", Kept(board)))
+    routes = [Route(path, KeptPage(board, path)) for path in (*PAGES, JSON)]
+    routes.append(Route("/worker/{name:path}", KeptPage(board)))
     return make_app(site, routes, lifespan=lifespan, state={"board": board})
