@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -119,8 +120,9 @@ class Defences:
             state.metrics.request(_route(scope), status or DISCONNECTED, seconds)
             if state.log:
                 # no query: it has what was searched for; no address but its network's
-                where = f"{scope['method']} {scope['path']}"
-                say(f"{network_of(request)} {where} {status} {1000 * seconds:.1f} ms", err=True)
+                where = f"{network_of(request)} {scope['method']} {scope['path']}"
+                now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+                say(f"{now} {where} {status} {1000 * seconds:.1f} ms", err=True)
 
     async def _admit(self, scope: Scope, request: Request, receive: Receive, send: Send) -> None:
         """Hand on a request that nothing speaks against; else raise HTTPException."""

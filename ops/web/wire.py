@@ -67,6 +67,7 @@ class Wire(HttpToolsProtocol):
         self._network: str | None = None
         self._within = ""  # "head" or "body" of a message, "" between two
         self._head = self._body = self._late = self._left = 0  # bytes
+        self._fields = 0
         self._last = False  # the client wants no further answer
         self._status = 400
 
@@ -120,7 +121,7 @@ class Wire(HttpToolsProtocol):
             self._arm(self.bounds.head_seconds, self._no_head)
 
     def on_message_begin(self) -> None:
-        self._within, self._head = "head", 0
+        self._within, self._head, self._fields = "head", 0, 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -129,9 +130,11 @@ class Wire(HttpToolsProtocol):
             raise self._fault(414, "url")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        if len(self.headers) > self.bounds.fields:
+        self._fields += 1
+        if self._fields > self.bounds.fields:
             raise self._fault(431, "head")
+        if self._within == "head":  # else a trailer: no proxy has checked what it says
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._disarm()
