@@ -44,5 +44,5 @@ class PageMetrics:
         found[1].observe(seconds)
 
     def refused(self, reason: str) -> None:
-        """reason: host, csrf, rate, share, busy, body, or one of the wire's."""
+        """reason: host, csrf, rate, share, busy, body, or one of ``wire``'s."""
         self._refused.labels(self._site, reason).inc()

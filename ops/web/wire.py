@@ -20,8 +20,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pairmill.ops.web.limits import OWN_MACHINE, network
 
-METHODS = frozenset({b"GET", b"HEAD", b"POST", b"OPTIONS", b"PUT", b"PATCH", b"DELETE"})
-
 
 @dataclass(frozen=True)
 class Bounds:
@@ -141,8 +139,6 @@ class Wire(HttpToolsProtocol):
         self._within, self._late = "body", 0
         if sum(len(n) + len(v) + 4 for n, v in self.headers) > self.bounds.head_bytes:
             raise self._fault(431, "head")
-        if self.parser.get_method() not in METHODS:
-            raise self._fault(405, "method")
         hosts = sum(name == b"host" for name, _ in self.headers)
         # the absolute form names a host beside the header's
         if hosts > 1 or not (self.url.startswith(b"/") or self.url == b"*"):

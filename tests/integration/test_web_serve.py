@@ -25,6 +25,7 @@ from pairmill.workers.metrics import listen
 from support.pages import browsing
 
 PROGRAM = textwrap.dedent("""
+    import signal
     import sys
     from starlette.responses import PlainTextResponse
     from starlette.routing import Route
@@ -38,7 +39,7 @@ PROGRAM = textwrap.dedent("""
         try:
             serve(app, sys.argv[1], metrics=sys.argv[2], log=True)
         finally:
-            say("closed")
+            say("closed {}", signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
 
     run(work)
 """)
@@ -152,7 +153,7 @@ def test_a_signal_ends_it_after_what_was_opened_is_closed(number: int, code: int
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert process.returncode == code
-    assert out == "closed\n"
+    assert out == "closed True\n"
     assert "127.0.0.0/24 GET / 200" in err
     assert "secret" not in err
     assert "127.0.0.1" not in err

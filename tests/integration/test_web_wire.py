@@ -4,6 +4,7 @@ import select
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from starlette.applications import Starlette
@@ -13,7 +14,7 @@ from starlette.routing import Route
 
 from pairmill.ops.web.app import Site, make_app
 from pairmill.ops.web.serve import serving
-from pairmill.ops.web.wire import Bounds
+from pairmill.ops.web.wire import Bounds, Wire
 from support.raw_pages import WAIT_SECONDS, connect, rest, statuses, talk
 
 BOUNDS = Bounds(
@@ -142,6 +143,20 @@ def test_a_client_that_does_not_read_is_cut_off(hasty: Served, more: bytes) -> N
         deaf.sendall(b"GET /large HTTP/1.1\r\n" + HOST + more + b"\r\n")
         assert hung_up(deaf)
     assert refused(app, "slow reader") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "reset"),
+    [(200_000, 200_000, True), (200_000, 199_000, True), (200_000, 100_000, False),
+     (1_000, 1_000, True), (1_000, 0, False)],
+)  # fmt: skip
+def test_a_client_that_reads_slowly_is_left(before: int, now: int, reset: bool) -> None:
+    """Would catch: a download over a slow line that is broken off."""
+    connection = Mock(bounds=Bounds(), _left=before)
+    connection.transport.get_write_buffer_size.return_value = now
+    Wire._reads(connection)
+    assert connection._reset.called is reset
+    assert connection._await_reader.called is not reset
 
 
 def test_a_client_that_reads_gets_all_of_it(hasty: Served) -> None:
@@ -282,7 +297,8 @@ def test_a_body_too_large_is_answered_while_it_comes(
     head = BODY + b"Content-Length: 3000000\r\n" + more + b"\r\n"
     with connect(url) as large_one:
         large_one.sendall(head)
+        answer = large_one.recv(65_536)  # before the body
         for _ in range(30):
             large_one.sendall(bytes(100_000))
         large_one.sendall(then)
-        assert statuses(rest(large_one)) == answers
+        assert statuses(answer + rest(large_one)) == answers

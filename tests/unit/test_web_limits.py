@@ -93,14 +93,13 @@ def test_a_turn_that_comes_to_one_who_goes_is_passed_on() -> None:
     """Would catch: a gate that closes by one with each client that leaves at the wrong moment."""
 
     async def scene() -> None:
-        gate, first, second = Gate(1, 2, patience=60), asyncio.Event(), asyncio.Event()
-        holder = asyncio.create_task(outcome(gate, first))
+        gate, go = Gate(1, 2, patience=60), asyncio.Event()
+        go.set()
+        await gate.__aenter__()
+        leaver = asyncio.create_task(outcome(gate, go))
+        waiter = asyncio.create_task(outcome(gate, go))
         await asyncio.sleep(0)
-        leaver = asyncio.create_task(outcome(gate, second))
-        waiter = asyncio.create_task(outcome(gate, first))
-        await asyncio.sleep(0)
-        first.set()
-        await holder  # the turn is the leaver's now
+        await gate.__aexit__()  # the turn is the leaver's now, who does not know it yet
         leaver.cancel()
         assert await waiter == "done"
         assert gate.free == 1
