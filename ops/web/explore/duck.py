@@ -89,6 +89,14 @@ class Duck:
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
+    def table(
+        self, query: str, values: Mapping[str, Any] | Sequence[Any] = (), seconds: float = SECONDS
+    ) -> "pa.Table":
+        """The rows of a query as a table of Arrow's; errors as above."""
+        with self.cursor(seconds) as cursor:
+            # a relation is not made a second time, as the answer of `execute` would be
+            return cursor.sql(query, params=values or None).to_arrow_table()
+
     def batches(
         self,
         query: str,
@@ -99,7 +107,7 @@ class Duck:
     ) -> Iterator["pa.RecordBatch"]:
         """The rows of a query as Arrow has them, ``rows`` at a time; errors as above."""
         with self.cursor(seconds) as cursor:
-            yield from cursor.execute(query, values or None).to_arrow_reader(rows)
+            yield from cursor.sql(query, params=values or None).to_arrow_reader(rows)
 
     @contextmanager
     def cursor(self, seconds: float = SECONDS) -> Iterator["duckdb.DuckDBPyConnection"]:

@@ -48,7 +48,12 @@ class Place:
     copied: CopiedRows | None = None
 
     def named(self, table: str) -> str:
+        """A further table of the working copy, as SQL."""
         return f"{quoted(self.alias)}.{quoted(table)}"
+
+    def rows_of(self, table: str) -> int:
+        count: int = self.duck.rows(f"select count(*) as n from {self.named(table)}")[0]["n"]
+        return count
 
 
 @dataclass(frozen=True)

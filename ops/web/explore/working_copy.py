@@ -31,7 +31,7 @@ FORMAT = 1
 NAME, ROWS = "rows.duckdb", "rows.arrow"
 BATCH = 65_536  # rows of the Arrow file that a position is looked up in
 COMMON = 64  # words that are bits: at 10^7 rows the next ones have 2·10^5 positions to look up
-SAMPLE = 200_000  # rows that histograms of wide selections are counted from
+SAMPLE = 100_000  # rows that histograms of wide selections are counted from
 MEMORY = "1GB"  # of DuckDB while it builds; it spills beyond that
 # A word is a run of letters, marks and digits; where a script sets no spaces, each character is one
 SPACELESS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
