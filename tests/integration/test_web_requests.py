@@ -143,6 +143,7 @@ def test_every_answer_has_the_headers(
         ({"Sec-Fetch-Site": "none"}, 403),
         ({"Sec-Fetch-Site": "same-origin, cross-site"}, 403),
         ({"Sec-Fetch-Site": "cross-site", "Origin": "http://{host}"}, 403),
+        ({"Sec-Fetch-Site": "", "Origin": "http://{host}"}, 403),
         ({"Origin": "http://{host}"}, 200),
         ({"Origin": "http://{host}.evil.example"}, 403),
         ({"Origin": "http://evil.example"}, 403),

@@ -159,13 +159,14 @@ def test_a_signal_ends_it_after_what_was_opened_is_closed(number: int, code: int
     assert "127.0.0.1" not in err
 
 
-def test_metrics_have_templates_and_no_paths() -> None:
-    """Would catch: a series for each path that a visitor makes up."""
+def test_metrics_have_templates_and_no_paths(capfd: pytest.CaptureFixture[str]) -> None:
+    """Would catch: a series for each path that a visitor makes up; a log that nobody asked for."""
     app = app_of()
     with browsing(app) as client:
         for path in ("/of/1", "/of/2", "/nothing/1", "/nothing/2"):
             client.get(path)
         client.post("/of/1", headers={"Sec-Fetch-Site": "cross-site"})
+    assert capfd.readouterr().err == ""
     value = app.state.metrics.registry.get_sample_value
     for route, status, count in (("/of/{name}", "200", 2), ("none", "404", 2), ("none", "403", 1)):
         labels = {"site": "live", "route": route, "status": status}

@@ -284,6 +284,31 @@ def test_connections_are_bounded(bounds: Bounds) -> None:
         assert refused(app, "connections") == 1
 
 
+def test_what_comes_after_its_answer_is_bounded() -> None:
+    """Would catch: a body without end that is read because its answer, 413, was kind."""
+    with (
+        serving(application(), replace(PATIENT, late_bytes=100_000)) as url,
+        connect(url) as endless,
+        pytest.raises((ConnectionResetError, BrokenPipeError)),
+    ):
+        endless.sendall(BODY + b"Content-Length: 900000000\r\n\r\n")
+        for _ in range(9_000):
+            endless.sendall(bytes(100_000))
+
+
+def test_a_small_body_that_comes_slowly_holds_no_place() -> None:
+    """Would catch: as many half-sent forms as there are places, and nobody else is served."""
+    site = Site("live", "Wire", rate=None, concurrency=1)
+    app = make_app(site, [Route("/count", count, methods=["POST"])])
+    with serving(app, PATIENT) as url, connect(url) as slow:
+        head = BODY + b"Content-Length: 2\r\nConnection: close\r\n\r\n"
+        slow.sendall(head + b"x")
+        for _ in range(3):
+            assert statuses(talk(url, head + b"xy")) == [200]
+        slow.sendall(b"y")
+        assert statuses(rest(slow)) == [200]
+
+
 @pytest.mark.parametrize(
     ("more", "then", "answers"),
     [(b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", [413, 200]),
