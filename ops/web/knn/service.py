@@ -16,7 +16,7 @@ from pairmill.ops.web.knn.encoder import Encoder, Vector
 from pairmill.ops.web.knn.request import KnnQuery, Part
 from pairmill.ops.web.knn.search import CANDIDATES, Answers, Filters, search
 from pairmill.ops.web.knn.served import ServedIndex, ServedIndexes
-from pairmill.ops.web.knn.tags import TaggedReleases
+from pairmill.ops.web.knn.tags import Flags, TaggedReleases
 from pairmill.ops.web.limits import Gate
 from pairmill.ops.web.outside import fetch_image
 from pairmill.ops.web.uploads import Decoder
@@ -127,12 +127,11 @@ class KnnService:
 
     def _answer(self, query: KnnQuery, opened: Searcher, asked: Asked, notes: list[str]) -> Result:
         tags = self.releases.tags
-        safe = query.safe or not self.allowed.unsafe
-        if safe and not query.safe:
-            notes.append("safety on: this service does not allow it off")
+        if not (query.safe and query.peaceful) and not self.allowed.unsafe:
+            notes.append("safety off shows ids alone of what is not known to be safe")
         if query.peaceful and not tags.has_violence:
             notes.append("violence: no release here has a column of it")
-        filters = Filters(query.deduplicate, safe, query.peaceful, asked.left_out)
+        filters = Filters(query.deduplicate, query.safe, query.peaceful, asked.left_out)
         found = search(opened, asked.ranked, query.ids, filters, tags)
         if asked.ranked is not asked.vector and found.ids:
             vectors = opened.vectors(np.array(found.ids, np.uint64))
@@ -140,7 +139,7 @@ class KnnService:
             found = replace(found, similarities=cosines.tolist())
         if not found.exhausted:
             notes.append(f"partial: {len(found.ids)} of {query.ids} among the nearest {CANDIDATES}")
-        if safe and not tags.tagged:
+        if query.safe and not tags.tagged:
             notes.append("nothing is shown: no release here has a tag of safety")
         return Result(self._rows(query, opened, found), notes)
 
@@ -148,6 +147,7 @@ class KnnService:
         first = found.ids[: query.images]
         pairs = opened.pairs(first)
         columns = self.releases.tags.columns(first)
+        shown = self._shown(first)
         rows: list[Row] = []
         for i, (sample, similarity) in enumerate(zip(found.ids, found.similarities, strict=True)):
             row: Row = {}
@@ -155,26 +155,31 @@ class KnnService:
                 # one whose URL is gone was removed while this query was under way
                 if sample not in pairs:
                     continue
-                url, text = pairs[sample]
-                row = {"url": url, "caption": text} | columns[i]
-            rows.append(row | {"id": sample, "similarity": round(float(similarity), 6)})
+                if shown[i]:
+                    url, text = pairs[sample]
+                    row = {"url": url, "caption": text} | columns[i]
+            rows.append(row | {"id": sample, "similarity": round(similarity, 6)})
         return rows
+
+    def _shown(self, ids: Sequence[int]) -> Flags:
+        """Whether URL and text of each sample may be told, whatever a request asks for: bool[n]."""
+        if self.allowed.unsafe:
+            return np.ones(len(ids), bool)
+        asked, tags = np.array(ids, np.int64), self.releases.tags
+        return tags.safe(asked) & tags.peaceful(asked)
 
     def metadata(self, ids: Sequence[int], index: str | None) -> list[Row]:
         """Of each id its row: url, caption, the releases that it is in, and their columns. A sample
         that is not in the index, or that may not be shown, has an empty one, and ``why``."""
         opened = self.indexes.get(index).current()
-        tags = self.releases.tags
         pairs = opened.pairs(ids)
-        columns = tags.columns(ids)
+        columns = self.releases.tags.columns(ids)
         more = self.rows_of(ids) if self.rows_of else {}
-        asked = np.array(ids, np.int64)
-        shown = tags.safe(asked) & tags.peaceful(asked)
         answers: list[Row] = []
-        for sample, own, may in zip(ids, columns, shown, strict=True):
+        for sample, own, may in zip(ids, columns, self._shown(ids), strict=True):
             if sample not in pairs:
                 answers.append({"id": sample, "metadata": {}, "why": "not in this index"})
-            elif not may and not self.allowed.unsafe:
+            elif not may:
                 why = "withheld: no release says that it is safe"
                 answers.append({"id": sample, "metadata": {}, "why": why})
             else:
