@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Self
 
 import limits
@@ -33,6 +34,7 @@ def _address(scope: Mapping[str, Any]) -> str:
     return str(client[0]) if client else ""
 
 
+@lru_cache(maxsize=4_096)  # 30 µs, in a request of 100
 def network(address: str, coarseness: int = 0) -> str:
     """The network of an address, as PREFIXES has it; an IPv4 address that is mapped into IPv6 is
     an IPv4 address."""

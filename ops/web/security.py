@@ -147,7 +147,7 @@ class Defences:
             except HTTPException:
                 metrics.refused("rate")
                 raise
-        limit = self._body_limit(path)
+        limit = self._body_limit(path) if self.site.body_limits else self.site.body_limit
         body = _Body(receive, limit, metrics)
         if scope["method"] not in ("GET", "HEAD"):
             body.check_length(headers.get("content-length"))
