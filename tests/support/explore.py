@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from starlette.routing import BaseRoute
 from pairmill.ops.web.app import Site, make_app
 from pairmill.ops.web.explore.explore_calls import ExploreCalls
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
+from pairmill.ops.web.explore.open_releases import Releases, nothing_hidden
 from pairmill.ops.web.uploads import Decoder
 from support.database import Database
 from support.pages import browsing
@@ -32,12 +34,13 @@ def page_login(db: Database, page: str = "explore") -> str:
 
 @contextmanager
 def exploring(
-    routes: Sequence[Routes], dsn: str | None, releases: Any = None, **settings: Any
+    routes: Sequence[Routes], dsn: str | None, *folders: Path, **settings: Any
 ) -> Iterator[httpx.Client]:
-    """A browser on the page of releases with these routes. dsn: of its login."""
+    """A browser on the page of releases with these routes. dsn: of its login. folders: releases."""
     calls = ExploreCalls(dsn) if dsn else None
     decoder = Decoder(1)
     decoder.start()
+    releases = Releases(folders, hidden=calls.hidden if calls else nothing_hidden)
     made = ExploreSettings(releases=releases, decoder=decoder, calls=calls, **settings)
     try:
         with browsing(make_app(SITE, [r for each in routes for r in each(made)])) as client:
