@@ -1,0 +1,121 @@
+"""The admin's page among hostile texts, odd parameters, and a database that is slow."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from pairmill.ops.web.console.console_app import PAGES
+from support.console import Person, console, logged_in
+from support.database import Database, new_database
+from support.hostile_text import HOSTILE, RAW, columns, disarm, plant
+from support.pages import browsing
+
+READ = [p for method, p, _, _ in PAGES if method == "GET" and "{" not in p and p != "/worker"]
+
+
+@pytest.fixture(scope="module")
+def ada(server: str) -> Iterator[tuple[Database, Person]]:
+    """An admin at the page of a database in which every text is hostile."""
+    with new_database(server) as db:
+        app = console(db)
+        with browsing(app) as client:
+            url = str(client.base_url)
+            for i in range(3):
+                db.add_wat(f"{i}.wat")
+            db.claim("extract", "eve")
+            db.admin.execute("select mill.discard_task(2, 'x')")
+            db.admin.execute("update mill.task set attempts = 1, reason = 'x' where task_id = 3")
+            person = logged_in(url, db)
+            disarm(db)
+            for column in columns(db):
+                kept = ("admin_session", "admin_link", "task_kind", "worker_kind")
+                if not column["closed"] and column["name"] not in kept:
+                    plant(db, column)
+            db.admin.execute("update mill.admin_session set name = %s", (HOSTILE,))
+            yield db, person
+
+
+def check(page: str) -> None:
+    """A hidden field has the text as it is, or it would name another worker; nobody sees it."""
+    page = re.sub(r'<input type="hidden"[^>]*>', "", page)
+    assert not (found := RAW.search(page.replace("\n", ""))), page[
+        found.start() - 300 : found.end()
+    ]
+    assert "<script>alert" not in page
+    assert "{0}" not in page or "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize("path", READ)
+def test_no_text_of_outside_is_markup_or_reorders_a_page(
+    ada: tuple[Database, Person], path: str
+) -> None:
+    """Would catch: a cell without the filter that shows bidi controls as escapes, or an unescaped
+    attribute."""
+    page = ada[1].get(path)
+    assert page.status_code == 200, page.text[-500:]
+    check(page.text)
+
+
+def test_a_worker_a_task_and_a_request_of_any_name_have_a_page(
+    ada: tuple[Database, Person],
+) -> None:
+    db, person = ada
+    name = db.value("select name from mill.worker limit 1")
+    number = db.value("select request_id from mill.removal_request limit 1")
+    for page in (
+        person.get("/worker", name=name),
+        person.get("/tasks/2"),
+        person.get(f"/requests/{number}"),
+        person.get("/act/worker.quarantine", name=name),
+        person.get("/act/task.retry", id="2"),
+    ):
+        assert page.status_code in (200, 409), page.text[-500:]
+        check(page.text)
+    assert "&lt;script&gt;" in person.get("/worker", name=name).text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/tasks?kind=%00", 400),
+        ("/tasks?kind=" + "x" * 10_001, 414),
+        ("/tasks?batch=1.5", 400),
+        ("/tasks?batch=" + "9" * 30, 400),
+        ("/tasks?batch=%C2%B2", 400),
+        ("/tasks?state=nonsense", 400),
+        ("/tasks/" + "9" * 30, 404),
+        ("/tasks/999", 404),
+        ("/tasks/-1", 404),
+        ("/requests/999999", 404),
+        ("/worker?name=nobody", 404),
+        ("/worker", 404),
+        ("/checks?state=x", 400),
+        ("/act/nonsense", 404),
+        ("/act/task.retry?id=1;drop", 409),
+        ("/act/task.retry?id=" + "9" * 30, 409),
+        ("/act/task.retry?state=%27--", 409),
+        ("/act/request.approve?request=x", 409),
+        ("/act/worker.quarantine?name=nobody&since=yesterday", 409),
+        ("/work/nothing", 404),
+    ],
+)
+def test_odd_parameters_are_answered(ada: tuple[Database, Person], path: str, status: int) -> None:
+    """Would catch: an error of the database's that becomes a fault of the program's."""
+    assert ada[1].get(path).status_code == status
+
+
+def test_a_count_that_takes_too_long_is_said(server: str) -> None:
+    """Would catch: a page that hangs, or fails as a whole, at 10^6 tasks."""
+    with new_database(server) as db:
+        app = console(db)
+        with browsing(app) as client:
+            person = logged_in(str(client.base_url), db)
+            with app.state.readings._pool.connection() as connection:
+                connection.execute("set statement_timeout = 1")  # of the one connection there is
+            db.admin.execute("begin")
+            db.admin.execute("lock table mill.replication in access exclusive mode")
+            page = person.get("/checks")
+            db.admin.execute("rollback")
+            assert page.status_code == 200
+            assert "Not up to date: the database takes longer than" in page.text
