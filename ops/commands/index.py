@@ -17,7 +17,7 @@ from pairmill.ops.output import print_json, print_rows, progress_bar
 from pairmill.workers.safe_text import say
 
 if TYPE_CHECKING:
-    from pairmill.ops.vectors.recall import StepProgress
+    from pairmill.ops.vectors.index_info import StepProgress
 
 app = typer.Typer(no_args_is_help=True, help="Nearest neighbours among a release's images.")
 FOLDER = typer.Argument(metavar="INDEX", help="The index's folder.")
@@ -113,8 +113,8 @@ def query(
     if [text, image, sample_id].count(None) != 2:
         raise UserError("name one of --text, --image and --sample-id")
     with extra("index"):
-        from pairmill.ops.vectors import index
-    opened = index.NeighbourIndex(folder)
+        from pairmill.ops.vectors.opened import nearest, open_index
+    opened = open_index(folder)
     if sample_id is not None:
         vector = opened.vector(sample_id)
     else:
@@ -125,7 +125,7 @@ def query(
             vector = query_vectors.of_image(loaded, image)
         else:
             vector = query_vectors.of_text(loaded, text or "")
-    found = [asdict(each) for each in opened.nearest(vector, count, but=sample_id)]
+    found = [asdict(each) for each in nearest(opened, vector, count, but=sample_id)]
     shown = [each | {"similarity": f"{each['similarity']:.4f}"} for each in found]
     print_rows(
         found if as_json else shown,

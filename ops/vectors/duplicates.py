@@ -1,4 +1,4 @@
-"""Exact duplicates: of samples with the same embedding the graph of an index holds one.
+"""Exact duplicates: of samples with the same embedding an index holds one.
 
 One image under many URLs is the usual case. Hundreds of equal vectors link to one another only and
 cut others off: 200 duplicates among 300 vectors took recall@10 of the rest from 1 to 0.6.
@@ -6,79 +6,69 @@ cut others off: 200 duplicates among 300 vectors took recall@10 of the rest from
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
-from usearch.index import Index
 
-Keys = npt.NDArray[np.uint64]
-SCHEMA = pa.schema([("SAMPLE_ID", pa.int64()), ("KEY", pa.int64())])
+from pairmill.ops.vectors.index_info import Halves, Keys, Rows
 
 
-class DuplicateFinder:
-    """Tells the first of equal vectors from its duplicates."""
+def hashes(vectors: Halves) -> Keys:
+    """uint64[n, 2] of float16[n, dims]: BLAKE2b's 16 bytes of each. Of 10^9 vectors two others
+    agree with a chance of 10^-21."""
+    made = b"".join(hashlib.blake2b(each, digest_size=16).digest() for each in vectors)
+    return np.frombuffer(made, "<u8").reshape(-1, 2)
 
-    def __init__(self) -> None:
-        self._first: dict[bytes, int] = {}
-        self._ids: list[int] = []
-        self._keys: list[int] = []
 
-    def is_first(self, key: int, vector: npt.NDArray[np.float16]) -> bool:
-        """Whether no earlier vector equals this one; a duplicate is remembered."""
-        # 16 bytes: of 10^9 vectors two others agree with a chance of 10^-21
-        digest = hashlib.blake2b(vector.tobytes(), digest_size=16).digest()
-        first = self._first.setdefault(digest, key)
-        if first == key:
-            return True
-        self._ids.append(key)
-        self._keys.append(first)
-        return False
-
-    def duplicates(self) -> "Duplicates":
-        return Duplicates(np.array(self._ids, np.uint64), np.array(self._keys, np.uint64))
+def firsts(digests: Keys) -> Rows:
+    """Of each row the first with the same vector, itself mostly: int64[n]."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal ones stay in order
+    ordered = digests[order]
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    heads = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
+    first = np.zeros(len(order), np.int64)
+    first[order] = heads
+    return first
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """ids: uint64[n], SAMPLE_IDs outside the graph. keys: uint64[n], of each the SAMPLE_ID in the
-    graph that has the same embedding."""
+    """Samples whose vector stands under another's key. by_id: uint64[n, 2], SAMPLE_ID and KEY,
+    sorted; by_key: the same as KEY and SAMPLE_ID, sorted."""
 
-    ids: Keys
-    keys: Keys
+    by_id: Keys
+    by_key: Keys
 
     @classmethod
-    def read(cls, path: Path) -> "Duplicates":
-        ids, keys = pq.read_table(path, schema=SCHEMA).columns
-        return cls(ids.to_numpy().astype(np.uint64), keys.to_numpy().astype(np.uint64))
-
-    def write(self, path: Path) -> None:
-        columns = [pa.array(a.astype(np.int64)) for a in (self.ids, self.keys)]
-        pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), path, compression="zstd")
+    def of(cls, ids: Keys, keys: Keys) -> "Duplicates":
+        order = np.argsort(ids, kind="stable")
+        back = np.lexsort((ids, keys))
+        return cls(
+            np.stack([ids, keys], axis=1)[order].reshape(-1, 2),
+            np.stack([keys, ids], axis=1)[back].reshape(-1, 2),
+        )
 
     def key(self, sample_id: int) -> int:
-        """The SAMPLE_ID in the graph for a sample: its own unless it is a duplicate."""
-        at = np.flatnonzero(self.ids == np.uint64(sample_id))
-        return int(self.keys[at[0]]) if len(at) else sample_id
+        """The SAMPLE_ID whose key a sample's vector has: its own unless it is a duplicate."""
+        at = int(np.searchsorted(self.by_id[:, 0], np.uint64(sample_id)))
+        found = at < len(self.by_id) and int(self.by_id[at, 0]) == sample_id
+        return int(self.by_id[at, 1]) if found else sample_id
 
-    def count(self, key: int) -> int:
-        return int((self.keys == np.uint64(key)).sum())
+    def of_key(self, key: int) -> Keys:
+        """The samples that stand under a key, beside its own: uint64[n], in order."""
+        low, high = (
+            int(np.searchsorted(self.by_key[:, 0], np.uint64(key), side))
+            for side in ("left", "right")
+        )
+        found: Keys = self.by_key[low:high, 1]
+        return found
 
-    def without(self, removed: Keys, index: Index) -> "Duplicates":
-        """The duplicates left after a removal. A vector whose key is removed stays in ``index``
-        under the key of a duplicate that is left."""
-        left = ~np.isin(self.ids, removed)
-        ids, keys = self.ids[left], self.keys[left]
-        orphans = np.isin(keys, removed)
-        for key in np.unique(keys[orphans]):
-            of_key = keys == key
-            heirs = ids[of_key]
-            # a removal that was interrupted has done it already
-            done = heirs[np.atleast_1d(index.contains(heirs))]
-            heir = done[0] if len(done) else heirs.min()
-            if not len(done):
-                index.rename(int(key), int(heir))
-            keys[of_key] = heir
-        return Duplicates(ids[ids != keys], keys[ids != keys])
+
+def is_in(values: Keys, ordered: Keys) -> npt.NDArray[np.bool_]:
+    """Of each value whether it is among ``ordered``, which is sorted: bool[n]."""
+    if not len(ordered):
+        return np.zeros(len(values), np.bool_)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    found: npt.NDArray[np.bool_] = ordered[at] == values
+    return found

@@ -1,19 +1,30 @@
 """An index, opened for queries: the same calls for each kind of index."""
 
-import threading
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pairmill.ops.errors import UserError
-from pairmill.ops.vectors import index as hnsw
-from pairmill.ops.vectors import recall
-from pairmill.ops.vectors.duplicates import Keys
-from pairmill.ops.vectors.index import IndexInfo, NeighbourIndex
-from pairmill.ops.vectors.recall import NOTHING, Floats
+from pairmill.ops.vectors.duplicates import hashes
+from pairmill.ops.vectors.index_info import (
+    INFO_FILE,
+    NOTHING,
+    Floats,
+    IndexInfo,
+    Keys,
+    read_info,
+)
+from pairmill.ops.vectors.recall import unit
+from pairmill.ops.vectors.shard import Shard
+from pairmill.ops.vectors.shard_files import REMOVED_FILE
+
+SAME = 1e-6  # cosines that differ by less may be of equal vectors, in two shards
+Stamp = list[tuple[int, int, int]]
 
 
 class Searcher(Protocol):
@@ -47,74 +58,151 @@ class Searcher(Protocol):
         """Whether the files have changed since they were opened: open the folder again."""
 
 
+@dataclass(frozen=True)
+class Neighbour:
+    """An answer. similarity: cosine, of the float16 embeddings. duplicates: the number of further
+    samples with exactly this embedding."""
+
+    sample_id: int
+    similarity: float
+    duplicates: int
+    url: str | None
+    text: str | None
+
+
 def open_index(folder: Path) -> Searcher:
     """Raises UserError if the folder holds no index, or a damaged one."""
-    return _Opened(folder)
+    for _ in range(3):
+        stamp = _stamp(folder, read_info(folder))
+        try:
+            return ShardedIndex(folder)
+        except UserError:
+            # it may have been replaced at this moment, by `index remove --compact`
+            if _stamp(folder, read_info(folder)) == stamp:
+                raise
+    return ShardedIndex(folder)
 
 
-class _Opened:
+def nearest(
+    index: Searcher, vector: Floats, k: int = 10, *, but: int | None = None
+) -> list[Neighbour]:
+    """The k distinct images nearest to a vector (float32[dims], of any length), nearest first.
+    ``but``: a SAMPLE_ID whose image is no answer. Raises UserError for a vector of other dims, or
+    of no direction."""
+    own = set() if but is None else {but, *index.duplicates(but)}
+    keys, near = index.search(np.asarray(vector)[None], k + 1)
+    found = [
+        (int(key), float(cosine))
+        for key, cosine in zip(keys[0], near[0], strict=True)
+        if key != NOTHING and int(key) not in own
+    ][:k]
+    pairs = index.pairs([key for key, _ in found])
+    return [
+        Neighbour(key, cosine, len(index.duplicates(key)), *pairs.get(key, (None, None)))
+        for key, cosine in found
+    ]
+
+
+class ShardedIndex:
+    """One shard or many, asked side by side."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._stamp = _stamp(folder)
-        self._opened = NeighbourIndex(folder)
-        self.info = self._opened.info
-        self._lock = threading.Lock()
+        self.info = read_info(folder)
+        self._stamp = _stamp(folder, self.info)
+        self._shards = [Shard(folder / shard.name, shard) for shard in self.info.shards]
+        if any(shard.structure.dims != self.info.dims for shard in self._shards):
+            raise UserError(f"the index {folder} is damaged: a shard has vectors of other dims")
+        # usearch and faiss let go of the interpreter while they search
+        together = min(len(self._shards), os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(together) if together > 1 else None
+        self._threads = 1 if self._pool else 0
 
     def search(self, vectors: Floats, k: int, *, effort: int | None = None) -> tuple[Keys, Floats]:
-        lengths = np.linalg.norm(np.asarray(vectors, np.float32), axis=1, keepdims=True)
-        if (
-            vectors.ndim != 2
-            or vectors.shape[1] != self.info.dims
-            or not np.isfinite(lengths).all()
-            or not lengths.all()
-        ):
-            raise UserError(f"a query is no vector of {self.info.dims} finite numbers")
-        keys = np.full((len(vectors), k), NOTHING, np.uint64)
-        near = np.full((len(vectors), k), -np.inf, np.float32)
-        graph = self._opened._index
-        answers: Any
-        with self._lock, recall.usearch_errors():
-            # usearch keeps the number of candidates in the index
-            graph.expansion_search = max(effort or hnsw.EXPANSION_SEARCH, 2 * k)  # type: ignore[misc]
-            answers = graph.search(vectors / lengths, k)
-        answers = [answers] if len(vectors) == 1 else answers  # usearch gives no list of one row
-        for i in range(len(vectors)):
-            found = np.asarray(answers[i].keys, np.uint64) if len(graph) else np.zeros(0, np.uint64)
-            own = recall.vectors(graph, found)
-            own = own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
-            cosine = own @ (vectors[i] / lengths[i])
-            order = np.lexsort((found, -cosine))
-            keys[i, : len(found)], near[i, : len(found)] = found[order], cosine[order]
+        asked = self._directions(vectors)
+        threads = 1 if len(asked) < 4 else self._threads
+
+        def ask(shard: Shard) -> list[tuple[Keys, Floats]]:
+            return shard.search(asked, k, effort, threads)
+
+        found = list(self._pool.map(ask, self._shards) if self._pool else map(ask, self._shards))
+        keys = np.full((len(asked), k), NOTHING, np.uint64)
+        near = np.full((len(asked), k), -np.inf, np.float32)
+        for i in range(len(asked)):
+            best, cosines = self._merged([of_shard[i] for of_shard in found])
+            keys[i, : len(best[:k])], near[i, : len(best[:k])] = best[:k], cosines[:k]
         return keys, near
 
+    def _directions(self, vectors: Floats) -> Floats:
+        asked = np.asarray(vectors, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if asked.ndim == 2 and asked.shape[1] == self.info.dims:
+                lengths = np.linalg.norm(asked.astype(np.float64), axis=1)
+                if np.isfinite(lengths).all() and lengths.all():
+                    return unit(asked.astype(np.float64) / lengths[:, None])
+        raise UserError(f"the query is no vector of {self.info.dims} finite numbers")
+
+    def _merged(self, found: list[tuple[Keys, Floats]]) -> tuple[Keys, Floats]:
+        """Answers of all shards, best first; of equal vectors in two shards the first sample."""
+        keys = np.concatenate([keys for keys, _ in found]).astype(np.uint64)
+        near = np.concatenate([near for _, near in found]).astype(np.float32)
+        order = np.lexsort((keys, -near))
+        keys, near = keys[order], near[order]
+        if len(found) == 1:
+            return keys, near
+        kept: list[int] = []
+        for i in range(len(keys)):
+            twin = None
+            for j in reversed(kept):
+                if near[j] - near[i] > SAME:
+                    break
+                if np.array_equal(self.vector(int(keys[j])), self.vector(int(keys[i]))):
+                    twin = j
+                    break
+            if twin is None:
+                kept.append(i)
+            else:
+                keys[twin] = min(keys[twin], keys[i])
+        return keys[kept], near[kept]
+
     def vector(self, sample_id: int) -> Floats:
-        return self._opened.vector(sample_id)
+        for shard in self._shards:
+            row = shard.rows.row(sample_id)
+            if row is not None:
+                return shard.vector(row)
+        raise UserError(f"{sample_id} is not in the index {self.folder}")
 
     def vectors(self, keys: Keys) -> Floats:
         if not len(keys):
             return np.zeros((0, self.info.dims), np.float32)
-        return np.stack([self._opened.vector(int(key)) for key in keys])
+        return np.stack([self.vector(int(key)) for key in keys])
 
     def duplicates(self, key: int) -> list[int]:
-        known = self._opened._duplicates
-        first = known.key(key)
-        same = [first, *known.ids[known.keys == np.uint64(first)].tolist()]
-        return sorted(int(other) for other in same if other != key)
+        vector = self.vector(key).astype(np.float16)
+        digest = int(hashes(vector[None])[0, 0])
+        same: list[int] = []
+        for shard in self._shards:
+            for row in shard.rows.with_hash(digest):
+                if np.array_equal(shard.vector(int(row)), vector.astype(np.float32)):
+                    same += shard.rows.of_row(int(row))
+        return sorted(other for other in same if other != key)
 
     def pairs(self, keys: Sequence[int]) -> dict[int, tuple[str, str]]:
-        wanted = [("SAMPLE_ID", "in", [int(key) for key in keys])]
-        table = pq.read_table(self.folder / hnsw.PAIRS_FILE, filters=wanted)
-        return {row["SAMPLE_ID"]: (row["URL"], row["TEXT"]) for row in table.to_pylist()}
+        found: dict[int, tuple[str, str]] = {}
+        for shard in self._shards:
+            found |= dict(shard.rows.pairs(int(key) for key in keys))
+        return found
 
     def stale(self) -> bool:
-        return _stamp(self.folder) != self._stamp
+        return _stamp(self.folder, self.info) != self._stamp
 
 
-def _stamp(folder: Path) -> list[tuple[int, int, int]]:
+def _stamp(folder: Path, info: IndexInfo) -> Stamp:
     found = []
-    for name in (hnsw.GRAPH_FILE, hnsw.DUPLICATES_FILE, hnsw.PAIRS_FILE, hnsw.INFO_FILE):
+    removed = [folder / shard.name / REMOVED_FILE for shard in info.shards]
+    for path in (folder / INFO_FILE, *removed):
         try:
-            status = (folder / name).stat()
+            status = path.stat()
             found.append((status.st_ino, status.st_mtime_ns, status.st_size))
         except OSError:
             found.append((0, 0, 0))

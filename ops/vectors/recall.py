@@ -1,35 +1,27 @@
-"""Recall of an index: the share of the true nearest neighbours that it finds."""
+"""Recall of a shard: the share of the true nearest neighbours that it finds, and the number of
+candidates that finds as many as are wanted."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from usearch.index import Index
 
-from pairmill.ops.errors import UserError
-from pairmill.ops.vectors.duplicates import Keys
-from pairmill.ops.vectors.export_reader import ExportReader
+from pairmill.ops.vectors.hnsw import EXPANSION_SEARCH, Graph
+from pairmill.ops.vectors.index_info import NOTHING, Floats, Halves, Rows, StepProgress
 
+if TYPE_CHECKING:
+    from pairmill.ops.vectors.ivfpq import InvertedLists
+
+__all__ = ["NOTHING", "Recall", "unit"]
 K = 10
 BLOCK = 10_000  # vectors compared at once
-SAME = 1e-3  # similarities of float16 vectors that differ by less are a tie
-NOTHING = np.iinfo(np.uint64).max  # no sample's key
-Floats = npt.NDArray[np.float32]
-StepProgress = Callable[[str, int, int], None]
-
-
-@contextmanager
-def usearch_errors() -> Iterator[None]:
-    """For calls of usearch: its error after Ctrl-C becomes KeyboardInterrupt, others UserError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "terminated" in str(error):
-            raise KeyboardInterrupt from None
-        raise UserError(f"the index cannot go on: {error}") from None
+SAME = 1e-5  # cosines that differ by less are a tie: float32 sums in another order
+MOST = 1_600  # candidates that are compared exactly
+SPARE = 0.005  # of recall: 200 queries leave an error of that size
+# seconds, on two cores of an AMD EPYC: a code's byte is scanned, a vector is fetched and compared
+OF_BYTE, OF_CANDIDATE = 0.5e-9, 3e-6
 
 
 @dataclass(frozen=True)
@@ -45,76 +37,134 @@ class Recall:
         return asdict(self)
 
 
-def measure(index: Index, export: ExportReader, queries: int, progress: StepProgress) -> Recall:
-    """Ask the index for the neighbours of every so-manyth of its vectors, at least ``queries`` of
-    them, and compare with all. The same for the same export."""
-    if len(index) <= K or queries < 1:
-        return Recall(None, None, 0)
-    step = max(1, len(index) // queries)
-    own, images, texts = [], [], []
-    first = 0
-    for shard in export.shards():
-        distinct = np.flatnonzero(held(index, shard.keys))
-        chosen = distinct[-first % step :: step]
-        own.append(shard.keys[chosen])
-        images.append(shard.images[chosen].astype(np.float32))
-        texts.append(shard.texts[chosen].astype(np.float32))
-        first += len(distinct)
-    keys = np.concatenate(own)
-    asked = np.concatenate([*images, *texts])
-    left_out = np.concatenate([keys, np.full(len(keys), NOTHING)])
-    shares = found(index, asked, left_out, exact(index, export, asked, left_out, progress))
-    return Recall(float(shares[: len(keys)].mean()), float(shares[len(keys) :].mean()), len(keys))
+@dataclass(frozen=True)
+class Questions:
+    """asked: float32[2 n, dims], L2-normalised: n of images, then those of their texts. own:
+    int64[2 n], the row that is no answer, or -1."""
+
+    asked: Floats
+    own: Rows
+
+    def __len__(self) -> int:
+        return len(self.asked) // 2
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a query reads: candidates that are compared exactly, inverted lists; the recall so."""
+
+    candidates: int
+    probes: int
+    recall: Recall
 
 
 def exact(
-    index: Index, export: ExportReader, asked: Floats, left_out: Keys, progress: StepProgress
+    structure: "Graph | InvertedLists", questions: Questions, progress: StepProgress
 ) -> Floats:
-    """Similarity of the 10th nearest image to each query, of those in the index: float32[n].
-
-    asked: float32[n, dims], L2-normalised. left_out: uint64[n], a key that is no answer.
-    """
+    """Cosine of the 10th nearest vector to each question, by comparing with all: float32[n]."""
+    asked, own = questions.asked, questions.own
     best = np.full((len(asked), K), -np.inf, np.float32)
-    done = 0
-    for shard in export.shards():
-        for start in range(0, len(shard.keys), BLOCK):
-            progress("exact search", done + start, export.rows)
-            keys, images = shard.keys[start : start + BLOCK], shard.images[start : start + BLOCK]
-            distinct = held(index, keys)
-            keys = keys[distinct]
-            near = asked @ images[distinct].astype(np.float32).T
-            near[left_out[:, None] == keys[None, :]] = -np.inf
-            both = np.concatenate([best, near], axis=1)
-            best = np.partition(both, both.shape[1] - K, axis=1)[:, -K:]
-        done += len(shard.keys)
+    for rows, vectors in blocks(structure):
+        progress("exact search", int(rows[0]), len(structure))
+        near = asked @ unit(vectors).T
+        inside = np.flatnonzero((own >= rows[0]) & (own <= rows[-1]))
+        near[inside, own[inside] - rows[0]] = -np.inf
+        both = np.concatenate([best, near], axis=1)
+        best = np.partition(both, both.shape[1] - K, axis=1)[:, -K:]
     tenth: Floats = best.min(axis=1)
     return tenth
 
 
-def found(index: Index, asked: Floats, left_out: Keys, tenth: Floats) -> Floats:
-    """Of each query: the share of the index's 10 answers that are as near as the true tenth.
-
-    By similarity, as ann-benchmarks counts (Aumüller, Bernhardsson and Faithfull 2018), since
-    images that are nearly the same may swap places. tenth: as ``exact`` gives it. Returns
-    float32[n].
-    """
-    with usearch_errors():
-        answers: Any = index.search(asked, K + 1)
-    shares = np.zeros(len(asked), np.float32)
-    for i in range(len(asked)):
-        keys = answers[i].keys
-        keys = keys[keys != left_out[i]][:K]
-        shares[i] = (vectors(index, keys) @ asked[i] >= tenth[i] - SAME).sum() / K
-    return shares
+def blocks(structure: "Graph | InvertedLists") -> Iterator[tuple[Rows, Halves]]:
+    """All rows and their vectors, BLOCK at once."""
+    for start in range(0, len(structure), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(structure)))
+        yield rows, structure.get(rows)
 
 
-def held(index: Index, keys: Keys) -> npt.NDArray[np.bool_]:
-    """Of each key whether it is in the index: bool[n]."""
-    return np.asarray(index.contains(keys), np.bool_).reshape(len(keys))
+def shares(near: list[Floats], tenth: Floats) -> Recall:
+    """near: of each question the cosines of its answers without its own row, best first. By
+    similarity, as ann-benchmarks counts (Aumüller, Bernhardsson and Faithfull 2018), since images
+    that are nearly the same may swap places."""
+    each = np.array(
+        [
+            (cosines[:K] >= least - SAME).sum() / K
+            for cosines, least in zip(near, tenth, strict=True)
+        ]
+    )
+    half = len(each) // 2
+    return Recall(float(each[:half].mean()), float(each[half:].mean()), half)
 
 
-def vectors(index: Index, keys: Keys) -> Floats:
-    """float32[n, dims] of keys that are in the index."""
-    if not len(keys):
-        return np.zeros((0, index.ndim), np.float32)
-    return np.asarray(index.get(keys), np.float32).reshape(len(keys), -1)
+def of_graph(graph: Graph, questions: Questions, wanted: float, progress: StepProgress) -> Effort:
+    """The fewest candidates, from 128 on, that find as many as are wanted; else the most that are
+    worth a try."""
+    if len(graph) <= K or not len(questions):
+        return Effort(EXPANSION_SEARCH, 0, Recall(None, None, 0))
+    tenth = exact(graph, questions, progress)
+    effort = EXPANSION_SEARCH
+    while True:
+        found = graph.search(questions.asked, K + 5, effort)
+        recall = shares(_answers(graph, questions, found), tenth)
+        if _least(recall) >= wanted or effort >= MOST or effort >= 2 * len(graph):
+            return Effort(effort, 0, recall)
+        effort *= 2
+
+
+def of_lists(
+    lists: "InvertedLists", questions: Questions, wanted: float, code: int, progress: StepProgress
+) -> Effort:
+    """The cheapest pair of candidates and probes that finds as many as are wanted, and SPARE more;
+    else the pair that finds most. code: bytes of one."""
+    if len(lists) <= K or not len(questions):
+        return Effort(min(400, len(lists)), min(64, lists.lists), Recall(None, None, 0))
+    tenth = exact(lists, questions, progress)
+    tried: list[tuple[float, Effort]] = []
+    probes = 1
+    while probes <= min(lists.lists, 1_024):
+        progress("choosing probes", probes, lists.lists)
+        # the codes' own order tells of any smaller number of candidates too
+        found = lists.search(questions.asked, MOST, probes)
+        candidates = 25
+        while candidates <= MOST:
+            near = _answers(lists, questions, [rows[:candidates] for rows in found])
+            cost = probes * len(lists) / lists.lists * code * OF_BYTE + candidates * OF_CANDIDATE
+            tried.append((cost, Effort(candidates, probes, shares(near, tenth))))
+            if _least(tried[-1][1].recall) >= wanted + SPARE:
+                break  # more candidates cost more
+            candidates *= 2
+        probes *= 2
+    enough = [each for each in tried if _least(each[1].recall) >= min(wanted + SPARE, 0.9995)]
+    if enough:
+        return min(enough, key=lambda each: each[0])[1]
+    return max(tried, key=lambda each: (_least(each[1].recall), -each[0]))[1]
+
+
+def _least(recall: Recall) -> float:
+    return min(recall.image or 0.0, recall.text or 0.0)
+
+
+def _answers(
+    structure: "Graph | InvertedLists", questions: Questions, found: list[Rows]
+) -> list[Floats]:
+    answers = []
+    for asked, own, rows in zip(questions.asked, questions.own, found, strict=True):
+        near, _ = ranked(structure, asked, rows[rows != own])
+        answers.append(near)
+    return answers
+
+
+def ranked(structure: "Graph | InvertedLists", asked: Floats, rows: Rows) -> tuple[Floats, Rows]:
+    """Cosines of a vector (float32[dims], L2-normalised) to those of rows, best first, and the
+    rows in that order."""
+    cosines = unit(structure.get(rows)) @ asked
+    order = np.lexsort((rows, -cosines))
+    return cosines[order], rows[order]
+
+
+def unit(vectors: npt.NDArray[Any]) -> Floats:
+    """float32[n, dims], L2-normalised; one of length 0 stays so."""
+    full = np.asarray(vectors, np.float32)
+    length = np.sqrt(np.einsum("ij,ij->i", full, full, dtype=np.float32))[:, None]
+    made: Floats = np.divide(full, np.where(length > 0, length, 1), dtype=np.float32)
+    return made

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from usearch.index import Index
 
 from pairmill.ops.admin import removal
 from pairmill.ops.demo import model as demo
@@ -22,15 +21,17 @@ from pairmill.ops.errors import UserError
 from pairmill.ops.vectors import embeddings, query_vectors
 from pairmill.ops.vectors import index as vector_index
 from pairmill.ops.vectors.arrays import ClipRetrieval
-from pairmill.ops.vectors.export_reader import ExportReader
-from pairmill.ops.vectors.index import NeighbourIndex
-from pairmill.ops.vectors.recall import exact, found
+from pairmill.ops.vectors.hnsw import GRAPH_FILE, Graph, GraphBuilder
+from pairmill.ops.vectors.index_info import silent
+from pairmill.ops.vectors.opened import nearest as ask
+from pairmill.ops.vectors.opened import open_index
+from pairmill.ops.vectors.recall import Questions, exact, shares, unit
 from pairmill.workers.errors import Refused
 from pairmill.workers.score.model import Model, load
 from support.database import Database
 from support.line import wait_until
 
-FILES = ["duplicates.parquet", "images.usearch", "index.json", "pairs.parquet"]
+SHARD = "shard-000-0000"
 DIMS = 32
 ROWS = 1_500
 
@@ -107,12 +108,12 @@ def nearest(vector: np.ndarray, k: int, but: int | None = None) -> list[float]:
 
 
 def test_answers_are_those_of_exact_search(index: Path) -> None:
-    opened = NeighbourIndex(index)
+    opened = open_index(index)
     assert opened.info.vectors == opened.info.samples == ROWS
     good = 0
     for i in range(0, ROWS, 15):
         for query, but in ((IMAGES[i], IDS[i]), (TEXTS[i], None)):
-            answers = opened.nearest(query.astype(np.float32), 10, but=but)
+            answers = ask(opened, query.astype(np.float32), 10, but=but)
             similarities = [a.similarity for a in answers]
             assert similarities == sorted(similarities, reverse=True)
             assert but not in [a.sample_id for a in answers]
@@ -128,14 +129,14 @@ def test_answers_are_those_of_exact_search(index: Path) -> None:
 
 
 def test_a_vectors_length_changes_nothing(index: Path) -> None:
-    opened = NeighbourIndex(index)
+    opened = open_index(index)
     query = TEXTS[7].astype(np.float32)
-    assert [a.sample_id for a in opened.nearest(5 * query)] == [
-        a.sample_id for a in opened.nearest(query)
+    assert [a.sample_id for a in ask(opened, 5 * query)] == [
+        a.sample_id for a in ask(opened, query)
     ]
     for wrong in (np.zeros(DIMS), np.full(DIMS, np.nan), np.ones(DIMS + 1)):
         with pytest.raises(UserError, match="no vector of 32 finite numbers"):
-            opened.nearest(wrong.astype(np.float32))
+            ask(opened, wrong.astype(np.float32))
 
 
 def test_recall_is_against_exact_search(export: Path, tmp_path: Path) -> None:
@@ -146,16 +147,17 @@ def test_recall_is_against_exact_search(export: Path, tmp_path: Path) -> None:
     assert vector_index.read_info(tmp_path / "index") == info
 
 
-def test_recall_of_a_bad_index_is_low(export: Path) -> None:
+def test_recall_of_a_bad_index_is_low(tmp_path: Path) -> None:
     """An index of half the vectors finds about half of the neighbours."""
-    half, whole = (Index(ndim=DIMS, metric="cos", dtype="f16") for _ in range(2))
-    half.add(np.array(IDS[::2], np.uint64), IMAGES[::2])
-    whole.add(np.array(IDS, np.uint64), IMAGES)
-    asked = TEXTS[:200].astype(np.float32)
-    nobody = np.full(200, np.iinfo(np.uint64).max)
-    tenth = exact(whole, ExportReader(export), asked, nobody, vector_index.silent)
-    assert tenth == pytest.approx([nearest(q, 10)[-1] for q in asked], abs=1e-5)
-    assert 0.4 < found(half, asked, nobody, tenth).mean() < 0.6
+    builder = GraphBuilder(DIMS)
+    builder.add(IMAGES)
+    builder.save(tmp_path / GRAPH_FILE)
+    asked = unit(TEXTS[:200])
+    questions = Questions(asked, np.full(200, -1))
+    tenth = exact(Graph(tmp_path), questions, silent)
+    assert tenth == pytest.approx([nearest(q, 10)[-1] for q in TEXTS[:200]], abs=1e-3)
+    near = [np.sort(unit(IMAGES[::2]) @ query)[::-1] for query in asked]
+    assert 0.4 < (shares(near, tenth).image or 0) < 0.6
 
 
 @pytest.fixture
@@ -175,8 +177,8 @@ def duplicates(tmp_path: Path) -> tuple[Path, np.ndarray]:
 def test_duplicates_of_an_image_are_one_answer(duplicates: tuple[Path, np.ndarray]) -> None:
     folder, images = duplicates
     ids = sample_ids(301)
-    opened = NeighbourIndex(folder)
-    answers = opened.nearest(images[0].astype(np.float32), 100)
+    opened = open_index(folder)
+    answers = ask(opened, images[0].astype(np.float32), 100)
     assert len({a.sample_id for a in answers}) == 100
     assert (answers[0].sample_id, answers[0].duplicates) == (ids[0], 200)
     assert {a.sample_id: a.duplicates for a in answers if a.duplicates} == {
@@ -186,7 +188,7 @@ def test_duplicates_of_an_image_are_one_answer(duplicates: tuple[Path, np.ndarra
     # any of the copies is as good a question, and none an answer to it
     for sample in (ids[0], ids[77], ids[201]):
         assert np.array_equal(opened.vector(sample), images[0].astype(np.float32))
-        assert opened.nearest(opened.vector(sample), but=sample)[0].similarity < 0.99
+        assert ask(opened, opened.vector(sample), but=sample)[0].similarity < 0.99
 
 
 def test_a_duplicate_takes_the_place_of_what_is_removed(
@@ -198,19 +200,19 @@ def test_a_duplicate_takes_the_place_of_what_is_removed(
     assert vector_index.remove(folder, [ids[0], ids[2], ids[200]]) == (3, 0)
     info = vector_index.read_info(folder)
     assert (info.samples, info.vectors, info.removed) == (298, 100, 3)
-    first = NeighbourIndex(folder).nearest(query)[0]
+    first = ask(open_index(folder), query)[0]
     assert (first.sample_id, first.duplicates) == (ids[1], 198)
     assert first.url == f"http://h.example/{ids[1]}.jpg"
     with pytest.raises(UserError, match="is not in the index"):
-        NeighbourIndex(folder).vector(ids[0])
+        open_index(folder).vector(ids[0])
     # of the second image the copy alone is left, then nothing
-    assert NeighbourIndex(folder).nearest(images[200].astype(np.float32))[0].sample_id == ids[202]
+    assert ask(open_index(folder), images[200].astype(np.float32))[0].sample_id == ids[202]
     assert vector_index.remove(folder, [ids[202]]) == (1, 0)
-    assert NeighbourIndex(folder).nearest(images[200].astype(np.float32))[0].similarity < 0.99
+    assert ask(open_index(folder), images[200].astype(np.float32))[0].similarity < 0.99
     # all at once
     assert vector_index.remove(folder, [*ids[:200], ids[201]], compact=True) == (199, 2)
     assert vector_index.read_info(folder).vectors == 98
-    assert NeighbourIndex(folder).nearest(query)[0].similarity < 0.99
+    assert ask(open_index(folder), query)[0].similarity < 0.99
 
 
 @pytest.mark.parametrize("rows", [0, 1, 10])
@@ -218,7 +220,7 @@ def test_few_vectors_are_an_index_too(tmp_path: Path, rows: int) -> None:
     export = exported(tmp_path / "export", IMAGES[:rows], TEXTS[:rows])
     info = vector_index.build(export, tmp_path / "index")
     assert info.recall_at_10 == {"image": None, "text": None, "queries": 0}
-    answers = NeighbourIndex(tmp_path / "index").nearest(TEXTS[0].astype(np.float32))
+    answers = ask(open_index(tmp_path / "index"), TEXTS[0].astype(np.float32))
     assert sorted(a.sample_id for a in answers) == IDS[:rows]
 
 
@@ -226,63 +228,61 @@ def test_few_vectors_are_an_index_too(tmp_path: Path, rows: int) -> None:
 def test_what_is_removed_is_found_by_nothing(index: Path, compact: bool) -> None:
     gone = IDS[::7]
     assert vector_index.remove(index, [*gone, 5], compact=compact) == (len(gone), 1)
-    opened = NeighbourIndex(index)
+    opened = open_index(index)
     assert (opened.info.vectors, opened.info.removed) == (ROWS - len(gone), len(gone))
     assert vector_index.sample_ids(index) == [i for i in IDS if i not in gone]
     for i in range(0, ROWS, 7):
-        answers = opened.nearest(IMAGES[i].astype(np.float32))
+        answers = ask(opened, IMAGES[i].astype(np.float32))
         assert len(answers) == 10
         assert not {a.sample_id for a in answers} & set(gone)
         assert all(a.url for a in answers)
     with pytest.raises(UserError, match="is not in the index"):
         opened.vector(gone[0])
-    in_file = IMAGES[0].tobytes() in (index / "images.usearch").read_bytes()
-    assert in_file == (not compact)
-    assert IMAGES[1].tobytes() in (index / "images.usearch").read_bytes()
-    assert sorted(p.name for p in index.iterdir()) == FILES
+    (shard,) = (path for path in index.iterdir() if path.is_dir())
+    body = (shard / GRAPH_FILE).read_bytes()
+    assert (IMAGES[0].tobytes() in body) == (not compact)
+    assert IMAGES[1].tobytes() in body
+    texts = (shard / "pairs.arrow").read_bytes()
+    assert b"text 0text" not in texts
+    assert b"text 3text" in texts
 
 
 def test_recall_after_removals(index: Path) -> None:
     """Half of all is removed, and of what is left the neighbours are found still."""
     vector_index.remove(index, IDS[::2])
     kept = IMAGES[1::2].astype(np.float32)
-    opened = NeighbourIndex(index)
+    opened = open_index(index)
     shares = []
     for query in TEXTS[:200].astype(np.float32):
         tenth = np.sort(kept @ query)[-10]
-        shares.append(np.mean([a.similarity >= tenth - 1e-3 for a in opened.nearest(query)]))
+        shares.append(np.mean([a.similarity >= tenth - 1e-3 for a in ask(opened, query)]))
     assert np.mean(shares) >= 0.95
 
 
 def test_a_dry_run_changes_nothing(index: Path) -> None:
-    before = {p.name: p.read_bytes() for p in index.iterdir()}
+    before = {p.name: p.read_bytes() for p in index.rglob("*.*") if p.is_file()}
     assert vector_index.remove(index, [IDS[0], 5], dry_run=True) == (1, 1)
-    assert {p.name: p.read_bytes() for p in index.iterdir()} == before
+    assert {p.name: p.read_bytes() for p in index.rglob("*.*") if p.is_file()} == before
 
 
 def test_an_interrupted_removal_is_finished_by_the_next(
     index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replaced = []
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
 
-    def stop_after_the_first(path: Path, write: object) -> None:
-        if replaced:
-            raise KeyboardInterrupt
-        replaced.append(path)
-        done(path, write)  # type: ignore[arg-type]
-
-    done = vector_index._replace
-    monkeypatch.setattr(vector_index, "_replace", stop_after_the_first)
+    monkeypatch.setattr(vector_index, "write_info", stop)
     with pytest.raises(KeyboardInterrupt):
         vector_index.remove(index, IDS[:3])
     monkeypatch.undo()
-    # what says that an image is there is replaced first: nobody finds it
-    assert not {
-        a.sample_id for a in NeighbourIndex(index).nearest(IMAGES[0].astype(np.float32))
-    } & set(IDS[:3])
-    vector_index.remove(index, vector_index.sample_ids(index)[:3])
+    # what says that a sample is gone is written first: nobody finds it, though its text is there
+    answers = ask(open_index(index), IMAGES[0].astype(np.float32))
+    assert not {a.sample_id for a in answers} & set(IDS[:3])
+    assert b"text 3text" in (index / SHARD / "pairs.arrow").read_bytes()
+    assert vector_index.remove(index, IDS[:3]) == (0, 3)
     assert vector_index.sample_ids(index) == IDS[3:]
     assert vector_index.read_info(index).vectors == ROWS - 3
+    assert b"text 3text" not in (index / SHARD / "pairs.arrow").read_bytes()
 
 
 def test_interrupted_build_leaves_nothing(export: Path, tmp_path: Path) -> None:
@@ -302,7 +302,9 @@ def test_ctrl_c_ends_the_command_and_leaves_nothing(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "pairmill.ops.cli", *command], stderr=subprocess.PIPE, text=True
     )
-    wait_until((tmp_path / ".index.unfinished" / "pairs.parquet").exists, "the build's beginning")
+    wait_until(
+        (tmp_path / ".index.unfinished" / SHARD / "pairs.arrow").exists, "the build's beginning"
+    )
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130, errors
@@ -327,17 +329,17 @@ def test_what_is_no_export_is_refused(export: Path, tmp_path: Path) -> None:
 
 def test_what_is_no_index_is_refused(index: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no index: make one"):
-        NeighbourIndex(tmp_path)
-    body = (index / "images.usearch").read_bytes()
-    (index / "images.usearch").write_bytes(body[:100])
+        open_index(tmp_path)
+    body = (index / SHARD / GRAPH_FILE).read_bytes()
+    (index / SHARD / GRAPH_FILE).write_bytes(body[:100])
     with pytest.raises(UserError, match="is damaged"):
-        NeighbourIndex(index)
-    (index / "images.usearch").unlink()
-    with pytest.raises(UserError, match=r"lacks images\.usearch"):
-        NeighbourIndex(index)
+        open_index(index)
+    (index / SHARD / GRAPH_FILE).unlink()
+    with pytest.raises(UserError, match="lacks"):
+        open_index(index)
     (index / "index.json").write_text("[]")
     with pytest.raises(UserError, match="is not what"):
-        NeighbourIndex(index)
+        open_index(index)
 
 
 def test_removals_of_the_database_are_what_is_deleted(db: Database, tmp_path: Path) -> None:
@@ -376,22 +378,22 @@ def drawings(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_text_finds_what_it_describes(drawings: Path, model: Model) -> None:
-    opened = NeighbourIndex(drawings)
+    opened = open_index(drawings)
     ids = sample_ids(len(SEEDS))
     ranks = []
     for sample, seed in zip(ids[:60], SEEDS, strict=False):
         vector = query_vectors.of_text(model, caption(seed, attributes(seed)))
-        answers = [a.sample_id for a in opened.nearest(vector, len(ids))]
+        answers = [a.sample_id for a in ask(opened, vector, len(ids))]
         ranks.append(answers.index(sample))
     assert np.median(ranks) <= 10  # of 200; by chance 100
 
 
 def test_an_image_finds_itself(drawings: Path, model: Model, tmp_path: Path) -> None:
-    opened = NeighbourIndex(drawings)
+    opened = open_index(drawings)
     ids = sample_ids(len(SEEDS))
     for sample, seed in list(zip(ids, SEEDS, strict=True))[:20]:
         (tmp_path / "image").write_bytes(thumbnail(seed))
-        best = opened.nearest(query_vectors.of_image(model, tmp_path / "image"), 3)[0]
+        best = ask(opened, query_vectors.of_image(model, tmp_path / "image"), 3)[0]
         assert best.sample_id == sample
         assert best.similarity > 0.99
         with Image.open(
@@ -399,7 +401,7 @@ def test_an_image_finds_itself(drawings: Path, model: Model, tmp_path: Path) -> 
         ) as image:  # as it is on the web, before it is made small
             large = image.resize((2 * image.width, 2 * image.height))
             large.save(tmp_path / "large.png", compress_level=1)
-        answers = opened.nearest(query_vectors.of_image(model, tmp_path / "large.png"), 3)
+        answers = ask(opened, query_vectors.of_image(model, tmp_path / "large.png"), 3)
         assert sample in [a.sample_id for a in answers]
 
 
@@ -414,7 +416,7 @@ def test_queries_that_cannot_be_asked(model: Model, tmp_path: Path) -> None:
 
 
 def test_the_query_is_by_the_indexs_own_model(drawings: Path, index: Path) -> None:
-    info = NeighbourIndex(drawings).info
+    info = open_index(drawings).info
     other = replace(info, model=info.model | {"digest": "f" * 64}).model
     with pytest.raises(UserError, match="and the index is of model-d1 with ffffffffffff"):
         query_vectors.load(other, str(demo.PATH), "", "cpu")
