@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import IO
+from typing import IO, Self
 
 from starlette.exceptions import HTTPException
 
@@ -99,6 +99,13 @@ class Decoder:
                 self._free.get_nowait()
             except queue.Empty:
                 return
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def read(self, body: bytes) -> UploadedImage:
         """Decode a body. Raises UserError, whose sentence is for the visitor, where it is no image

@@ -191,7 +191,7 @@ def _selection(recipe: Recipe, facts: dict[str, Any]) -> Selection:
 def _row(recipe: Recipe, facts: dict[str, Any]) -> dict[str, Any]:
     """The columns of ``candidate`` that reasons read."""
     model = _selection(recipe, facts).model_of(facts["language"])
-    download = next((each for each in facts["downloads"] if each["counts"]), {})
+    download: dict[str, Any] = next((d for d in facts["downloads"] if d["counts"]), {})
     values = {each["name"]: each["value"] for each in facts["tags"]}
     tags = {f"tag_{n}": values.get(name) for n, name in enumerate(recipe.tags.values())}
     return tags | {

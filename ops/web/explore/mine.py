@@ -133,7 +133,7 @@ def of_host(settings: ExploreSettings, given: str, *, subdomains: bool) -> OfHos
     hosts = [name for name in (entry.host, *(each.host for each in entry.spellings)) if name]
     counts, rows = [], []
     for release in _served(settings):
-        total, some = 0, {}
+        total, some = 0, dict[int, Row]()
         for host in hosts:
             count, first = release.by_host(host, limit=SHOWN, subdomains=subdomains)
             total += count
