@@ -28,8 +28,9 @@ RETRY_SECONDS = "5"
 
 
 def answer(request: Request, error: Exception) -> Response:
-    """The response to an error: HTTPException as it says, UserError 400 with its sentence, the
-    database's absence 503, and everything else 500, whose traceback only the log has."""
+    """The response to an error: HTTPException as it says, UserError 400 with its sentence, a value
+    that is no text of the database's 400, the database's absence 503, and everything else 500,
+    whose traceback only the log has."""
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException):
         status, headers = error.status_code, dict(error.headers or {})
@@ -37,6 +38,8 @@ def answer(request: Request, error: Exception) -> Response:
         sentence = SENTENCES.get(status, error.detail) if plain else error.detail
     elif isinstance(error, UserError):
         status, sentence = 400, str(error)
+    elif isinstance(error, (psycopg.DataError, UnicodeEncodeError)):  # NUL, half a surrogate pair
+        status, sentence = 400, "The request holds a value that the database does not take."
     elif isinstance(error, psycopg.OperationalError):
         status, sentence, headers = 503, SENTENCES[503], {"Retry-After": RETRY_SECONDS}
     else:

@@ -35,6 +35,8 @@ RAISED: dict[str, Exception] = {
     "full": PoolTimeout("couldn't get a connection"),
     "slow": psycopg.errors.QueryCanceled("statement timeout"),
     "wrong": psycopg.errors.UndefinedTable("relation mill.secret does not exist"),
+    "value": psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes"),
+    "half": UnicodeEncodeError("utf-8", "secret\ud800", 6, 7, "surrogates not allowed"),
     "fault": ValueError("secret"),
 }
 
@@ -221,7 +223,7 @@ def test_a_body_has_a_limit(
 @pytest.mark.parametrize("accept", ["text/html", "application/json"])
 @pytest.mark.parametrize(
     ("how", "status"),
-    [("user", 400), ("gone", 404), ("away", 503), ("full", 503), ("slow", 503), ("wrong", 500),
+    [("user", 400), ("value", 400), ("half", 400), ("gone", 404), ("away", 503), ("full", 503), ("slow", 503), ("wrong", 500),
      ("fault", 500)],
 )  # fmt: skip
 def test_errors_say_what_the_visitor_may_know(
