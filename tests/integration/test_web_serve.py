@@ -62,7 +62,7 @@ def app_of(**more: object) -> Starlette:
         ("8801", "HOST:PORT or unix:PATH"),
         ("127.0.0.1:x", "HOST:PORT or unix:PATH"),
         ("127.0.0.1:99999", "cannot listen on 127.0.0.1:99999"),
-        ("192.0.2.1:8801", "cannot listen on 192.0.2.1:8801"),
+        ("[2001:db8::1]:8801", "cannot listen on [2001:db8::1]:8801"),
         ("unix:/nowhere/x.sock", "cannot listen on unix:/nowhere/x.sock"),
         (f"unix:{__file__}", "it is a file"),
     ],
