@@ -70,11 +70,15 @@ def _stage(stage: Tree) -> Row:
     speeds = (stage["per_hour"][name] for name in ("hour", "day", "week"))
     return (
         f"{stage['name']} ({stage['unit']})",
-        *(number(None if speed is None else round(speed)) for speed in speeds),
+        *(number(_rounded(speed)) for speed in speeds),
         number(stage["waiting"]),
         number(stage["to_come"]),
         ends(stage),
     )
+
+
+def _rounded(speed: float | None) -> float | None:
+    return speed if speed is None else round(speed) if speed >= 10 else round(speed, 1)
 
 
 def ends(stage: Tree) -> str:
