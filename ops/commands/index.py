@@ -17,7 +17,7 @@ from pairmill.ops.output import print_json, print_rows, progress_bar
 from pairmill.workers.safe_text import say
 
 if TYPE_CHECKING:
-    from pairmill.ops.vectors.index_info import StepProgress
+    from pairmill.ops.vectors.index_info import IndexInfo, StepProgress
 
 app = typer.Typer(no_args_is_help=True, help="Nearest neighbours among a release's images.")
 FOLDER = typer.Argument(metavar="INDEX", help="The index's folder.")
@@ -54,6 +54,18 @@ def _bar() -> Iterator["StepProgress"]:
 def build(
     release: Path = typer.Argument(help="A release's folder, or that of an export."),
     out: Path = typer.Option(..., "--out", help="A folder that does not exist yet, or is empty."),
+    kind: str = typer.Option(
+        "auto", "--kind", help="hnsw (a graph, in memory), ivfpq (lists, on the disk), or auto."
+    ),
+    memory: str | None = typer.Option(
+        None, "--memory", help="What a build may take: 8GB; half of the machine's by default."
+    ),
+    wanted: float = typer.Option(
+        0.95, "--recall", min=0.5, max=0.999, help="recall@10 that queries are to reach."
+    ),
+    shard: str = typer.Option(
+        "1/1", "--shard", help="i/n: the i-th of n parts alone, for `index merge`."
+    ),
     queries: int = typer.Option(
         200, "--queries", min=0, help="By how many images, and texts, recall is measured; 0: not."
     ),
@@ -64,9 +76,23 @@ def build(
     from pairmill.ops.vectors import embeddings
 
     with extra("index"):
-        from pairmill.ops.vectors import index
+        from pairmill.ops.vectors import index, index_build, index_plan
+    limit = None if memory is None else index_plan.parsed_size(memory)
+    part = _part(shard)
 
     with _bar() as report:
+
+        def indexed(export: Path) -> "IndexInfo":
+            try:
+                return index.build(
+                    export, out, kind=kind, memory=limit, wanted=wanted, queries=queries,
+                    part=part, progress=report,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                if index_build.is_unfinished(out):
+                    say("finished shards are kept: the same command goes on with them", err=True)
+                raise
+
         if is_release(release):
             out.absolute().parent.mkdir(parents=True, exist_ok=True)
             # the export is as large as the index: beside it there is room
@@ -79,20 +105,56 @@ def build(
                         export,
                         progress=lambda done, total: report("reading embeddings", done, total),
                     )
-                info = index.build(export, out, queries=queries, progress=report)
+                info = indexed(export)
         else:
-            info = index.build(release, out, queries=queries, progress=report)
+            info = indexed(release)
     if as_json:
         print_json(info.as_dict())
         return
-    distinct = f"{info.vectors:,} distinct vectors of {info.dims} dims"
+    _say_built(info, out)
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, slash, parts = text.partition("/")
+    if not slash or not (number + parts).isascii() or not (number + parts).isdigit():
+        raise UserError(f"--shard is i/n, as in 2/8, and not {text!r}")
+    return int(number), int(parts)
+
+
+def _say_built(info: "IndexInfo", out: Path) -> None:
+    shards = "" if len(info.shards) == 1 else f", {len(info.shards)} shards"
+    distinct = f"{info.vectors:,} distinct vectors of {info.dims} dims{shards}"
     say(f"{info.samples:,} samples, {distinct}, in {out}")
+    say(f"{info.kind}: {info.why}")
     recall = info.recall_at_10
-    if recall["queries"]:
+    if not recall["queries"]:
+        return
+    say(
+        f"recall@10 against exact search, {recall['queries']} queries of each kind:"
+        f" by image {recall['image']:.3f}, by text {recall['text']:.3f}"
+    )
+    if min(recall["image"], recall["text"]) < info.wanted:
         say(
-            f"recall@10 against exact search, {recall['queries']} queries of each kind:"
-            f" by image {recall['image']:.3f}, by text {recall['text']:.3f}"
+            f"that is less than the {info.wanted} that was wanted, at the most candidates and lists"
+            " a query: --kind hnsw finds more, in more memory",
+            err=True,
         )
+
+
+@app.command("merge")
+def merge(
+    parts: list[Path] = typer.Argument(help="Indexes of parts of one release (`build --shard`)."),
+    out: Path = typer.Option(..., "--out", help="A folder that does not exist yet, or is empty."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Make one index of the shards of several; on one disk their files are linked."""
+    with extra("index"):
+        from pairmill.ops.vectors import index
+    info = index.merge(parts, out)
+    if as_json:
+        print_json(info.as_dict())
+        return
+    _say_built(info, out)
 
 
 @app.command("query")
@@ -156,9 +218,9 @@ def remove(
 
     wanted = list(ids)
     if not wanted:
-        held = index.sample_ids(folder)
         with admin() as connection:
-            wanted = embeddings.removed_of(connection, held)
+            for held in index.ids_by_shard(folder):
+                wanted += embeddings.removed_of(connection, held.tolist())
     with _bar() as report:
         deleted, unknown = index.remove(
             folder, wanted, compact=compact, dry_run=dry_run, progress=report

@@ -68,6 +68,8 @@ def merge(parts: Sequence[Path], out: Path) -> IndexInfo:
     ``out``. Their files are linked where the disk is the same, else copied. Raises UserError where
     the parts are of other models, releases or dims, or have samples in common."""
     infos = [read_info(part) for part in parts]
+    if not infos:
+        raise UserError("no parts are named")
     first = infos[0]
     for part, info in zip(parts, infos, strict=True):
         if (info.model, info.release, info.dims) != (first.model, first.release, first.dims):

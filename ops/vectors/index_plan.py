@@ -39,9 +39,8 @@ def plan(rows: int, dims: int, kind: str, memory: int, part: tuple[int, int] = (
     first, last = ((number - 1) * rows // parts, number * rows // parts)
     kind, why = _chosen(rows, dims, kind, memory)
     if _need(kind, 1, dims) > memory:
-        raise UserError(
-            f"a build of {kind} takes {_size(_need(kind, 1, dims))} at the least: give --memory more"
-        )
+        least = _size(_need(kind, 1, dims))
+        raise UserError(f"a build of {kind} takes {least} at the least: give --memory more")
     wanted = max(1, -(-_need(kind, last - first, dims) // max(1, memory)))
     while wanted < last - first and (
         (last - first) // wanted > LARGEST or _need(kind, (last - first) // wanted, dims) > memory
