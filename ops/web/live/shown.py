@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from pairmill.ops.web.charts import Point
 from pairmill.ops.web.render import ago, duration, number, percent
 from pairmill.workers.safe_text import safe
 
@@ -91,14 +92,8 @@ def ends(stage: Tree) -> str:
     return soonest if soonest == latest else f"{soonest} to {latest}"
 
 
-def _hour_lines(hours: Sequence[Tree]) -> list[tuple[str, list[tuple[float, float]]]]:
-    if not hours:
-        return []
-    last = hours[-1]["at"]
-    x = [-(last - row["at"]).total_seconds() / 3600 for row in hours]
-    return [
-        (label, list(zip(x, (row[name] for row in hours), strict=True))) for label, name in HOURLY
-    ]
+def _hour_lines(hours: Sequence[Tree]) -> list[tuple[str, list[Point]]]:
+    return [(label, [(row["at"], row[name]) for row in hours]) for label, name in HOURLY]
 
 
 def _kind(row: Tree) -> Row:
