@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pairmill.ops.errors import UserError
@@ -41,6 +42,14 @@ class CopiedRows:
             for position, row in zip(some, taken.to_pylist(), strict=True):
                 found[position] = row.pop("_id"), row
         return [found[position] for position in positions]
+
+    def table(self, positions: npt.NDArray[np.int32]) -> pa.Table:
+        """The rows at ascending positions, all columns but ``_id``."""
+        pieces = []
+        for number in np.unique(positions // BATCH).tolist():
+            inside = positions[positions // BATCH == number] % BATCH
+            pieces.append(self._batches[number].take(pa.array(inside)))
+        return pa.Table.from_batches(pieces, self._batches[0].schema).select(self._names)
 
     def by_id(self, ids: Sequence[int]) -> dict[int, Row]:
         """The rows with these SAMPLE_IDs, those that there are."""

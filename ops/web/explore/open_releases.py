@@ -235,6 +235,7 @@ class Releases:
         self._seen: dict[Path, tuple[object, OpenRelease]] = {}
         self._open: dict[str, OpenRelease] = {}
         self._failed: dict[str, str] = {}
+        self.progress: dict[str, tuple[int, int]] = {}  # of copies in the making: (done, steps)
         self._found: list[Path] = []
         self._looked = self._stamped = 0.0
         self.look()
