@@ -43,7 +43,7 @@ class Bounds:
     unread_bytes: int = 64 * 1024
     keep_alive_seconds: float = 15.0
     connections: int = 1_000
-    network_share: int = 40
+    network_share: int = 64
     own_machine: bool = False
     pipelined: int = 8
 
@@ -75,9 +75,9 @@ class Wire(HttpToolsProtocol):
         super().connection_made(transport)
         self._network = name = network(self.client[0] if self.client else "")
         self.networks[name] += 1
-        counted = self.bounds.own_machine or name not in OWN_MACHINE
-        if len(self.connections) > self.bounds.connections or (
-            counted and self.networks[name] > self.bounds.network_share
+        if (
+            len(self.connections) > self.bounds.connections
+            or self._share() > self.bounds.network_share
         ):
             self._refuse(503, "connections")
             return
@@ -92,6 +92,13 @@ class Wire(HttpToolsProtocol):
             if not self.networks[self._network]:
                 del self.networks[self._network]
         super().connection_lost(exc)
+
+    def _share(self) -> int:
+        """Connections of this one's network, where they are counted."""
+        name = self._network
+        if name is None or (name in OWN_MACHINE and not self.bounds.own_machine):
+            return 0
+        return self.networks[name]
 
     # what comes in
 
@@ -148,7 +155,10 @@ class Wire(HttpToolsProtocol):
         super().on_headers_complete()
         # A connection that is closed while a body comes is reset, and the answer lost: that of a
         # body too large. So it is closed at the body's end.
-        self._last = not self.cycle.keep_alive
+        # A telephone company has thousands of readers behind a /24: past half of its share, none
+        # keeps a connection that waits.
+        crowded = self._share() > self.bounds.network_share // 2
+        self._last = crowded or not self.cycle.keep_alive
         self.cycle.keep_alive = True
 
     def on_body(self, body: bytes) -> None:

@@ -284,6 +284,19 @@ def test_connections_are_bounded(bounds: Bounds) -> None:
         assert refused(app, "connections") == 1
 
 
+def test_a_crowd_of_one_network_keeps_no_connections() -> None:
+    """Would catch: readers behind one address who wait for each other's idle connections."""
+    bounds = replace(PATIENT, keep_alive_seconds=60.0, network_share=2, own_machine=True)
+    with serving(application(), bounds) as url, connect(url) as first:
+        asked = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+        first.sendall(asked)
+        assert b"connection: close" not in first.recv(65_536)
+        for _ in range(4):
+            assert b"connection: close" in talk(url, asked)
+        first.sendall(asked)
+        assert statuses(first.recv(65_536)) == [200]
+
+
 def test_what_comes_after_its_answer_is_bounded() -> None:
     """Would catch: a body without end that is read because its answer, 413, was kind."""
     with (
