@@ -21,7 +21,9 @@ from pairmill.workers.safe_text import say
 app = typer.Typer(no_args_is_help=True, help="Requests for removal, until they are decided.")
 removal.app.add_typer(app, name="request")
 STATES = ("open", "approved", "refused")
-SHOWN = ("request_id", "state", "due_at", "late", "entries", "requester", "received_at")
+SHOWN = (
+    "request_id", "state", "due_at", "late", "entries", "requester", "received_at", "origin",
+)  # fmt: skip
 NUMBER = typer.Argument(
     metavar="NUMBER",
     help="As `removal request list` gives it.",
