@@ -2,16 +2,16 @@
 
     python bench/pages_knn.py [--quick] [--json] [--rows 1000000] [--theirs PYTHON] [--seconds 20]
 
-Both have the same vectors (made up, in clusters: bench/neighbours.py), 512 dims, and answer the same
-queries by embedding_input, 40 images each, deduplicated, from one client with 16 connections.
+Both have the same vectors (made up, in clusters: bench/neighbours.py), 512 dims, and answer the
+same queries by embedding_input, 40 images each, deduplicated, from one client with 16 connections.
 Theirs is clip_back of clip-retrieval 2.45.0 over faiss, HNSW 16, float32, efSearch raised until its
 recall@10 is ours at least; metadata as Arrow files or Parquet, whichever is faster. Ours is the
 command with an index by `pairmill index build` and a release whose tags it checks; it is asked for
 safe images, which theirs has no model for and does not do.
 
 --theirs is a Python that has it: `pip install --no-deps clip-retrieval==2.45.0`, then flask,
-flask_restful, flask_cors<5, h5py, prometheus-client, fire, setuptools<81, faiss-cpu, pandas, pyarrow, fsspec,
-torch. Without it there is no ratio.
+flask_restful, flask_cors<5, h5py, prometheus-client, fire, setuptools<81, faiss-cpu, pandas,
+pyarrow, fsspec, torch. Without it there is no ratio.
 
 knn_qps, knn_p99_ms     of ours at concurrency 16
 cpu_ms                  CPU of the service for an answer, which others on the machine change less
@@ -78,7 +78,8 @@ def make_data(folder: Path, rows: int) -> None:
     table = pa.concat_tables(tables)
     manifest = {
         "format": "clip-retrieval", "dims": DIMS, "rows": rows,
-        "model": {"name": "made up", "pretrained": "", "digest": "d1"}, "release": {"name": "bench"},
+        "model": {"name": "made up", "pretrained": "", "digest": "d1"},
+        "release": {"name": "bench"},
         "files": [{"name": str(path.relative_to(export))} for path, _ in shards.files],
     }  # fmt: skip
     (export / "manifest.json").write_text(json.dumps(manifest))
@@ -93,9 +94,9 @@ def make_data(folder: Path, rows: int) -> None:
     )
     pq.write_table(table, theirs / "metadata" / "0.parquet")
     (folder / "arrow" / "metadata").mkdir(parents=True)
-    with pa.OSFile(str(folder / "arrow" / "metadata" / "0.arrow"), "wb") as file:
-        with pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
+    arrow = str(folder / "arrow" / "metadata" / "0.arrow")
+    with pa.OSFile(arrow, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
 
 
 def own_recall(folder: Path, asked: Any, tenth: Any) -> float:

@@ -51,19 +51,20 @@ async def client(port: int, requests: list[bytes], number: int, end: float, foun
             )  # not the seconds of its Retry-After, which a rude client ignores
 
 
-async def main(port: int, bodies: Path, concurrency: int, seconds: float) -> None:
-    requests = [
-        f"POST /knn-service HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        + body
-        for body in bodies.read_bytes().splitlines()
-    ]
+def requests_of(bodies: Path) -> list[bytes]:
+    head = "POST /knn-service HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n"
+    return [head.format(len(body)).encode() + body for body in bodies.read_bytes().splitlines()]
+
+
+async def main(port: int, requests: list[bytes], concurrency: int, seconds: float) -> None:
     found: dict[int, list[float]] = {}
     started = time.perf_counter()
-    await asyncio.gather(
-        *(client(port, requests, i, started + seconds, found) for i in range(concurrency))
-    )
+    end = started + seconds
+    await asyncio.gather(*(client(port, requests, i, end, found) for i in range(concurrency)))
     print(json.dumps({"seconds": time.perf_counter() - started, "milliseconds": found}))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
+    asyncio.run(
+        main(int(sys.argv[1]), requests_of(Path(sys.argv[2])), int(sys.argv[3]), float(sys.argv[4]))
+    )

@@ -2,9 +2,9 @@
 
     python bench/pages_knn_theirs.py FOLDER PORT parquet|arrow
 
-FOLDER has indices.json as ``clip_back`` reads it. What runs is its ``clip_back``, with two of its imports
-replaced, since nothing of both takes part in a query by embedding: the package's ``__init__``, which
-imports its inference, and ``all_clip``, which downloads a model.
+FOLDER has indices.json as ``clip_back`` reads it. It runs that ``clip_back``, with two of its
+imports replaced, since nothing of both takes part in a query by embedding: the package's
+``__init__``, which imports its inference, and ``all_clip``, which downloads a model.
 """
 
 import sys

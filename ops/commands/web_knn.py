@@ -45,10 +45,11 @@ def knn(
     front_images: bool = typer.Option(
         False, "--front-images", help="Its visitors load images from where they lie."
     ),
-    rate: str = typer.Option(
-        "20/second;300/minute",
+    rate: str | None = typer.Option(
+        None,
         "--rate",
-        help="Requests of a client's network, as `limits` writes them; none: no limit.",
+        help="Requests of a client's network, as `limits` writes them, or none. By default"
+        " 20/second;300/minute, and none where only this machine can ask.",
     ),
     concurrency: int = typer.Option(
         32, "--concurrency", min=1, max=1000, help="Requests at work at once; as many wait."
@@ -89,7 +90,7 @@ def knn(
     )
     made = make_knn(
         service,
-        rate=None if rate == "none" else rate,
+        rate=_rate(rate, bind, proxy=proxy),
         concurrency=concurrency,
         front_folder=front,
         front_images=front_images,
@@ -108,6 +109,24 @@ def _named(given: list[str]) -> dict[str, Path]:
             raise UserError(f"--index {each}: each index has a name of its own, NAME=FOLDER")
         found[name] = path
     return found
+
+
+def _rate(given: str | None, bind: str, *, proxy: bool) -> str | None:
+    """A limit for each network, unless all that ask are programs of this machine, as `web explore`
+    is: its visitors would share one."""
+    from limits import parse_many
+
+    usual = "20/second;300/minute"
+    if given is None:
+        alone = bind.startswith(("127.", "localhost:", "[::1]", "unix:")) and not proxy
+        return None if alone else usual
+    if given == "none":
+        return None
+    try:
+        parse_many(given)
+    except ValueError:
+        raise UserError(f"--rate is like {usual}, or none, not {given!r}") from None
+    return given
 
 
 def _encoders(

@@ -12,10 +12,10 @@ import httpx
 import numpy as np
 import pyarrow as pa
 
-from pairmill.ops.vectors import index as vector_index
 from pairmill.ops.vectors.arrays import ClipRetrieval
+from pairmill.ops.vectors.index_build import build
+from pairmill.ops.vectors.index_info import NOTHING
 from pairmill.ops.vectors.opened import Searcher
-from pairmill.ops.vectors.recall import NOTHING
 from pairmill.ops.web.knn.app import make_knn
 from pairmill.ops.web.knn.encoder import Encoder
 from pairmill.ops.web.knn.served import ServedIndexes
@@ -35,15 +35,22 @@ def clustered(rows: int, dims: int, seed: int) -> np.ndarray:
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float16)
 
 
-def built_index(folder: Path, ids: Sequence[int], images: np.ndarray) -> Path:
+def built_index(
+    folder: Path,
+    ids: Sequence[int],
+    images: np.ndarray,
+    *,
+    text: str = "text {}",
+    url: str = "http://h.example/{}.jpg",
+) -> Path:
     """An index of images under these SAMPLE_IDs, in folder/index."""
     export = folder / "export"
     export.mkdir(parents=True)
     pairs = pa.table(
         {
             "SAMPLE_ID": pa.array(ids, pa.int64()),
-            "URL": [f"http://h.example/{i}.jpg" for i in ids],
-            "TEXT": [f"text {i}" for i in ids],
+            "URL": [url.format(i) for i in ids],
+            "TEXT": [text.format(i) for i in ids],
         }
     )
     shards = ClipRetrieval(export, images.shape[1], 1)
@@ -55,7 +62,7 @@ def built_index(folder: Path, ids: Sequence[int], images: np.ndarray) -> Path:
         "files": [{"name": str(path.relative_to(export))} for path, _ in shards.files],
     }  # fmt: skip
     (export / "manifest.json").write_text(json.dumps(manifest))
-    vector_index.build(export, folder / "index", queries=0)
+    build(export, folder / "index", queries=0)
     return folder / "index"
 
 
@@ -127,9 +134,9 @@ def made_service(
 @contextmanager
 def asking(service: KnnService, **options: Any) -> Iterator[httpx.Client]:
     """A client of a service without a limit of its rate."""
-    with serving(make_knn(service, rate=None, **options)) as url:
-        with httpx.Client(base_url=url, timeout=60) as client:
-            yield client
+    made = make_knn(service, rate=None, **options)
+    with serving(made) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield client
 
 
 def post(client: httpx.Client, **body: Any) -> httpx.Response:

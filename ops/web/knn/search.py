@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pairmill.ops.vectors.opened import Searcher
 from pairmill.ops.vectors.recall import NOTHING
-from pairmill.ops.web.knn.tags import Tags
+from pairmill.ops.web.knn.tags import Flags, Ids, Tags
 
 DUPLICATE = 0.94  # inner product from which clip-retrieval takes two images for one
 CANDIDATES = 12_000  # of one query, at most; 25 MB of vectors of 512 dims
@@ -73,24 +73,34 @@ def search(index: Searcher, vector: Floats, wanted: int, filters: Filters, tags:
 
 
 def _groups(index: Searcher, keys: Keys, filters: Filters, tags: Tags) -> list[list[int]]:
-    """Of each key the samples with its embedding that may be shown, its own first."""
-    groups = [[int(key), *index.duplicates(int(key))] for key in keys]
-    if filters.left_out:
-        groups = [[] if filters.left_out.intersection(group) else group for group in groups]
-    if not (filters.safe or filters.peaceful):
-        return groups
-    flat = np.array([sample for group in groups for sample in group], np.int64)
-    passes = np.ones(len(flat), bool)
-    if filters.safe:
-        passes &= tags.safe(flat)
-    if filters.peaceful:
-        passes &= tags.peaceful(flat)
-    shown, at = [], 0
-    for group in groups:
-        kept = passes[at : at + len(group)]
-        shown.append([sample for sample, good in zip(group, kept, strict=True) if good])
+    """Of each key the samples with its embedding that may be shown, its own first; where duplicates
+    are left out, the first of them alone."""
+    own = keys.astype(np.int64)
+    passes = _passes(own, filters, tags)
+    # its duplicates are looked up where they matter alone: that is half of a query's time
+    if filters.deduplicate and not filters.left_out:
+        groups = [[key] for key in own.tolist()]
+        looked = np.flatnonzero(~passes).tolist()
+    else:
+        groups, looked = [[] for _ in own], list(range(len(own)))
+    found = [[int(own[i]), *index.duplicates(int(own[i]))] for i in looked]
+    flat = np.array([sample for group in found for sample in group], np.int64)
+    good, at = _passes(flat, filters, tags), 0
+    for i, group in zip(looked, found, strict=True):
+        kept = good[at : at + len(group)].tolist()
         at += len(group)
-    return shown
+        if filters.left_out.isdisjoint(group):
+            groups[i] = [sample for sample, one in zip(group, kept, strict=True) if one]
+    return groups
+
+
+def _passes(ids: Ids, filters: Filters, tags: Tags) -> Flags:
+    passes = np.ones(len(ids), bool)
+    if filters.safe:
+        passes &= tags.safe(ids)
+    if filters.peaceful:
+        passes &= tags.peaceful(ids)
+    return passes
 
 
 def _apart(vectors: Floats, rows: Sequence[int]) -> list[int]:
