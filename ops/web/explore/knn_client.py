@@ -20,7 +20,7 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class NearSample:
     """A sample that the service found. similarity: cosine, 1 is alike."""
 
     sample_id: int
@@ -36,20 +36,20 @@ class KnnClient:
             raise UserError(f"--knn is the address of a kNN service, http://HOST:PORT, not {url!r}")
         self._url = url.rstrip("/")
 
-    def near_text(self, text: str, count: int) -> list[Neighbour]:
+    def near_text(self, text: str, count: int) -> list[NearSample]:
         """The samples whose images are nearest to a text; deduplicated, and safe ones alone."""
         return self._ask({"text": text}, count, filtered=True)
 
-    def near_image(self, image: bytes, count: int, *, filtered: bool = True) -> list[Neighbour]:
+    def near_image(self, image: bytes, count: int, *, filtered: bool = True) -> list[NearSample]:
         """The samples whose images are nearest to an image, the bytes of a file. Not filtered: with
         duplicates, and whatever their tags say: the visitor has the picture."""
         return self._ask({"image": base64.b64encode(image).decode()}, count, filtered=filtered)
 
-    def near_sample(self, sample_id: int, count: int) -> list[Neighbour]:
+    def near_sample(self, sample_id: int, count: int) -> list[NearSample]:
         """As ``near_image``, of a sample's own."""
         return self._ask({"id": sample_id}, count, filtered=True)
 
-    def _ask(self, query: dict[str, Any], count: int, *, filtered: bool) -> list[Neighbour]:
+    def _ask(self, query: dict[str, Any], count: int, *, filtered: bool) -> list[NearSample]:
         """Raises UserError where the service is away, busy, or refuses."""
         body = query | {
             "num_images": count, "num_result_ids": count, "deduplicate": filtered,
@@ -63,7 +63,7 @@ class KnnClient:
         try:
             with _OPENER.open(request, timeout=SECONDS) as answer:
                 rows = json.loads(answer.read(MOST_BYTES))
-            return [Neighbour(int(row["id"]), float(row["similarity"])) for row in rows]
+            return [NearSample(int(row["id"]), float(row["similarity"])) for row in rows]
         except urllib.error.HTTPError as error:
             with error:
                 raise UserError(_said(error.code, error.read(10_000))) from None

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
-from pairmill.ops.web.explore.knn_client import HOW, KnnClient, Neighbour
+from pairmill.ops.web.explore.knn_client import HOW, KnnClient, NearSample
 from pairmill.ops.web.explore.open_releases import OpenRelease, Row
 from pairmill.ops.web.explore.posted import posted
 from pairmill.ops.web.explore.row_pages import asks_json, path_of, plain_row
@@ -20,7 +20,7 @@ from pairmill.ops.web.render import render
 COUNT = 60
 MOST_TEXT = 300
 RATE = "20/minute;200/hour"
-Found = list[tuple[Neighbour, OpenRelease, Row]]
+Found = list[tuple[NearSample, OpenRelease, Row]]
 
 
 def routes(settings: ExploreSettings) -> list[BaseRoute]:
@@ -66,7 +66,7 @@ def _service(settings: ExploreSettings) -> KnnClient:
     return settings.knn
 
 
-def _rows(settings: ExploreSettings, near: list[Neighbour]) -> Found:
+def _rows(settings: ExploreSettings, near: list[NearSample]) -> Found:
     """The neighbours that a served release has, with the first one that has them."""
     ids = [each.sample_id for each in near]
     gone = settings.releases.hidden(ids)
