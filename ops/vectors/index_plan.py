@@ -87,7 +87,7 @@ def parsed_size(text: str) -> int:
     unit = unit + "b" if unit in ("k", "m", "g", "t") else unit
     try:
         size = float(number) * units[unit]
-        if size < 1_000_000:
+        if not 1e6 <= size < 1e18:
             raise ValueError
     except (ValueError, KeyError):
         raise UserError(f"{text!r} is no size of memory: 8GB, or 500MB; 1 MB at least") from None

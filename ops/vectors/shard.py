@@ -94,8 +94,19 @@ class Shard:
         candidates = max(effort, 4 * k)
         # more candidates are in more lists, but not in as many more: those of a list are alike
         more = candidates / self.info.effort
-        probes = round(self.info.probes * (more**0.5 if more > 1 else more))
-        return self._lists.search(vectors, candidates, probes)
+        probes = max(1, round(self.info.probes * (more**0.5 if more > 1 else more)))
+        found = self._lists.search(vectors, candidates, probes)
+        # lists may be empty by now: more of them are read for the answers that are there
+        while probes < self._lists.lists:
+            short = [n for n, rows in enumerate(found) if len(rows) < min(k, self.rows.alive())]
+            if not short:
+                break
+            probes *= 4
+            for n, rows in zip(
+                short, self._lists.search(vectors[short], candidates, probes), strict=True
+            ):
+                found[n] = rows
+        return found
 
     def vector(self, row: int) -> Floats:
         """float32[dims], as it was stored."""

@@ -43,9 +43,17 @@ WITHOUT_DATABASE = (
     "ops.vectors.arrays",
     "ops.vectors.duplicates",
     "ops.vectors.export_reader",
+    "ops.vectors.hnsw",
     "ops.vectors.index",
+    "ops.vectors.index_build",
+    "ops.vectors.index_info",
+    "ops.vectors.index_plan",
+    "ops.vectors.ivfpq",
+    "ops.vectors.opened",
     "ops.vectors.query_vectors",
     "ops.vectors.recall",
+    "ops.vectors.shard",
+    "ops.vectors.shard_files",
 )
 
 

@@ -1,6 +1,5 @@
 """The index: what it finds is what exact search finds, and what is removed is gone."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -9,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -20,7 +18,6 @@ from pairmill.ops.demo.model.train import HELD_OUT, thumbnail
 from pairmill.ops.errors import UserError
 from pairmill.ops.vectors import embeddings, query_vectors
 from pairmill.ops.vectors import index as vector_index
-from pairmill.ops.vectors.arrays import ClipRetrieval
 from pairmill.ops.vectors.hnsw import GRAPH_FILE, Graph, GraphBuilder
 from pairmill.ops.vectors.index_info import silent
 from pairmill.ops.vectors.opened import nearest as ask
@@ -29,52 +26,12 @@ from pairmill.ops.vectors.recall import Questions, exact, shares, unit
 from pairmill.workers.errors import Refused
 from pairmill.workers.score.model import Model, load
 from support.database import Database
+from support.exports import exported, sample_ids, vectors
 from support.line import wait_until
 
 SHARD = "shard-000-0000"
 DIMS = 32
 ROWS = 1_500
-
-
-def vectors(rows: int, seed: int, dims: int = DIMS) -> np.ndarray:
-    """float16[rows, dims], L2-normalised, around 50 centres: neighbours that mean something."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.standard_normal((50, dims))[rng.integers(50, size=rows)]
-    drawn = drawn + 0.5 * rng.standard_normal((rows, dims))
-    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float16)
-
-
-def sample_ids(rows: int) -> list[int]:
-    """Of batches of 1,000, as in a release: in order, with holes."""
-    return [(i // 1000) << 14 | (i % 1000) * 3 for i in range(rows)]
-
-
-def exported(
-    folder: Path, images: np.ndarray, texts: np.ndarray, shard: int = 600, digest: str = "d1"
-) -> Path:
-    """A folder as `embeddings.export` writes it."""
-    folder.mkdir()
-    ids = sample_ids(len(images))
-    pairs = pa.table(
-        {
-            "SAMPLE_ID": pa.array(ids, pa.int64()),
-            "URL": [f"http://h.example/{i}.jpg" for i in ids],
-            "TEXT": [f"text {i}" for i in ids],
-        }
-    )
-    starts = range(0, max(1, len(images)), shard)
-    shards = ClipRetrieval(folder, images.shape[1], len(starts))
-    for start in starts:
-        rows = slice(start, start + shard)
-        with shards.shard():
-            shards.write(pairs.slice(start, shard), images[rows], texts[rows])
-    manifest = {
-        "format": "clip-retrieval", "dims": images.shape[1], "rows": len(images),
-        "model": {"name": "model-d1", "pretrained": "", "digest": digest}, "release": {"name": "test"},
-        "files": [{"name": str(path.relative_to(folder))} for path, _ in shards.files],
-    }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
 
 
 IMAGES, TEXTS = vectors(ROWS, 1), vectors(ROWS, 2)
