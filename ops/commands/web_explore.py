@@ -1,5 +1,6 @@
 """pairmill web explore: the page of releases."""
 
+import os
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,9 +82,8 @@ def explore(
         calls = None
         if not no_database:
             _require_database()
-            calls = stack.enter_context(
-                closing(ExploreCalls(stack.enter_context(page_dsn("explore"))))
-            )
+            dsn = stack.enter_context(page_dsn("explore"))
+            calls = stack.enter_context(closing(ExploreCalls(dsn)))
             shown.hidden = calls.hidden
         settings = ExploreSettings(
             shown, Decoder(), calls, KnnClient(knn) if knn else None, thumbnails, contact
@@ -96,8 +96,6 @@ def explore(
 
 
 def _require_database() -> None:
-    import os
-
     if not os.environ.get(WEB_DSN) and not has_database():
         raise UserError(
             f"there is no database to ask what was removed since: set {WEB_DSN}, as `pairmill web"

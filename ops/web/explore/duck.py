@@ -58,7 +58,10 @@ class Duck:
             import duckdb
         self._errors = duckdb
         attached = attached or {}
-        allowed = ", ".join(literal(path.absolute()) for path in (*attached.values(), *files))
+        paths = [path.absolute() for path in (*attached.values(), *files)]
+        # read_parquet is checked once as it is written, and once as it is found
+        names = {name for path in paths for name in (str(path), no_pattern(path))}
+        allowed = ", ".join(map(literal, sorted(names)))
         try:
             self._db = duckdb.connect(
                 config={
@@ -141,6 +144,11 @@ class Duck:
     def close(self) -> None:
         """Close it; it closes by itself with the last reference."""
         self._db.close()
+
+
+def no_pattern(path: Path) -> str:
+    """A path in which DuckDB finds no pattern."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
 
 
 def one_line(error: Exception) -> str:

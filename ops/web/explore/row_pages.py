@@ -50,7 +50,8 @@ def routes(settings: ExploreSettings) -> list[BaseRoute]:
             shape=release.shape, offered=_offered(release, asked),
             given=_given(asked), orders=_orders(release), bounds=_bounds(release),
             without=lambda name: replace(asked, filter=asked.filter.without(name)).link(),
-            numbers=_numbers, shown=_shown, path_of=path_of, choices=CHOICES, thumbnails=settings.thumbnails,
+            numbers=_numbers, shown=_shown, path_of=path_of, choices=CHOICES,
+            thumbnails=settings.thumbnails,
             query=asked.link(), next=asked.link(page.after) if page.after else "",
         )  # fmt: skip
 

@@ -21,7 +21,7 @@ from pairmill.ops.errors import UserError, extra
 from pairmill.ops.files import atomic_folder
 from pairmill.ops.queries import query_text
 from pairmill.ops.release.folder import ReleaseFolder, manifest_text
-from pairmill.ops.web.explore.duck import literal, one_line, quoted
+from pairmill.ops.web.explore.duck import literal, no_pattern, one_line, quoted
 from pairmill.ops.web.explore.release_columns import REVERSED, ReleaseColumns
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def copy_name(folder: Path) -> str:
 
 
 def source_sql(parts: list[Path], columns: ReleaseColumns) -> str:
-    """The rows of a release's files as they are written, as SQL. A pattern in a path is none."""
-    files = ", ".join(literal(_escaped(part.absolute())) for part in parts)
+    """The rows of a release's files as they are written, as SQL."""
+    files = ", ".join(literal(no_pattern(part.absolute())) for part in parts)
     names = ", ".join(quoted(name) for name in columns.names)
     return f"select {names} from read_parquet([{files}])"
 
@@ -68,10 +68,6 @@ def view_sql(parts: list[Path], columns: ReleaseColumns) -> str:
     numbers."""
     source = source_sql(parts, columns)
     return f"select {columns.id_sql()} as _id, {columns.host_sql()} as _host, * from ({source})"
-
-
-def _escaped(path: Path) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
 
 
 def build(
@@ -146,7 +142,7 @@ def _gather(
     counted = db.execute(query_text("web", "explore/copy_disorder")).fetchone()
     if counted and counted[0]:
         raise UserError(
-            f"{counted[0]:,} rows have the SAMPLE_ID of another, or stand after a greater one:"
+            f"rows with the SAMPLE_ID of another, or in a file after a greater one: {counted[0]:,};"
             " `pairmill release check` tells more"
         )
 
