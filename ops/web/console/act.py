@@ -11,7 +11,7 @@ from pairmill.ops.admin.removal_search import Progress
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.console import act_on_requests, act_on_tasks, act_on_workers
 from pairmill.ops.web.console.actions import Changed, Done, PageAction, Shown
-from pairmill.ops.web.console.background import Job, Jobs
+from pairmill.ops.web.console.background import Jobs, PageJob
 from pairmill.ops.web.console.confirmations import Confirmations
 from pairmill.ops.web.console.layout import page
 from pairmill.ops.web.console.visitors import Visitor
@@ -23,7 +23,7 @@ ACTIONS = {
 }
 
 
-class Asked:
+class ActionResult:
     """An action that somebody asked for: what it would do, and then what it did. What the job
     gives is one of these, with ``shown`` or ``done``."""
 
@@ -48,8 +48,8 @@ def ask(request: Request, visitor: Visitor, form: Any) -> Response:
     action = _action(request)
     arguments = action.read(request.query_params)
 
-    def rehearse(connection: psycopg.Connection, progress: Progress) -> Asked:
-        return Asked(action, arguments, action.preview(connection, arguments, progress))
+    def rehearse(connection: psycopg.Connection, progress: Progress) -> ActionResult:
+        return ActionResult(action, arguments, action.preview(connection, arguments, progress))
 
     return _answer(request, visitor, action.title, rehearse)
 
@@ -62,13 +62,13 @@ def confirm(request: Request, visitor: Visitor, form: Any) -> Response:
     token = str(form.get("confirmation", ""))
     shown = confirmations.shown(token, visitor.key, action.name, action.bound(arguments))
 
-    def do(connection: psycopg.Connection, progress: Progress) -> Asked:
+    def do(connection: psycopg.Connection, progress: Progress) -> ActionResult:
         try:
             done = action.run(connection, visitor.actor, arguments, shown, progress)
         except Changed as changed:
             again = action.preview(connection, arguments, progress)
-            return Asked(action, arguments, again, str(changed))
-        return Asked(action, arguments, done)
+            return ActionResult(action, arguments, again, str(changed))
+        return ActionResult(action, arguments, done)
 
     return _answer(request, visitor, action.title, do)
 
@@ -88,11 +88,11 @@ def _answer(request: Request, visitor: Visitor, title: str, do: Any) -> Response
     return RedirectResponse(f"/work/{job.number}", 303, {"Cache-Control": "no-store"})
 
 
-def _shown(request: Request, visitor: Visitor, job: Job) -> Response:
+def _shown(request: Request, visitor: Visitor, job: PageJob) -> Response:
     if not job.future.done():
         return page(request, visitor, "work", job=job, headers={"Refresh": "2"})
     try:
-        asked: Asked = job.future.result()
+        asked: ActionResult = job.future.result()
     except (UserError, WorkerError) as refused:
         return page(request, visitor, "refused", 409, title=job.title, said=str(refused))
     if isinstance(asked.result, Done):

@@ -21,7 +21,7 @@ WAIT_SECONDS = 5.0  # how long an answer waits for the end, before it shows the 
 Work = Callable[[psycopg.Connection, Progress], Any]
 
 
-class Job:
+class PageJob:
     """A piece of work. whose: the session's key: no other one sees it."""
 
     def __init__(self, whose: str, title: str) -> None:
@@ -51,12 +51,12 @@ class Jobs:
     def __init__(self, connect: Callable[[], psycopg.Connection]) -> None:
         self._connect = connect
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="console")
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, PageJob] = {}
         self._lock = threading.Lock()
 
-    def start(self, whose: str, title: str, work: Work) -> Job:
+    def start(self, whose: str, title: str, work: Work) -> PageJob:
         """Begin. Raises HTTPException 429 where this session has two at work already."""
-        job = Job(whose, title)
+        job = PageJob(whose, title)
         with self._lock:
             self._forget()
             busy = [j for j in self._jobs.values() if j.whose == whose and not j.future.done()]
@@ -70,14 +70,14 @@ class Jobs:
             job.future = self._threads.submit(self._run, job, work)
         return job
 
-    def get(self, whose: str, number: str) -> Job:
+    def get(self, whose: str, number: str) -> PageJob:
         """Raises HTTPException 404 where there is none such, or it is another session's."""
         job = self._jobs.get(number)
         if job is None or job.whose != whose:
             raise HTTPException(404)
         return job
 
-    def settle(self, job: Job, seconds: float = WAIT_SECONDS) -> bool:
+    def settle(self, job: PageJob, seconds: float = WAIT_SECONDS) -> bool:
         """Wait a little; whether it has ended."""
         wait([job.future], seconds)
         return job.future.done()
@@ -91,7 +91,7 @@ class Jobs:
                         job.connection.cancel_safe(timeout=2)
         self._threads.shutdown(cancel_futures=True)
 
-    def _run(self, job: Job, work: Work) -> Any:
+    def _run(self, job: PageJob, work: Work) -> Any:
         with self._connect() as connection:
             job.connection = connection
             try:

@@ -17,7 +17,7 @@ SAMPLES = 24 * 60
 
 
 @dataclass(frozen=True)
-class Sample:
+class SizeSample:
     """Bytes at one moment. wal: written since the server was made; None where that is not known."""
 
     at: datetime
@@ -35,7 +35,7 @@ class Growth(threading.Thread):
         self._readings = readings
         self._every = every
         self._ended = threading.Event()
-        self.samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self.samples: deque[SizeSample] = deque(maxlen=SAMPLES)
 
     def run(self) -> None:
         while True:
@@ -51,7 +51,7 @@ class Growth(threading.Thread):
         except psycopg.Error:
             return
         self.samples.append(
-            Sample(datetime.now(UTC), time.monotonic(), row["bytes"], row["wal"], tables)
+            SizeSample(datetime.now(UTC), time.monotonic(), row["bytes"], row["wal"], tables)
         )
 
     def stop(self) -> None:
