@@ -37,11 +37,11 @@ from pairmill.ops.vectors.index_info import (
 )
 from pairmill.ops.vectors.index_plan import FEWEST
 from pairmill.ops.vectors.recall import BLOCK
-from pairmill.ops.vectors.shard import Shard
+from pairmill.ops.vectors.shard import IndexShard
 from pairmill.ops.vectors.shard_files import (
     EMBEDDINGS_FILE,
     PAIRS_FILE,
-    ShardRows,
+    RowFiles,
     bytes_of,
     write_pairs_left,
     write_removed,
@@ -54,7 +54,7 @@ __all__ = ["build", "ids_by_shard", "merge", "read_info", "remove", "sample_ids"
 def ids_by_shard(folder: Path) -> Iterator[Keys]:
     """The SAMPLE_IDs of each shard, in order: uint64[n]."""
     for shard in read_info(folder).shards:
-        yield ShardRows(folder / shard.name).samples()
+        yield RowFiles(folder / shard.name).samples()
 
 
 def sample_ids(folder: Path) -> list[int]:
@@ -79,7 +79,7 @@ def merge(parts: Sequence[Path], out: Path) -> IndexInfo:
         shards: list[ShardInfo] = []
         for part, info in zip(parts, infos, strict=True):
             for shard in info.shards:
-                ids = ShardRows(part / shard.name).samples()
+                ids = RowFiles(part / shard.name).samples()
                 held += [(int(ids[0]), int(ids[-1]), part)] if len(ids) else []
                 shards.append(replace(shard, name=f"shard-{len(shards):04}"))
                 _linked(part / shard.name, half / shards[-1].name)
@@ -128,7 +128,7 @@ def remove(
         info = read_info(folder)
         gone = np.unique(np.array([i for i in ids if i >= 0], np.uint64))
         deleted = again = 0
-        before = {shard.name: ShardRows(folder / shard.name) for shard in info.shards}
+        before = {shard.name: RowFiles(folder / shard.name) for shard in info.shards}
         for rows in before.values():
             here = int(is_in(rows.samples(), gone).sum())
             deleted += here
@@ -149,7 +149,7 @@ def _finish(
     replaced: list[Path] = []
     samples = vectors = 0
     for shard in info.shards:
-        rows = ShardRows(folder / shard.name)
+        rows = RowFiles(folder / shard.name)
         samples, vectors = samples + len(rows.samples()), vectors + rows.alive()
         if compact and len(rows.removed):
             name = _free_name(folder, info, shards)
@@ -163,7 +163,7 @@ def _finish(
     for old in replaced:
         shutil.rmtree(old)
     for shard in shards:
-        rows = ShardRows(folder / shard.name)
+        rows = RowFiles(folder / shard.name)
         if is_in(rows.removed, gone).any():
             put(rows.folder / PAIRS_FILE, partial(write_pairs_left, rows.folder, rows.removed))
 
@@ -177,7 +177,7 @@ def _free_name(folder: Path, info: IndexInfo, shards: list[ShardInfo]) -> str:
 
 def _compacted(source: Path, info: ShardInfo, target: Path, progress: StepProgress) -> ShardInfo:
     """A shard anew, of what is left of another. A structure of few vectors is a graph."""
-    old = Shard(source, info)
+    old = IndexShard(source, info)
     left = np.setdiff1d(np.arange(len(old.rows.keys)), old.rows.dead)
     kind = info.kind if len(left) >= FEWEST else "hnsw"
     target.mkdir()

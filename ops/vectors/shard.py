@@ -10,7 +10,7 @@ import numpy as np
 from pairmill.ops.vectors.hnsw import GRAPH_FILE, Graph
 from pairmill.ops.vectors.index_info import Floats, Keys, Rows, ShardInfo
 from pairmill.ops.vectors.recall import ranked
-from pairmill.ops.vectors.shard_files import ShardRows
+from pairmill.ops.vectors.shard_files import RowFiles
 
 if TYPE_CHECKING:
     from pairmill.ops.vectors.ivfpq import InvertedLists
@@ -34,13 +34,13 @@ def graph_of(folder: Path) -> Graph:
         return graph
 
 
-class Shard:
+class IndexShard:
     """Raises UserError for a file that is missing or damaged, or where faiss is wanted and is not
     installed."""
 
     def __init__(self, folder: Path, info: ShardInfo) -> None:
         self.info = info
-        self.rows = ShardRows(folder)
+        self.rows = RowFiles(folder)
         self._graph = graph_of(folder) if info.kind == "hnsw" else None
         self.structure: Graph | InvertedLists
         if self._graph is not None:

@@ -82,7 +82,7 @@ def write_pairs_left(folder: Path, removed: Keys, target: Path) -> None:
         writer.close()
 
 
-class ShardRows:
+class RowFiles:
     """The rows of a shard, opened: mapped files, and what is removed as it is now.
 
     keys: as in the file. dead: int64[n], sorted, rows that stand for no sample any more. Raises
