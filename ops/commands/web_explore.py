@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from pairmill.ops.admin.connection import has_database, home
-from pairmill.ops.admin.logins import WEB_DSN, page_dsn
+from pairmill.ops.admin.logins import page_dsn
 from pairmill.ops.commands.options import AS_JSON, counted, progress
 from pairmill.ops.commands.web import HOSTS, LOG, METRICS, PROXY, app, bind_option
 from pairmill.ops.errors import UserError, extra
 from pairmill.ops.output import print_json
+from pairmill.workers.dsn import WEB_DSN
 from pairmill.workers.safe_text import say
 
 if TYPE_CHECKING:

@@ -203,7 +203,8 @@ def _told(row: Row) -> Row:
 
 def first_parts(parts: Sequence[Path], manifest: dict[str, Any]) -> list[Path]:
     """The first files, up to PARTIAL_ROWS rows, one at least."""
-    found, rows = [], 0
+    found: list[Path] = []
+    rows = 0
     for part, entry in zip(parts, manifest["files"], strict=True):
         rows += entry["rows"]
         if found and rows > PARTIAL_ROWS:
@@ -331,7 +332,8 @@ class Releases:
         """The releases over a new Duck. The old one ends with the last request that has it."""
         copies = {n: copy for n, each in enumerate(releases) if (copy := self._copy_of(each))}
         attached = {f"c{n}": path / working_copy.NAME for n, path in copies.items()}
-        views, files = {}, []
+        views: dict[str, str] = {}
+        files: list[Path] = []
         for n, each in enumerate(releases):
             if each.columns and n not in copies:
                 first = first_parts(each.parts, each.manifest)

@@ -7,6 +7,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from pairmill.ops.errors import UserError
+from pairmill.ops.web.explore.evidence import evidence
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
 from pairmill.ops.web.explore.open_releases import OpenRelease, Row
 
@@ -57,7 +58,7 @@ def same_pictures(
             ]
         except UserError as error:
             unknown.append(str(error))
-    bits = _bits(settings, sample_id, [number for number, _ in near], unknown)
+    bits = _bits(settings, row[shape.by_role["url"]] or "", [number for number, _ in near], unknown)
     shown = {number for number, _ in near} | set(files)
     kept = set(release.rows(list(shown))) - settings.releases.hidden(list(shown))
     return SamePictures(
@@ -69,18 +70,20 @@ def same_pictures(
 
 
 def _bits(
-    settings: ExploreSettings, sample_id: int, others: list[int], unknown: list[str]
+    settings: ExploreSettings, url: str, others: list[int], unknown: list[str]
 ) -> dict[int, int]:
-    """Of each other sample the bits of its dHash that differ."""
+    """Of each other sample the bits of its dHash that differ from those of this URL's image."""
     if settings.calls is None or not others:
         return {}
     try:
-        found = settings.calls.image_hashes([sample_id, *others])
+        known = evidence(settings, url)
+        own = known.download if known else None
+        if not own or own["dhash"] is None or not own["pdq"]:
+            return {}  # a flat image has no PDQ, and its dHash is that of all other flat ones
+        found = settings.calls.compare_image(others, own["dhash"], bytes.fromhex(own["pdq"]))
     except (psycopg.OperationalError, PoolTimeout):
         unknown.append("the database, which has the dHashes, is away")
         return {}
-    own = found.pop(sample_id, None)
-    if own is None:
+    except UserError:  # a URL that the extractor would not take any more
         return {}
-    mask = 2**64 - 1
-    return {n: ((each.dhash ^ own.dhash) & mask).bit_count() for n, each in found.items()}
+    return {each.sample_id: each.dhash_bits for each in found if each.dhash_bits is not None}

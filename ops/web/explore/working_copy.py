@@ -91,8 +91,10 @@ def build(
         with atomic_folder(out) as half:
             spill = half / "spill"
             spill.mkdir()
-            config = {"memory_limit": memory, "threads": threads, "temp_directory": str(spill)}
-            with duckdb.connect(half / NAME, config=config) as db:
+            with duckdb.connect(half / NAME) as db:
+                db.execute("set memory_limit = $1", [memory])
+                db.execute("set threads = $1", [threads])
+                db.execute("set temp_directory = $1", [str(spill)])
                 db.execute("set enable_progress_bar = false")
                 db.execute(f"attach {literal(spill / NAME)} as source")
                 _gather(db, release.parts, columns, steps)
