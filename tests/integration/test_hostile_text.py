@@ -229,6 +229,7 @@ ELSEWHERE = {
     "model add": "it reads weights", "model check": "it reads weights", "model train-head": "it reads ratings",
     "embeddings export": "it prints counts", "index build": "it prints counts",
     "index query": "its rows are print_rows'", "index remove": "it prints counts",
+    "web live": "it serves", "web explore": "it serves", "web knn": "it serves", "web admin": "it serves",
 }  # fmt: skip
 
 
@@ -261,7 +262,7 @@ def _arguments(db: Database, folder: Path) -> dict[str, tuple[str, ...]]:
 
 
 # they show what is in the database; so does every command that is called list
-SHOWING = {"status", "release show", "model show", "worker me"}
+SHOWING = {"status", "release show", "model show", "worker me", "web logins"}
 # what they change is looked at by those before them
 LAST = (
     "release show", "release check", "worker rotate", "worker quarantine", "worker disable", "model retire", "migrate",
