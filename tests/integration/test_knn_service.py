@@ -103,7 +103,7 @@ def brute_force(query: np.ndarray, wanted: int, *, dedupe: bool, only_safe: bool
     return answers[:wanted]
 
 
-@pytest.mark.parametrize("wanted", [1, 40, 300])
+@pytest.mark.parametrize("wanted", [1, 40, 120])
 @pytest.mark.parametrize("dedupe", [True, False])
 @pytest.mark.parametrize("only_safe", [True, False])
 def test_answers_are_those_of_a_search_through_all_rows(
@@ -111,7 +111,7 @@ def test_answers_are_those_of_a_search_through_all_rows(
 ) -> None:
     """Catches filters that make answers fall short, duplicates that stay, similarities of another
     vector, and rows that no release calls safe."""
-    for query in QUERIES[:8]:
+    for query in QUERIES[:2]:
         found = post(
             permissive, embedding_input=query.tolist(), num_images=wanted, deduplicate=dedupe,
             use_safety_model=only_safe,
