@@ -7,8 +7,9 @@ app = typer.Typer(
     help="Pages: what is going on, what is in it, nearest neighbours, and the queue.",
 )
 METRICS = typer.Option(
-    None, "--metrics", metavar="HOST:PORT", help="Serve Prometheus metrics there, to nobody else."
-)
+    None, "--metrics", envvar="PAIRMILL_METRICS", show_envvar=True, metavar="HOST:PORT",
+    help="Serve Prometheus metrics there, to nobody else.",
+)  # fmt: skip
 HOSTS = typer.Option(
     [], "--host", metavar="NAME", help="A name that it is served under, beside its addresses."
 )

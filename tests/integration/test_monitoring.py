@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pairmill.ops.web.app import Site
+from pairmill.ops.web.live.board import Board
+from pairmill.ops.web.live.refresh import Refresher
+from pairmill.ops.web.page_metrics import PageMetrics
 from pairmill.schema.outcomes import Outcome
 from pairmill.workers.download.web_reach import WebReach
 from pairmill.workers.metrics import Metrics
@@ -45,7 +49,7 @@ Series = tuple[str, dict[str, str]]
 
 @pytest.fixture
 def series(db: Database) -> list[Series]:
-    """What real workers' metrics give, the numbers of a real queue among them."""
+    """What metrics of real workers and pages give, the numbers of a real queue among them."""
     db.extract(["http://h.example/1.jpg"])
     db.close_batches()
     claim = db.claim("download")
@@ -60,9 +64,17 @@ def series(db: Database) -> list[Series]:
             metrics.watch(WebReach(everywhere))
         if kind == "steward":
             metrics.queue(db.queue("steward")[0].counts())
-        for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
-            found += [(sample.name, sample.labels) for sample in family.samples]
-    return found
+        found += samples(metrics.registry)
+    pages = PageMetrics("live")
+    pages.request("/", 503, 0.1)
+    pages.refused("busy")
+    Refresher(db.dsn, Board(Site("live", "a title")), pages.registry)
+    return found + samples(pages.registry)
+
+
+def samples(registry: CollectorRegistry) -> list[Series]:
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    return [(sample.name, sample.labels) for family in families for sample in family.samples]
 
 
 def selectors(expression: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
@@ -116,7 +128,16 @@ def test_services_that_are_scraped_serve_metrics() -> None:
         if "PAIRMILL_METRICS" in service.get("environment", {})
     }
     # a volunteer's container is on a machine of its own, beside no Prometheus
-    assert set(ours) == {"steward", "extract", "download", "score"}
+    assert set(ours) == {
+        "steward",
+        "extract",
+        "download",
+        "score",
+        "live",
+        "explore",
+        "knn",
+        "admin",
+    }
     assert scraped == ours | {"disk": 9100}
     jobs = {job for expr in ASKED.values() for job in re.findall(r'job="(\w+)"', expr)}
     assert jobs <= scraped.keys()
