@@ -228,6 +228,7 @@ ELSEWHERE = {
     "db start": "an embedded server", "db stop": "an embedded server",
     "model add": "it reads weights", "model check": "it reads weights", "model train-head": "it reads ratings",
     "embeddings export": "it prints counts", "index build": "it prints counts",
+    "index merge": "it prints counts",
     "index query": "its rows are print_rows'", "index remove": "it prints counts",
     "web live": "it serves", "web explore": "it serves", "web knn": "it serves", "web admin": "it serves",
 }  # fmt: skip
