@@ -120,7 +120,7 @@ class Defences:
             state.metrics.request(_route(scope), status or DISCONNECTED, seconds)
             if state.log:
                 # no query: it has what was searched for; no address but its network's
-                where = f"{network_of(request)} {scope['method']} {scope['path']}"
+                where = f"{network_of(request)} {scope['method']} {_logged(scope)}"
                 now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
                 say(f"{now} {where} {status} {1000 * seconds:.1f} ms", err=True)
 
@@ -185,6 +185,11 @@ class Defences:
 
 def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "none"))
+
+
+def _logged(scope: Scope) -> str:
+    """The path; of one that lets whoever has it in, its template."""
+    return _route(scope) if "token" in scope.get("path_params", ()) else str(scope["path"])
 
 
 def _preflight() -> Response:

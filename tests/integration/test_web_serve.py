@@ -35,7 +35,8 @@ PROGRAM = textwrap.dedent("""
     from pairmill.workers.safe_text import say
 
     def work():
-        app = make_app(Site("live", "T", rate=None), [Route("/", lambda r: PlainTextResponse("ok"))])
+        routes = [Route(path, lambda r: PlainTextResponse("ok")) for path in ("/", "/request/{token}")]
+        app = make_app(Site("live", "T", rate=None), routes)
         try:
             serve(app, sys.argv[1], metrics=sys.argv[2], log=True)
         finally:
@@ -136,7 +137,8 @@ def test_what_fails_at_the_start_is_said() -> None:
 )
 def test_a_signal_ends_it_after_what_was_opened_is_closed(number: int, code: int) -> None:
     """Would catch: an embedded server that stays when its page is stopped, an idle browser's
-    connection that keeps it, and a log line with what was searched for."""
+    connection that keeps it, and a log line with what was searched for, or with the token that
+    shows a request."""
     with listening("127.0.0.1:0") as free:
         metrics = f"127.0.0.1:{free.getsockname()[1]}"
     process = subprocess.Popen(
@@ -148,6 +150,7 @@ def test_a_signal_ends_it_after_what_was_opened_is_closed(number: int, code: int
     with httpx.Client() as client:  # its connection stays open
         assert client.get(f"{url}?q=secret%0aline").text == "ok"
         assert client.get(f"{url}metrics").status_code == 404
+        assert client.get(f"{url}request/secret").text == "ok"
         shown = client.get(f"http://{metrics}/metrics").text
         assert 'pairmill_web_requests_total{route="/",site="live",status="200"} 1.0' in shown
         process.send_signal(number)
@@ -155,6 +158,7 @@ def test_a_signal_ends_it_after_what_was_opened_is_closed(number: int, code: int
     assert process.returncode == code
     assert out == "closed True\n"
     assert "127.0.0.0/24 GET / 200" in err
+    assert "127.0.0.0/24 GET /request/{token} 200" in err
     assert "secret" not in err
     assert "127.0.0.1" not in err
 
