@@ -66,7 +66,7 @@ def knn(
     # before numpy: a product of 70 vectors takes 1 ms in one thread, 40 in two on a busy machine
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with extra("web,index"):
-        from pairmill.ops.web.knn.app import make_knn
+        from pairmill.ops.web.knn.knn_app import make_knn
         from pairmill.ops.web.knn.served import ServedIndexes
         from pairmill.ops.web.knn.service import Allowed, KnnService, read_ratings
         from pairmill.ops.web.knn.tags import TaggedReleases

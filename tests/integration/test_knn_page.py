@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from pairmill.ops.cli import app
 from pairmill.ops.errors import UserError
-from pairmill.ops.web.knn.app import make_knn
 from pairmill.ops.web.knn.encoder import Encoder
+from pairmill.ops.web.knn.knn_app import make_knn
 from pairmill.ops.web.knn.service import Allowed, KnnService
 from pairmill.ops.web.uploads import Decoder
 from support import served_knn

@@ -16,8 +16,8 @@ from pairmill.ops.vectors.arrays import ClipRetrieval
 from pairmill.ops.vectors.index_build import build
 from pairmill.ops.vectors.index_info import NOTHING
 from pairmill.ops.vectors.opened import Searcher
-from pairmill.ops.web.knn.app import make_knn
 from pairmill.ops.web.knn.encoder import Encoder
+from pairmill.ops.web.knn.knn_app import make_knn
 from pairmill.ops.web.knn.served import ServedIndexes
 from pairmill.ops.web.knn.service import Allowed, KnnService
 from pairmill.ops.web.knn.tags import TaggedReleases

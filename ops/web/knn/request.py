@@ -24,7 +24,7 @@ WEIGHT = 100.0  # the largest of a part
 
 
 @dataclass(frozen=True)
-class Part:
+class QueryPart:
     """One of a query's parts; one of the first five is given. image: bytes of a file."""
 
     text: str | None = None
@@ -39,7 +39,7 @@ class Part:
 class KnnQuery:
     """A checked request of /knn-service. aesthetic: (score, weight), or None."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[QueryPart, ...]
     index: str | None = None
     images: int = 40
     ids: int = 40
@@ -159,7 +159,7 @@ def _aesthetic(score: Any, weight: Any) -> tuple[int, float] | None:
     return (number, factor) if factor else None
 
 
-def _parts(sent: KnnBody) -> tuple[Part, ...]:
+def _parts(sent: KnnBody) -> tuple[QueryPart, ...]:
     """As in clip-retrieval a text that is not empty wins, then an image, its URL, an embedding."""
     if sent.queries is not None:
         if sent.text or sent.image or sent.image_url or sent.embedding_input or sent.ids:
@@ -168,13 +168,13 @@ def _parts(sent: KnnBody) -> tuple[Part, ...]:
             raise UserError(f"queries are from 1 to {MOST_PARTS} parts")
         return tuple(_part(each) for each in sent.queries)
     if sent.text:
-        return (Part(text=_text(sent.text)),)
+        return (QueryPart(text=_text(sent.text)),)
     if sent.image:
-        return (Part(image=_image(sent.image)),)
+        return (QueryPart(image=_image(sent.image)),)
     if sent.image_url:
-        return (Part(image_url=sent.image_url),)
+        return (QueryPart(image_url=sent.image_url),)
     if sent.embedding_input:
-        return (Part(embedding=_embedding(sent.embedding_input)),)
+        return (QueryPart(embedding=_embedding(sent.embedding_input)),)
     ids = [*([] if sent.id is None else [sent.id]), *(sent.ids or [])]
     if not ids:
         raise UserError(
@@ -182,16 +182,16 @@ def _parts(sent: KnnBody) -> tuple[Part, ...]:
         )
     if len(ids) > ALIKE_IDS:
         raise UserError(f"ids are {ALIKE_IDS} at most in one query")
-    return tuple(Part(sample_id=sample_id(each)) for each in dict.fromkeys(ids))
+    return tuple(QueryPart(sample_id=sample_id(each)) for each in dict.fromkeys(ids))
 
 
-def _part(sent: PartBody) -> Part:
+def _part(sent: PartBody) -> QueryPart:
     given = (sent.text, sent.image, sent.image_url, sent.embedding_input, sent.id)
     if sum(each is not None for each in given) != 1:
         raise UserError("each of the queries is one of text, image, image_url, embedding_input, id")
     if not math.isfinite(sent.weight) or abs(sent.weight) > WEIGHT:
         raise UserError("a weight is a number from -100 to 100")
-    return Part(
+    return QueryPart(
         None if sent.text is None else _text(sent.text),
         None if sent.image is None else _image(sent.image),
         sent.image_url,

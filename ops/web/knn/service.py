@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from pairmill.ops.errors import UserError
 from pairmill.ops.vectors.opened import Searcher
 from pairmill.ops.web.knn.encoder import Encoder, Vector
-from pairmill.ops.web.knn.request import KnnQuery, Part
-from pairmill.ops.web.knn.search import CANDIDATES, Answers, Filters, search
+from pairmill.ops.web.knn.knn_search import CANDIDATES, Answers, Filters, search
+from pairmill.ops.web.knn.request import KnnQuery, QueryPart
 from pairmill.ops.web.knn.served import ServedIndex, ServedIndexes
 from pairmill.ops.web.knn.tags import Flags, TaggedReleases
 from pairmill.ops.web.limits import Gate
@@ -37,7 +37,7 @@ class Allowed:
 
 
 @dataclass(frozen=True)
-class Result:
+class KnnResult:
     """rows: as the API answers them. notes: what became of what was asked, for X-Query."""
 
     rows: list[Row]
@@ -45,7 +45,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedVectors:
     """The vectors of a query, float32[dims], L2-normalised. vector: of what the user asked, to
     which similarities are; ranked: the same, moved towards beauty if that was asked for."""
 
@@ -70,7 +70,7 @@ class KnnService:
     rows_of: RowsOf | None = None
     large: Gate = field(default_factory=lambda: Gate(2, 6))
 
-    async def knn(self, query: KnnQuery) -> Result:
+    async def knn(self, query: KnnQuery) -> KnnResult:
         """Raises UserError for a query that cannot be asked, HTTPException 404 for an index or a
         sample that is not there, 503 where too much waits."""
         served = self.indexes.get(query.index)
@@ -84,7 +84,7 @@ class KnnService:
 
     async def _asked(
         self, query: KnnQuery, served: ServedIndex, opened: Searcher, notes: list[str]
-    ) -> Asked:
+    ) -> AskedVectors:
         encoder = self.encoders.get(served.model["digest"])
         total = np.zeros(served.dims, np.float32)
         for part in query.parts:
@@ -94,9 +94,9 @@ class KnnService:
             notes.append("use_mclip ignored: the model of the index reads all texts")
         ranked = self._ranked(query, vector, notes)
         own = (part.sample_id for part in query.parts)
-        return Asked(vector, ranked, frozenset(each for each in own if each is not None))
+        return AskedVectors(vector, ranked, frozenset(each for each in own if each is not None))
 
-    async def _vector(self, part: Part, opened: Searcher, encoder: Encoder | None) -> Vector:
+    async def _vector(self, part: QueryPart, opened: Searcher, encoder: Encoder | None) -> Vector:
         if part.sample_id is not None:
             return await run_in_threadpool(_of_sample, opened, part.sample_id)
         if part.embedding is not None:
@@ -125,7 +125,9 @@ class KnnService:
         notes.append(f"aesthetic {score} * {weight:g} in the order; similarity is without it")
         return _unit(vector + weight * ratings[score])
 
-    def _answer(self, query: KnnQuery, opened: Searcher, asked: Asked, notes: list[str]) -> Result:
+    def _answer(
+        self, query: KnnQuery, opened: Searcher, asked: AskedVectors, notes: list[str]
+    ) -> KnnResult:
         tags = self.releases.tags
         if not (query.safe and query.peaceful) and not self.allowed.unsafe:
             notes.append("safety off shows ids alone of what is not known to be safe")
@@ -141,7 +143,7 @@ class KnnService:
             notes.append(f"partial: {len(found.ids)} of {query.ids} among the nearest {CANDIDATES}")
         if query.safe and not tags.tagged:
             notes.append("nothing is shown: no release here has a tag of safety")
-        return Result(self._rows(query, opened, found), notes)
+        return KnnResult(self._rows(query, opened, found), notes)
 
     def _rows(self, query: KnnQuery, opened: Searcher, found: Answers) -> list[Row]:
         first = found.ids[: query.images]

@@ -52,7 +52,7 @@ class ReleaseTags:
 
 
 @dataclass(frozen=True)
-class Tags:
+class KnnTags:
     """The tags of several releases."""
 
     releases: tuple[ReleaseTags, ...] = ()
@@ -193,7 +193,7 @@ class TaggedReleases:
     def __init__(self, folders: Sequence[Path], trouble: Callable[[str], None]) -> None:
         self.folders, self._trouble = list(folders), trouble
         self._read: dict[Path, tuple[tuple[int, int], ReleaseTags]] = {}
-        self.tags = Tags()
+        self.tags = KnnTags()
         self._refresh(first=True)
 
     def refresh(self) -> None:
@@ -214,7 +214,7 @@ class TaggedReleases:
                     raise
                 self._trouble(f"{error}; its tags are those that were read before")
         if changed:
-            self.tags = Tags(tuple(self._read[f][1] for f in self.folders))
+            self.tags = KnnTags(tuple(self._read[f][1] for f in self.folders))
 
 
 def _signature(folder: Path) -> tuple[int, int]:

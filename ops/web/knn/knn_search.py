@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pairmill.ops.vectors.opened import Searcher
 from pairmill.ops.vectors.recall import NOTHING
-from pairmill.ops.web.knn.tags import Flags, Ids, Tags
+from pairmill.ops.web.knn.tags import Flags, Ids, KnnTags
 
 DUPLICATE = 0.94  # inner product from which clip-retrieval takes two images for one
 CANDIDATES = 12_000  # of one query, at most; 25 MB of vectors of 512 dims
@@ -21,7 +21,7 @@ Keys = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Filters:
-    """What an answer must be. safe, peaceful: as Tags.safe and Tags.peaceful. left_out: SAMPLE_IDs
+    """What an answer must be. safe, peaceful: as of KnnTags. left_out: SAMPLE_IDs
     that are no answer, nor are their exact duplicates."""
 
     deduplicate: bool = True
@@ -41,7 +41,9 @@ class Answers:
     exhausted: bool = True
 
 
-def search(index: Searcher, vector: Floats, wanted: int, filters: Filters, tags: Tags) -> Answers:
+def search(
+    index: Searcher, vector: Floats, wanted: int, filters: Filters, tags: KnnTags
+) -> Answers:
     """The ``wanted`` nearest samples to a vector (float32[dims]) that pass the filters.
 
     Of images that are too near one another (inner product 0.94) the nearest to the query is the
@@ -72,7 +74,7 @@ def search(index: Searcher, vector: Floats, wanted: int, filters: Filters, tags:
         k = min(CANDIDATES, GROWTH * k)
 
 
-def _groups(index: Searcher, keys: Keys, filters: Filters, tags: Tags) -> list[list[int]]:
+def _groups(index: Searcher, keys: Keys, filters: Filters, tags: KnnTags) -> list[list[int]]:
     """Of each key the samples with its embedding that may be shown, its own first; where duplicates
     are left out, the first of them alone."""
     own = keys.astype(np.int64)
@@ -94,7 +96,7 @@ def _groups(index: Searcher, keys: Keys, filters: Filters, tags: Tags) -> list[l
     return groups
 
 
-def _passes(ids: Ids, filters: Filters, tags: Tags) -> Flags:
+def _passes(ids: Ids, filters: Filters, tags: KnnTags) -> Flags:
     passes = np.ones(len(ids), bool)
     if filters.safe:
         passes &= tags.safe(ids)

@@ -15,7 +15,8 @@ from starlette.routing import BaseRoute, Route
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.app import Site, make_app
-from pairmill.ops.web.knn import front, page
+from pairmill.ops.web.knn import front
+from pairmill.ops.web.knn import knn_page as page
 from pairmill.ops.web.knn.request import knn_query, metadata_query, sample_id
 from pairmill.ops.web.knn.service import KnnService, header_text
 

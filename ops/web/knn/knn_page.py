@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pairmill.ops.errors import UserError
-from pairmill.ops.web.knn.request import KnnQuery, Part, sample_id
+from pairmill.ops.web.knn.request import KnnQuery, QueryPart, sample_id
 from pairmill.ops.web.knn.service import KnnService
 from pairmill.ops.web.render import render
 
@@ -37,11 +37,11 @@ async def upload(request: Request) -> Response:
         body = await file.read() if isinstance(file, UploadFile) else b""
     if not body:
         return _shown(request, {}, error="choose an image first", status=400)
-    return await _found(request, index, unsafe, {}, Part(image=body))
+    return await _found(request, index, unsafe, {}, QueryPart(image=body))
 
 
 async def _found(
-    request: Request, index: str, unsafe: bool, asked: dict[str, Any], part: Part | None
+    request: Request, index: str, unsafe: bool, asked: dict[str, Any], part: QueryPart | None
 ) -> Response:
     asked = asked | {"index": index, "unsafe": unsafe}
     if part is None:
@@ -59,16 +59,16 @@ async def _found(
     return _shown(request, asked, rows=result.rows, notes=result.notes)
 
 
-def _part(text: str, sample: str) -> Part | None:
+def _part(text: str, sample: str) -> QueryPart | None:
     if text:
         if len(text) > 1_000:
             raise UserError("the text has 1,000 characters at most")
-        return Part(text=text)
+        return QueryPart(text=text)
     if not sample:
         return None
     if not (sample.isascii() and sample.isdigit() and len(sample) < 20):
         raise UserError("a SAMPLE_ID is a whole number")
-    return Part(sample_id=sample_id(int(sample)))
+    return QueryPart(sample_id=sample_id(int(sample)))
 
 
 def _shown(
