@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pairmill.ops.web.explore.duck import quoted
 from pairmill.ops.web.explore.open_releases import OpenRelease, Row
-from pairmill.ops.web.explore.row_filters import Asked, Condition, RowFilter, conditions, sorts
+from pairmill.ops.web.explore.row_filters import AskedRows, Condition, RowFilter, conditions, sorts
 
 BOUND = 100_000
 CACHED = 500  # summaries, some kB each
@@ -63,7 +63,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Page:
+class RowPage:
     """rows: (SAMPLE_ID, row), without those that are hidden. after: the place of the next page;
     "": there is none. hidden: rows that were left out."""
 
@@ -80,7 +80,7 @@ class Listing:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, bool, RowFilter], Summary] = OrderedDict()
 
-    def page(self, release: OpenRelease, asked: Asked, hidden: Any) -> Page:
+    def page(self, release: OpenRelease, asked: AskedRows, hidden: Any) -> RowPage:
         wanted = conditions(asked.filter, release)
         summary = self.summary(release, asked.filter, wanted)
         found = _page(release, asked, wanted) if summary.count != 0 else []
@@ -90,7 +90,7 @@ class Listing:
         after = f"{found[-1][0]!r}_{found[-1][1]}" if more else ""
         if asked.sort.removeprefix("-") == "id" and more:
             after = f"_{found[-1][1]}"
-        return Page(rows, after, len(gone), summary)
+        return RowPage(rows, after, len(gone), summary)
 
     def summary(
         self, release: OpenRelease, wanted: RowFilter, parts: Sequence[Condition]
@@ -117,7 +117,7 @@ def values_of(parts: Sequence[Condition]) -> dict[str, Any]:
 
 
 def _page(
-    release: OpenRelease, asked: Asked, parts: Sequence[Condition]
+    release: OpenRelease, asked: AskedRows, parts: Sequence[Condition]
 ) -> list[tuple[float, int, int | None]]:
     """(value that is ordered by, SAMPLE_ID, position) of the rows, one more than are shown."""
     place, values = release.at, values_of(parts)

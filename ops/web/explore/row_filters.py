@@ -65,7 +65,7 @@ class RowFilter:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedRows:
     """A listing as it was asked for. sort: a column, with - before it from the greatest on; after:
     the last row's value and SAMPLE_ID of the page before."""
 
@@ -92,7 +92,7 @@ class Condition:
     values: dict[str, Any]
 
 
-def parse(query: Sequence[tuple[str, str]], release: OpenRelease) -> Asked:
+def parse(query: Sequence[tuple[str, str]], release: OpenRelease) -> AskedRows:
     """What a query string asks of a release; fields without a value ask for nothing. Raises
     UserError, naming the field, for one that is unknown, twice, or of another type."""
     shape = release.shape
@@ -130,7 +130,7 @@ def parse(query: Sequence[tuple[str, str]], release: OpenRelease) -> Asked:
     sort = others.get("sort", "id")
     if sort.removeprefix("-") not in sorts(release):
         raise UserError(f"sort: rows are ordered by {', '.join(sorts(release))}, or -NAME")
-    return Asked(wanted, sort, _after(others.get("after", "")), _limit(others.get("limit", "")))
+    return AskedRows(wanted, sort, _after(others.get("after", "")), _limit(others.get("limit", "")))
 
 
 def sorts(release: OpenRelease) -> dict[str, str]:

@@ -17,9 +17,9 @@ from starlette.routing import BaseRoute, Route
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.explore.duck import QueryTooLong
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
-from pairmill.ops.web.explore.listing import Listing, Page, RowHistogram
+from pairmill.ops.web.explore.listing import Listing, RowHistogram, RowPage
 from pairmill.ops.web.explore.open_releases import OpenRelease, Row
-from pairmill.ops.web.explore.row_filters import CHOICES, NONE, RANGES, Asked, parse, sorts
+from pairmill.ops.web.explore.row_filters import CHOICES, NONE, RANGES, AskedRows, parse, sorts
 from pairmill.ops.web.explore.same_pictures import same_pictures
 from pairmill.ops.web.failures import wants_json
 from pairmill.ops.web.render import number, render
@@ -160,7 +160,7 @@ def _about(release: OpenRelease) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _listed(release: OpenRelease, asked: Asked, page: Page) -> dict[str, Any]:
+def _listed(release: OpenRelease, asked: AskedRows, page: RowPage) -> dict[str, Any]:
     summary = page.summary
     following = f"{path_of(release)}?{asked.link(page.after)}" if page.after else None
     return {
@@ -174,7 +174,7 @@ def _listed(release: OpenRelease, asked: Asked, page: Page) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _offered(release: OpenRelease, asked: Asked) -> dict[str, list[str]]:
+def _offered(release: OpenRelease, asked: AskedRows) -> dict[str, list[str]]:
     """Of each choice the values that the form offers: those that the release has most of, and
     those that are chosen."""
     keys = {"language": "languages", "licence": "licences"}
@@ -189,7 +189,7 @@ def _offered(release: OpenRelease, asked: Asked) -> dict[str, list[str]]:
     return found
 
 
-def _given(asked: Asked) -> dict[str, Any]:
+def _given(asked: AskedRows) -> dict[str, Any]:
     """The form's values."""
     ranges = {
         f"{end}_{name}": f"{value:g}"

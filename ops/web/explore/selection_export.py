@@ -21,7 +21,7 @@ from pairmill.ops.release.keep_list_ids import IDS
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
 from pairmill.ops.web.explore.listing import values_of, where
 from pairmill.ops.web.explore.open_releases import OpenRelease
-from pairmill.ops.web.explore.row_filters import Asked, conditions, parse
+from pairmill.ops.web.explore.row_filters import AskedRows, conditions, parse
 from pairmill.ops.web.explore.row_pages import served
 from pairmill.ops.web.limits import Gate, Rate
 
@@ -68,7 +68,7 @@ async def _gated(gate: Gate, pieces: Iterator[bytes]) -> Any:
 Selected = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
 
 
-def selected(release: OpenRelease, asked: Asked) -> Selected:
+def selected(release: OpenRelease, asked: AskedRows) -> Selected:
     """SAMPLE_IDs and positions, in order. Raises HTTPException 413 for more than MOST."""
     wanted = conditions(asked.filter, release)
     query = (
