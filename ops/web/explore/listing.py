@@ -49,7 +49,7 @@ class Values:
 
 
 @dataclass(frozen=True)
-class Summary:
+class RowSummary:
     """Of the rows that a filter takes. count: how many; None: more than BOUND, of which ``about``
     is what the sample says. sampled: one row in so many is in histograms and values; 1: all are.
     loosen: where there are none: (condition, rows without it, BOUND + 1 for more)."""
@@ -70,7 +70,7 @@ class RowPage:
     rows: list[tuple[int, Row]]
     after: str
     hidden: int
-    summary: Summary
+    summary: RowSummary
 
 
 class Listing:
@@ -78,7 +78,7 @@ class Listing:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[str, bool, RowFilter], Summary] = OrderedDict()
+        self._known: OrderedDict[tuple[str, bool, RowFilter], RowSummary] = OrderedDict()
 
     def page(self, release: OpenRelease, asked: AskedRows, hidden: Any) -> RowPage:
         wanted = conditions(asked.filter, release)
@@ -94,7 +94,7 @@ class Listing:
 
     def summary(
         self, release: OpenRelease, wanted: RowFilter, parts: Sequence[Condition]
-    ) -> Summary:
+    ) -> RowSummary:
         key = release.copy_name, release.partial, wanted
         with self._lock:
             if known := self._known.get(key):
@@ -156,7 +156,7 @@ def _rows_of(
     return [(number, rows[number]) for _, number, _ in found if number in rows]
 
 
-def _summary(release: OpenRelease, parts: Sequence[Condition]) -> Summary:
+def _summary(release: OpenRelease, parts: Sequence[Condition]) -> RowSummary:
     place, shape, values = release.at, release.shape, values_of(parts)
     columns = ", ".join(["_host", *map(quoted, shape.narrow())])
     query = f"select {columns} from {{}} where {where(parts)}"
@@ -179,8 +179,8 @@ def _summary(release: OpenRelease, parts: Sequence[Condition]) -> Summary:
 def _summed(
     release: OpenRelease, table: pa.Table, count: int | None, about: int, sampled: float,
     loosen: list[tuple[str, str, int]],
-) -> Summary:  # fmt: skip
-    return Summary(
+) -> RowSummary:  # fmt: skip
+    return RowSummary(
         count, about, sampled, _histograms(release, table), _tops(release, table), loosen
     )
 
