@@ -142,7 +142,7 @@ def on_stage(database: Database, kind: str = "download") -> Iterator[Stage]:
     tables = database.value(
         "select string_agg(oid::regclass::text, ', ') from pg_class"
         " where relnamespace in ('mill'::regnamespace, 'inbox'::regnamespace) and relkind in ('r', 'p') and not relispartition"
-        " and relname not in ('outcome', 'score_outcome', 'drop_reason', 'worker_kind', 'task_kind', 'thumbnail_slot')"
+        " and relname not in ('outcome', 'score_outcome', 'drop_reason', 'worker_kind', 'task_kind', 'thumbnail_slot', 'audit_entry')"  # the last lets nobody empty it
     )
     database.admin.execute(cast(LiteralString, f"truncate {tables} restart identity cascade"))
     database.admin.execute("insert into mill.setting (only_row) values (1)")
