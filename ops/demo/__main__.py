@@ -28,7 +28,7 @@ from pairmill.ops.admin.logins import local_worker
 from pairmill.ops.admin.status import gather
 from pairmill.ops.cli import run
 from pairmill.ops.demo import model as demo_model
-from pairmill.ops.demo import pages
+from pairmill.ops.demo import page_processes
 from pairmill.ops.demo.publish import publish
 from pairmill.ops.errors import UserError
 from pairmill.ops.output import plain_console
@@ -160,7 +160,7 @@ def demo(
         False, "--serve-pages", help="Serve the pages at the end, until Ctrl-C."
     ),
     first_port: int = typer.Option(
-        pages.FIRST_PORT, "--first-port", help="Of the pages: four in a row."
+        page_processes.FIRST_PORT, "--first-port", help="Of the pages: four in a row."
     ),
 ) -> None:
     """From a WAT file to a Parquet release, with the real workers."""
@@ -205,7 +205,7 @@ def demo(
             newest = publish(OUT, _cli, console.rule)
         _report(connection, name, manifest)
         if manifest and serve_pages:
-            pages.serve(newest, _cli, _process, console.rule, first_port)
+            page_processes.serve(newest, _cli, _process, console.rule, first_port)
         elif manifest:
             console.print("its pages, until Ctrl-C: `make demo SERVE_PAGES=1`")
 
