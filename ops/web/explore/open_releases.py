@@ -312,7 +312,7 @@ class Releases:
         return folder if (folder / working_copy.NAME).is_file() else None
 
     def _load(self, folder: Path) -> OpenRelease:
-        name = folder.resolve().name
+        name = folder.absolute().name
         try:
             found = read_release(folder)
             require_whole(found)
