@@ -1,4 +1,4 @@
-"""The pages under load: what bench/pages_live.py, pages_explore.py and pages_knn.py measure, in one run.
+"""The pages under load: pages_live.py, pages_explore.py and pages_knn.py in one run.
 
     python bench/pages.py [--quick] [--json] [--theirs PYTHON]
 
