@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pairmill.ops.demo import model
 from pairmill.ops.demo.serve import site_answers
-from pairmill.ops.demo.site import DemoSite, build
+from pairmill.ops.demo.site import DemoSite, File, build
 from pairmill.ops.demo.wat import write_wat
 from support.database import Database
 from support.line import PATIENCE, Line, Web
@@ -21,15 +22,16 @@ NAME = "pairmill-demo"
 CONTACT = "https://crawl.example/about"
 
 
-@dataclass
+@dataclass(eq=False)
 class ServedDemo:
-    """database: as a superuser. line: the command. release: its folder, below ``releases``; index:
-    of it. later: links that no WAT file had yet."""
+    """database: as a superuser. line: the command. releases: the folder of ``release``. later: pages
+    of the demo's site that no WAT file had yet; web: all of it. urls: of pages, by their names."""
 
     database: Database
     line: Line
     releases: Path
     later: DemoSite
+    web: DemoSite
     _stack: ExitStack
     urls: dict[str, str] = field(default_factory=dict)
 
@@ -67,12 +69,19 @@ class ServedDemo:
         command = ("web", "login", "--at", self.urls["admin"], "--json", *options)
         return str(json.loads(self.line.pairmill(*command))["url"])
 
-    def worker(self, kind: str) -> str:
-        """The name of the worker of this kind that has done the line's work."""
-        found = self.database.value(
-            "select name from mill.worker where kind = %s and last_seen_at is not null", kind
-        )
-        return str(found)
+    def image(self, url: str) -> bytes:
+        """The file at an address of the demo's web."""
+        parts = urlsplit(url)
+        return self.web.files[parts.netloc, parts.path].body
+
+    def batch(self, name: str, count: int = 8) -> list[str]:
+        """A batch of new links, ready to be downloaded: images of the demo's web under hosts of
+        their own, so no URL is known."""
+        found = [link.url for page in self.later.pages for link in page.links if link.matching]
+        urls = [f"{url}?{name}" for url in found[:count]]
+        self.database.extract(urls, f"{name}.wat.gz", "a picture of something")
+        self.database.close_batches()
+        return urls
 
 
 def _address(page: str, child: subprocess.Popen[str]) -> str:
@@ -97,14 +106,20 @@ def served_demo(database: Database, folder: Path) -> Iterator[ServedDemo]:
     first = DemoSite(pages=whole.pages[:8] + whole.pages[-1:], files=whole.files)
     later = DemoSite(pages=whole.pages[8:-1], files=whole.files)
     with ExitStack() as stack:
-        demo = ServedDemo(database, line, folder / "releases", later, stack)
-        web = stack.enter_context(Web(site_answers(whole)).running())
+        demo = ServedDemo(database, line, folder / "releases", later, whole, stack)
+        known = site_answers(whole)
+
+        def answers(host: str, path: str) -> File | None:
+            return known(host, path) or known(host, path.partition("?")[0])
+
+        web = stack.enter_context(Web(answers).running())
         line.environment |= web.environment
         run_line(demo, first, "first")
         line.pairmill("release", "build", "demo", "--out", str(demo.release))
         line.pairmill("index", "build", str(demo.release), "--out", str(demo.index))
         knn = ("--index", f"demo={demo.index}", "--release", str(demo.release), "--allow-unsafe")
         demo.start(live=(), admin=(), knn=(*knn, *MODEL))
+        demo.start(explore=("--releases", str(demo.releases), "--knn", demo.urls["knn"]))
         yield demo
 
 
