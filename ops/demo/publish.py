@@ -4,6 +4,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.dataset as ds
+
+from pairmill.workers.safe_text import say
+
 # what a hub asks of a data set, and no database knows
 PUBLISHED = (
     "--creator", "Pairmill's demo", "--date-published", "2026-01-01", "--url", "https://demo.example/",
@@ -14,8 +18,8 @@ TAKEN_DOWN = "http://mirror.example/found/0.jpg"
 
 def publish(release: Path, cli: Callable[..., None], said: Callable[[str], None]) -> Path:
     """Check a release, write its card and statistics beside it, take ``TAKEN_DOWN`` down, and
-    compare the next version with it, whose folder is returned. In a second run nothing is left to
-    take down.
+    compare the next version with it, whose folder is returned. In a second run the release itself
+    is without that pair, and has no next version: its own folder is returned.
 
     cli: runs a command of pairmill, and raises UserError where it fails.
     """
@@ -26,6 +30,10 @@ def publish(release: Path, cli: Callable[..., None], said: Callable[[str], None]
     cli("release", "check", str(release))
     cli("release", "card", str(release), "--to", str(card), *PUBLISHED)
     said("removal")
+    rows = ds.dataset(sorted(release.glob("*.parquet")))
+    if not rows.count_rows(filter=ds.field("URL") == TAKEN_DOWN):
+        say(f"{TAKEN_DOWN} was taken down by an earlier run: this release is without it")
+        return release
     cli("removal", "add", TAKEN_DOWN, "--reason", "the demo takes a pair down")
     # a removal that everybody may know of needs no covers, and no batch to hide in
     cli("release", "update", str(release), "--out", str(after), "--covers", "0", "--urgent")
