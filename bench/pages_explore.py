@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from own_server import note, show
 
-from support.made_releases import made_release
+from support.made_releases import made_parts
 
 PAIRMILL = Path(sys.executable).with_name("pairmill")
 VOCABULARY, SHARD = 300_000, 1_000_000
@@ -158,9 +158,7 @@ def measure(quick: bool, rows: int = 0, keep: Path | None = None) -> dict[str, A
         if not (folder / "release").exists():
             note(f"{rows:,} rows")
             folder.mkdir(parents=True, exist_ok=True)
-            table = pa.concat_tables(made_rows(rows))
-            made_release(folder / "release", table, shard_rows=SHARD)
-            del table
+            made_parts(folder / "release", made_rows(rows), "made up")
         found: dict[str, Any] = {"rows": rows}
         if not (folder / "work").exists():
             note("the working copy")

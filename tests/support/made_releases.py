@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +43,32 @@ def made_release(
     folder: Path, table: pa.Table, shard_rows: int = 4, name: str = "test", **manifest: Any
 ) -> Path:
     """A release of a table's rows, in parts of shard_rows."""
+    shards = (
+        table.slice(start, shard_rows) for start in range(0, max(1, table.num_rows), shard_rows)
+    )
+    return made_parts(folder, shards, name, **manifest)
+
+
+def made_parts(folder: Path, shards: Iterable[pa.Table], name: str, **manifest: Any) -> Path:
+    """A release of tables, each a part; one of them is in memory at a time."""
     folder.mkdir(parents=True)
-    parts = []
-    for number, start in enumerate(range(0, max(1, table.num_rows), shard_rows)):
+    parts, schema = [], pa.schema([])
+    for number, some in enumerate(shards):
         path = folder / f"part-{number:05}.parquet"
-        some = table.slice(start, shard_rows)
         pq.write_table(some, path, compression="zstd")
         parts.append((path, some.num_rows))
+        schema = some.schema
+    rows = sum(count for _, count in parts)
     known: dict[str, Any] = {
         "recipe": {"name": name, "version": 1, "description": "A test", "licence": "CC0-1.0",
                    "model_languages": ["en"]},
         "model": MODEL, "multilingual_model": None, "taggers": {},
-        "candidates": table.num_rows + 5, "kept": table.num_rows, "excluded": {"similarity": 5},
-        "kept_by_language": {"en": table.num_rows}, "removals": {"count": 0, "sha256": ""},
-        "unfinished": {}, "columns": {f.name: str(f.type) for f in table.schema},
+        "candidates": rows + 5, "kept": rows, "excluded": {"similarity": 5},
+        "kept_by_language": {"en": rows}, "removals": {"count": 0, "sha256": ""},
+        "unfinished": {}, "columns": {f.name: str(f.type) for f in schema},
         "files": file_entries(folder, parts), "written_by": {},
     }  # fmt: skip
-    write_manifest(folder, Manifest(**(known | manifest)), table.schema)
+    write_manifest(folder, Manifest(**(known | manifest)), schema)
     return folder
 
 
