@@ -53,7 +53,7 @@ def main(
 
 def _write(page: Page, name: str) -> None:
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         shot = page.screenshot()
         for quality in (80, 60, 40):
             out = io.BytesIO()

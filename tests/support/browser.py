@@ -102,12 +102,12 @@ class Visit:
         self.page.evaluate(FIRST_ROWS)
         self.page.evaluate(Axe().axe_script)
         for name, size in (("phone", PHONE), ("desk", DESK)):
-            self.page.set_viewport_size(size)  # type: ignore[arg-type]
+            self.page.set_viewport_size(size)
             wide = self.page.evaluate("document.documentElement.scrollWidth")
             if wide > size["width"]:
                 found.append(f"{name}: {wide} pixels wide")
             for scheme in ("light", "dark"):
-                self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                self.page.emulate_media(color_scheme=scheme)
                 # all rules once for each size and scheme; of the other two pairs the colours
                 rules = AXE if (name, scheme) in WHOLE else COLOURS
                 results = self.page.evaluate(f"axe.run({json.dumps(rules)})")

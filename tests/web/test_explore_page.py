@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
+from pairmill.workers.download.pdq import pdq
 from support.browser import browse, inside
 from support.served_demo import ServedDemo
 
@@ -119,13 +120,20 @@ def again(image: bytes) -> bytes:
     return out.getvalue()
 
 
+def keeps_its_hash(image: bytes) -> bool:
+    """Whether a picture has a PDQ, as flat drawings have not, which another size keeps."""
+    with Image.open(io.BytesIO(image)) as whole, Image.open(io.BytesIO(again(image))) as small:
+        found = [int.from_bytes(pdq(each.convert("RGB"))) for each in (whole, small)]
+    return all(found) and (found[0] ^ found[1]).bit_count() <= 20
+
+
 @SCRIPTS
 def test_whoever_asks_is_told_whether_theirs_is_in_it(
     demo: ServedDemo, browser: Browser, scripts: bool
 ) -> None:
     """Would catch: a copy that passes for the same file, a picture that is not recognised in
     another size, and a spelling of the address that is."""
-    row = rows(demo)[0]
+    row = next(row for row in rows(demo) if keeps_its_hash(demo.image(row["URL"])))
     image = demo.image(row["URL"])
     with browse(browser, scripts=scripts) as visit:
         page = visit.to(demo.urls["explore"] + "/mine")
