@@ -205,7 +205,7 @@ def demo(
             newest = publish(OUT, _cli, console.rule)
         _report(connection, name, manifest)
         if manifest and serve_pages:
-            page_processes.serve(newest, _cli, _process, console.rule, first_port)
+            page_processes.serve(newest, options, _cli, _process, console.rule, first_port)
         elif manifest:
             console.print("its pages, until Ctrl-C: `make demo SERVE_PAGES=1`")
 

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -16,6 +16,7 @@ Children = Mapping[str, subprocess.Popen[str]]
 
 def serve(
     newest: Path,
+    model: Sequence[str],
     cli: Callable[..., None],
     start: Callable[..., AbstractContextManager[subprocess.Popen[str]]],
     said: Callable[[str], None],
@@ -24,9 +25,9 @@ def serve(
     """Serve the four pages on loopback until one of them ends, or Ctrl-C.
 
     newest: the release to search by meaning, among others in its folder; its index is made beside
-    it. cli: runs a command of pairmill. start: makes a process of a module and its
-    arguments, which ends with the block. first_port: of four in a row. Raises UserError where a
-    page ends.
+    it. model: the options that name its model. cli: runs a command of pairmill. start: makes a
+    process of a module and its arguments, which ends with the block. first_port: of four in a row.
+    Raises UserError where a page ends.
     """
     index = newest.with_name(f"{newest.name}-index")
     shutil.rmtree(index, ignore_errors=True)
@@ -34,11 +35,11 @@ def serve(
     cli("index", "build", str(newest), "--out", str(index))
     live, explore, knn, admin = (f"127.0.0.1:{first_port + n}" for n in range(4))
     # no tagger has looked at the demo's images, so none is known to be safe
-    unsafe = ("--release", str(newest), "--allow-unsafe")
+    safety = ("--release", str(newest), "--allow-unsafe")
     options = {
         "live": ("--bind", live),
         "explore": ("--bind", explore, "--releases", str(newest.parent), "--knn", f"http://{knn}"),
-        "knn": ("--bind", knn, "--index", f"{newest.name}={index}", *unsafe),
+        "knn": ("--bind", knn, "--index", f"{newest.name}={index}", *safety, *model),
         "admin": ("--bind", admin),
     }
     with ExitStack() as stack:
