@@ -28,7 +28,8 @@ class CopiedRows:
             self._batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{path} cannot be read: {error}: delete its folder") from None
-        self._names = [name for name in reader.schema.names if name != "_id"]
+        self._names = [name for name in reader.schema.names if name not in ("_id", "_host")]
+        self._ids = [batch["_id"].to_numpy() for batch in self._batches]
         self._firsts = np.array([batch["_id"][0].as_py() for batch in self._batches])
 
     def at(self, positions: Sequence[int]) -> list[tuple[int, Row]]:
@@ -40,16 +41,33 @@ class CopiedRows:
         for number, some in by_batch.items():
             taken = self._batches[number].take(pa.array([each % BATCH for each in some]))
             for position, row in zip(some, taken.to_pylist(), strict=True):
+                del row["_host"]
                 found[position] = row.pop("_id"), row
         return [found[position] for position in positions]
 
     def table(self, positions: npt.NDArray[np.int32]) -> pa.Table:
-        """The rows at ascending positions, all columns but ``_id``."""
-        pieces = []
-        for number in np.unique(positions // BATCH).tolist():
-            inside = positions[positions // BATCH == number] % BATCH
-            pieces.append(self._batches[number].take(pa.array(inside)))
-        return pa.Table.from_batches(pieces, self._batches[0].schema).select(self._names)
+        """The rows at ascending positions, the release's columns."""
+        return self.columns(positions, self._names)
+
+    def columns(self, positions: npt.NDArray[np.int32], names: Sequence[str]) -> pa.Table:
+        """Some columns of the rows at ascending positions."""
+        numbers, firsts = np.unique(positions // BATCH, return_index=True)
+        pieces = [self._batches[0].select(names).slice(0, 0)]
+        for number, inside in zip(numbers, np.split(positions % BATCH, firsts[1:]), strict=False):
+            pieces.append(self._batches[number].select(names).take(pa.array(inside)))
+        return pa.Table.from_batches(pieces)
+
+    def ids(self, positions: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """int64[n]: the SAMPLE_IDs of positions, in their order."""
+        found = [self._ids[each // BATCH][each % BATCH] for each in positions.tolist()]
+        return np.array(found, np.int64)
+
+    def rows_to(self, number: int) -> int:
+        """How many rows have a SAMPLE_ID of ``number`` or less: the position behind them."""
+        batch = int(np.searchsorted(self._firsts, number, "right")) - 1
+        if batch < 0:
+            return 0
+        return batch * BATCH + int(np.searchsorted(self._ids[batch], number, "right"))
 
     def by_id(self, ids: Sequence[int]) -> dict[int, Row]:
         """The rows with these SAMPLE_IDs, those that there are."""
@@ -58,7 +76,7 @@ class CopiedRows:
             batch = int(np.searchsorted(self._firsts, number, "right")) - 1
             if batch < 0:
                 continue
-            values = self._batches[batch]["_id"].to_numpy()
+            values = self._ids[batch]
             at = int(np.searchsorted(values, number))
             if at < len(values) and values[at] == number:
                 positions.append(batch * BATCH + at)

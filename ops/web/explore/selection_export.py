@@ -19,10 +19,10 @@ from starlette.routing import BaseRoute, Route
 
 from pairmill.ops.release.keep_list_ids import IDS
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
-from pairmill.ops.web.explore.listing import values_of, where
 from pairmill.ops.web.explore.open_releases import OpenRelease
 from pairmill.ops.web.explore.row_filters import AskedRows, conditions, parse
 from pairmill.ops.web.explore.row_pages import served
+from pairmill.ops.web.explore.row_summaries import values_of, where
 from pairmill.ops.web.limits import Gate, Rate
 
 MOST = 1_000_000  # rows

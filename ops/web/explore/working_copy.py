@@ -27,7 +27,7 @@ from pairmill.ops.web.explore.release_columns import REVERSED, ReleaseColumns
 if TYPE_CHECKING:
     import duckdb
 
-FORMAT = 1
+FORMAT = 2
 NAME, ROWS = "rows.duckdb", "rows.arrow"
 BATCH = 65_536  # rows of the Arrow file that a position is looked up in
 COMMON = 64  # words that are bits: at 10^7 rows the next ones have 2·10^5 positions to look up
@@ -189,10 +189,9 @@ def _write(
             into = "insert into release" if at else "create table release as"
             db.execute(f"{into} select {inner}, _position, _common from taken")
             db.unregister("taken")
-            kept = piece.drop_columns(["_host"])
             if writer is None:
-                writer = pa.ipc.new_file(file, kept.schema)
-            writer.write_table(kept)
+                writer = pa.ipc.new_file(file, piece.schema)
+            writer.write_table(piece)
             steps.done((at + len(batch)) // per_step - at // per_step)
             at += len(batch)
         if writer is not None:
