@@ -36,24 +36,32 @@ class KnnClient:
             raise UserError(f"--knn is the address of a kNN service, http://HOST:PORT, not {url!r}")
         self._url = url.rstrip("/")
 
-    def near_text(self, text: str, count: int) -> list[NearSample]:
-        """The samples whose images are nearest to a text; deduplicated, and safe ones alone."""
-        return self._ask({"text": text}, count, filtered=True)
+    def near_text(self, text: str, count: int, *, safe: bool = True) -> list[NearSample]:
+        """The samples whose images are nearest to a text, of near duplicates one. safe: those alone
+        that are known to be so."""
+        return self._ask({"text": text}, count, one_of_each=True, safe=safe)
 
-    def near_image(self, image: bytes, count: int, *, filtered: bool = True) -> list[NearSample]:
-        """The samples whose images are nearest to an image, the bytes of a file. Not filtered: with
-        duplicates, and whatever their tags say: the visitor has the picture."""
-        return self._ask({"image": base64.b64encode(image).decode()}, count, filtered=filtered)
+    def near_image(
+        self, image: bytes, count: int, *, one_of_each: bool, safe: bool
+    ) -> list[NearSample]:
+        """The samples whose images are nearest to an image, the bytes of a file. one_of_each: of
+        near duplicates the nearest alone."""
+        query = {"image": base64.b64encode(image).decode()}
+        return self._ask(query, count, one_of_each=one_of_each, safe=safe)
 
-    def near_sample(self, sample_id: int, count: int) -> list[NearSample]:
+    def near_sample(
+        self, sample_id: int, count: int, *, one_of_each: bool, safe: bool
+    ) -> list[NearSample]:
         """As ``near_image``, of a sample's own."""
-        return self._ask({"id": sample_id}, count, filtered=True)
+        return self._ask({"id": sample_id}, count, one_of_each=one_of_each, safe=safe)
 
-    def _ask(self, query: dict[str, Any], count: int, *, filtered: bool) -> list[NearSample]:
+    def _ask(
+        self, query: dict[str, Any], count: int, *, one_of_each: bool, safe: bool
+    ) -> list[NearSample]:
         """Raises UserError where the service is away, busy, or refuses."""
         body = query | {
-            "num_images": count, "num_result_ids": count, "deduplicate": filtered,
-            "use_safety_model": filtered, "use_violence_detector": filtered,
+            "num_images": count, "num_result_ids": count, "deduplicate": one_of_each,
+            "use_safety_model": safe, "use_violence_detector": safe,
         }  # fmt: skip
         request = urllib.request.Request(
             f"{self._url}/knn-service",

@@ -32,13 +32,17 @@ def routes(settings: ExploreSettings) -> list[BaseRoute]:
             raise UserError(f"text: at most {MOST_TEXT} characters")
         if near and (not near.isascii() or not near.isdecimal() or len(near) > 18):
             raise UserError("id: a SAMPLE_ID is a whole number")
+        safe = not request.query_params.get("unsafe")
         if not text and not near:
             return _page(request, settings, None, "")
         rate.check(request)
         if near:
-            found = _rows(settings, _service(settings).near_sample(int(near), COUNT))
+            found = _rows(
+                settings,
+                _service(settings).near_sample(int(near), COUNT, one_of_each=True, safe=safe),
+            )
             return _page(request, settings, found, f"the picture of {int(near)}")
-        found = _rows(settings, _service(settings).near_text(text, COUNT))
+        found = _rows(settings, _service(settings).near_text(text, COUNT, safe=safe))
         return _page(request, settings, found, text)
 
     async def by_image(request: Request) -> Response:
@@ -46,7 +50,7 @@ def routes(settings: ExploreSettings) -> list[BaseRoute]:
         sent = await posted(request)
         if not (image := sent.files.get("image")):
             raise UserError("choose a picture first")
-        found = await run_in_threadpool(_of_image, settings, image)
+        found = await run_in_threadpool(_of_image, settings, image, not sent.fields.get("unsafe"))
         return _page(request, settings, found, "your picture, which was not kept")
 
     return [
@@ -55,9 +59,10 @@ def routes(settings: ExploreSettings) -> list[BaseRoute]:
     ]
 
 
-def _of_image(settings: ExploreSettings, image: bytes) -> Found:
+def _of_image(settings: ExploreSettings, image: bytes, safe: bool) -> Found:
     settings.decoder.read(image)  # what no decoder here takes is not passed on
-    return _rows(settings, _service(settings).near_image(image, COUNT))
+    near = _service(settings).near_image(image, COUNT, one_of_each=True, safe=safe)
+    return _rows(settings, near)
 
 
 def _service(settings: ExploreSettings) -> KnnClient:
@@ -89,5 +94,5 @@ def _page(request: Request, settings: ExploreSettings, found: Found | None, aske
     return render(
         request, "explore/search.html", found=found, asked=asked, path_of=path, how=HOW,
         has_service=settings.knn is not None, thumbnails=settings.thumbnails,
-        text=request.query_params.get("text", ""),
+        text=request.query_params.get("text", ""), unsafe=request.query_params.get("unsafe", ""),
     )  # fmt: skip

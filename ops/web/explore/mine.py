@@ -153,7 +153,7 @@ def of_image(settings: ExploreSettings, body: bytes) -> OfImage:
     if settings.knn is None:
         return OfImage(image, same)
     try:
-        near = settings.knn.near_image(image.thumbnail, NEAREST, filtered=False)
+        near = settings.knn.near_image(image.thumbnail, NEAREST, one_of_each=False, safe=False)
     except UserError as problem:
         return OfImage(image, same, trouble=str(problem))
     cosines = {each.sample_id: each.similarity for each in near[:NEAREST]}

@@ -53,7 +53,9 @@ def same_pictures(
         try:
             near = [
                 (each.sample_id, each.similarity)
-                for each in settings.knn.near_sample(sample_id, NEAREST)
+                for each in settings.knn.near_sample(
+                    sample_id, NEAREST, one_of_each=False, safe=False
+                )
                 if each.sample_id != sample_id
             ]
         except UserError as error:
