@@ -6,6 +6,7 @@ cut others off: 200 duplicates among 300 vectors took recall@10 of the rest from
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -49,17 +50,28 @@ class Duplicates:
             np.stack([keys, ids], axis=1)[back].reshape(-1, 2),
         )
 
-    def key(self, sample_id: int) -> int:
-        """The SAMPLE_ID whose key a sample's vector has: its own unless it is a duplicate."""
-        at = int(np.searchsorted(self.by_id[:, 0], np.uint64(sample_id)))
-        found = at < len(self.by_id) and int(self.by_id[at, 0]) == sample_id
-        return int(self.by_id[at, 1]) if found else sample_id
+    # searchsorted copies a column of two: each lookup would read the whole file
+    @cached_property
+    def _ids(self) -> Keys:
+        return np.ascontiguousarray(self.by_id[:, 0])
+
+    @cached_property
+    def _keys(self) -> Keys:
+        return np.ascontiguousarray(self.by_key[:, 0])
+
+    def keys_of(self, ids: Keys) -> Keys:
+        """The SAMPLE_ID whose key each sample's vector has, uint64[n]: its own unless it is a
+        duplicate."""
+        if not len(self._ids):
+            return ids
+        at = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+        found: Keys = np.where(self._ids[at] == ids, self.by_id[at, 1], ids)
+        return found
 
     def of_key(self, key: int) -> Keys:
         """The samples that stand under a key, beside its own: uint64[n], in order."""
         low, high = (
-            int(np.searchsorted(self.by_key[:, 0], np.uint64(key), side))
-            for side in ("left", "right")
+            int(np.searchsorted(self._keys, np.uint64(key), side)) for side in ("left", "right")
         )
         found: Keys = self.by_key[low:high, 1]
         return found

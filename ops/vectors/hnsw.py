@@ -116,16 +116,20 @@ class Graph:
 
     def search(self, vectors: Floats, count: int, effort: int, threads: int = 0) -> list[Rows]:
         """Rows nearest to each vector (float32[n, dims]), nearest first, up to ``count`` of each.
-        effort: candidates that are kept, a power of two from ``count`` on: fewer numbers, fewer
-        turns. threads: 0 for all processors."""
+        effort: candidates that are kept, from ``count`` on, rounded up to 2^n or 1.5 * 2^n: fewer
+        numbers, fewer turns. threads: 0 for all processors."""
         if not len(self._index):
             return [np.zeros(0, np.int64)] * len(vectors)
-        effort = 1 << (max(effort, count) - 1).bit_length()
+        effort = max(effort, count)
+        power = 1 << (effort - 1).bit_length()
+        effort = power * 3 // 4 if effort <= power * 3 // 4 else power
         found: Any
         with self._turns.with_effort(effort), usearch_errors():
             found = self._index.search(vectors, count, threads=threads)
-        each = [found] if len(vectors) == 1 else found  # usearch gives no list of one row
-        return [np.asarray(each[i].keys).astype(np.int64) for i in range(len(vectors))]
+        keys = np.asarray(found.keys).astype(np.int64)
+        if len(vectors) == 1:  # usearch gives no list of one row
+            return [keys]
+        return [row[:held] for row, held in zip(keys, found.counts.tolist(), strict=True)]
 
     def get(self, rows: Rows) -> Halves:
         """float16[n, dims]."""

@@ -20,10 +20,12 @@ from pairmill.ops.vectors.index_info import (
     read_info,
 )
 from pairmill.ops.vectors.recall import unit
-from pairmill.ops.vectors.shard import IndexShard
+from pairmill.ops.vectors.shard import FoundVectors, IndexShard
 from pairmill.ops.vectors.shard_files import REMOVED_FILE
 
 SAME = 1e-6  # cosines that differ by less may be of equal vectors, in two shards
+AT_ONCE = 16_384  # answers whose vectors are in memory together: 32 MB of 512 dims
+LARGEST = 2**63  # no SAMPLE_ID
 Stamp = list[tuple[int, int, int]]
 
 
@@ -41,6 +43,10 @@ class Searcher(Protocol):
         query; None for those that the index was measured with. Raises UserError for vectors of
         other dims, or of no direction.
         """
+
+    def found(self, vectors: Floats, k: int, *, effort: int | None = None) -> list[FoundVectors]:
+        """As ``search``, of each vector the answers and their vectors, nothing filled: 2 kB an
+        answer of 512 dims."""
 
     def vector(self, sample_id: int) -> Floats:
         """float32[dims] of a sample. Raises UserError where it is not in the index."""
@@ -120,18 +126,27 @@ class ShardedIndex:
 
     def search(self, vectors: Floats, k: int, *, effort: int | None = None) -> tuple[Keys, Floats]:
         asked = self._directions(vectors)
-        threads = 1 if len(asked) < 4 else self._threads
+        keys = np.full((len(asked), k), NOTHING, np.uint64)
+        near = np.full((len(asked), k), -np.inf, np.float32)
+        step = max(1, AT_ONCE // max(1, k))
+        for start in range(0, len(asked), step):
+            for i, one in enumerate(self._found(asked[start : start + step], k, effort), start):
+                keys[i, : len(one.keys)], near[i, : len(one.keys)] = one.keys, one.cosines
+        return keys, near
 
-        def ask(shard: IndexShard) -> list[tuple[Keys, Floats]]:
+    def found(self, vectors: Floats, k: int, *, effort: int | None = None) -> list[FoundVectors]:
+        return self._found(self._directions(vectors), k, effort)
+
+    def _found(self, asked: Floats, k: int, effort: int | None) -> list[FoundVectors]:
+        threads = 1 if len(asked) < 4 else self._threads
+        if len(self._shards) == 1:
+            return self._shards[0].search(asked, k, effort, threads)
+
+        def ask(shard: IndexShard) -> list[FoundVectors]:
             return shard.search(asked, k, effort, threads)
 
         found = list(self._pool.map(ask, self._shards) if self._pool else map(ask, self._shards))
-        keys = np.full((len(asked), k), NOTHING, np.uint64)
-        near = np.full((len(asked), k), -np.inf, np.float32)
-        for i in range(len(asked)):
-            best, cosines = self._merged([of_shard[i] for of_shard in found])
-            keys[i, : len(best[:k])], near[i, : len(best[:k])] = best[:k], cosines[:k]
-        return keys, near
+        return [_merged(of_shards, k) for of_shards in zip(*found, strict=True)]
 
     def _directions(self, vectors: Floats) -> Floats:
         asked = np.asarray(vectors, np.float32)
@@ -142,47 +157,22 @@ class ShardedIndex:
                     return unit(asked.astype(np.float64) / lengths[:, None])
         raise UserError(f"the query is no vector of {self.info.dims} finite numbers")
 
-    def _merged(self, found: list[tuple[Keys, Floats]]) -> tuple[Keys, Floats]:
-        """Answers of all shards, best first; of equal vectors in two shards the first sample."""
-        keys = np.concatenate([keys for keys, _ in found]).astype(np.uint64)
-        near = np.concatenate([near for _, near in found]).astype(np.float32)
-        order = np.lexsort((keys, -near))
-        keys, near = keys[order], near[order]
-        if len(found) == 1:
-            return keys, near
-        kept: list[int] = []
-        for i in range(len(keys)):
-            twin = None
-            for j in reversed(kept):
-                if near[j] - near[i] > SAME:
-                    break
-                if np.array_equal(self.vector(int(keys[j])), self.vector(int(keys[i]))):
-                    twin = j
-                    break
-            if twin is None:
-                kept.append(i)
-            else:
-                keys[twin] = min(keys[twin], keys[i])
-        return keys[kept], near[kept]
-
     def vector(self, sample_id: int) -> Floats:
-        for shard in self._shards:
-            row = shard.rows.row(sample_id)
-            if row is not None:
-                return shard.vector(row)
-        raise UserError(f"{sample_id} is not in the index {self.folder}")
+        return self.vectors(np.array([sample_id], np.uint64))[0]
 
     def vectors(self, keys: Keys) -> Floats:
-        if not len(keys):
-            return np.zeros((0, self.info.dims), np.float32)
-        found, left = np.zeros((len(keys), self.info.dims), np.float32), list(range(len(keys)))
+        found = np.zeros((len(keys), self.info.dims), np.float32)
+        left = np.arange(len(keys))
         for shard in self._shards:
-            # of a shard all at once: a call for each costs ten times as much
-            rows = {i: row for i in left if (row := shard.rows.row(int(keys[i]))) is not None}
-            if rows:
-                found[list(rows)] = shard.structure.get(np.array(list(rows.values())))
-                left = [i for i in left if i not in rows]
-        if left:
+            if not len(left):
+                break
+            rows = shard.rows.rows(keys[left])
+            here = rows >= 0
+            if here.any():
+                # of a shard all at once: a call for each costs ten times as much
+                found[left[here]] = shard.structure.get(rows[here])
+                left = left[~here]
+        if len(left):
             raise UserError(f"{int(keys[left[0]])} is not in the index {self.folder}")
         return found
 
@@ -197,13 +187,37 @@ class ShardedIndex:
         return sorted(other for other in same if other != key)
 
     def pairs(self, keys: Sequence[int]) -> dict[int, tuple[str, str]]:
+        ids = np.array([key for key in keys if 0 <= key < LARGEST], np.uint64)
         found: dict[int, tuple[str, str]] = {}
         for shard in self._shards:
-            found |= dict(shard.rows.pairs(int(key) for key in keys))
+            found.update(shard.rows.pairs(ids))
         return found
 
     def stale(self) -> bool:
         return _stamp(self.folder, self.info) != self._stamp
+
+
+def _merged(found: Sequence[FoundVectors], k: int) -> FoundVectors:
+    """Answers of all shards, best first; of equal vectors in two shards the first sample."""
+    keys = np.concatenate([one.keys for one in found]).astype(np.uint64)
+    near = np.concatenate([one.cosines for one in found]).astype(np.float32)
+    units = np.concatenate([one.units for one in found])
+    order = np.lexsort((keys, -near))
+    keys, near, units = keys[order], near[order], units[order]
+    kept: list[int] = []
+    for i in range(len(keys)):
+        twin = None
+        for j in reversed(kept):
+            if near[j] - near[i] > SAME:
+                break
+            if np.array_equal(units[j], units[i]):
+                twin = j
+                break
+        if twin is None:
+            kept.append(i)
+        else:
+            keys[twin] = min(keys[twin], keys[i])
+    return FoundVectors(keys[kept][:k], near[kept][:k], units[kept][:k])
 
 
 def _stamp(folder: Path, info: IndexInfo) -> Stamp:

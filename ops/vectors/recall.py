@@ -18,6 +18,7 @@ __all__ = ["NOTHING", "Recall", "unit"]
 K = 10
 BLOCK = 10_000  # vectors compared at once
 SAME = 1e-5  # cosines that differ by less are a tie: float32 sums in another order
+FEWEST = 32  # candidates of a graph: of fewer a search costs nearly as much
 MOST = 1_600  # candidates that are compared exactly
 SPARE = 0.005  # of recall: 200 queries leave an error of that size
 # seconds, on two cores of an AMD EPYC: a code's byte is scanned, a vector is fetched and compared
@@ -97,12 +98,12 @@ def shares(near: list[Floats], tenth: Floats) -> Recall:
 
 
 def of_graph(graph: Graph, questions: Questions, wanted: float, progress: StepProgress) -> Effort:
-    """The fewest candidates, from 128 on, that find as many as are wanted; else the most that are
+    """The fewest candidates, from 32 on, that find as many as are wanted; else the most that are
     worth a try."""
     if len(graph) <= K or not len(questions):
         return Effort(EXPANSION_SEARCH, 0, Recall(None, None, 0))
     tenth = exact(graph, questions, progress)
-    effort = EXPANSION_SEARCH
+    effort = FEWEST
     while True:
         found = graph.search(questions.asked, K + 5, effort)
         recall = shares(_answers(graph, questions, found), tenth)

@@ -2,14 +2,14 @@
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from pairmill.ops.vectors.hnsw import GRAPH_FILE, Graph
 from pairmill.ops.vectors.index_info import Floats, Keys, Rows, ShardInfo
-from pairmill.ops.vectors.recall import ranked
+from pairmill.ops.vectors.recall import unit
 from pairmill.ops.vectors.shard_files import RowFiles
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ def graph_of(folder: Path) -> Graph:
         return graph
 
 
+class FoundVectors(NamedTuple):
+    """Answers to one query, nearest first. keys: uint64[m]; cosines: float32[m]; units:
+    float32[m, dims], their vectors, L2-normalised."""
+
+    keys: Keys
+    cosines: Floats
+    units: Floats
+
+
 class IndexShard:
     """Raises UserError for a file that is missing or damaged, or where faiss is wanted and is not
     installed."""
@@ -53,18 +62,23 @@ class IndexShard:
 
     def search(
         self, vectors: Floats, k: int, effort: int | None, threads: int
-    ) -> list[tuple[Keys, Floats]]:
-        """Of each vector (float32[n, dims], L2-normalised) up to k samples, nearest first, and
-        their cosines. effort: candidates; None for the shard's own. threads: 0 for all."""
+    ) -> list[FoundVectors]:
+        """Of each vector (float32[n, dims], L2-normalised) up to k samples, nearest first. effort:
+        candidates; None for the shard's own. threads: 0 for all."""
         candidates = effort or self.info.effort
         if self._graph is not None:
             found = self._of_graph(self._graph, vectors, k, candidates, threads)
         else:
             found = self._of_lists(vectors, k, candidates)
+        # of all queries at once: a call costs as much as 40 vectors
+        held, at = unit(self.structure.get(np.concatenate(found))), 0
         answers = []
         for vector, rows in zip(vectors, found, strict=True):
-            near, best = ranked(self.structure, vector, rows)
-            answers.append((self.rows.keys_of(best[:k]), near[:k]))
+            own = held[at : at + len(rows)]
+            at += len(rows)
+            cosines = own @ vector
+            best = np.lexsort((rows, -cosines))[:k]
+            answers.append(FoundVectors(self.rows.keys_of(rows[best]), cosines[best], own[best]))
         return answers
 
     def _of_graph(
@@ -75,7 +89,7 @@ class IndexShard:
             return [np.zeros(0, np.int64)] * len(vectors)
         # a few more: the graph's own order is of float16 sums
         count = min(len(graph), -(-(k + 4) * len(graph) // alive))
-        found = graph.search(vectors, count, max(effort, 2 * count), threads)
+        found = graph.search(vectors, count, max(effort, count), threads)
         if not len(dead):
             return found
         found = [rows[~np.isin(rows, dead)] for rows in found]

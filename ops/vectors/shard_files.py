@@ -11,7 +11,7 @@ removed.npy       uint64[n], sorted: samples deleted since; no answer has them
 embeddings.npy    float16[vectors, dims] (ivfpq; hnsw has them in its graph)
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pairmill.ops.errors import UserError
 from pairmill.ops.vectors.duplicates import Duplicates, is_in
 from pairmill.ops.vectors.export_reader import PAIRS
 from pairmill.ops.vectors.index_info import Keys, Rows, put
+from pairmill.ops.vectors.pair_texts import PairTexts
 
 PAIRS_FILE, REMOVED_FILE = "pairs.arrow", "removed.npy"
 EMBEDDINGS_FILE = "embeddings.npy"
@@ -92,12 +93,13 @@ class RowFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.keys = mapped(folder / "keys.npy")
+            # plain arrays of the mapped memory: a memmap makes one of itself in each slice, 6 us
+            self.keys = _plain(folder / "keys.npy")
             self._duplicates = Duplicates(
-                mapped(folder / "duplicates.npy"), mapped(folder / "duplicates_by_key.npy")
+                _plain(folder / "duplicates.npy"), _plain(folder / "duplicates_by_key.npy")
             )
-            self._hashes = mapped(folder / "hashes.npy")
-            self._hash_rows: Rows = mapped(folder / "hash_rows.npy")
+            self._hashes = _plain(folder / "hashes.npy")
+            self._hash_rows: Rows = _plain(folder / "hash_rows.npy")
             self._pairs = _pairs(folder)
             self.removed = np.load(folder / REMOVED_FILE)
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -106,7 +108,7 @@ class RowFiles:
             ) from None
         self.require(len(self._hashes))
         self.require(len(self._hash_rows))
-        self._firsts = [int(chunk[0].as_py()) for chunk in self._pairs["SAMPLE_ID"].chunks]
+        self._texts = PairTexts(self._pairs)
         self.dead, self._heirs = self._after_removals()
 
     def _after_removals(self) -> tuple[Rows, dict[int, int]]:
@@ -148,15 +150,15 @@ class RowFiles:
             keys[keys == self.keys[row]] = heir
         return Duplicates.of(ids[ids != keys], keys[ids != keys])
 
-    def row(self, sample_id: int) -> int | None:
-        """The row of a sample's vector; None where it is not in the shard."""
-        if sample_id < 0 or is_in(np.array([sample_id], np.uint64), self.removed)[0]:
-            return None
-        return self._row_of_key(self._duplicates.key(sample_id))
-
-    def _row_of_key(self, key: int) -> int | None:
-        at = int(np.searchsorted(self.keys, np.uint64(key)))
-        return at if at < len(self.keys) and int(self.keys[at]) == key else None
+    def rows(self, ids: Keys) -> Rows:
+        """The row of each sample's vector, int64[n]; -1 where it is not in the shard."""
+        if not len(self.keys):
+            return np.full(len(ids), -1, np.int64)
+        keys = self._duplicates.keys_of(ids)
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        here = (self.keys[at] == keys) & ~is_in(ids, self.removed)
+        found: Rows = np.where(here, at, -1)
+        return found
 
     def keys_of(self, rows: Rows) -> Keys:
         """The sample that stands for each row, which is alive: uint64[n]."""
@@ -181,22 +183,18 @@ class RowFiles:
         found: Rows = self._hash_rows[low:high]
         return found
 
-    def pairs(self, ids: Iterable[int]) -> Iterator[tuple[int, tuple[str, str]]]:
-        """SAMPLE_ID, URL and TEXT of those that are here."""
-        chunks = [self._pairs[name].chunks for name in PAIRS.names]
-        for sample in ids:
-            n = int(np.searchsorted(self._firsts, sample, "right")) - 1
-            if n < 0 or self.row(sample) is None:
-                continue
-            held = chunks[0][n].to_numpy(zero_copy_only=True)
-            at = int(np.searchsorted(held, sample))
-            if at < len(held) and held[at] == sample:
-                yield sample, (chunks[1][n][at].as_py(), chunks[2][n][at].as_py())
+    def pairs(self, ids: Keys) -> Iterator[tuple[int, tuple[str, str]]]:
+        """SAMPLE_ID, URL and TEXT of those that are here. ids: below 2^63."""
+        return self._texts.of(ids[self.rows(ids) >= 0].astype(np.int64))
 
 
 def mapped(path: Path) -> Any:
     """A .npy file, mapped."""
     return np.load(path, mmap_mode="r")
+
+
+def _plain(path: Path) -> Any:
+    return mapped(path).view(np.ndarray)
 
 
 def _pairs(folder: Path) -> pa.Table:

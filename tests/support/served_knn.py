@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from pairmill.ops.vectors.arrays import ClipRetrieval
 from pairmill.ops.vectors.index_build import build
-from pairmill.ops.vectors.index_info import NOTHING
 from pairmill.ops.vectors.opened import Searcher
+from pairmill.ops.vectors.shard import FoundVectors
 from pairmill.ops.web.knn.encoder import Encoder
 from pairmill.ops.web.knn.knn_app import make_knn
 from pairmill.ops.web.knn.served import ServedIndexes
@@ -79,15 +79,14 @@ class ExactSearch:
         self._unit = images.astype(np.float32)
         self._unit /= np.linalg.norm(self._unit, axis=1, keepdims=True)
 
-    def search(self, vectors: np.ndarray, k: int, *, effort: int | None = None) -> Any:
-        keys = np.full((len(vectors), k), NOTHING, np.uint64)
-        near = np.full((len(vectors), k), -np.inf, np.float32)
-        for i, vector in enumerate(vectors):
+    def found(self, vectors: np.ndarray, k: int, *, effort: int | None = None) -> Any:
+        answers = []
+        for vector in vectors:
             cosine = self._unit[self._rows] @ (vector / np.linalg.norm(vector))
             order = np.lexsort((self._rows, -cosine))[:k]
-            keys[i, : len(order)] = self._ids[self._rows[order]]
-            near[i, : len(order)] = cosine[order]
-        return keys, near
+            rows = self._rows[order]
+            answers.append(FoundVectors(self._ids[rows], cosine[order], self._unit[rows]))
+        return answers
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._opened, name)

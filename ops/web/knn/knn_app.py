@@ -76,6 +76,7 @@ def make_knn(
             for encoder in service.encoders.values():
                 await run_in_threadpool(encoder.stop)
             service.decoder.stop()
+            await run_in_threadpool(service.together.close)
 
     return make_app(site, routes, lifespan=lifespan, state={"service": service})
 

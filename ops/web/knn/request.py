@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from pairmill.ops.errors import UserError
 
@@ -25,12 +27,13 @@ WEIGHT = 100.0  # the largest of a part
 
 @dataclass(frozen=True)
 class QueryPart:
-    """One of a query's parts; one of the first five is given. image: bytes of a file."""
+    """One of a query's parts; one of the first five is given. image: bytes of a file.
+    embedding: float64[n], finite."""
 
     text: str | None = None
     image: bytes | None = None
     image_url: str | None = None
-    embedding: list[float] | None = None
+    embedding: npt.NDArray[np.float64] | None = None
     sample_id: int | None = None
     weight: float = 1.0
 
@@ -220,7 +223,8 @@ def _image(encoded: str) -> bytes:
         raise UserError("image is a file in base64") from None
 
 
-def _embedding(values: list[float]) -> list[float]:
-    if not all(math.isfinite(value) for value in values):
+def _embedding(values: list[float]) -> npt.NDArray[np.float64]:
+    numbers = np.array(values, np.float64)
+    if not np.isfinite(numbers).all():
         raise UserError("embedding_input is a list of finite numbers")
-    return values
+    return numbers

@@ -27,6 +27,12 @@ class ServedIndex:
     def dims(self) -> int:
         return self._opened.info.dims
 
+    def unchanged(self) -> Searcher | None:
+        """The index, where its files are what they were when it was opened: two calls of stat, 5 us
+        for which no thread is worth waking."""
+        opened = self._opened
+        return None if opened.stale() else opened
+
     def current(self) -> Searcher:
         """The index as its files are now. Blocks while it is opened again, for the one request that
         found it changed; others go on with the old one, which is closed when the last lets it go.

@@ -2,21 +2,30 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.vectors.opened import Searcher
 from pairmill.ops.web.knn.encoder import Encoder, Vector
-from pairmill.ops.web.knn.knn_search import CANDIDATES, Answers, Filters, search
+from pairmill.ops.web.knn.knn_search import (
+    CANDIDATES,
+    Answers,
+    Filters,
+    Question,
+    search,
+    search_together,
+)
 from pairmill.ops.web.knn.request import KnnQuery, QueryPart
 from pairmill.ops.web.knn.served import ServedIndex, ServedIndexes
-from pairmill.ops.web.knn.tags import Flags, TaggedReleases
+from pairmill.ops.web.knn.tags import Flags, KnnTags, TaggedReleases
+from pairmill.ops.web.knn.together import Together
 from pairmill.ops.web.limits import Gate
 from pairmill.ops.web.outside import fetch_image
 from pairmill.ops.web.uploads import Decoder
@@ -54,6 +63,17 @@ class AskedVectors:
     left_out: frozenset[int]
 
 
+@dataclass(frozen=True)
+class KnnJob:
+    """A query whose vector is known, the index and the tags that it began with."""
+
+    query: KnnQuery
+    opened: Searcher
+    asked: AskedVectors
+    question: Question
+    tags: KnnTags
+
+
 @dataclass
 class KnnService:
     """Indexes, the encoders of their models (by digest), and the tags of releases.
@@ -70,17 +90,32 @@ class KnnService:
     rows_of: RowsOf | None = None
     large: Gate = field(default_factory=lambda: Gate(2, 6))
 
+    def __post_init__(self) -> None:
+        self.together: Together[KnnJob, tuple[Answers, list[Row]]] = Together(self._found)
+
     async def knn(self, query: KnnQuery) -> KnnResult:
         """Raises UserError for a query that cannot be asked, HTTPException 404 for an index or a
         sample that is not there, 503 where too much waits."""
         served = self.indexes.get(query.index)
-        opened = await run_in_threadpool(served.current)
+        opened = served.unchanged() or await run_in_threadpool(served.current)
         notes: list[str] = []
         asked = await self._asked(query, served, opened, notes)
+        tags = self.releases.tags
+        self._say_filters(query, tags, notes)
+        filters = Filters(query.deduplicate, query.safe, query.peaceful, asked.left_out)
+        job = KnnJob(query, opened, asked, Question(asked.ranked, query.ids, filters), tags)
         if query.ids > LARGE:
             async with self.large:
-                return await run_in_threadpool(self._answer, query, opened, asked, notes)
-        return await run_in_threadpool(self._answer, query, opened, asked, notes)
+                found, rows = await run_in_threadpool(self._to_the_end, job, None)
+        else:
+            found, rows = await self.together.ask(job)
+            if not found.exhausted:  # in a thread of its own: the others go on
+                found, rows = await run_in_threadpool(self._to_the_end, job, found)
+        if not found.enough:
+            notes.append(f"partial: {len(found.ids)} of {query.ids} among the nearest {CANDIDATES}")
+        if query.safe and not tags.tagged:
+            notes.append("nothing is shown: no release here has a tag of safety")
+        return KnnResult(rows, notes)
 
     async def _asked(
         self, query: KnnQuery, served: ServedIndex, opened: Searcher, notes: list[str]
@@ -125,42 +160,48 @@ class KnnService:
         notes.append(f"aesthetic {score} * {weight:g} in the order; similarity is without it")
         return _unit(vector + weight * ratings[score])
 
-    def _answer(
-        self, query: KnnQuery, opened: Searcher, asked: AskedVectors, notes: list[str]
-    ) -> KnnResult:
-        tags = self.releases.tags
+    def _say_filters(self, query: KnnQuery, tags: KnnTags, notes: list[str]) -> None:
         if not (query.safe and query.peaceful) and not self.allowed.unsafe:
             notes.append("safety off shows ids alone of what is not known to be safe")
         if query.peaceful and not tags.has_violence:
             notes.append("violence: no release here has a column of it")
-        filters = Filters(query.deduplicate, query.safe, query.peaceful, asked.left_out)
-        found = search(opened, asked.ranked, query.ids, filters, tags)
-        if asked.ranked is not asked.vector and found.ids:
-            vectors = opened.vectors(np.array(found.ids, np.uint64))
-            cosines = vectors @ asked.vector / np.linalg.norm(vectors, axis=1)
-            found = replace(found, similarities=cosines.tolist())
-        if not found.exhausted:
-            notes.append(f"partial: {len(found.ids)} of {query.ids} among the nearest {CANDIDATES}")
-        if query.safe and not tags.tagged:
-            notes.append("nothing is shown: no release here has a tag of safety")
-        return KnnResult(self._rows(query, opened, found), notes)
 
-    def _rows(self, query: KnnQuery, opened: Searcher, found: Answers) -> list[Row]:
-        first = found.ids[: query.images]
-        pairs = opened.pairs(first)
-        columns = self.releases.tags.columns(first)
-        shown = self._shown(first)
-        rows: list[Row] = []
-        for i, (sample, similarity) in enumerate(zip(found.ids, found.similarities, strict=True)):
-            row: Row = {}
-            if i < len(first):
-                # one whose URL is gone was removed while this query was under way
-                if sample not in pairs:
-                    continue
-                if shown[i]:
-                    url, text = pairs[sample]
-                    row = {"url": url, "caption": text} | columns[i]
-            rows.append(row | {"id": sample, "similarity": round(similarity, 6)})
+    def _found(self, jobs: Sequence[KnnJob]) -> list[tuple[Answers, list[Row]]]:
+        """Of each job its answers among the first candidates, and their rows if these are enough.
+        Those of one index and as many candidates are one search."""
+        alike: dict[tuple[int, int, int], list[int]] = {}
+        for i, job in enumerate(jobs):
+            key = id(job.opened), id(job.tags), job.question.candidates()
+            alike.setdefault(key, []).append(i)
+        answers: dict[int, tuple[Answers, list[Row]]] = {}
+        for (_, _, k), places in alike.items():
+            own = [jobs[i] for i in places]
+            first = own[0]
+            found = search_together(first.opened, [job.question for job in own], k, first.tags)
+            # those that fall short are asked again: no rows yet
+            told = [each if each.exhausted else Answers() for each in found]
+            rows = self._rows(own, told)
+            answers.update(zip(places, zip(found, rows, strict=True), strict=True))
+        return [answers[i] for i in range(len(jobs))]
+
+    def _to_the_end(self, job: KnnJob, before: Answers | None) -> tuple[Answers, list[Row]]:
+        found = search(job.opened, job.question, job.tags, before)
+        return found, self._rows([job], [found])[0]
+
+    def _rows(self, jobs: Sequence[KnnJob], found: Sequence[Answers]) -> list[list[Row]]:
+        """The rows of each job's answers; of one index, and looked up for all at once."""
+        firsts = [each.ids[: job.query.images] for job, each in zip(jobs, found, strict=True)]
+        flat = [sample for first in firsts for sample in first]
+        pairs = jobs[0].opened.pairs(flat)
+        columns = jobs[0].tags.columns(flat)
+        rows, at = [], 0
+        for job, each, first in zip(jobs, found, firsts, strict=True):
+            own = columns[at : at + len(first)]
+            at += len(first)
+            if not (job.query.safe and job.query.peaceful):
+                for i, may in enumerate(self._shown(first).tolist()):
+                    own[i] = own[i] if may else None
+            rows.append(_rows_of(each.ids, _similarities(job, each), pairs, own))
         return rows
 
     def _shown(self, ids: Sequence[int]) -> Flags:
@@ -191,6 +232,43 @@ class KnnService:
         return answers
 
 
+def _similarities(job: KnnJob, found: Answers) -> list[float]:
+    """To what was asked, where the order is by something else."""
+    asked = job.asked
+    if asked.ranked is asked.vector or not found.ids:
+        return found.similarities
+    vectors = job.opened.vectors(np.array(found.ids, np.uint64))
+    cosines: list[float] = (vectors @ asked.vector / np.linalg.norm(vectors, axis=1)).tolist()
+    return cosines
+
+
+def _rows_of(
+    ids: Sequence[int],
+    similarities: Sequence[float],
+    pairs: Mapping[int, tuple[str, str]],
+    columns: Sequence[Row | None],
+) -> list[Row]:
+    """columns: of the first ids; None of one whose URL and text may not be told."""
+    rows: list[Row] = []
+    for sample, similarity, own in zip(ids, similarities, columns, strict=False):
+        pair = pairs.get(sample)
+        if pair is None:  # it was removed while this query was under way
+            continue
+        if own is None:
+            rows.append({"id": sample, "similarity": round(similarity, 6)})
+        else:
+            told = {"url": pair[0], "caption": pair[1], **own}
+            told["id"], told["similarity"] = sample, round(similarity, 6)
+            rows.append(told)
+    rows += [
+        {"id": sample, "similarity": round(similarity, 6)}
+        for sample, similarity in zip(
+            ids[len(columns) :], similarities[len(columns) :], strict=True
+        )
+    ]
+    return rows
+
+
 def _unit(vector: Vector) -> Vector:
     length = float(np.linalg.norm(vector))
     if not np.isfinite(length) or length < 1e-6:
@@ -206,11 +284,10 @@ def _of_sample(opened: Searcher, sample: int) -> Vector:
         raise HTTPException(404, f"{sample} is not in this index") from None
 
 
-def _of_embedding(values: Sequence[float], dims: int) -> Vector:
-    if len(values) != dims:
-        raise UserError(f"embedding_input has {len(values)} numbers, and the index {dims} dims")
-    # float64, in which 1e300 has a length
-    vector = np.array(values, np.float64)
+def _of_embedding(vector: npt.NDArray[np.float64], dims: int) -> Vector:
+    if len(vector) != dims:
+        raise UserError(f"embedding_input has {len(vector)} numbers, and the index {dims} dims")
+    # in float32 1e300 has no length
     largest = float(np.abs(vector).max(initial=0.0))
     if not largest:
         raise UserError("embedding_input has no direction: all of it is 0")

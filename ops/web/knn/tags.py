@@ -6,6 +6,7 @@ where a release has a column of violence.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +100,22 @@ class KnnTags:
         """Of each sample ``releases``, the names of those that it is in, and ``NSFW`` and
         ``punsafe`` of the first that has them."""
         found: list[dict[str, Any]] = [{"releases": []} for _ in ids]
-        asked = np.array(ids, np.int64)
+        asked = np.asarray(ids, np.int64)
         for release in self.releases:
             rows, there = release.at(asked)
-            for i in np.flatnonzero(there):
-                row, values = rows[i], found[i]
+            rows = rows[there]
+            labels = release.labels[rows].tolist()
+            # of float64, as the digits that a float32 has
+            punsafe = np.round(release.punsafe[rows].astype(np.float64), 6).tolist()
+            for i, label, number in zip(
+                np.flatnonzero(there).tolist(), labels, punsafe, strict=True
+            ):
+                values = found[i]
                 values["releases"].append(release.name)
-                if release.labels[row]:
-                    values.setdefault("NSFW", LABELS[release.labels[row]])
-                if np.isfinite(release.punsafe[row]):
-                    values.setdefault("punsafe", round(float(release.punsafe[row]), 6))
+                if label:
+                    values.setdefault("NSFW", LABELS[label])
+                if isfinite(number):
+                    values.setdefault("punsafe", number)
         return found
 
 
