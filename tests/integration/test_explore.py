@@ -15,8 +15,12 @@ import pytest
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import subset
+from pairmill.ops.web.explore import row_summaries
 from pairmill.ops.web.explore.duck import Duck, QueryTooLong
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
+from pairmill.ops.web.explore.listing import Listing, RowPage
+from pairmill.ops.web.explore.open_releases import nothing_hidden
+from pairmill.ops.web.explore.row_filters import parse
 from support.explored import (
     HOSTILE,
     host_of,
@@ -73,7 +77,7 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explored]:
     settings = settings_of([folder], tmp_path_factory.mktemp("work"), hidden)
     for name in ("whole", CRAFTED):
         assert settings.releases.get(name).partial  # type: ignore[union-attr]
-    with pytest.raises(UserError, match="rows with the SAMPLE_ID of another.*: 1;"):
+    with pytest.raises(UserError, match=r"rows with the SAMPLE_ID of another.*: 1;"):
         prepared(settings)  # of "z-twice", the last one
     settings.releases.look()
     with browsing(make_explore(settings, rate=None)) as client:
@@ -127,6 +131,35 @@ def test_a_filter_takes_what_a_plain_one_does(
     assert page["count"] == len(wanted)
     for histogram in page["histograms"]:
         assert sum(histogram["counts"]) + histogram["missing"] == len(wanted)
+
+
+@pytest.mark.parametrize("sort", ["id", "-id", "mood", "-pixels", "similarity", "-punsafe"])
+def test_many_rows_are_listed_as_few_are(
+    explored: Explored, sort: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a filter beyond the bound in another order, or its sample counted as the whole."""
+    release = explored.settings.releases.get("whole")
+    assert release is not None
+
+    def walked() -> tuple[list[int], RowPage]:
+        listing, after, found = Listing(), "", []
+        while True:
+            query = [("language", "de"), ("sort", sort), ("limit", "200"), ("after", after)]
+            page = listing.page(release, parse(query, release), nothing_hidden)
+            found += [number for number, _ in page.rows]
+            if not (after := page.after):
+                return found, page
+
+    few, exact = walked()
+    monkeypatch.setattr(row_summaries, "BOUND", 100)
+    monkeypatch.setattr(row_summaries, "DRAWN", 60)
+    many, sampled = walked()
+    assert many == few
+    assert (exact.summary.count, exact.summary.sampled) == (len(few), 1)
+    assert (sampled.summary.count, sampled.summary.about) == (None, len(few))
+    languages = dict(sampled.summary.values[0].rows)
+    assert 30 <= languages["de"] <= 60
+    assert sampled.summary.sampled == len(few) / languages["de"]
 
 
 @pytest.mark.parametrize("sort", ["-similarity", "punsafe", "-punsafe", "mood", "-pixels", "-id"])

@@ -137,9 +137,11 @@ def _page(release: OpenRelease, asked: AskedRows, parts: Sequence[Condition]) ->
             condition += f" and _id {'<' if down else '>'} $after_id"
             values["after_id"] = asked.after[1]
     else:
-        # rows without a value stand last in either order
-        key = f"coalesce(({sorts(release)[name]})::double, '{'-' * down}inf'::double)"
-        order = f"key {'desc' if down else ''}, _id"
+        value = sorts(release)[name]
+        # rows without a value stand last in either order; DuckDB leaves out what cannot be among
+        # the first rows by the column itself alone: 15 ms of 10^6 rows, by the key 26
+        key = f"coalesce(({value})::double, '{'-' * down}inf'::double)"
+        order = f"{value} {'desc' if down else 'asc'} nulls last, _id"
         if asked.after:
             sign = "<" if down else ">"
             condition += (

@@ -97,11 +97,13 @@ def summary_of(
     columns = ", ".join(map(quoted, names))
     query = f"select {columns} from {place.named('sample')} where {where(parts)}"
     some = place.duck.table(query, values_of(parts))
-    about = round(len(some) * release.count / max(1, place.rows_of("sample")))
-    count = None if parts else release.count
-    about = about if parts else release.count
+    about = release.count
+    if parts:
+        about = round(len(some) * release.count / max(1, place.rows_of("sample")))
+        about = max(about, BOUND + 1)
     drawn = some.take(pa.array(np.arange(0, len(some), _step(len(some)))))
-    return _summed(release, drawn, count, about, about / max(1, len(drawn)), [])
+    known = None if parts else about
+    return _summed(release, drawn, known, about, about / max(1, len(drawn)), [])
 
 
 def _step(rows: int) -> int:
