@@ -93,7 +93,10 @@ def test_a_search_by_meaning_shows_what_is_unsafe_only_where_asked(
         page.get_by_label("What is to be seen").fill(best["TEXT"])
         page.get_by_role("button", name="Search", exact=True).click()
         page.get_by_role("heading", name="Nearest to").wait_for()
-        assert "No row of the releases here is near to it." in visit.main()
+        assert "known to be safe is near to it" in visit.main()
+        page.locator("#f-unsafe").check()
+        page.get_by_role("button", name="Search", exact=True).click()
+        page.get_by_role("link", name=str(best["SAMPLE_ID"]), exact=True).wait_for()
 
         page = visit.to(demo.urls["knn"] + "/")
         page.locator("#f-text").fill(best["TEXT"])
