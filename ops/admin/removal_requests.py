@@ -1,6 +1,7 @@
 """Requests for removal: noted, and approved or refused before they are due."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -77,17 +78,18 @@ def approve(
     """Remove what a request names, and say so in it. reason: of the removals, for all who may see
     reports; None: the request's number. An approval that was interrupted is made again: what it
     added is known then."""
-    request = _open(connection, number)
-    entries = request["entries"]
-    if request["of_pages"]:
-        entries = removal.of_pages(connection, entries)
-    said = f"request {number}" if reason is None else reason
-    report = removal.add(
-        connection, entries, said, dry_run, progress, detached=detached, confirm=confirm
-    )
-    if not dry_run:
-        ids = removal.named_by(connection, entries)
-        _decide(connection, number, "approved", why, ids)
+    with nullcontext() if dry_run else _deciding(connection, number):
+        request = _open(connection, number)
+        entries = request["entries"]
+        if request["of_pages"]:
+            entries = removal.of_pages(connection, entries)
+        said = f"request {number}" if reason is None else reason
+        report = removal.add(
+            connection, entries, said, dry_run, progress, detached=detached, confirm=confirm
+        )
+        if not dry_run:
+            ids = removal.named_by(connection, entries)
+            _decide(connection, number, "approved", why, ids)
     return report
 
 
@@ -95,8 +97,9 @@ def refuse(connection: psycopg.Connection, number: int, why: str) -> dict[str, A
     """Refuse a request, for a reason; as ``get`` has it."""
     if not why.strip():
         raise UserError("a refusal needs --why: its words are what you answer for")
-    _open(connection, number)
-    _decide(connection, number, "refused", why, None)
+    with _deciding(connection, number):
+        _open(connection, number)
+        _decide(connection, number, "refused", why, None)
     return get(connection, number)
 
 
@@ -105,6 +108,22 @@ def late(connection: psycopg.Connection) -> int:
     query = "select count(*) from mill.removal_request where state = 'open' and due_at < now()"
     ((count,),) = connection.execute(query).fetchall()
     return int(count)
+
+
+@contextmanager
+def _deciding(connection: psycopg.Connection, number: int) -> Iterator[None]:
+    """One admin at a time: the search of an approval may take an hour, its removals stand from the
+    beginning, and a refusal meanwhile would say that nothing was removed. Raises UserError. The
+    lock ends with the session, however that ends."""
+    key = "hashtextextended('mill.removal_request', %s)"
+    ((mine,),) = connection.execute(f"select pg_try_advisory_lock({key})", (number,)).fetchall()
+    if not mine:
+        raise UserError(f"request {number} is being decided by another admin: look again later")
+    try:
+        yield
+    finally:
+        with suppress(psycopg.Error):  # a session that is lost, or in a transaction that failed
+            connection.execute(f"select pg_advisory_unlock({key})", (number,))
 
 
 def _open(connection: psycopg.Connection, number: int) -> dict[str, Any]:

@@ -19,6 +19,8 @@ def batch_range(batches: str) -> tuple[int, int]:
     first, dash, last = batches.partition("-")
     if not first.isdecimal() or (dash and not last.isdecimal()):
         raise UserError(f"--batches is FIRST-LAST or one number, not {batches!r}")
+    if max(len(first), len(last)) > 19:  # and Python reads none of more than 4,300 digits
+        raise UserError(f"--batches {batches[:60]}: no batch has such a number")
     if dash and int(first) > int(last):
         raise UserError(f"--batches {batches}: the first is above the last")
     if max(int(first), int(last or 0)) > LAST:

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -20,6 +21,15 @@ from pairmill.ops.web.failures import answer
 from pairmill.ops.web.page_metrics import PageMetrics
 from pairmill.ops.web.security import Defences
 
+
+class RowNumber(IntegerConvertor):
+    """{name:int} of a path: a bigint's digits at most. Starlette's own takes all that there are,
+    and Python reads no number of more than 4,300."""
+
+    regex = "[0-9]{1,19}"
+
+
+register_url_convertor("int", RowNumber())
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
 

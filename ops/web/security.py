@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # what costs nothing, and is asked for by every page or every few seconds
 UNCOUNTED = ("/static/", "/healthz", "/robots.txt")
+SECRET = {"/request/": "/request/{token}"}  # what begins so lets whoever has it in
 # Another site's log would have the URL, and so what was searched for. Not no-referrer: with it
 # browsers send `Origin: null` on a form's POST, and same_origin has nothing to compare.
 REFERRER = "same-origin"
@@ -188,8 +189,10 @@ def _route(scope: Scope) -> str:
 
 
 def _logged(scope: Scope) -> str:
-    """The path; of one that lets whoever has it in, its template."""
-    return _route(scope) if "token" in scope.get("path_params", ()) else str(scope["path"])
+    """The path without a token, also where it was refused before any route was asked, or leads
+    nowhere for a stroke at its end."""
+    path = str(scope["path"])
+    return next((shown for start, shown in SECRET.items() if path.startswith(start)), path)
 
 
 def _preflight() -> Response:

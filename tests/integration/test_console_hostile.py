@@ -85,6 +85,10 @@ def test_a_worker_a_task_and_a_request_of_any_name_have_a_page(
         ("/tasks?batch=%C2%B2", 400),
         ("/tasks?state=nonsense", 400),
         ("/tasks/" + "9" * 30, 404),
+        ("/tasks/" + "9" * 5_000, 404),  # Python reads no number of more than 4,300 digits
+        ("/tasks?batch=" + "0" * 30 + "9" * 5_000, 400),
+        ("/act/urls.retry?batches=1-" + "9" * 5_000, 409),
+        ("/act/worker.quarantine?name=x&since=9999-12-31T23:00-14:00", 409),
         ("/tasks/999", 404),
         ("/tasks/-1", 404),
         ("/requests/999999", 404),
@@ -103,6 +107,13 @@ def test_a_worker_a_task_and_a_request_of_any_name_have_a_page(
 def test_odd_parameters_are_answered(ada: tuple[Database, Person], path: str, status: int) -> None:
     """Would catch: an error of the database's that becomes a fault of the program's."""
     assert ada[1].get(path).status_code == status
+
+
+def test_a_moment_of_another_zone_is_shown_in_utc(ada: tuple[Database, Person]) -> None:
+    """Would catch: a quarantine that is confirmed for hours other than those it takes back."""
+    name = ada[0].value("select name from mill.worker limit 1")
+    page = ada[1].get("/act/worker.quarantine", name=name, since="2026-11-27T12:00+05:00")
+    assert "since 2026-11-27 07:00 UTC" in page.text
 
 
 def test_a_count_that_takes_too_long_is_said(server: str) -> None:

@@ -9,7 +9,9 @@ from starlette.applications import Starlette
 from pairmill.ops.commands.web_admin import require_safe
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.console.console_app import ADMIN, NOBODY, PAGES, VIEWER
+from pairmill.ops.web.console.entrance import ATTEMPTS
 from pairmill.ops.web.console.visitors import COOKIE, ByProxy
+from pairmill.ops.web.limits import Rate
 from support.console import Person, console, link, logged_in
 from support.database import Database, new_database
 from support.pages import browsing
@@ -173,6 +175,32 @@ def test_another_site_cannot_press_a_button(
     assert person.ask("POST", path, data={"token": "x"}, headers=headers).status_code == 403
     assert db.value("select count(*) from mill.audit_entry") == before
     assert person.get("/tasks").status_code == 200  # nor was it logged out
+
+
+def test_another_site_cannot_have_an_action_rehearsed(db: Database, url: str) -> None:
+    """Would catch: an image's address elsewhere that, with a proxy's cookie, locks tasks."""
+    person = logged_in(url, db)
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 303)):
+        headers = {"Sec-Fetch-Site": site}
+        asked = person.ask("GET", "/act/task.discard", params={"id": "1"}, headers=headers)
+        assert asked.status_code == status
+
+
+def test_refused_links_do_not_fill_the_log_nor_end_a_session(db: Database) -> None:
+    """Would catch: entries that nobody can delete, written by whoever reaches the page; a stale
+    link that logs its owner out."""
+    refused = (
+        "select count(*) from mill.audit where action = 'session.login' and outcome = 'refused'"
+    )
+    app = console(db)
+    with browsing(app) as client:
+        person = logged_in(str(client.base_url), db)
+        app.state.attempts = Rate(ATTEMPTS)
+        before = db.value(refused)
+        answers = [person.ask("POST", "/login", data={"token": "x"}).status_code for _ in range(12)]
+        assert answers == [403] * 10 + [429] * 2
+        assert db.value(refused) == before + 10
+        assert person.get("/tasks").status_code == 200
 
 
 def test_what_a_viewer_tried_is_in_the_log(db: Database, url: str) -> None:

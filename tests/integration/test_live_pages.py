@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from pairmill.ops.admin import logins, status
 from pairmill.ops.cli import app as pairmill
+from pairmill.ops.web import live
 from pairmill.ops.web.live import refresh
 from pairmill.ops.web.live.line_state import PARTS, read
 from pairmill.ops.web.live.public import public_app
@@ -287,6 +289,25 @@ def test_a_database_away_is_said_and_the_last_numbers_stay(line: Line) -> None:
     line.refresher._dsn = dsn
     assert line.again()["answering"] is True
     assert "does not answer" not in line.client.get("/").text
+
+
+@pytest.mark.parametrize("broken", ["refresh.read", "board.tree", "board.view"])
+def test_what_cannot_be_shown_ends_no_thread(
+    line: Line, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Would catch: a thread that ends of an error that is not the database's, and a page that
+    passes old numbers for new from then on."""
+    before, real = line.again(), attrgetter(broken)(live)
+    faults = [KeyError("a part")]
+
+    def once(*given: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return real(*given)
+
+    monkeypatch.setattr(f"pairmill.ops.web.live.{broken}", once)
+    assert line.again() == before | {"answering": False}
+    assert line.again()["answering"] is True
 
 
 def test_before_the_first_snapshot_there_is_a_page_that_says_so() -> None:

@@ -124,7 +124,16 @@ def test_a_request_is_noted_decided_once_and_late_when_it_is_due(line: Database)
     number = first["request_id"]
     assert removal_requests.approve(line.admin, number, "", None, dry_run=True).matching_pairs == 1
     assert removal_requests.get(line.admin, number)["state"] == "open"
-    removal_requests.approve(line.admin, number, "it is hers", None)
+
+    def another(report: removal.Report) -> None:  # who refuses while the pairs are searched
+        with (
+            psycopg.connect(line.dsn, autocommit=True) as connection,
+            pytest.raises(UserError, match="being decided by another admin"),
+        ):
+            removal_requests.refuse(connection, number, "no")
+
+    removal_requests.approve(line.admin, number, "it is hers", None, confirm=another)
+    assert removal_requests.get(line.admin, number)["state"] == "approved"
     assert removed(line) == [3]
     reason = "select removed_because from report.sample where batch_id = 0 and removed_because is not null"
     assert line.value(reason) == f"request {number}"

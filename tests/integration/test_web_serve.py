@@ -151,6 +151,8 @@ def test_a_signal_ends_it_after_what_was_opened_is_closed(number: int, code: int
         assert client.get(f"{url}?q=secret%0aline").text == "ok"
         assert client.get(f"{url}metrics").status_code == 404
         assert client.get(f"{url}request/secret").text == "ok"
+        assert client.get(f"{url}request/secret/").status_code == 404
+        assert client.post(f"{url}request/secret").status_code == 403  # before any route is asked
         shown = client.get(f"http://{metrics}/metrics").text
         assert 'pairmill_web_requests_total{route="/",site="live",status="200"} 1.0' in shown
         process.send_signal(number)

@@ -116,13 +116,14 @@ def _action(
 
 
 def _since(given: Arguments) -> datetime | None:
+    """In UTC, as what is confirmed says; so is a moment without a zone. Raises UserError."""
     if "since" not in given:
         return None
     try:
         moment = datetime.fromisoformat(given["since"])
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise UserError(f"{given['since'][:40]!r} is no date like 2026-11-27 or 2026-11-27T12:00")  # noqa: B904
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _preview_quarantine(

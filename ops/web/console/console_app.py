@@ -23,6 +23,7 @@ from pairmill.ops.web.console.layout import page
 from pairmill.ops.web.console.readings import TIMEOUT_MS, Readings
 from pairmill.ops.web.console.visitors import BySession, Visitor, Visitors
 from pairmill.ops.web.database import pool
+from pairmill.ops.web.limits import Rate
 
 Endpoint = Callable[[Request, Any, Any], Response]
 LONGEST = 10_000  # characters of a parameter: a thousand task numbers are some 8,000
@@ -96,6 +97,7 @@ def make_console(
         state={
             "owner": owner, "readings": readings, "jobs": jobs, "growth": growth,
             "confirmations": Confirmations(), "visitors": visitors or BySession(owner),
+            "attempts": Rate(entrance.ATTEMPTS) if rate else None,
         },
     )  # fmt: skip
 
@@ -127,6 +129,9 @@ def _answered(request: Request, form: Any, endpoint: Endpoint, who: str) -> Resp
     if who == ADMIN and not visitor.may_act:
         _note_refusal(request, visitor)
         raise HTTPException(403, "You may look, and change nothing: this is for an admin.")
+    # a proxy's own cookie may come along from another site, and a rehearsal holds locks
+    if who == ADMIN and request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        raise HTTPException(403, "Another site led here: come by this page's own buttons.")
     try:
         return endpoint(request, visitor, form)
     except UserError as refused:

@@ -11,6 +11,8 @@ from pairmill.ops.web.console.layout import page
 from pairmill.ops.web.console.visitors import COOKIE, Visitor
 from pairmill.ops.web.limits import network_of
 
+# of a network: what is refused is in the audit log, and nobody can take it out again
+ATTEMPTS = "10/minute;60/hour"
 NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -23,14 +25,16 @@ def login_page(request: Request, visitor: Visitor | None, form: Any) -> Response
 
 def login(request: Request, visitor: Visitor | None, form: Any) -> Response:
     """Opens a session under a new secret, and ends the one that this browser had: whoever planted a
-    cookie knows nothing of the session."""
+    cookie knows nothing of the session. Raises HTTPException 429 beyond ATTEMPTS."""
+    if request.app.state.attempts:
+        request.app.state.attempts.check(request)
     try:
         with request.app.state.owner.connection() as connection:
-            if old := request.cookies.get(COOKIE):
-                page_sessions.log_out(connection, old)
             secret, _ = page_sessions.log_in(
                 connection, str(form.get("token", "")), network_of(request)
             )
+            if old := request.cookies.get(COOKIE):
+                page_sessions.log_out(connection, old)
     except UserError as refused:
         return page(request, None, "login", 403, token="", said=str(refused))
     response = RedirectResponse("/", 303, NO_STORE)

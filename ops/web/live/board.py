@@ -75,11 +75,14 @@ class Board:
 
     def show(self, parts: Mapping[str, list[dict[str, Any]]]) -> None:
         """Make the pages of what the database says now."""
-        self._tree = tree(parts)
-        self.seen_at = self._tree["at"]
-        self._trouble = ""
-        people = {row["name"]: row for row in parts["people"]}
-        self._make(people)
+        now = tree(parts)
+        before = self._tree, self.seen_at, self._trouble
+        self._tree, self.seen_at, self._trouble = now, now["at"], ""
+        try:
+            self._make({row["name"]: row for row in parts["people"]})
+        except BaseException:
+            self._tree, self.seen_at, self._trouble = before  # which can be shown
+            raise
 
     def trouble(self, why: str) -> None:
         """Say on every page that the database does not answer, and how old its numbers are."""

@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.live.board import Board
 from pairmill.ops.web.live.line_state import read
-from pairmill.workers.safe_text import say
+from pairmill.workers.safe_text import say, say_traceback
 from pairmill.workers.session import open_session
 from pairmill.workers.trouble import trouble_of
 
@@ -56,14 +56,10 @@ class Refresher(threading.Thread):
         try:
             self.board.show(read(self._connected()))
         except (psycopg.Error, UserError) as error:
-            why = self._why(error)
-            if why != self._said:
-                say(f"live: the database does not answer: {why}", err=True)
-            self._said = why
-            if self._connection:
-                self._connection.close()
-            self._connection = None
-            self.board.trouble(why)
+            self._failed(self._why(error))
+        except Exception as error:  # or the thread ends, and the page passes old numbers for new
+            say_traceback(error)
+            self._failed("what it says cannot be shown")
         else:
             if self._said:
                 say("live: the database answers again", err=True)
@@ -72,6 +68,15 @@ class Refresher(threading.Thread):
         with self.taken:
             self.rounds += 1
             self.taken.notify_all()
+
+    def _failed(self, why: str) -> None:
+        if why != self._said:
+            say(f"live: the database does not answer: {why}", err=True)
+        self._said = why
+        if self._connection:
+            self._connection.close()
+        self._connection = None
+        self.board.trouble(why)
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
