@@ -158,7 +158,8 @@ class ShardedIndex:
         raise UserError(f"the query is no vector of {self.info.dims} finite numbers")
 
     def vector(self, sample_id: int) -> Floats:
-        return self.vectors(np.array([sample_id], np.uint64))[0]
+        found: Floats = self.vectors(np.array([sample_id], np.uint64))[0]
+        return found
 
     def vectors(self, keys: Keys) -> Floats:
         found = np.zeros((len(keys), self.info.dims), np.float32)

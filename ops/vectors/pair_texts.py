@@ -39,7 +39,7 @@ class PairTexts:
 def _texts(column: Any) -> Texts:
     """What gives the texts of rows. column: a StringArray."""
     if column.null_count:
-        return lambda at: column.take(pa.array(at)).to_pylist()  # type: ignore[no-any-return]
+        return lambda at: column.take(pa.array(at)).to_pylist()
     _, places, held = column.buffers()
     offsets = np.frombuffer(places, np.int32)[column.offset : column.offset + len(column) + 1]
     data = memoryview(held if held is not None else b"")

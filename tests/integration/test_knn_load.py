@@ -227,7 +227,7 @@ BODIES = st.binary(max_size=60) | st.one_of(
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(body=BODIES, path=st.sampled_from(["/knn-service", "/metadata"]))
 def test_no_body_is_a_fault_of_ours(client: httpx.Client, body: bytes, path: str) -> None:

@@ -1,6 +1,7 @@
 """The application: clip-retrieval's endpoints, and a page to search by."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -66,10 +67,13 @@ def make_knn(
         service.decoder.start()
         for encoder in service.encoders.values():
             encoder.start()
+        # what is there now stays: to look through it again took a tenth of each answer
+        gc.freeze()
         refreshing = asyncio.create_task(_refresh(service))
         try:
             yield
         finally:
+            gc.unfreeze()
             refreshing.cancel()
             with suppress(asyncio.CancelledError):
                 await refreshing

@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException
 from pairmill.ops.errors import UserError
 from pairmill.ops.vectors.opened import Searcher, open_index
 
+WAIT = 2.0  # seconds; 10^6 vectors of a new graph are mapped in 0.4
+
 
 class ServedIndex:
     """One index under its name. trouble: called with a sentence where it cannot be opened again;
@@ -34,13 +36,14 @@ class ServedIndex:
         return None if opened.stale() else opened
 
     def current(self) -> Searcher:
-        """The index as its files are now. Blocks while it is opened again, for the one request that
-        found it changed; others go on with the old one, which is closed when the last lets it go.
+        """The index as its files are now. Blocks while it is opened again: a query that comes after
+        a removal must not have what was removed. Where that takes longer than WAIT, queries go on
+        with the old one, which is closed when the last lets it go.
         """
-        opened = self._opened
-        if opened.stale() and self._opening.acquire(blocking=False):
+        if self._opened.stale() and self._opening.acquire(timeout=WAIT):
             try:
-                self._opened = open_index(self.folder)
+                if self._opened.stale():  # else another query opened it meanwhile
+                    self._opened = open_index(self.folder)
             except UserError as error:
                 self._trouble(f"{error}; its files from before are served on")
             finally:

@@ -97,7 +97,9 @@ class KnnService:
         """Raises UserError for a query that cannot be asked, HTTPException 404 for an index or a
         sample that is not there, 503 where too much waits."""
         served = self.indexes.get(query.index)
-        opened = served.unchanged() or await run_in_threadpool(served.current)
+        opened = served.unchanged()
+        if opened is None:
+            opened = await run_in_threadpool(served.current)
         notes: list[str] = []
         asked = await self._asked(query, served, opened, notes)
         tags = self.releases.tags
@@ -193,15 +195,32 @@ class KnnService:
         firsts = [each.ids[: job.query.images] for job, each in zip(jobs, found, strict=True)]
         flat = [sample for first in firsts for sample in first]
         pairs = jobs[0].opened.pairs(flat)
-        columns = jobs[0].tags.columns(flat)
-        rows, at = [], 0
+        # one whose URL is gone was removed while this query was under way
+        kept = [sample for sample in flat if sample in pairs]
+        columns: list[Row] = []
+        for sample in kept:
+            url, text = pairs[sample]
+            columns.append({"url": url, "caption": text})
+        jobs[0].tags.add_columns(kept, columns)
+        rows, at = [], iter(columns)
         for job, each, first in zip(jobs, found, firsts, strict=True):
-            own = columns[at : at + len(first)]
-            at += len(first)
+            hidden: frozenset[int] = frozenset()
             if not (job.query.safe and job.query.peaceful):
-                for i, may in enumerate(self._shown(first).tolist()):
-                    own[i] = own[i] if may else None
-            rows.append(_rows_of(each.ids, _similarities(job, each), pairs, own))
+                may = self._shown(first).tolist()
+                hidden = frozenset(one for one, yes in zip(first, may, strict=True) if not yes)
+            own: list[Row] = []
+            similarities = np.round(np.array(_similarities(job, each), np.float64), 6).tolist()
+            for i, sample in enumerate(each.ids):
+                row: Row = {}
+                if i < len(first):
+                    if sample not in pairs:
+                        continue
+                    row = next(at)
+                    if sample in hidden:
+                        row = {}
+                row["id"], row["similarity"] = sample, similarities[i]
+                own.append(row)
+            rows.append(own)
         return rows
 
     def _shown(self, ids: Sequence[int]) -> Flags:
@@ -240,33 +259,6 @@ def _similarities(job: KnnJob, found: Answers) -> list[float]:
     vectors = job.opened.vectors(np.array(found.ids, np.uint64))
     cosines: list[float] = (vectors @ asked.vector / np.linalg.norm(vectors, axis=1)).tolist()
     return cosines
-
-
-def _rows_of(
-    ids: Sequence[int],
-    similarities: Sequence[float],
-    pairs: Mapping[int, tuple[str, str]],
-    columns: Sequence[Row | None],
-) -> list[Row]:
-    """columns: of the first ids; None of one whose URL and text may not be told."""
-    rows: list[Row] = []
-    for sample, similarity, own in zip(ids, similarities, columns, strict=False):
-        pair = pairs.get(sample)
-        if pair is None:  # it was removed while this query was under way
-            continue
-        if own is None:
-            rows.append({"id": sample, "similarity": round(similarity, 6)})
-        else:
-            told = {"url": pair[0], "caption": pair[1], **own}
-            told["id"], told["similarity"] = sample, round(similarity, 6)
-            rows.append(told)
-    rows += [
-        {"id": sample, "similarity": round(similarity, 6)}
-        for sample, similarity in zip(
-            ids[len(columns) :], similarities[len(columns) :], strict=True
-        )
-    ]
-    return rows
 
 
 def _unit(vector: Vector) -> Vector:

@@ -99,24 +99,29 @@ class KnnTags:
     def columns(self, ids: Sequence[int]) -> list[dict[str, Any]]:
         """Of each sample ``releases``, the names of those that it is in, and ``NSFW`` and
         ``punsafe`` of the first that has them."""
-        found: list[dict[str, Any]] = [{"releases": []} for _ in ids]
-        asked = np.asarray(ids, np.int64)
-        for release in self.releases:
-            rows, there = release.at(asked)
-            rows = rows[there]
-            labels = release.labels[rows].tolist()
-            # of float64, as the digits that a float32 has
-            punsafe = np.round(release.punsafe[rows].astype(np.float64), 6).tolist()
-            for i, label, number in zip(
-                np.flatnonzero(there).tolist(), labels, punsafe, strict=True
-            ):
-                values = found[i]
-                values["releases"].append(release.name)
-                if label:
-                    values.setdefault("NSFW", LABELS[label])
-                if isfinite(number):
-                    values.setdefault("punsafe", number)
+        found: list[dict[str, Any]] = [{} for _ in ids]
+        self.add_columns(ids, found)
         return found
+
+    def add_columns(self, ids: Sequence[int], rows: Sequence[dict[str, Any]]) -> None:
+        """Put the columns of each sample into its row."""
+        asked = np.array(ids, np.int64)
+        for row in rows:
+            row["releases"] = []
+        for release in self.releases:
+            at, there = release.at(asked)
+            at = at[there]
+            labels = release.labels[at].tolist()
+            # of float64, as the digits that a float32 has
+            punsafe = np.round(release.punsafe[at].astype(np.float64), 6).tolist()
+            held = np.flatnonzero(there).tolist()
+            for i, label, number in zip(held, labels, punsafe, strict=True):
+                row = rows[i]
+                row["releases"].append(release.name)
+                if label and "NSFW" not in row:
+                    row["NSFW"] = LABELS[label]
+                if isfinite(number) and "punsafe" not in row:
+                    row["punsafe"] = number
 
 
 def release_tags(found: ReleaseFolder) -> ReleaseTags:
