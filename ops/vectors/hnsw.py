@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from usearch.index import Index
+from usearch.index import Index, ScalarKind
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.vectors.index_info import Floats, Halves, Rows
@@ -135,5 +135,6 @@ class Graph:
         """float16[n, dims]."""
         if not len(rows):
             return np.zeros((0, self.dims), np.float16)
-        found = self._index.get(rows.astype(np.uint64))
-        return np.asarray(found, np.float16).reshape(len(rows), self.dims)
+        # Index.get looks at each vector in Python, which costs three times the copy
+        found = self._index._compiled.get_many(rows.astype(np.uint64), ScalarKind.F16)
+        return np.stack(found).view(np.float16).reshape(len(rows), self.dims)

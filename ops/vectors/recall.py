@@ -165,7 +165,9 @@ def ranked(structure: "Graph | InvertedLists", asked: Floats, rows: Rows) -> tup
 
 def unit(vectors: npt.NDArray[Any]) -> Floats:
     """float32[n, dims], L2-normalised; one of length 0 stays so."""
-    full = np.asarray(vectors, np.float32)
+    full = np.array(vectors, np.float32)
     length = np.sqrt(np.einsum("ij,ij->i", full, full, dtype=np.float32))[:, None]
-    made: Floats = np.divide(full, np.where(length > 0, length, 1), dtype=np.float32)
+    length[length == 0] = 1
+    # in place: memory that is new costs as much as the division
+    made: Floats = np.divide(full, length, out=full)
     return made
