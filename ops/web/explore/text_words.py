@@ -1,7 +1,7 @@
 """Words of texts: which rows have all words of a query.
 
 The commonest 64 words are a bit of each row; of the others the working copy has the positions of
-their rows. docs/decisions/2026-11-27-text-search.md has the measurements.
+their rows. docs/decisions/2026-11-27-the-copy-that-pages-read.md has the measurements.
 """
 
 from typing import TYPE_CHECKING, Any
