@@ -130,3 +130,24 @@ def test_a_count_that_takes_too_long_is_said(server: str) -> None:
             db.admin.execute("rollback")
             assert page.status_code == 200
             assert "Not up to date: the database takes longer than" in page.text
+
+
+def test_numbers_that_are_not_known_pass_for_none(server: str) -> None:
+    """Would catch: a second look that shows no requests, no tasks and no steward as if that were
+    so, or fails, after counts that took too long."""
+    with new_database(server) as db:
+        app = console(db)
+        with browsing(app) as client:
+            person = logged_in(str(client.base_url), db)
+            with app.state.readings._pool.connection() as connection:
+                connection.execute("set statement_timeout = 50")  # of the one connection there is
+            db.admin.execute("begin")
+            db.admin.execute(
+                "lock table mill.removal_request, mill.worker in access exclusive mode"
+            )
+            for _ in range(2):  # the second look is within ten seconds
+                page = person.get("/")
+                assert page.status_code == 200
+                assert page.text.count("Not up to date: the database takes longer than") >= 2
+                assert "No steward is at work" not in page.text
+            db.admin.execute("rollback")

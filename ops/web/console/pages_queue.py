@@ -21,6 +21,7 @@ from pairmill.ops.web.console.layout import (
 from pairmill.ops.web.console.readings import Readings, first
 from pairmill.ops.web.console.visitors import Visitor
 
+ATTENTION = ("requests", "late_requests", "disputes", "stopped_workers", "unfinished_searches")
 STEWARD_LATE = 60.0  # seconds: a steward is seen every few seconds, noted each half minute
 DEPTH = (
     ("kind", "Kind", "text"), ("ready", "Ready", "number"),
@@ -86,7 +87,8 @@ def overview(request: Request, visitor: Visitor, form: Any) -> Response:
         row | dict(zip(("p50", "p95", "p99"), row["seconds"] or (None,) * 3, strict=True))
         for row in durations.rows
     ]
-    stewards = [row for row in r.kept("stewards").rows if row["name"] is not None]
+    known, counts = r.kept("stewards"), r.kept("attention")  # both have rows, unless too slow
+    stewards = [row for row in known.rows if row["name"] is not None]
     seen = min((row["seconds"] for row in stewards if row["seconds"] is not None), default=None)
     full = bool(ring.rows) and all(slot["state"] == "full" for slot in ring.rows)
     return page(
@@ -98,9 +100,11 @@ def overview(request: Request, visitor: Visitor, form: Any) -> Response:
                           durations.trouble, "Of the newest 20,000 leases.", durations.age),
         sessions=section("Open transactions", SESSIONS, r.kept("sessions_open"),
                          "None is open for longer than 15 s."),
-        stewards=stewards, steward_seconds=seen, steward_late=seen is None or seen > STEWARD_LATE,
-        watchdog_can=bool(first(r.kept("stewards").rows).get("watchdog_can")),
-        attention=first(r.kept("attention").rows), now=datetime.now(UTC),
+        stewards=stewards, steward_seconds=seen,
+        steward_late=bool(known.rows) and (seen is None or seen > STEWARD_LATE),
+        watchdog_can=bool(first(known.rows).get("watchdog_can", True)),
+        attention=first(counts.rows) or dict.fromkeys(ATTENTION), unsure=[known, counts],
+        now=datetime.now(UTC),
     )  # fmt: skip
 
 

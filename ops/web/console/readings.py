@@ -34,7 +34,7 @@ class Readings:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._kept: dict[str, tuple[float, Rows]] = {}
+        self._kept: dict[str, _Kept] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -56,18 +56,31 @@ class Readings:
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
-            at, found = self._kept.get(name, (float("-inf"), []))
-            age = time.monotonic() - at
-            if age < FRESH_SECONDS:
-                return Reading(found, age)
-            try:
-                found = self.rows(name)
-            except psycopg.errors.QueryCanceled:
-                # not asked again before ten seconds are over: or everybody who looks adds a query
-                self._kept[name] = (time.monotonic(), found)
-                return Reading(found, age if found else 0.0, _slow())
-            self._kept[name] = (time.monotonic(), found)
-            return Reading(found)
+            kept = self._kept.get(name)
+            if kept is None or time.monotonic() - kept.asked >= FRESH_SECONDS:
+                kept = self._kept[name] = self._asked_again(name, kept)
+            age = time.monotonic() - kept.made if kept.rows else 0.0
+            return Reading(kept.rows, age, kept.trouble)
+
+    def _asked_again(self, name: str, before: "_Kept | None") -> "_Kept":
+        try:
+            found = self.rows(name)
+        except psycopg.errors.QueryCanceled:
+            # not asked again before ten seconds are over: or everybody who looks adds a query
+            now = time.monotonic()
+            made, rows = (before.made, before.rows) if before and before.rows else (now, [])
+            return _Kept(now, made, rows, _slow())
+        return _Kept(now := time.monotonic(), now, found)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Rows with two moments: when they were asked for last, and when they were had."""
+
+    asked: float
+    made: float
+    rows: Rows
+    trouble: str = ""
 
 
 def first(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
