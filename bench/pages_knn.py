@@ -44,6 +44,7 @@ from own_server import note, show
 
 from pairmill.ops.vectors.arrays import ClipRetrieval
 from pairmill.ops.vectors.opened import open_index
+from pairmill.ops.web.knn.knn_search import Question
 from support.made_releases import made_release
 
 HERE = Path(__file__).parent
@@ -101,7 +102,8 @@ def make_data(folder: Path, rows: int) -> None:
 
 def own_recall(folder: Path, asked: Any, tenth: Any) -> float:
     """recall@10 of our index, by similarity, as the service searches it."""
-    _, near = open_index(folder / "index").search(asked, 68)
+    question = Question(asked[0], IMAGES)
+    _, near = open_index(folder / "index").search(asked, question.candidates())
     return float((near[:, :10] >= tenth[:, None] - 1e-3).mean())
 
 
@@ -231,7 +233,7 @@ def measure(
             folder.mkdir(exist_ok=True)
             make_data(folder, rows)
             command = [PAIRMILL, "index", "build", str(folder / "export"),
-                       "--out", str(folder / "index"), "--queries", "0"]  # fmt: skip
+                       "--out", str(folder / "index")]  # fmt: skip
             note("index build")
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         asked = drawn(QUERIES, DIMS, 2).astype(np.float32)

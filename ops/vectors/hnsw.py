@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from usearch.index import Index, ScalarKind
+from usearch.compiled import ScalarKind
+from usearch.index import Index
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.vectors.index_info import Floats, Halves, Rows
@@ -136,5 +137,5 @@ class Graph:
         if not len(rows):
             return np.zeros((0, self.dims), np.float16)
         # Index.get looks at each vector in Python, which costs three times the copy
-        found = self._index._compiled.get_many(rows.astype(np.uint64), ScalarKind.F16)
+        found: Any = self._index._compiled.get_many(rows.astype(np.uint64), ScalarKind.F16)
         return np.stack(found).view(np.float16).reshape(len(rows), self.dims)
