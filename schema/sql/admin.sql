@@ -303,11 +303,14 @@ begin
         update mill.task set state = 'ready', ready_at = now(), changed_at = now() where task_id = t.task_id;
         leases := leases + 1;
     end loop;
+    -- the backup knows nothing of who was logged out, nor of links that were used, after it was made
+    update mill.admin_session set ended_at = clock_timestamp() where ended_at is null;
+    delete from mill.admin_link;
 end
 $$;
 comment on function mill.restored is
-    'After a restore, before workers connect: raises the epoch, so that no lease number from before is given out or held again, and returns '
-    'leased tasks to the queue.';
+    'After a restore, before workers connect: raises the epoch, so that no lease number from before is given out or held again, returns leased '
+    'tasks to the queue, and ends the sessions and links of the admin''s page.';
 
 create function mill.set_network(p_name text, p_network text) returns boolean
 language sql

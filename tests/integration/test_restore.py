@@ -10,6 +10,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pairmill.ops.admin import page_sessions
+from pairmill.ops.admin.audit_log import Actor
+from pairmill.ops.errors import UserError
 from pairmill.ops.server.embedded import EmbeddedServer
 from pairmill.ops.server.programs import Programs
 from pairmill.schema.outcomes import Outcome
@@ -37,6 +40,9 @@ def test_dump_restore_and_go_on(db: Database, server: str, tmp_path: Path) -> No
     queue.submit_download(claim.lease_id, 0, outcomes(range(5)))
     db.accept_all()
 
+    ada = Actor("ada")
+    token, unused = (page_sessions.new_link(db.admin, "ada", "admin", ada) for _ in range(2))
+    secret, _ = page_sessions.log_in(db.admin, token, "")
     dump = tmp_path / "backup"
     subprocess.run([program("pg_dump"), "-Fc", f"--file={dump}", db.dsn], check=True)
     # what the backup does not know of: another part, and another worker's lease
@@ -56,7 +62,12 @@ def test_dump_restore_and_go_on(db: Database, server: str, tmp_path: Path) -> No
         [program("pg_restore"), "--exit-on-error", f"--dbname={restored}", dump], check=True
     )
     db.admin = psycopg.connect(db.dsn, autocommit=True)
+    assert page_sessions.session_of(db.admin, secret)
     assert db.rows("select * from mill.restored()") == [(2, 1)]
+    # whoever was logged out after the backup was made is so still, and no link opens a second time
+    assert page_sessions.session_of(db.admin, secret) is None
+    with pytest.raises(UserError, match="this link was used"):
+        page_sessions.log_in(db.admin, unused, "")
 
     # the worker still believes in its lease, and is told
     with pytest.raises(LeaseLost):
