@@ -36,9 +36,10 @@ def text_condition(text: str, release: "OpenRelease") -> tuple[str, dict[str, An
         parts.append("_common & $bits::ubigint = $bits::ubigint")
         values["bits"] = mask
     rare = [key for key in keys.values() if key not in bits]
-    for n, key in enumerate(rare):
-        parts.append(
-            f"_position in (select position from {place.named('word')} where key = $word{n})"
-        )
-        values[f"word{n}"] = key
+    having = f"select position from {place.named('word')} where key = $word"
+    if rare:
+        # their lists are joined among themselves first: rows are joined with what is left alone
+        lists = " intersect ".join(f"{having}{n}" for n in range(len(rare)))
+        parts.append(f"_position in ({lists})")
+        values |= {f"word{n}": key for n, key in enumerate(rare)}
     return " and ".join(parts), values
