@@ -18,7 +18,7 @@ __all__ = ["NOTHING", "Recall", "unit"]
 K = 10
 BLOCK = 10_000  # vectors compared at once
 SAME = 1e-5  # cosines that differ by less are a tie: float32 sums in another order
-FEWEST = 32  # candidates of a graph: of fewer a search costs nearly as much
+FEWEST = 32  # candidates of a graph
 MOST = 1_600  # candidates that are compared exactly
 SPARE = 0.005  # of recall: 200 queries leave an error of that size
 # seconds, on two cores of an AMD EPYC: a code's byte is scanned, a vector is fetched and compared
@@ -168,6 +168,5 @@ def unit(vectors: npt.NDArray[Any]) -> Floats:
     full = np.array(vectors, np.float32)
     length = np.sqrt(np.einsum("ij,ij->i", full, full, dtype=np.float32))[:, None]
     length[length == 0] = 1
-    # in place: memory that is new costs as much as the division
     made: Floats = np.divide(full, length, out=full)
     return made

@@ -70,7 +70,7 @@ class IndexShard:
             found = self._of_graph(self._graph, vectors, k, candidates, threads)
         else:
             found = self._of_lists(vectors, k, candidates)
-        # of all queries at once: a call costs as much as 40 vectors
+        # of all queries at once: fewer calls
         held, at = unit(self.structure.get(np.concatenate(found))), 0
         answers = []
         for vector, rows in zip(vectors, found, strict=True):

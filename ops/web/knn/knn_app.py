@@ -67,7 +67,7 @@ def make_knn(
         service.decoder.start()
         for encoder in service.encoders.values():
             encoder.start()
-        # what is there now stays: to look through it again took a tenth of each answer
+        # what is there now stays, and need not be looked through again
         gc.freeze()
         refreshing = asyncio.create_task(_refresh(service))
         try:

@@ -30,8 +30,8 @@ class ServedIndex:
         return self._opened.info.dims
 
     def unchanged(self) -> Searcher | None:
-        """The index, where its files are what they were when it was opened: two calls of stat, 5 us
-        for which no thread is worth waking."""
+        """The index, where its files are what they were when it was opened: two calls of
+        stat, for which no thread is worth waking."""
         opened = self._opened
         return None if opened.stale() else opened
 
