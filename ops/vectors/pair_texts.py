@@ -1,7 +1,7 @@
 """URL and TEXT of samples out of a mapped Arrow file.
 
-One by one, as Arrow's scalars, they were a quarter of a query's time under a profiler. The bytes of a
-text are where its two offsets say.
+One by one, as Arrow's scalars, they were a quarter of a query's time under a profiler. A text is
+the bytes between its two offsets.
 """
 
 from collections.abc import Callable, Iterator
