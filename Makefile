@@ -1,9 +1,10 @@
 # make try    the line up to the downloaded images, without torch, and its status
-# make demo   the whole line on a small web site of its own, with an embedded PostgreSQL
+# make demo   the whole line on a small web site of its own, with an embedded PostgreSQL; SERVE_PAGES=1: and its pages, until Ctrl-C
 # make quick   lint, types, unit tests and one line end to end, side by side: a minute
 # make test   all of that, then every other test: JOBS=2 processes, each with a server of its own; TESTS=tests/unit …
 # make coverage   lines and branches that the tests run, by folder, in subprocesses too
 # make chaos   faults on a line at work, then its books: FAULTS=1000 of them, about 6 minutes; SEED=1 URLS=20000
+# make web-test   the pages in a real browser (apt-get install chromium); make test runs it where there is one
 # make tour   every command of docs/tour.md, and its answer; DATABASE=DSN: an empty database of yours
 # make asks-env   the second HTTP backend in .venv-asks, since asks pins what others may not have
 # make pooler-test   what workers do, through a real PgBouncer (apt-get install pgbouncer)
@@ -17,14 +18,14 @@ export PYTHONDONTWRITEBYTECODE =
 PYTHON ?= python3
 , := ,
 BIN := .venv/bin
-DEMO_ARGS = $(if $(WAT),--wat '$(WAT)') $(if $(SERVE),--serve '$(SERVE)') $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)')
+DEMO_ARGS = $(if $(WAT),--wat '$(WAT)') $(if $(SERVE),--serve '$(SERVE)') $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)') $(if $(SERVE_PAGES),--serve-pages)
 TESTS ?=
 JOBS ?= 2
 FAULTS ?= 1000
 URLS ?= 20000
 SEED ?= 1
 
-.PHONY: help try demo quick test databases scoring unit models line coverage chaos tour asks-env pooler-test tls-test spark-test check format clean .mypy_path
+.PHONY: help try demo quick test databases scoring apart web-test unit models line coverage chaos tour asks-env pooler-test tls-test spark-test check format clean .mypy_path
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -48,8 +49,18 @@ test: check
 else
 test: quick
 	@echo '== the other tests'
-	@$(MAKE) --no-print-directory -j2 scoring databases
+	@$(MAKE) --no-print-directory -j2 apart databases
 endif
+
+# beside the databases' tests, one after the other
+apart:
+	@$(MAKE) --no-print-directory scoring
+	@if command -v chromium > /dev/null; then $(MAKE) --no-print-directory web-test; \
+		else echo '== no chromium here, so the pages were tried in no browser: apt-get install chromium, then make web-test'; fi
+
+web-test: .venv/.for-test
+	@echo '== the pages, in a browser'
+	@$(BIN)/pytest -q tests/web
 
 databases: .venv/.for-test
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not quick' --ignore tests/integration/models tests/acceptance tests/migration tests/integration
@@ -110,11 +121,13 @@ endef
 	$(call install,pairmill without torch,extract$(,)download$(,)ops)
 
 .venv/.for-demo: pyproject.toml setup.py
-	$(call install,pairmill and what it needs (torch and torchvision among it: minutes the first time),extract$(,)download$(,)score$(,)ops$(,)index)
+	$(call install,pairmill and what it needs (torch and torchvision among it: minutes the first time),extract$(,)download$(,)score$(,)ops$(,)index$(,)web)
 
-# and mypy reads the types of torch and the like once, a minute: what it finds is for `check` to say
+# clip-retrieval's client is a test of the kNN service; what it requires clashes with what is here, and the client needs requests alone.
+# And mypy reads the types of torch and the like once, a minute: what it finds is for `check` to say
 .venv/.for-test: .venv/.for-demo | .mypy_path
-	$(call install,what the tests need,extract$(,)download$(,)score$(,)ops$(,)index$(,)dev)
+	$(call install,what the tests need,extract$(,)download$(,)score$(,)ops$(,)index$(,)ivfpq$(,)web$(,)dev)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps clip-retrieval==2.45.0
 	@$(BIN)/mypy > /dev/null || true
 
 pooler-test: .venv/.for-test
