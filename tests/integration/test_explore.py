@@ -15,7 +15,7 @@ import pytest
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.release import subset
-from pairmill.ops.web.explore import row_summaries
+from pairmill.ops.web.explore import row_summaries, working_copy
 from pairmill.ops.web.explore.duck import Duck, QueryTooLong
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
 from pairmill.ops.web.explore.listing import Listing, RowPage
@@ -77,8 +77,10 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explored]:
     settings = settings_of([folder], tmp_path_factory.mktemp("work"), hidden)
     for name in ("whole", CRAFTED):
         assert settings.releases.get(name).partial  # type: ignore[union-attr]
-    with pytest.raises(UserError, match=r"rows with the SAMPLE_ID of another.*: 1;"):
-        prepared(settings)  # of "z-twice", the last one
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(working_copy, "COMMON", 4)  # so that other words are in lists
+        with pytest.raises(UserError, match=r"rows with the SAMPLE_ID of another.*: 1;"):
+            prepared(settings)  # of "z-twice", the last one
     settings.releases.look()
     with browsing(make_explore(settings, rate=None)) as client:
         yield Explored(client, settings, table.to_pylist(), hidden, folder)

@@ -84,12 +84,14 @@ class AskedRows:
 
 @dataclass(frozen=True)
 class Condition:
-    """name: the filter's. sql: with $names of ``values``."""
+    """name: the filter's. sql: with $names of ``values``. positions: a query for the positions of
+    its rows, where there is one that needs no scan."""
 
     name: str
     said: str
     sql: str
     values: dict[str, Any]
+    positions: str = ""
 
 
 def parse(query: Sequence[tuple[str, str]], release: OpenRelease) -> AskedRows:
@@ -169,8 +171,8 @@ def conditions(wanted: RowFilter, release: OpenRelease) -> list[Condition]:
         sql = sql.format(*(f"${name}" for name in named))
         found.append(Condition("host", f"host is {wanted.host}", sql, named))
     if wanted.text:
-        sql, named = text_condition(wanted.text, release)
-        found.append(Condition("text", f"text has {wanted.text}", sql, named))
+        sql, named, lists = text_condition(wanted.text, release)
+        found.append(Condition("text", f"text has {wanted.text}", sql, named, lists))
     return found
 
 

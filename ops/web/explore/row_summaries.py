@@ -76,7 +76,10 @@ def positions_of(release: OpenRelease, parts: Sequence[Condition]) -> npt.NDArra
     place = release.at
     if place.copied is None or (not parts and release.count > BOUND):
         return None
-    query = f"select _position from {place.table} where {where(parts)} limit {BOUND + 1}"
+    query = f"select _position from {place.table} where {where(parts)}"
+    if len(parts) == 1 and parts[0].positions:  # of 10^7 rows 8 ms, and 0.2 s by a scan
+        query = f"select * from ({parts[0].positions})"
+    query += f" limit {BOUND + 1}"
     found: npt.NDArray[np.int32] = place.duck.table(query, values_of(parts))[0].to_numpy()
     return np.sort(found) if len(found) <= BOUND else None
 

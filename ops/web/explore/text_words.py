@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 MOST_WORDS = 20
 
 
-def text_condition(text: str, release: "OpenRelease") -> tuple[str, dict[str, Any]]:
-    """A condition on the rows of a release, and its parameters. Raises UserError for a text without
-    a word, or of too many."""
+def text_condition(text: str, release: "OpenRelease") -> tuple[str, dict[str, Any], str]:
+    """A condition on the rows of a release, its parameters, and the query for their positions where
+    that needs no scan, else "". Raises UserError for a text without a word, or of too
+    many."""
     place = release.at
     query = f"select word, hash(word) as key from (select unnest({words_sql('$text')}) as word)"
     keys = {row["word"]: row["key"] for row in place.duck.rows(query, {"text": text})}
@@ -25,7 +26,7 @@ def text_condition(text: str, release: "OpenRelease") -> tuple[str, dict[str, An
         raise UserError(f"text: between 1 and {MOST_WORDS} words, of letters and digits")
     if place.copied is None:
         words = words_sql(release.shape.sql("text"))
-        return f"list_has_all({words}, $words)", {"words": list(keys)}
+        return f"list_has_all({words}, $words)", {"words": list(keys)}, ""
     common = f"select key, bit from {place.named('common')} where key in (select unnest($keys))"
     bits = {
         row["key"]: row["bit"] for row in place.duck.rows(common, {"keys": list(keys.values())})
@@ -37,9 +38,10 @@ def text_condition(text: str, release: "OpenRelease") -> tuple[str, dict[str, An
         values["bits"] = mask
     rare = [key for key in keys.values() if key not in bits]
     having = f"select position from {place.named('word')} where key = $word"
+    lists = ""
     if rare:
         # their lists are joined among themselves first: rows are joined with what is left alone
         lists = " intersect ".join(f"{having}{n}" for n in range(len(rare)))
         parts.append(f"_position in ({lists})")
         values |= {f"word{n}": key for n, key in enumerate(rare)}
-    return " and ".join(parts), values
+    return " and ".join(parts), values, "" if mask else lists
