@@ -45,7 +45,7 @@ def test_a_copy_is_what_the_script_makes(server: str, template: Template) -> Non
     with new_database(server) as direct, template.copy() as copy:
         objects, roles = described(direct)
         assert len(objects) > 5000
-        assert len(roles) == 9
+        assert len(roles) == 12
         assert described(copy) == (objects, roles)
 
 

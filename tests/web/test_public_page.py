@@ -102,8 +102,7 @@ def test_a_volunteer_joins_by_the_page_alone(
         me = named.replace("work download", "worker me --json")
 
         def accepted_of_it() -> int:
-            said = json.loads(run_as_shown(demo, me, tmp_path, "2>/dev/null"))
-            return int(said.get("accepted", 0))  # before the first one it is not there
+            return int(json.loads(run_as_shown(demo, me, tmp_path, "2>/dev/null"))["rows_accepted"])
 
         with accepting(demo), working(demo, named, tmp_path):
             wait_until(lambda: accepted_of_it() >= len(urls), "the acceptance of its downloads")
