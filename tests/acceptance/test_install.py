@@ -14,7 +14,9 @@ import pytest
 from support.database import empty_database
 from support.installing import FOLDERS, ROOT, copied, install
 
-PATTERNS = ("*.py", "*.sql", "*.toml", "*.txt", "*.json", "*.safetensors")
+PATTERNS = (
+    "*.py", "*.sql", "*.toml", "*.txt", "*.json", "*.safetensors", "*.html", "*.css", "*.js", "*.svg",
+)  # fmt: skip
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
 
 
