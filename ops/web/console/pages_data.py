@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from pairmill.ops.web.console.growth import Growth
 from pairmill.ops.web.console.layout import Section, page, section
-from pairmill.ops.web.console.readings import Readings
+from pairmill.ops.web.console.readings import readings_of
 from pairmill.ops.web.console.visitors import Visitor
 
 CRAWLS = (
@@ -16,7 +16,7 @@ CRAWLS = (
     ("duplicates", "Duplicates", "number"), ("pairs", "Pairs", "number"),
 )  # fmt: skip
 MODELS = (
-    ("name", "Model", "model"), ("kind", "Kind", "text"), ("base", "Of", "text"),
+    ("name", "Model", "text"), ("kind", "Kind", "text"), ("base", "Of", "text"),
     ("dims", "Dims", "number"), ("digest", "Digest", "text"), ("revision", "Revision", "text"),
     ("licence", "Licence", "text"), ("active_since", "Since", "ago"),
     ("retired_at", "Retired", "ago"), ("is_default", "Default", "yes"),
@@ -44,14 +44,9 @@ SIZES = (
 ADD = "`pairmill crawl add` and `pairmill wat add` queue more; `pairmill wat list` has the files."
 
 
-def _readings(request: Request) -> Readings:
-    found: Readings = request.app.state.readings
-    return found
-
-
 def data(request: Request, visitor: Visitor, form: Any) -> Response:
     """What is worked on, by which models, and what came out."""
-    r = _readings(request)
+    r = readings_of(request)
     return page(
         request, visitor, "sections", title="Data",
         lead="Crawls, models, releases and the archive.", sections=[
@@ -67,7 +62,7 @@ def data(request: Request, visitor: Visitor, form: Any) -> Response:
 
 def storage(request: Request, visitor: Visitor, form: Any) -> Response:
     """Tables and the WAL, and how they grow."""
-    r = _readings(request)
+    r = readings_of(request)
     growth: Growth = request.app.state.growth
     samples = list(growth.samples)
     sizes = r.kept("sizes")

@@ -17,7 +17,7 @@ from pairmill.ops.web.console.layout import (
     section,
     whole,
 )
-from pairmill.ops.web.console.readings import Readings, first
+from pairmill.ops.web.console.readings import first, readings_of
 from pairmill.ops.web.console.visitors import Visitor
 
 WORKERS = (
@@ -62,11 +62,6 @@ CHECK_STATES = ("open", "disputed", "agreed", "failed", "void")
 REQUEST_STATES = ("open", "approved", "refused")
 
 
-def _readings(request: Request) -> Readings:
-    found: Readings = request.app.state.readings
-    return found
-
-
 def _one_of(value: str | None, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
         raise HTTPException(400, "there is no such state")
@@ -74,7 +69,7 @@ def _one_of(value: str | None, known: tuple[str, ...]) -> None:
 
 def workers(request: Request, visitor: Visitor, form: Any) -> Response:
     """Those who may work, and those who were stopped."""
-    found = _readings(request).asked("workers", name=None)
+    found = readings_of(request).asked("workers", name=None)
     return page(
         request, visitor, "sections", title="Workers",
         lead="Whoever may work first, of them whoever was seen last.",
@@ -86,7 +81,7 @@ def workers(request: Request, visitor: Visitor, form: Any) -> Response:
 def worker(request: Request, visitor: Visitor, form: Any) -> Response:
     """A worker, by the parameter name: a name may hold any character."""
     name = request.query_params.get("name", "")
-    r = _readings(request)
+    r = readings_of(request)
     row = first(r.rows("workers", name=name))
     if not row:
         raise HTTPException(404, "there is no worker of that name")
@@ -105,7 +100,7 @@ def checks(request: Request, visitor: Visitor, form: Any) -> Response:
     chosen = given(request, "worker", "state")
     _one_of(chosen["state"], CHECK_STATES)
     before = whole(request, "before")
-    found = _readings(request).asked("checks", **chosen, before=before, limit=PAGE)
+    found = readings_of(request).asked("checks", **chosen, before=before, limit=PAGE)
     return page(
         request, visitor, "sections", title="Checks",
         lead="Repeats of samples by other workers, and gold questions. In a dispute a third worker"
@@ -122,7 +117,7 @@ def requests(request: Request, visitor: Visitor, form: Any) -> Response:
     """Requests for removal."""
     state = given(request, "state")["state"]
     _one_of(state, REQUEST_STATES)
-    found = _readings(request).asked("requests", state=state, before=None, limit=500)
+    found = readings_of(request).asked("requests", state=state, before=None, limit=500)
     return page(
         request, visitor, "sections", title="Requests for removal",
         lead="Those that are due first at the top. Nothing is removed before it is approved.",
@@ -134,7 +129,7 @@ def requests(request: Request, visitor: Visitor, form: Any) -> Response:
 def removal_request(request: Request, visitor: Visitor, form: Any) -> Response:
     """A request; who asked, and why they may, for an admin alone."""
     number = path_number(request)
-    row = first(_readings(request).rows("request", request=number))
+    row = first(readings_of(request).rows("request", request=number))
     if not row:
         raise HTTPException(404, f"there is no request {number}")
     if visitor.may_act:
@@ -151,7 +146,7 @@ def removal_request(request: Request, visitor: Visitor, form: Any) -> Response:
 def audit(request: Request, visitor: Visitor, form: Any) -> Response:
     """What was done, by whom."""
     chosen = given(request, "action", "actor")
-    found = _readings(request).asked(
+    found = readings_of(request).asked(
         "audit", **chosen, before=whole(request, "before"), limit=PAGE
     )  # fmt: skip
     return page(
@@ -166,7 +161,7 @@ def audit(request: Request, visitor: Visitor, form: Any) -> Response:
 
 def sessions(request: Request, visitor: Visitor, form: Any) -> Response:
     """Who is logged in. A viewer sees their own sessions alone."""
-    found = _readings(request).rows("sessions", idle=IDLE_SECONDS)
+    found = readings_of(request).rows("sessions", idle=IDLE_SECONDS)
     mine = visitor.actor.session
     shown = [row for row in found if visitor.may_act or row["session_id"] == mine]
     return page(request, visitor, "sessions", columns=SESSIONS, rows=shown, mine=mine)

@@ -18,7 +18,7 @@ from pairmill.ops.web.console.layout import (
     section,
     whole,
 )
-from pairmill.ops.web.console.readings import Readings, first
+from pairmill.ops.web.console.readings import first, readings_of
 from pairmill.ops.web.console.visitors import Visitor
 
 ATTENTION = ("requests", "late_requests", "disputes", "stopped_workers", "unfinished_searches")
@@ -71,14 +71,9 @@ SUBMISSIONS = (
 )  # fmt: skip
 
 
-def _readings(request: Request) -> Readings:
-    found: Readings = request.app.state.readings
-    return found
-
-
 def overview(request: Request, visitor: Visitor, form: Any) -> Response:
     """What is going on, and what waits for an admin."""
-    r = _readings(request)
+    r = readings_of(request)
     rates, durations, ring = r.kept("throughput"), r.kept("durations"), r.kept("ring")
     per_minute = [row | {"per_minute": row["rows_5_minutes"] / 5} for row in rates.rows]
     partial = any(not row["is_all"] for row in rates.rows)
@@ -110,7 +105,7 @@ def overview(request: Request, visitor: Visitor, form: Any) -> Response:
 
 def waiting(request: Request, visitor: Visitor, form: Any) -> Response:
     """What stands still, and why."""
-    r = _readings(request)
+    r = readings_of(request)
     return page(
         request, visitor, "sections", title="What waits", lead="Ready tasks by what they wait for.",
         sections=[
@@ -123,7 +118,7 @@ def waiting(request: Request, visitor: Visitor, form: Any) -> Response:
 
 def failures(request: Request, visitor: Visitor, form: Any) -> Response:
     """What failed, by reason."""
-    r = _readings(request)
+    r = readings_of(request)
     return page(
         request, visitor, "failures", stopped=r.kept("stopped"), failing=r.kept("failing"),
         outcomes=r.kept("outcomes"),
@@ -138,7 +133,7 @@ def tasks(request: Request, visitor: Visitor, form: Any) -> Response:
     batch, before = whole(request, "batch"), whole(request, "before")
     if chosen["state"] not in (None, *STATES):
         raise HTTPException(400, "there is no such state of a task")
-    found = _readings(request).asked("tasks", **chosen, batch=batch, before=before, limit=PAGE)
+    found = readings_of(request).asked("tasks", **chosen, batch=batch, before=before, limit=PAGE)
     return page(
         request, visitor, "tasks", found=found, chosen=chosen | {"batch": batch}, states=STATES,
         changes=CHANGES.values(), next=older(request, found.rows, "task_id"),
@@ -149,7 +144,7 @@ def tasks(request: Request, visitor: Visitor, form: Any) -> Response:
 def task(request: Request, visitor: Visitor, form: Any) -> Response:
     """A task with its history."""
     number = path_number(request)
-    r = _readings(request)
+    r = readings_of(request)
     row = first(r.rows("task", task=number))
     if not row:
         raise HTTPException(404, f"there is no task {number}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from starlette.requests import Request
 
 from pairmill.ops.queries import query_text, rows
 from pairmill.ops.web.console.visitors import Pool
@@ -81,6 +82,12 @@ class _Kept:
     made: float
     rows: Rows
     trouble: str = ""
+
+
+def readings_of(request: Request) -> Readings:
+    """Those of the page's process."""
+    found: Readings = request.app.state.readings
+    return found
 
 
 def first(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
