@@ -1,6 +1,5 @@
 """pairmill web admin, login, sessions, end-session, audit: the admin's page, and who comes in."""
 
-import ipaddress
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -48,20 +47,20 @@ def admin(
 ) -> None:  # fmt: skip
     """Serve the admin's page: the queue, workers, requests for removal, and the audit log.
 
-    Somebody comes in by a link of `pairmill web login`, or as a proxy names them. Beyond this
-    machine it is served over TLS alone: by a proxy, which --proxy or a Unix socket says is there.
+    Somebody comes in by a link of `pairmill web login`, or as a proxy names them. It listens on
+    this machine alone; for others a proxy with TLS stands before it, at a Unix socket.
     """
-    require_safe(bind, proxy=proxy, header=proxy_header)
     with extra("web"):
         from pairmill.ops.web.console.console_app import make_console
         from pairmill.ops.web.serve import serve
+    require_safe(bind, header=proxy_header)
     with ExitStack() as stack:
         dsn = stack.enter_context(database.admin_dsn())
         with database.admin() as connection:
             given = os.environ.get(WEB_DSN)
             viewer = checked_pages(given) if given else local_page(connection, "viewer")
         console = make_console(
-            dsn, viewer, lambda: database.connect(dsn), behind_tls=proxy,
+            dsn, viewer, lambda: database.connect(dsn),
             visitors=_by_proxy(proxy_header, admins, viewers) if proxy_header else None,
         )  # fmt: skip
         serve(console, bind, metrics=metrics, proxy=proxy, hosts=hosts, log=log)
@@ -76,32 +75,23 @@ def _by_proxy(header: str, admins: str, viewers: str) -> "Visitors":
     return ByProxy(header, *names)
 
 
-def require_safe(bind: str, *, proxy: bool, header: str) -> None:
+def require_safe(bind: str, *, header: str) -> None:
     """Raises UserError where others could read what the page and its browser say, or could say
-    that they are somebody."""
-    if bind.startswith("unix:"):
-        return
-    if header:
+    that they are somebody. ``serve`` refuses the first, too: here it is said before a database is
+    started."""
+    from pairmill.ops.web.serve import is_local
+
+    if header and not bind.startswith("unix:"):
         raise UserError(
             "--proxy-header needs --bind unix:PATH: whoever reaches an address and a port could"
             " send that header, and be anybody"
         )
-    if proxy or _is_loopback(bind.rpartition(":")[0].strip("[]")):
-        return
-    raise UserError(
-        f"--bind {bind} reaches beyond this machine, where passwords and cookies need TLS: bind it"
-        " to 127.0.0.1 (and `ssh -L 8804:127.0.0.1:8804`), or to unix:PATH behind a proxy with TLS;"
-        " --proxy says that one stands before this address, and that nobody else reaches it"
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    if host in ("", "localhost"):  # "" is 127.0.0.1: ops/web/serve
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    if not is_local(bind):
+        raise UserError(
+            f"--bind {bind} reaches beyond this machine, where passwords and cookies need TLS: bind"
+            " it to 127.0.0.1 (and `ssh -L 8804:127.0.0.1:8804`), or to unix:PATH behind a proxy"
+            " with TLS"
+        )
 
 
 @app.command("login")

@@ -64,12 +64,11 @@ def make_console(
     connect: Callable[[], psycopg.Connection],
     *,
     visitors: Visitors | None = None,
-    behind_tls: bool = False,
     rate: str | None = "20/second;300/minute",
 ) -> Starlette:
     """The application. owner_dsn: an admin's, for sessions and the audit log; viewer_dsn: for what
     is shown; connect: a connection as the command's, for each action. visitors: by session, unless
-    a proxy names them. behind_tls: a proxy of the admin's stands before it. rate: as Site's."""
+    a proxy names them. rate: as Site's."""
     owner = pool(owner_dsn, read_only=False)
     reader = pool(viewer_dsn, timeout_ms=TIMEOUT_MS)
     jobs, readings = Jobs(connect), Readings(reader)
@@ -87,7 +86,7 @@ def make_console(
                 await run_in_threadpool(each.close, 2.0)
 
     site = Site(
-        "admin", "Pairmill admin", nav=NAV, loopback_only=not behind_tls, concurrency=16, rate=rate,
+        "admin", "Pairmill admin", nav=NAV, loopback_only=True, concurrency=16, rate=rate,
         robots="User-agent: *\nDisallow: /\n",
     )  # fmt: skip
     return make_app(
