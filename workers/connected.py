@@ -14,6 +14,9 @@ from pairmill.workers.safe_text import say
 
 OUTAGE_SECONDS = 86_400.0  # a running worker waits this long for its database to come back
 SAY_SECONDS = 5.0  # of a database that does not answer at the start
+# The queue gives up between two attempts, after PATIENCE; an attempt itself may never end, where a
+# server stands still, or the table of processes is locked.
+GIVE_UP_SECONDS = 2 * PATIENCE
 CUT_SECONDS = 0.5
 AnyQueue = TypeVar("AnyQueue", bound=Queue)
 
@@ -66,16 +69,27 @@ async def connected(
 
 
 async def _registered(queue: Queue) -> Registration:
+    """Raises Unreachable where nothing is answered in time."""
+
     async def say_late() -> None:
         await trio.sleep(SAY_SECONDS)
         outage = queue.reach.outage()
         sentence = outage.sentence if outage else "the database does not answer yet"
-        say(f"{sentence}; given up after {PATIENCE:.0f} s", err=True)
+        say(f"{sentence}; given up within {GIVE_UP_SECONDS:.0f} s", err=True)
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(say_late)
-        registration = await trio.to_thread.run_sync(queue.register, abandon_on_cancel=True)
-        nursery.cancel_scope.cancel()
+    try:
+        with trio.fail_after(GIVE_UP_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(say_late)
+                registration = await trio.to_thread.run_sync(queue.register, abandon_on_cancel=True)
+                nursery.cancel_scope.cancel()
+    except trio.TooSlowError:
+        queue.abandon()
+        why = f"no answer within {GIVE_UP_SECONDS:.0f} s"
+        raise Unreachable(f"cannot reach the database: {why}") from None
+    except BaseException:
+        queue.abandon()
+        raise
     return registration
 
 

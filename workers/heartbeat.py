@@ -5,13 +5,10 @@ can starve it. The connection is open while a task is held, or while the work's 
 waits; an idle worker has one connection only.
 """
 
-import os
 import random
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +17,7 @@ import psycopg
 from pairmill.workers.errors import Unreachable, WorkerError
 from pairmill.workers.queue import Queue, Returned
 from pairmill.workers.reach import PROBE, Reach
+from pairmill.workers.session import answer_within
 
 STALL_SECONDS = 300.0  # no progress for this long: no more heartbeats
 # A worker says within ten seconds that the database is away: 3.5 of silence, two looks of 0.5, and
@@ -66,34 +64,6 @@ class Probe(Queue):
                 return work(connection)
 
         return super()._retrying(limited)
-
-
-@contextmanager
-def answer_within(connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
-    """Break the connection where the block has not ended after so long. Raises
-    psycopg.OperationalError then."""
-    # a descriptor of its own: libpq's may be closed, and be another file's, when the time is over
-    own = socket.socket(fileno=os.dup(connection.fileno()))
-    late = threading.Event()
-
-    def cut() -> None:
-        late.set()
-        with suppress(OSError):
-            own.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, cut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except psycopg.OperationalError:
-        if late.is_set():
-            raise psycopg.OperationalError(f"no answer within {seconds:.0f} s") from None
-        raise
-    finally:
-        timer.cancel()
-        timer.join()  # it has not begun, or ends at once
-        own.close()
 
 
 class Heartbeat(threading.Thread):

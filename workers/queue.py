@@ -102,6 +102,11 @@ class Queue:
             ):
                 own.shutdown(socket.SHUT_RDWR)
 
+    def abandon(self) -> None:
+        """End the call of another thread that nobody waits for: it holds the queue until then."""
+        self.hurry()
+        self.cut()
+
     def register(self) -> Registration:
         row = self._one("select * from api.register_v1(%s, %s)", (__version__, PROTOCOL))
         return Registration(*row)

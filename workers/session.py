@@ -6,10 +6,16 @@ options: PgBouncer refuses the startup parameter `options`. It carries the first
 server's connection to the next, and IntervalStyle since 1.20.
 """
 
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
 
+ANSWER_SECONDS = 10.0  # of a server that took the login, and then stands still
 SETTINGS = {
     "DateStyle": "ISO, MDY",  # psycopg reads no other
     "TimeZone": "UTC",
@@ -32,12 +38,41 @@ def open_session(
     asked = {"client_encoding": "UTF8"} | options
     connection: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(dsn, autocommit=True, **asked)
     try:
-        connection.execute(_SET)  # outside a transaction, whose end could take it back
+        with answer_within(connection, ANSWER_SECONDS):
+            connection.execute(_SET)  # outside a transaction, whose end could take it back
         connection.autocommit = autocommit
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+@contextmanager
+def answer_within(connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
+    """Break the connection where the block has not ended after so long. Raises
+    psycopg.OperationalError then."""
+    # a descriptor of its own: libpq's may be closed, and be another file's, when the time is over
+    own = socket.socket(fileno=os.dup(connection.fileno()))
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        with suppress(OSError):
+            own.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except psycopg.OperationalError:
+        if late.is_set():
+            raise psycopg.OperationalError(f"no answer within {seconds:.0f} s") from None
+        raise
+    finally:
+        timer.cancel()
+        timer.join()  # it has not begun, or ends at once
+        own.close()
 
 
 def wrong_encoding(connection: psycopg.Connection[Any]) -> str | None:

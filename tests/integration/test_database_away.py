@@ -236,6 +236,7 @@ def test_workers_say_that_their_database_and_their_network_are_away(
             asks = "select count(*) from pg_stat_activity where usename = %s and query like '%%claim%%'"
             login = conninfo_to_dict(dsns["extract"])["user"]
             wait_until(lambda: db.value(asks, login) == 1, "the idle one's first claim")
+            wait_until(lambda: counted(ports["steward"]), "the steward's first round")
             server.signal(signal.SIGSTOP)
             for kind, worker in workers.items():
                 told = said(worker, "the database does not answer since")
@@ -277,6 +278,29 @@ def test_workers_say_that_their_database_and_their_network_are_away(
         line.stop_all()
 
 
+def test_a_worker_whose_registration_is_never_answered_gives_up_and_can_be_stopped(
+    db: Database, tmp_path: Path
+) -> None:
+    """Connected, and then no answer: it said that it gives up, and waited for ever; its end waited
+    for the call."""
+    line, dsn = Line(db.dsn, tmp_path / "home"), db.login("extract")
+    hurried = f"from pairmill.workers import connected; connected.GIVE_UP_SECONDS = 1; {PROGRAM}"
+    try:
+        with db.admin.transaction():
+            db.admin.execute("lock table mill.instance in access exclusive mode")
+            line.program = ("-c", PROGRAM)
+            stopped = line.start("extract", "--dsn", dsn)
+            said(stopped, "does not answer yet; given up within 30 s")
+            ends(stopped)
+            line.program = ("-c", hurried)
+            late = line.start("extract", "--dsn", dsn)
+            _, errors = late.communicate(timeout=60)
+        assert late.returncode == 1
+        assert "cannot reach the database: no answer within 1 s" in errors
+    finally:
+        line.stop_all()
+
+
 def ends(worker: subprocess.Popen[str]) -> str:
     """It is told to stop, and does; what it said."""
     worker.send_signal(signal.SIGTERM)
@@ -290,6 +314,12 @@ def reachable(port: int) -> int:
         return health(port)[0]
     except OSError:
         return 0
+
+
+def counted(port: int) -> bool:
+    """Whether a steward has gone through one round, which ends with the queue's counts."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return b"\npairmill_queue{" in answer.read()
 
 
 def sessions(db: Database, dsn: str) -> int:
