@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -143,4 +144,15 @@ replication = mill(
     Index("replication_open_idx", "replication_id", postgresql_where=text("state in ('open', 'disputed')")),
     Index("replication_void_idx", "decided_at", postgresql_where=text("state = 'void'")),
     Index(None, "worker_id"),
+)
+
+ended_session = mill(
+    "ended_session",
+    "Sessions of workers that the watchdog has ended, of the last 30 days. No foreign key: behind the session that is to be ended a migration may wait for mill.worker.",
+    identity("ended_session_id", "Key"),
+    col("at", TIMESTAMP, "When it was ended", server_default=NOW),
+    col("login", Text, "Its login"),
+    col("state", Text, "As pg_stat_activity.state: idle in transaction, active; empty where it was not known"),
+    col("seconds", Double, "So long its transaction was open; of a session without one, the session"),
+    Index(None, "at"),
 )

@@ -17,8 +17,10 @@ from pairmill.workers.metrics import Metrics
 from pairmill.workers.progress import Progress
 from pairmill.workers.steward.calls import StewardQueue
 from pairmill.workers.steward.watchdog import EVERY_SECONDS, Watchdog
+from support.console import console, logged_in
 from support.database import Database
 from support.line import Line, wait_until
+from support.pages import browsing
 
 IDLE_SECONDS = 15.0  # as in api.watchdog_v1
 MARGIN = 3.0  # of a busy machine
@@ -197,6 +199,40 @@ def test_it_ends_workers_sessions_and_nobody_elses(
     assert all(running(db, session) for session in [*spared, idle])
     assert db.queue("steward")[0].watchdog() == 0
     idle.execute("select 1")
+    log = db.rows("select worker, state, seconds >= 0 from report.ended_session order by worker")
+    assert [row[1:] for row in log] == [("idle in transaction (aborted)", True)] + [
+        ("idle in transaction", True)
+    ] * 3
+    assert log[0][0] == "aborted"
+    assert None not in {row[0] for row in log}
+    app = console(db)
+    with browsing(app) as client:
+        page = logged_in(str(client.base_url), db).get("/").text
+    assert page.count("idle in transaction") == 4
+    assert 'href="/worker?name=aborted"' in page
+
+
+def test_a_session_ends_also_where_its_note_must_wait(
+    db: Database, sessions: Callable[[str], Session], impatient: list[int | str | None]
+) -> None:
+    """Would catch: a watchdog that a migration, which waits for eve, holds up. And a log that grows
+    for ever."""
+    db.admin.execute(sql("secure"))
+    steward, _ = db.queue("steward")
+    eve = idle_in_transaction(sessions(db.login("download")))
+    with db.admin.transaction():
+        db.admin.execute("lock table mill.ended_session in access exclusive mode")
+        assert steward.watchdog() == 1
+    wait_until(lambda: not running(db, eve), "the end of eve's session")
+    assert db.rows("select from report.ended_session") == []
+    db.admin.execute(
+        "insert into mill.ended_session (at, login, state, seconds) select now() - make_interval(days => d), 'eve', 'active', 601"
+        " from unnest(array[29, 31]) d"
+    )
+    steward.maintain("sweep_inbox")
+    assert db.rows("select worker, state, seconds from report.ended_session") == [
+        (None, "active", 601)
+    ]
 
 
 def test_its_own_connection_may_end_and_its_database_be_old(

@@ -42,6 +42,10 @@ SESSIONS = (
     ("worker", "Worker", "worker"), ("state", "State", "text"),
     ("seconds", "Transaction open for", "seconds"), ("is_waiting", "Waits for a lock", "yes"),
 )  # fmt: skip
+ENDED = (
+    ("at", "Ended", "ago"), ("worker", "Worker", "worker"), ("state", "State", "text"),
+    ("seconds", "Transaction open for", "seconds"),
+)  # fmt: skip
 WAITING = (
     ("kind", "Kind", "text"), ("purpose", "Purpose", "text"), ("model", "Model", "text"),
     ("waits_for", "Waits for", "text"), ("tasks", "Tasks", "number"),
@@ -95,6 +99,10 @@ def overview(request: Request, visitor: Visitor, form: Any) -> Response:
                           durations.trouble, "Of the newest 20,000 leases.", durations.age),
         sessions=section("Open transactions", SESSIONS, r.kept("sessions_open"),
                          "None is open for longer than 15 s."),
+        ended=section("Ended by the watchdog", ENDED, r.kept("sessions_ended"),
+                      "None within 30 days.",
+                      "Workers' sessions without a query for 15 s in a transaction, or ten minutes"
+                      " in one."),
         stewards=stewards, steward_seconds=seen,
         steward_late=bool(known.rows) and (seen is None or seen > STEWARD_LATE),
         watchdog_can=bool(first(known.rows).get("watchdog_can", True)),

@@ -110,10 +110,12 @@ begin
         get diagnostics more = row_count;
         swept := swept + more;
     end loop;
+    delete from mill.ended_session where at < now() - interval '30 days';
     return swept;
 end
 $$;
-comment on function api.sweep_inbox_v1 is 'Deletes rows of the inboxes that were not submitted before their lease ended.';
+comment on function api.sweep_inbox_v1 is
+    'Deletes rows of the inboxes that were not submitted before their lease ended, and what the watchdog noted more than 30 days ago.';
 
 create function api.sweep_host_files_v1() returns bigint
 language plpgsql security definer
@@ -148,33 +150,52 @@ $$;
 comment on function api.ensure_partitions_v1 is 'Makes the partitions that the next batches, and extractions, will need, adds changes of the counters and of credit up, and notes how far the line has come.';
 
 -- 15 s: a worker's call is one statement. 10 minutes: a submission over a slow line counts from its first byte.
--- The watchdog reads the catalogs and no table of ours, not even mill.worker: behind the session that it must end a
--- migration may wait for a table, and behind the migration every reader of that table.
+-- Before it has ended the sessions the watchdog reads the catalogs and no table of ours, not even mill.worker: behind the
+-- session that it must end a migration may wait for a table, and behind the migration every reader of that table.
 create function api.watchdog_v1(p_idle_seconds integer default 15, p_busy_seconds integer default 600) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '500ms'
 as $$
 declare
     prefix constant text := left(current_database(), 40) || '_';
+    a record;
+    logins text[] := '{}';
+    states text[] := '{}';
+    seconds double precision[] := '{}';
 begin
     if not (pg_has_role(current_user, 'pg_signal_backend', 'usage') and pg_has_role(current_user, 'pg_read_all_stats', 'usage')) then
         return null;  -- secure.sql grants both
     end if;
-    return (
-        select count(*) filter (where pg_terminate_backend(a.pid))
-          from pg_stat_activity a
-         where a.backend_type = 'client backend'
-           and pg_has_role(a.usesysid, (prefix || 'worker')::name, 'member')
+    for a in
+        select s.pid, s.usename, s.state, extract(epoch from clock_timestamp() - coalesce(s.xact_start, s.backend_start)) as seconds
+          from pg_stat_activity s
+         where s.backend_type = 'client backend'
+           and pg_has_role(s.usesysid, (prefix || 'worker')::name, 'member')
            -- a superuser is a member of every role, another admin of the owner's
-           and not pg_has_role(a.usesysid, (prefix || 'steward')::name, 'member')
-           and not pg_has_role(a.usesysid, current_user, 'member')
-           and (a.state like 'idle in transaction%' and a.state_change < clock_timestamp() - make_interval(secs => p_idle_seconds)
-                or a.xact_start < clock_timestamp() - make_interval(secs => p_busy_seconds)
+           and not pg_has_role(s.usesysid, (prefix || 'steward')::name, 'member')
+           and not pg_has_role(s.usesysid, current_user, 'member')
+           and (s.state like 'idle in transaction%' and s.state_change < clock_timestamp() - make_interval(secs => p_idle_seconds)
+                or s.xact_start < clock_timestamp() - make_interval(secs => p_busy_seconds)
                 -- a disabled login has one question to ask
-                or a.backend_start < clock_timestamp() - make_interval(secs => p_idle_seconds)
-                   and pg_has_role(a.usesysid, (prefix || 'disabled')::name, 'member')));
+                or s.backend_start < clock_timestamp() - make_interval(secs => p_idle_seconds)
+                   and pg_has_role(s.usesysid, (prefix || 'disabled')::name, 'member'))
+    loop
+        if pg_terminate_backend(a.pid) then
+            logins := logins || a.usename::text;
+            states := states || coalesce(a.state, '');
+            seconds := seconds || a.seconds::double precision;
+        end if;
+    end loop;
+    begin
+        insert into mill.ended_session (login, state, seconds)
+        select * from unnest(logins, states, seconds);
+    exception when lock_not_available then
+        null;  -- the note is lost, and not the session's end
+    end;
+    return cardinality(logins);
 end
 $$;
 comment on function api.watchdog_v1 is
     'Ends sessions of workers that are idle in a transaction, or at work in one, for too long: they keep locks, and dead rows from vacuum. '
-    'Returns how many; null where `pairmill db secure` has not given it the right.';
+    'Returns how many, and notes each in mill.ended_session; null where `pairmill db secure` has not given it the right.';

@@ -31,7 +31,7 @@ declare
 begin
     execute format('grant usage on schema mill, report to %I', role);
     foreach name in array array['task', 'queue', 'waiting', 'open_batch', 'stopped', 'worker', 'replication', 'crawl', 'model', 'release',
-                                'table_size', 'rate', 'history'] loop
+                                'table_size', 'rate', 'history', 'ended_session'] loop
         execute format('grant select on report.%I to %I', name, role);
     end loop;
     foreach name in array array['task', 'lease', 'instance', 'submission', 'withdrawn', 'thumbnail_slot', 'archive', 'setting', 'audit'] loop

@@ -96,3 +96,14 @@ comment on view report.wrong_thumbnail is
 comment on column report.wrong_thumbnail.worker is 'The download worker';
 comment on column report.wrong_thumbnail.thumbnails is 'Its thumbnails that were scored, once for each model';
 comment on column report.wrong_thumbnail.wrong is 'Of those, the ones whose dHash is far from the hash that came with them';
+
+create view report.ended_session as
+select e.ended_session_id, e.at, w.name as worker, e.state, e.seconds
+  from mill.ended_session e
+  left join mill.worker w using (login);
+comment on view report.ended_session is 'Sessions of workers that the watchdog has ended, of the last 30 days: they left a transaction open.';
+comment on column report.ended_session.ended_session_id is 'Key; later is higher';
+comment on column report.ended_session.at is 'When it was ended';
+comment on column report.ended_session.worker is 'The worker''s name; null where it is gone';
+comment on column report.ended_session.state is 'What it did: idle in transaction, active; empty where that was not known';
+comment on column report.ended_session.seconds is 'So long its transaction was open; of a session without one, the session';
