@@ -1,13 +1,15 @@
 """Nearest neighbours over HTTP: `pairmill web knn` beside clip-retrieval's own service.
 
     python bench/pages_knn.py [--quick] [--json] [--rows 1000000] [--theirs PYTHON] [--seconds 20]
+        [--processes 8]
 
 Both have the same vectors (made up, in clusters: bench/neighbours.py), 512 dims, and answer the
 same queries by embedding_input, 40 images each, deduplicated, from one client with 16 connections.
 Theirs is clip_back of clip-retrieval 2.45.0 over faiss, HNSW 16, float32, efSearch raised until its
 recall@10 is ours at least; metadata as Arrow files or Parquet, whichever is faster. Ours is the
 command with an index by `pairmill index build` and a release whose tags it checks; it is asked for
-safe images, which theirs has no model for and does not do.
+safe images, which theirs has no model for and does not do. Half of the queries are as images lie,
+half as texts do, further from all images: a build chooses its candidates by both.
 
 --theirs is a Python that has it: `pip install --no-deps clip-retrieval==2.45.0`, then flask,
 flask_restful, flask_cors<5, h5py, prometheus-client, fire, setuptools<81, faiss-cpu, pandas,
@@ -17,7 +19,8 @@ knn_qps, knn_p99_ms     of ours at concurrency 16
 cpu_ms                  CPU of the service for an answer, which others on the machine change less
 ratio_over_clip_retrieval  q/s of ours / q/s of theirs; ratio_cpu: theirs' cpu_ms / ours
 knn_p99_ms_overload     of the answers that are 200 at 160 connections; refused: the share of 503
-rss_mb                  resident memory of the service afterwards
+rss_mb                  resident memory of the service afterwards, shared pages once
+processes               of ours that search (--processes); theirs is one, and has no such option
 """
 
 import json
@@ -74,7 +77,7 @@ def make_data(folder: Path, rows: int) -> None:
         ]
         pairs = pa.table({"SAMPLE_ID": ids, "URL": url, "TEXT": text})
         with shards.shard():
-            shards.write(pairs, images, images[:, ::-1])
+            shards.write(pairs, images, drawn(len(images), DIMS, 11 + start, 1.0))
         tables.append(pairs)
     table = pa.concat_tables(tables)
     manifest = {
@@ -174,13 +177,20 @@ def served(command: list[str], port: int, environment: dict[str, str]) -> Iterat
         process.wait()
 
 
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid, *(int(child) for task in tasks for child in task.read_text().split())]
+
+
 def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    fields = [Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split() for p in family(pid)]
+    return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def rss_mb(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+    lines = [Path(f"/proc/{p}/smaps_rollup").read_text().splitlines()[2] for p in family(pid)]
+    return sum(int(line.removeprefix("Pss:").split()[0]) for line in lines) >> 10
 
 
 def load(pid: int, port: int, folder: Path, clients: int, seconds: float) -> dict[str, Any]:
@@ -206,11 +216,11 @@ def load(pid: int, port: int, folder: Path, clients: int, seconds: float) -> dic
     }
 
 
-def ours_served(folder: Path, port: int) -> Any:
+def ours_served(folder: Path, port: int, processes: int) -> Any:
     command = [
         PAIRMILL, "web", "knn", "--index", f"a={folder / 'index'}",
         "--release", str(folder / "release"), "--no-model", "--rate", "none",
-        "--bind", f"127.0.0.1:{port}",
+        "--bind", f"127.0.0.1:{port}", "--processes", str(processes),
     ]  # fmt: skip
     return served(command, port, {})
 
@@ -223,7 +233,13 @@ def theirs_served(folder: Path, python: str, port: int, metadata: str) -> Any:
 
 
 def measure(
-    quick: bool, *, rows: int = 0, theirs: str = "", seconds: float = 0, keep: Path | None = None
+    quick: bool,
+    *,
+    rows: int = 0,
+    theirs: str = "",
+    seconds: float = 0,
+    keep: Path | None = None,
+    processes: int = 0,
 ) -> dict[str, Any]:
     """The numbers of the module's docstring. keep: a folder for data that a later run takes."""
     rows, seconds = rows or (100_000 if quick else 1_000_000), seconds or (5 if quick else 20)
@@ -236,18 +252,21 @@ def measure(
                        "--out", str(folder / "index")]  # fmt: skip
             note("index build")
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        asked = drawn(QUERIES, DIMS, 2).astype(np.float32)
+        asked = np.empty((QUERIES, DIMS), np.float32)
+        asked[::2], asked[1::2] = drawn(QUERIES // 2, DIMS, 2), drawn(QUERIES // 2, DIMS, 3, 1.0)
         bodies(folder, asked, "a")
         tenth = exact(folder, asked)
         result: dict[str, Any] = {
             "rows": rows,
             "dims": DIMS,
+            "processes": processes,
+            "cpus": os.cpu_count(),
             "recall_at_10": own_recall(folder, asked, tenth),
         }
         if theirs and not (folder / "theirs.json").exists():
             built = build_theirs(folder, asked, tenth, result["recall_at_10"])
             (folder / "theirs.json").write_text(json.dumps(built))
-        with ours_served(folder, 18803) as pid:
+        with ours_served(folder, 18803, processes) as pid:
             load(pid, 18803, folder, CLIENTS, 1)
             ours = load(pid, 18803, folder, CLIENTS, seconds)
             overload = load(pid, 18803, folder, OVERLOAD, seconds)
@@ -279,8 +298,12 @@ def main(
     theirs: Annotated[str, typer.Option(help="A Python that has clip-retrieval.")] = "",
     seconds: float = 0,
     keep: Annotated[Path | None, typer.Option(help="Keep the data here, or take them.")] = None,
+    processes: Annotated[int, typer.Option(help="As of `pairmill web knn`.")] = 0,
 ) -> None:
-    show(measure(quick, rows=rows, theirs=theirs, seconds=seconds, keep=keep), as_json=as_json)
+    found = measure(
+        quick, rows=rows, theirs=theirs, seconds=seconds, keep=keep, processes=processes
+    )
+    show(found, as_json=as_json)
 
 
 if __name__ == "__main__":

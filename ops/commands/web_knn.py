@@ -55,6 +55,13 @@ def knn(
     concurrency: int = typer.Option(
         32, "--concurrency", min=1, max=1000, help="Requests at work at once; as many wait."
     ),
+    processes: int = typer.Option(
+        0,
+        "--processes",
+        min=0,
+        max=256,
+        help="Search in so many processes of their own; 0: in the page's.",
+    ),
     bind: str = bind_option("127.0.0.1:8803"),
     metrics: str | None = METRICS,
     proxy: bool = PROXY,
@@ -66,7 +73,9 @@ def knn(
     # before numpy: a product of 70 vectors takes 1 ms in one thread, 40 in two on a busy machine
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with extra("web,index"):
+        from pairmill.ops.web.knn.batch_search import SearchSetup
         from pairmill.ops.web.knn.knn_app import make_knn
+        from pairmill.ops.web.knn.search_pool import SearchPool
         from pairmill.ops.web.knn.served import ServedIndexes
         from pairmill.ops.web.knn.service import Allowed, KnnService, read_ratings
         from pairmill.ops.web.knn.tags import TaggedReleases
@@ -90,6 +99,9 @@ def knn(
         Allowed(allow_unsafe, allow_image_url),
         Decoder(),
         ratings,
+        searches=SearchPool(SearchSetup(folders, release, allow_unsafe), processes, _warn)
+        if processes
+        else None,
     )
     made = make_knn(
         service,

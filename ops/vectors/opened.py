@@ -76,17 +76,18 @@ class Neighbour:
     text: str | None
 
 
-def open_index(folder: Path) -> Searcher:
-    """Raises UserError if the folder holds no index, or a damaged one."""
+def open_index(folder: Path, threads: int = 0) -> Searcher:
+    """threads: processors for a search; 0: all. Raises UserError if the folder holds no index, or a
+    damaged one."""
     for _ in range(3):
         stamp = _stamp(folder, read_info(folder))
         try:
-            return ShardedIndex(folder)
+            return ShardedIndex(folder, threads)
         except UserError:
             # it may have been replaced at this moment, by `index remove --compact`
             if _stamp(folder, read_info(folder)) == stamp:
                 raise
-    return ShardedIndex(folder)
+    return ShardedIndex(folder, threads)
 
 
 def nearest(
@@ -112,7 +113,7 @@ def nearest(
 class ShardedIndex:
     """One shard or many, asked side by side."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, threads: int = 0) -> None:
         self.folder = folder
         self.info = read_info(folder)
         self._stamp = _stamp(folder, self.info)
@@ -120,9 +121,9 @@ class ShardedIndex:
         if any(shard.structure.dims != self.info.dims for shard in self._shards):
             raise UserError(f"the index {folder} is damaged: a shard has vectors of other dims")
         # usearch and faiss let go of the interpreter while they search
-        together = min(len(self._shards), os.cpu_count() or 1)
+        together = min(len(self._shards), threads or os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(together) if together > 1 else None
-        self._threads = 1 if self._pool else 0
+        self._threads = 1 if self._pool else threads
 
     def search(self, vectors: Floats, k: int, *, effort: int | None = None) -> tuple[Keys, Floats]:
         asked = self._directions(vectors)

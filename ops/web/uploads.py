@@ -148,7 +148,7 @@ class Decoder:
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=_without_secrets(os.environ) | ENVIRONMENT,
+                env=without_secrets(os.environ) | ENVIRONMENT,
                 start_new_session=True,  # Ctrl-C at the terminal is the page's to handle
             )
             self._all.add(process)
@@ -215,7 +215,7 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
     return data
 
 
-def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment without DSNs and passwords: the decoder's input is hostile."""
     secret = "PAIRMILL_", "PG", "DATABASE_URL"
     return {key: value for key, value in environment.items() if not key.startswith(secret)}

@@ -34,6 +34,7 @@ SITE = Site(
 )
 REFRESH_SECONDS = 30.0  # between two looks whether a release was written anew
 JSON = "application/json"
+UNKEPT = {"Cache-Control": "no-store"}
 
 
 def make_knn(
@@ -64,23 +65,18 @@ def make_knn(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        service.decoder.start()
-        for encoder in service.encoders.values():
-            encoder.start()
-        # what is there now stays, and need not be looked through again
-        gc.freeze()
-        refreshing = asyncio.create_task(_refresh(service))
         try:
+            await run_in_threadpool(service.start)
+            # what is there now stays, and need not be looked through again
+            gc.freeze()
+            refreshing = asyncio.create_task(_refresh(service))
             yield
-        finally:
-            gc.unfreeze()
             refreshing.cancel()
             with suppress(asyncio.CancelledError):
                 await refreshing
-            for encoder in service.encoders.values():
-                await run_in_threadpool(encoder.stop)
-            service.decoder.stop()
-            await run_in_threadpool(service.together.close)
+        finally:
+            gc.unfreeze()
+            await run_in_threadpool(service.stop)
 
     return make_app(site, routes, lifespan=lifespan, state={"service": service})
 
@@ -91,20 +87,20 @@ async def _refresh(service: KnnService) -> None:
         await run_in_threadpool(service.releases.refresh)
 
 
-def json_response(value: object, notes: list[str] | None = None) -> Response:
-    headers = {"Cache-Control": "no-store"}
-    if notes:
-        headers |= {
-            "X-Query": header_text(notes),
-            "Access-Control-Expose-Headers": "X-Query, Retry-After",
-        }
-    return Response(msgspec.json.encode(value), media_type=JSON, headers=headers)
+def json_response(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type=JSON, headers=UNKEPT)
 
 
 async def knn(request: Request) -> Response:
     body = await _body(request)
     result = await service_of(request).knn(knn_query(body))
-    return json_response(result.rows, result.notes)
+    headers = dict(UNKEPT)
+    if result.notes:
+        headers |= {
+            "X-Query": header_text(result.notes),
+            "Access-Control-Expose-Headers": "X-Query, Retry-After",
+        }
+    return Response(result.body, media_type=JSON, headers=headers)
 
 
 async def metadata(request: Request) -> Response:

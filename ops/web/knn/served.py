@@ -14,11 +14,14 @@ WAIT = 2.0  # seconds; 10^6 vectors of a new graph are mapped in 0.4
 
 class ServedIndex:
     """One index under its name. trouble: called with a sentence where it cannot be opened again;
-    the files that were opened before go on. Raises UserError where it cannot be opened at first."""
+    the files that were opened before go on. threads: as of ``open_index``. Raises UserError where
+    it cannot be opened at first."""
 
-    def __init__(self, name: str, folder: Path, trouble: Callable[[str], None]) -> None:
-        self.name, self.folder, self._trouble = name, folder, trouble
-        self._opened = open_index(folder)
+    def __init__(
+        self, name: str, folder: Path, trouble: Callable[[str], None], threads: int = 0
+    ) -> None:
+        self.name, self.folder, self._trouble, self._threads = name, folder, trouble, threads
+        self._opened = open_index(folder, threads)
         self._opening = threading.Lock()
 
     @property
@@ -43,7 +46,7 @@ class ServedIndex:
         if self._opened.stale() and self._opening.acquire(timeout=WAIT):
             try:
                 if self._opened.stale():  # else another query opened it meanwhile
-                    self._opened = open_index(self.folder)
+                    self._opened = open_index(self.folder, self._threads)
             except UserError as error:
                 self._trouble(f"{error}; its files from before are served on")
             finally:
@@ -54,10 +57,14 @@ class ServedIndex:
 class ServedIndexes:
     """All of them, in the order given; the first is the one of a request that names none."""
 
-    def __init__(self, folders: Mapping[str, Path], trouble: Callable[[str], None]) -> None:
+    def __init__(
+        self, folders: Mapping[str, Path], trouble: Callable[[str], None], threads: int = 0
+    ) -> None:
         if not folders:
             raise UserError("no index is named: --index NAME=FOLDER")
-        self._served = {name: ServedIndex(name, at, trouble) for name, at in folders.items()}
+        self._served = {
+            name: ServedIndex(name, at, trouble, threads) for name, at in folders.items()
+        }
 
     def names(self) -> list[str]:
         return list(self._served)

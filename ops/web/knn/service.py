@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from starlette.concurrency import run_in_threadpool
@@ -13,18 +13,19 @@ from starlette.exceptions import HTTPException
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.vectors.opened import Searcher
-from pairmill.ops.web.knn.encoder import Encoder, Vector
-from pairmill.ops.web.knn.knn_search import (
-    CANDIDATES,
-    Answers,
-    Filters,
-    Question,
-    search,
-    search_together,
+from pairmill.ops.web.knn.batch_search import (
+    AskedVectors,
+    BatchSearch,
+    KnnJob,
+    Row,
+    Searches,
+    shown,
 )
+from pairmill.ops.web.knn.encoder import Encoder, Vector
+from pairmill.ops.web.knn.knn_search import CANDIDATES, Answers, Filters, Question
 from pairmill.ops.web.knn.request import KnnQuery, QueryPart
 from pairmill.ops.web.knn.served import ServedIndex, ServedIndexes
-from pairmill.ops.web.knn.tags import Flags, KnnTags, TaggedReleases
+from pairmill.ops.web.knn.tags import KnnTags, TaggedReleases
 from pairmill.ops.web.knn.together import Together
 from pairmill.ops.web.limits import Gate
 from pairmill.ops.web.outside import fetch_image
@@ -32,7 +33,6 @@ from pairmill.ops.web.uploads import Decoder
 
 LARGE = 500  # result ids of a query that is let in by a gate of its own
 RATINGS = 10  # files rating0.npy to rating9.npy of LAION's aesthetic-predictor
-Row = dict[str, Any]
 RowsOf = Callable[[Sequence[int]], Mapping[int, Row]]
 
 
@@ -47,31 +47,16 @@ class Allowed:
 
 @dataclass(frozen=True)
 class KnnResult:
-    """rows: as the API answers them. notes: what became of what was asked, for X-Query."""
+    """body: the rows as the API answers them, JSON. notes: what became of what was asked, for
+    X-Query."""
 
-    rows: list[Row]
+    body: bytes
     notes: list[str]
 
-
-@dataclass(frozen=True)
-class AskedVectors:
-    """The vectors of a query, float32[dims], L2-normalised. vector: of what the user asked, to
-    which similarities are; ranked: the same, moved towards beauty if that was asked for."""
-
-    vector: Vector
-    ranked: Vector
-    left_out: frozenset[int]
-
-
-@dataclass(frozen=True)
-class KnnJob:
-    """A query whose vector is known, the index and the tags that it began with."""
-
-    query: KnnQuery
-    opened: Searcher
-    asked: AskedVectors
-    question: Question
-    tags: KnnTags
+    @property
+    def rows(self) -> list[Row]:
+        found: list[Row] = msgspec.json.decode(self.body)
+        return found
 
 
 @dataclass
@@ -79,6 +64,7 @@ class KnnService:
     """Indexes, the encoders of their models (by digest), and the tags of releases.
 
     aesthetics: by dims, ten vectors. rows_of: rows of the releases by SAMPLE_ID, for /metadata.
+    searches: where searches are made; in this process by default.
     """
 
     indexes: ServedIndexes
@@ -88,10 +74,31 @@ class KnnService:
     decoder: Decoder
     aesthetics: Mapping[int, Sequence[Vector]] = field(default_factory=dict)
     rows_of: RowsOf | None = None
+    searches: Searches | None = None
     large: Gate = field(default_factory=lambda: Gate(2, 6))
 
     def __post_init__(self) -> None:
-        self.together: Together[KnnJob, tuple[Answers, list[Row]]] = Together(self._found)
+        self._searches: Searches = self.searches or BatchSearch(
+            self.indexes, self.releases, unsafe=self.allowed.unsafe
+        )
+        self._together: Together[KnnJob, tuple[Answers, bytes]] = Together(
+            self._searches.found, threads=self._searches.at_once
+        )
+
+    def start(self) -> None:
+        """What waits for queries. Raises UserError."""
+        self.decoder.start()
+        for encoder in self.encoders.values():
+            encoder.start()
+        self._searches.start()
+
+    def stop(self) -> None:
+        """End it, after the batches that are at work."""
+        for encoder in self.encoders.values():
+            encoder.stop()
+        self.decoder.stop()
+        self._together.close()
+        self._searches.stop()
 
     async def knn(self, query: KnnQuery) -> KnnResult:
         """Raises UserError for a query that cannot be asked, HTTPException 404 for an index or a
@@ -105,19 +112,21 @@ class KnnService:
         tags = self.releases.tags
         self._say_filters(query, tags, notes)
         filters = Filters(query.deduplicate, query.safe, query.peaceful, asked.left_out)
-        job = KnnJob(query, opened, asked, Question(asked.ranked, query.ids, filters), tags)
+        question = Question(asked.ranked, query.ids, filters)
+        job = KnnJob(replace(query, parts=()), asked, question)
+        to_the_end = self._searches.to_the_end
         if query.ids > LARGE:
             async with self.large:
-                found, rows = await run_in_threadpool(self._to_the_end, job, None)
+                found, body = await run_in_threadpool(to_the_end, job, None)
         else:
-            found, rows = await self.together.ask(job)
+            found, body = await self._together.ask(job)
             if not found.exhausted:  # in a thread of its own: the others go on
-                found, rows = await run_in_threadpool(self._to_the_end, job, found)
+                found, body = await run_in_threadpool(to_the_end, job, found)
         if not found.enough:
             notes.append(f"partial: {len(found.ids)} of {query.ids} among the nearest {CANDIDATES}")
         if query.safe and not tags.tagged:
             notes.append("nothing is shown: no release here has a tag of safety")
-        return KnnResult(rows, notes)
+        return KnnResult(body, notes)
 
     async def _asked(
         self, query: KnnQuery, served: ServedIndex, opened: Searcher, notes: list[str]
@@ -168,68 +177,6 @@ class KnnService:
         if query.peaceful and not tags.has_violence:
             notes.append("violence: no release here has a column of it")
 
-    def _found(self, jobs: Sequence[KnnJob]) -> list[tuple[Answers, list[Row]]]:
-        """Of each job its answers among the first candidates, and their rows if these are enough.
-        Those of one index and as many candidates are one search."""
-        alike: dict[tuple[int, int, int], list[int]] = {}
-        for i, job in enumerate(jobs):
-            key = id(job.opened), id(job.tags), job.question.candidates()
-            alike.setdefault(key, []).append(i)
-        answers: dict[int, tuple[Answers, list[Row]]] = {}
-        for (_, _, k), places in alike.items():
-            own = [jobs[i] for i in places]
-            first = own[0]
-            found = search_together(first.opened, [job.question for job in own], k, first.tags)
-            # those that fall short are asked again: no rows yet
-            told = [each if each.exhausted else Answers() for each in found]
-            rows = self._rows(own, told)
-            answers.update(zip(places, zip(found, rows, strict=True), strict=True))
-        return [answers[i] for i in range(len(jobs))]
-
-    def _to_the_end(self, job: KnnJob, before: Answers | None) -> tuple[Answers, list[Row]]:
-        found = search(job.opened, job.question, job.tags, before)
-        return found, self._rows([job], [found])[0]
-
-    def _rows(self, jobs: Sequence[KnnJob], found: Sequence[Answers]) -> list[list[Row]]:
-        """The rows of each job's answers; of one index, and looked up for all at once."""
-        firsts = [each.ids[: job.query.images] for job, each in zip(jobs, found, strict=True)]
-        flat = [sample for first in firsts for sample in first]
-        pairs = jobs[0].opened.pairs(flat)
-        # one whose URL is gone was removed while this query was under way
-        kept = [sample for sample in flat if sample in pairs]
-        columns: list[Row] = []
-        for sample in kept:
-            url, text = pairs[sample]
-            columns.append({"url": url, "caption": text})
-        jobs[0].tags.add_columns(kept, columns)
-        rows, at = [], iter(columns)
-        for job, each, first in zip(jobs, found, firsts, strict=True):
-            hidden: frozenset[int] = frozenset()
-            if not (job.query.safe and job.query.peaceful):
-                may = self._shown(first).tolist()
-                hidden = frozenset(one for one, yes in zip(first, may, strict=True) if not yes)
-            own: list[Row] = []
-            similarities = np.round(np.array(_similarities(job, each), np.float64), 6).tolist()
-            for i, sample in enumerate(each.ids):
-                row: Row = {}
-                if i < len(first):
-                    if sample not in pairs:
-                        continue
-                    row = next(at)
-                    if sample in hidden:
-                        row = {}
-                row["id"], row["similarity"] = sample, similarities[i]
-                own.append(row)
-            rows.append(own)
-        return rows
-
-    def _shown(self, ids: Sequence[int]) -> Flags:
-        """Whether URL and text of each sample may be told, whatever a request asks for: bool[n]."""
-        if self.allowed.unsafe:
-            return np.ones(len(ids), bool)
-        asked, tags = np.array(ids, np.int64), self.releases.tags
-        return tags.safe(asked) & tags.peaceful(asked)
-
     def metadata(self, ids: Sequence[int], index: str | None) -> list[Row]:
         """Of each id its row: url, caption, the releases that it is in, and their columns. A sample
         that is not in the index, or that may not be shown, has an empty one, and ``why``."""
@@ -238,7 +185,8 @@ class KnnService:
         columns = self.releases.tags.columns(ids)
         more = self.rows_of(ids) if self.rows_of else {}
         answers: list[Row] = []
-        for sample, own, may in zip(ids, columns, self._shown(ids), strict=True):
+        may_show = shown(ids, self.releases.tags, unsafe=self.allowed.unsafe)
+        for sample, own, may in zip(ids, columns, may_show, strict=True):
             if sample not in pairs:
                 answers.append({"id": sample, "metadata": {}, "why": "not in this index"})
             elif not may:
@@ -249,16 +197,6 @@ class KnnService:
                 row = dict(more.get(sample, {})) | {"url": url, "caption": text} | own
                 answers.append({"id": sample, "metadata": row})
         return answers
-
-
-def _similarities(job: KnnJob, found: Answers) -> list[float]:
-    """To what was asked, where the order is by something else."""
-    asked = job.asked
-    if asked.ranked is asked.vector or not found.ids:
-        return found.similarities
-    vectors = job.opened.vectors(np.array(found.ids, np.uint64))
-    cosines: list[float] = (vectors @ asked.vector / np.linalg.norm(vectors, axis=1)).tolist()
-    return cosines
 
 
 def _unit(vector: Vector) -> Vector:

@@ -44,7 +44,8 @@ class Together(Generic[Asked, Told]):
 
     def _start(self) -> None:
         while self._free and self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            some = min(self._most, -(-len(self._waiting) // self._free))  # none of them idle
+            batch = [self._waiting.popleft() for _ in range(some)]
             batch = [each for each in batch if not each[1].done()]  # else its client has gone
             if not batch:
                 continue

@@ -24,7 +24,9 @@ TEXTS = vectors(ROWS, 2, DIMS)
 IDS = np.array(sample_ids(ROWS), np.uint64)
 ASKED = TEXTS[:60].astype(np.float32)
 KINDS = ["hnsw", "ivfpq", "shards", "merged"]
-RECALL = 0.9  # a build's 0.95 is of its own 50 queries: of these 60 it is one or two hundredths less
+RECALL = (
+    0.9  # a build's 0.95 is of its own 50 queries: of these 60 it is one or two hundredths less
+)
 
 
 @pytest.fixture(scope="module")
