@@ -23,7 +23,7 @@ def measure(quick: bool, theirs: str = "") -> dict[str, Any]:
     live = pages_live.measure(quick)
     explore = pages_explore.measure(True)
     large = {} if quick else {"explore_1e7": pages_explore.measure(False)}
-    knn = pages_knn.measure(quick, theirs=theirs)
+    knn = pages_knn.measure(quick, theirs=theirs, processes=os.cpu_count() or 1)
     named = {
         "live_rps": live["live_rps"],
         "explore_p95_ms": explore["explore_p95_ms"],

@@ -138,4 +138,4 @@ class Graph:
             return np.zeros((0, self.dims), np.float16)
         # Index.get looks at each vector in Python, which costs three times the copy
         found: Any = self._index._compiled.get_many(rows.astype(np.uint64), ScalarKind.F16)
-        return np.stack(found).view(np.float16).reshape(len(rows), self.dims)
+        return np.concatenate(found).view(np.float16).reshape(len(rows), self.dims)
