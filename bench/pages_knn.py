@@ -55,6 +55,7 @@ PAIRMILL = str(Path(sys.executable).with_name("pairmill"))
 DIMS, IMAGES, CLIENTS, OVERLOAD = 512, 40, 16, 160
 PART = 100_000  # rows that are made at once
 QUERIES = 500
+DATA = "data-2"  # of --keep: raised where other data are made
 EFFORTS = (32, 48, 64, 96, 128, 192, 256, 384)
 
 
@@ -245,8 +246,11 @@ def measure(
     rows, seconds = rows or (100_000 if quick else 1_000_000), seconds or (5 if quick else 20)
     with tempfile.TemporaryDirectory() as name:
         folder = (keep or Path(name)).absolute()
+        if (folder / "index").exists() and not (folder / DATA).exists():
+            raise SystemExit(f"{folder} has the data of another version: name an empty folder")
         if not (folder / "index").exists():
             folder.mkdir(exist_ok=True)
+            (folder / DATA).touch()
             make_data(folder, rows)
             command = [PAIRMILL, "index", "build", str(folder / "export"),
                        "--out", str(folder / "index")]  # fmt: skip

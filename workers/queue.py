@@ -81,13 +81,17 @@ class Queue:
         self.patience = patience
         self.reach = Reach()
         self.serving = False
-        self._hurry = threading.Event()
+        self._hurry, self._abandoned = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     def close(self) -> None:
-        with self._lock:
-            self._disconnect()
+        # a call that was abandoned closes its connection itself, and nobody waits for it
+        if self._lock.acquire(blocking=not self._abandoned.is_set()):
+            try:
+                self._disconnect()
+            finally:
+                self._lock.release()
 
     def hurry(self) -> None:
         """From now on, give up at the first failed connection: the process is ending."""
@@ -103,7 +107,8 @@ class Queue:
                 own.shutdown(socket.SHUT_RDWR)
 
     def abandon(self) -> None:
-        """End the call of another thread that nobody waits for: it holds the queue until then."""
+        """End the call of another thread, for which nobody waits, as soon as it can be ended."""
+        self._abandoned.set()  # before cut, which sees no connection while one is being made
         self.hurry()
         self.cut()
 
@@ -281,6 +286,8 @@ class Queue:
                 connection.close()
                 raise Refused(wrong)
             self._connection = connection
+            if self._abandoned.is_set():
+                raise psycopg.OperationalError("nobody waits for this call")
         return self._connection
 
     def _disconnect(self) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 
 import psycopg
 
-ANSWER_SECONDS = 10.0  # of a server that took the login, and then stands still
+# of a server that took the login, and then stands still; as PgBouncer's query_wait_timeout, since
+# behind it the first statement waits for one of the login's connections to the server
+ANSWER_SECONDS = 120.0
 SETTINGS = {
     "DateStyle": "ISO, MDY",  # psycopg reads no other
     "TimeZone": "UTC",

@@ -148,11 +148,11 @@ replication = mill(
 
 ended_session = mill(
     "ended_session",
-    "Sessions of workers that the watchdog has ended, of the last 30 days. No foreign key: behind the session that is to be ended a migration may wait for mill.worker.",
+    "Sessions of workers that the watchdog has ended, of the last 30 days, 10,000 at most. No foreign key: behind the session that is to be ended a migration may wait for mill.worker.",
     identity("ended_session_id", "Key"),
     col("at", TIMESTAMP, "When it was ended", server_default=NOW),
     col("login", Text, "Its login"),
-    col("state", Text, "As pg_stat_activity.state: idle in transaction, active; empty where it was not known"),
+    col("state", Text, "As pg_stat_activity.state: idle in transaction, active, idle; empty where it was not known"),
     col("seconds", Double, "So long its transaction was open; of a session without one, the session"),
     Index(None, "at"),
 )

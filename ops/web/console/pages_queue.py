@@ -43,8 +43,8 @@ SESSIONS = (
     ("seconds", "Transaction open for", "seconds"), ("is_waiting", "Waits for a lock", "yes"),
 )  # fmt: skip
 ENDED = (
-    ("at", "Ended", "ago"), ("worker", "Worker", "worker"), ("state", "State", "text"),
-    ("seconds", "Transaction open for", "seconds"),
+    ("worker", "Worker", "worker"), ("state", "State", "text"), ("sessions", "Sessions", "number"),
+    ("longest", "Open for at most", "seconds"), ("at", "The last", "ago"),
 )  # fmt: skip
 WAITING = (
     ("kind", "Kind", "text"), ("purpose", "Purpose", "text"), ("model", "Model", "text"),
@@ -102,7 +102,7 @@ def overview(request: Request, visitor: Visitor, form: Any) -> Response:
         ended=section("Ended by the watchdog", ENDED, r.kept("sessions_ended"),
                       "None within 30 days.",
                       "Workers' sessions without a query for 15 s in a transaction, or ten minutes"
-                      " in one."),
+                      " in one, and those of disabled logins."),
         stewards=stewards, steward_seconds=seen,
         steward_late=bool(known.rows) and (seen is None or seen > STEWARD_LATE),
         watchdog_can=bool(first(known.rows).get("watchdog_can", True)),

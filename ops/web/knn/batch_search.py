@@ -17,6 +17,7 @@ from pairmill.ops.web.knn.served import ServedIndexes
 from pairmill.ops.web.knn.tags import Flags, KnnTags, TaggedReleases
 
 Row = dict[str, Any]
+ModelOfIndex = tuple[str, int]  # its digest, and dims
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,16 @@ class AskedVectors:
 
 @dataclass(frozen=True)
 class KnnJob:
-    """A query whose vector is known. query: without its parts, which may be large."""
+    """A query whose vector is known. query: without its parts, which may be large. model: that made
+    the vector."""
 
     query: KnnQuery
+    model: ModelOfIndex
     asked: AskedVectors
     question: Question
+
+
+Found = tuple[Answers, bytes]  # with the rows, a list in JSON
 
 
 class Searches(Protocol):
@@ -48,11 +54,11 @@ class Searches(Protocol):
 
     def stop(self) -> None: ...
 
-    def found(self, jobs: Sequence[KnnJob]) -> list[tuple[Answers, bytes]]:
-        """Of each job its answers among the first candidates, and their rows, a list in JSON, if
-        these are enough."""
+    def found(self, jobs: Sequence[KnnJob]) -> list[Found | None]:
+        """Of each job its answers among the first candidates, with rows if these are enough; None
+        where the index is of another model by now."""
 
-    def to_the_end(self, job: KnnJob, before: Answers | None) -> tuple[Answers, bytes]:
+    def to_the_end(self, job: KnnJob, before: Answers | None) -> Found | None:
         """The same, until there are enough. before: of ``found``."""
 
 
@@ -87,24 +93,29 @@ class BatchSearch:
 
     def stop(self) -> None: ...
 
-    def found(self, jobs: Sequence[KnnJob]) -> list[tuple[Answers, bytes]]:
+    def found(self, jobs: Sequence[KnnJob]) -> list[Found | None]:
         # those of one index and as many candidates are one search
-        alike: dict[tuple[str | None, int], list[int]] = {}
+        alike: dict[tuple[str | None, ModelOfIndex, int], list[int]] = {}
         for i, job in enumerate(jobs):
-            alike.setdefault((job.query.index, job.question.candidates()), []).append(i)
+            key = job.query.index, job.model, job.question.candidates()
+            alike.setdefault(key, []).append(i)
         tags = self.releases.tags
-        answers: dict[int, tuple[Answers, bytes]] = {}
-        for (name, k), places in alike.items():
+        answers: dict[int, Found] = {}
+        for (name, model, k), places in alike.items():
             own, opened = [jobs[i] for i in places], self._indexes.get(name).current()
+            if model_of(opened) != model:
+                continue
             found = search_together(opened, [job.question for job in own], k, tags)
             # those that fall short are asked again: no rows yet
             told = [each if each.exhausted else Answers() for each in found]
             rows = self._rows(opened, tags, own, told)
             answers.update(zip(places, zip(found, rows, strict=True), strict=True))
-        return [answers[i] for i in range(len(jobs))]
+        return [answers.get(i) for i in range(len(jobs))]
 
-    def to_the_end(self, job: KnnJob, before: Answers | None) -> tuple[Answers, bytes]:
+    def to_the_end(self, job: KnnJob, before: Answers | None) -> Found | None:
         opened, tags = self._indexes.get(job.query.index).current(), self.releases.tags
+        if model_of(opened) != job.model:
+            return None
         found = search(opened, job.question, tags, before)
         return found, self._rows(opened, tags, [job], [found])[0]
 
@@ -143,6 +154,10 @@ class BatchSearch:
                 own.append(row)
             rows.append(msgspec.json.encode(own))
         return rows
+
+
+def model_of(opened: Searcher) -> ModelOfIndex:
+    return opened.info.model["digest"], opened.info.dims
 
 
 def shown(ids: Sequence[int], tags: KnnTags, *, unsafe: bool) -> Flags:

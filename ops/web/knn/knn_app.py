@@ -20,6 +20,7 @@ from pairmill.ops.web.knn import front
 from pairmill.ops.web.knn import knn_page as page
 from pairmill.ops.web.knn.request import knn_query, metadata_query, sample_id
 from pairmill.ops.web.knn.service import KnnService, header_text
+from pairmill.workers.safe_text import say_traceback
 
 SITE = Site(
     name="knn",
@@ -70,10 +71,12 @@ def make_knn(
             # what is there now stays, and need not be looked through again
             gc.freeze()
             refreshing = asyncio.create_task(_refresh(service))
-            yield
-            refreshing.cancel()
-            with suppress(asyncio.CancelledError):
-                await refreshing
+            try:
+                yield
+            finally:
+                refreshing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await refreshing
         finally:
             gc.unfreeze()
             await run_in_threadpool(service.stop)
@@ -84,7 +87,10 @@ def make_knn(
 async def _refresh(service: KnnService) -> None:
     while True:
         await asyncio.sleep(REFRESH_SECONDS)
-        await run_in_threadpool(service.releases.refresh)
+        try:
+            await run_in_threadpool(service.releases.refresh)
+        except Exception as error:  # or tags would stay as they are, in silence
+            say_traceback(error)
 
 
 def json_response(value: object) -> Response:

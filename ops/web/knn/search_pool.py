@@ -13,19 +13,20 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from pairmill.ops.errors import UserError
-from pairmill.ops.web.knn.batch_search import KnnJob, SearchSetup
+from pairmill.ops.web.knn.batch_search import Found, KnnJob, SearchSetup
 from pairmill.ops.web.knn.knn_search import Answers
 from pairmill.ops.web.uploads import without_secrets
 
-# for a process that is to be free, whose batch takes some hundredths of a second
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 20.0  # for a free process; a batch takes some hundredths
+ANSWER_SECONDS = 30.0  # then it hangs, and is killed
+AGAIN_SECONDS = 5.0  # after a start in vain
 ONE_PROCESSOR = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class _Process:
-    """One process, which has its indexes open. Raises UserError where it cannot have them."""
+    """One process. Its connection is used, and closed, by whoever took it alone. Raises OSError."""
 
-    def __init__(self, setup: SearchSetup) -> None:
+    def __init__(self) -> None:
         self.connection, theirs = Pipe()
         with theirs:
             handle = theirs.fileno()
@@ -35,31 +36,31 @@ class _Process:
                 env=without_secrets(os.environ) | ONE_PROCESSOR,
                 pass_fds=[handle],
                 start_new_session=True,  # Ctrl-C at the terminal is the page's to handle
-            )  # fmt: skip
-        self.connection.send(setup)
+            )
 
-    def await_ready(self) -> None:
-        try:
-            trouble = self.connection.recv()
-        except (EOFError, OSError):
-            raise UserError("a search process ended at its start: see what it said") from None
+    def open(self, setup: SearchSetup) -> None:
+        """Returns when it has its files open, however long that takes. Raises UserError where it
+        cannot have them, OSError or EOFError where it died."""
+        self.connection.send(setup)
+        trouble = self.connection.recv()
         if trouble is not None:
             raise UserError(trouble)
 
     def ask(self, *message: Any) -> Any:
-        """Raises OSError or EOFError where it died."""
+        """Raises OSError or EOFError where it died, or hangs."""
         self.connection.send(message)
+        if not self.connection.poll(ANSWER_SECONDS):
+            raise EOFError
         return self.connection.recv()
 
-    def end(self) -> None:
+    def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.connection.close()
 
 
 class SearchPool:
-    """So many processes, each for one batch at a time. One that dies is started anew, and its batch
-    asked for once more. trouble: called with a sentence about it."""
+    """So many processes, each for one batch at a time. One that dies or hangs is started anew, and
+    its batch is asked of another, once. trouble: called with a sentence about it."""
 
     def __init__(self, setup: SearchSetup, processes: int, trouble: Callable[[str], None]) -> None:
         self.at_once = processes
@@ -67,80 +68,99 @@ class SearchPool:
         self._free: queue.LifoQueue[_Process] = queue.LifoQueue()
         self._all: set[_Process] = set()
         self._lock = threading.Lock()
-        self._stopped = True
+        self._ended = threading.Event()
 
     def start(self) -> None:
-        self._stopped = False
-        begun = [self._begin() for _ in range(self.at_once)]  # they read their files side by side
-        for process in begun:
-            process.await_ready()
-            self._free.put(process)
+        self._ended.clear()
+        try:
+            begun = [self._begin() for _ in range(self.at_once)]  # they read their files together
+            for process in begun:
+                process.open(self._setup)
+                self._free.put(process)
+        except (OSError, EOFError) as error:
+            why = f": {error}" if str(error) else ", and said why, if it could"
+            raise UserError(f"a search process ended at its start{why}") from None
 
     def stop(self) -> None:
         """End them, those at work too: their batches are 503."""
         with self._lock:
-            self._stopped = True
+            self._ended.set()
             left = list(self._all)
         for process in left:
             process.process.kill()
         for process in left:
-            self._end(process)
+            process.kill()
+        while True:
+            try:
+                self._end(self._free.get_nowait())
+            except queue.Empty:
+                return
 
-    def found(self, jobs: Sequence[KnnJob]) -> list[tuple[Answers, bytes]]:
-        answers: list[tuple[Answers, bytes]] = self._asked("found", jobs)
+    def found(self, jobs: Sequence[KnnJob]) -> list[Found | None]:
+        answers: list[Found | None] = self._asked("found", jobs)
         return answers
 
-    def to_the_end(self, job: KnnJob, before: Answers | None) -> tuple[Answers, bytes]:
-        answer: tuple[Answers, bytes] = self._asked("to_the_end", job, before)
+    def to_the_end(self, job: KnnJob, before: Answers | None) -> Found | None:
+        answer: Found | None = self._asked("to_the_end", job, before)
         return answer
 
     def _asked(self, *message: Any) -> Any:
-        """Raises HTTPException 503 where none can be had, or two have died of it."""
-        try:
-            process = self._free.get(timeout=WAIT_SECONDS)
-        except queue.Empty:
-            raise _busy() from None
-        try:
+        """Raises HTTPException 503 where no process is free, or two have died of it."""
+        for _ in range(2):
+            try:
+                process = self._free.get(timeout=WAIT_SECONDS)
+            except queue.Empty:
+                break
             try:
                 good, told = process.ask(*message)
             except (OSError, EOFError):
-                process = self._anew(process)
-                good, told = process.ask(*message)
-        except (OSError, EOFError, UserError):
-            raise _busy() from None
-        finally:
+                if self._ended.is_set():
+                    self._end(process)
+                    break
+                threading.Thread(target=self._replace, args=(process,), daemon=True).start()
+                continue
             self._free.put(process)
-        if good:
-            return told
-        raise UserError(told) if told else _busy()
+            if good:
+                return told
+            if told is not None:
+                raise UserError(told)
+            raise RuntimeError("a search failed: its process has said why")
+        raise HTTPException(503, "the search is not to be had now", headers={"Retry-After": "5"})
 
-    def _anew(self, dead: _Process) -> _Process:
+    def _replace(self, dead: _Process) -> None:
+        """Start another in place of one that died or hangs; where that fails, again and again."""
         self._end(dead)
-        if not self._stopped:
+        if not self._ended.is_set():
             code = dead.process.returncode
             self._trouble(f"a search process ended (exit code {code}): another is started")
-        process = self._begin()
-        try:
-            process.await_ready()
-        except UserError as error:
-            self._end(process)
-            self._trouble(f"no search process can be started: {error}")
-            raise
-        return process
+        said = ""
+        while not self._ended.is_set():
+            try:
+                process = self._begin()
+                try:
+                    process.open(self._setup)
+                except BaseException:
+                    self._end(process)
+                    raise
+            except (OSError, EOFError, UserError) as error:
+                if str(error) != said and not self._ended.is_set():
+                    said = str(error)
+                    self._trouble(f"no search process can be started: {said or 'it ended'}")
+                self._ended.wait(AGAIN_SECONDS)
+            else:
+                self._free.put(process)
+                return
 
     def _begin(self) -> _Process:
         with self._lock:
-            if self._stopped:
+            if self._ended.is_set():
                 raise OSError("the service is stopped")
-            process = _Process(self._setup)
+            process = _Process()
             self._all.add(process)
         return process
 
     def _end(self, process: _Process) -> None:
-        process.end()
+        process.kill()
+        process.connection.close()
         with self._lock:
             self._all.discard(process)
-
-
-def _busy() -> HTTPException:
-    return HTTPException(503, "the search is not to be had now", headers={"Retry-After": "5"})

@@ -2,9 +2,11 @@
 given. It ends when the page's end of the socket does."""
 
 import gc
+import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -19,7 +21,9 @@ def main(handle: int) -> None:
     """The first message is a SearchSetup, answered by None or the sentence of its UserError; the
     others are ("found", jobs) and ("to_the_end", job, before), answered by (True, answer), or
     (False, the sentence of a UserError, or None for a fault of the program)."""
-    with Connection(handle) as page:
+    # a service manager sends it to all processes; the page ends its own when their batches are done
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with Connection(handle) as page, suppress(EOFError, OSError):
         try:
             search = BatchSearch.of(page.recv(), lambda sentence: say(sentence, err=True))
         except UserError as error:
@@ -29,11 +33,8 @@ def main(handle: int) -> None:
         gc.freeze()  # what is there now stays, and need not be looked through again
         page.send(None)
         while True:
-            try:
-                name, *given = page.recv()
-                page.send(_answer(search, name, given))
-            except (EOFError, OSError):
-                return
+            name, *given = page.recv()
+            page.send(_answer(search, name, given))
 
 
 def _answer(search: BatchSearch, name: str, given: list[Any]) -> tuple[bool, Any]:
@@ -49,7 +50,10 @@ def _answer(search: BatchSearch, name: str, given: list[Any]) -> tuple[bool, Any
 def _refresh(search: BatchSearch) -> None:
     while True:
         time.sleep(REFRESH_SECONDS)
-        search.releases.refresh()
+        try:
+            search.releases.refresh()
+        except Exception as error:  # or tags would stay as they are, in silence
+            say_traceback(error)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,15 @@ from pairmill.ops.vectors.opened import Searcher
 from pairmill.ops.web.knn.batch_search import (
     AskedVectors,
     BatchSearch,
+    Found,
     KnnJob,
     Row,
     Searches,
+    model_of,
     shown,
 )
 from pairmill.ops.web.knn.encoder import Encoder, Vector
-from pairmill.ops.web.knn.knn_search import CANDIDATES, Answers, Filters, Question
+from pairmill.ops.web.knn.knn_search import CANDIDATES, Filters, Question
 from pairmill.ops.web.knn.request import KnnQuery, QueryPart
 from pairmill.ops.web.knn.served import ServedIndex, ServedIndexes
 from pairmill.ops.web.knn.tags import KnnTags, TaggedReleases
@@ -78,10 +80,9 @@ class KnnService:
     large: Gate = field(default_factory=lambda: Gate(2, 6))
 
     def __post_init__(self) -> None:
-        self._searches: Searches = self.searches or BatchSearch(
-            self.indexes, self.releases, unsafe=self.allowed.unsafe
-        )
-        self._together: Together[KnnJob, tuple[Answers, bytes]] = Together(
+        self._own = BatchSearch(self.indexes, self.releases, unsafe=self.allowed.unsafe)
+        self._searches: Searches = self.searches or self._own
+        self._together: Together[KnnJob, Found | None] = Together(
             self._searches.found, threads=self._searches.at_once
         )
 
@@ -93,12 +94,12 @@ class KnnService:
         self._searches.start()
 
     def stop(self) -> None:
-        """End it, after the batches that are at work."""
+        """End it, after the batch that is at work in this process."""
         for encoder in self.encoders.values():
             encoder.stop()
         self.decoder.stop()
+        self._searches.stop()  # first: its batches end by that
         self._together.close()
-        self._searches.stop()
 
     async def knn(self, query: KnnQuery) -> KnnResult:
         """Raises UserError for a query that cannot be asked, HTTPException 404 for an index or a
@@ -113,15 +114,18 @@ class KnnService:
         self._say_filters(query, tags, notes)
         filters = Filters(query.deduplicate, query.safe, query.peaceful, asked.left_out)
         question = Question(asked.ranked, query.ids, filters)
-        job = KnnJob(replace(query, parts=()), asked, question)
-        to_the_end = self._searches.to_the_end
-        if query.ids > LARGE:
+        job = KnnJob(replace(query, parts=()), model_of(opened), asked, question)
+        if query.ids > LARGE:  # in this process: a few would hold all others
             async with self.large:
-                found, body = await run_in_threadpool(to_the_end, job, None)
+                told = await run_in_threadpool(self._own.to_the_end, job, None)
         else:
-            found, body = await self._together.ask(job)
-            if not found.exhausted:  # in a thread of its own: the others go on
-                found, body = await run_in_threadpool(to_the_end, job, found)
+            told = await self._together.ask(job)
+            if told and not told[0].exhausted:  # in a thread of its own: the others go on
+                told = await run_in_threadpool(self._searches.to_the_end, job, told[0])
+        if told is None:
+            why = "the index was replaced at this moment: ask again"
+            raise HTTPException(503, why, headers={"Retry-After": "1"})
+        found, body = told
         if not found.enough:
             notes.append(f"partial: {len(found.ids)} of {query.ids} among the nearest {CANDIDATES}")
         if query.safe and not tags.tagged:

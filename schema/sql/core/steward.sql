@@ -110,12 +110,14 @@ begin
         get diagnostics more = row_count;
         swept := swept + more;
     end loop;
-    delete from mill.ended_session where at < now() - interval '30 days';
+    -- a login that comes again and again is ended 37,000 times a day
+    delete from mill.ended_session
+     where at < now() - interval '30 days' or ended_session_id <= (select max(ended_session_id) from mill.ended_session) - 10000;
     return swept;
 end
 $$;
 comment on function api.sweep_inbox_v1 is
-    'Deletes rows of the inboxes that were not submitted before their lease ended, and what the watchdog noted more than 30 days ago.';
+    'Deletes rows of the inboxes that were not submitted before their lease ended, and what the watchdog noted more than 30 days or 10,000 sessions ago.';
 
 create function api.sweep_host_files_v1() returns bigint
 language plpgsql security definer
@@ -155,7 +157,7 @@ comment on function api.ensure_partitions_v1 is 'Makes the partitions that the n
 create function api.watchdog_v1(p_idle_seconds integer default 15, p_busy_seconds integer default 600) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '500ms'
+set lock_timeout = '0'  -- so that it is the caller's again at the end
 as $$
 declare
     prefix constant text := left(current_database(), 40) || '_';
@@ -187,15 +189,18 @@ begin
             seconds := seconds || a.seconds::double precision;
         end if;
     end loop;
-    begin
-        insert into mill.ended_session (login, state, seconds)
-        select * from unnest(logins, states, seconds);
-    exception when lock_not_available then
-        null;  -- the note is lost, and not the session's end
-    end;
+    if cardinality(logins) > 0 then
+        begin
+            perform set_config('lock_timeout', '500ms', true);
+            insert into mill.ended_session (login, state, seconds)
+            select * from unnest(logins, states, seconds);
+        exception when others then
+            null;  -- the note is lost (a lock, a full disk), and not that sessions were ended
+        end;
+    end if;
     return cardinality(logins);
 end
 $$;
 comment on function api.watchdog_v1 is
-    'Ends sessions of workers that are idle in a transaction, or at work in one, for too long: they keep locks, and dead rows from vacuum. '
+    'Ends sessions of workers that are idle in a transaction, or at work in one, for too long: they keep locks, and dead rows from vacuum; and those of disabled logins. '
     'Returns how many, and notes each in mill.ended_session; null where `pairmill db secure` has not given it the right.';

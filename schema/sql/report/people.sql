@@ -101,9 +101,9 @@ create view report.ended_session as
 select e.ended_session_id, e.at, w.name as worker, e.state, e.seconds
   from mill.ended_session e
   left join mill.worker w using (login);
-comment on view report.ended_session is 'Sessions of workers that the watchdog has ended, of the last 30 days: they left a transaction open.';
+comment on view report.ended_session is 'Sessions that the watchdog has ended, of the last 30 days, 10,000 at most: of workers that left a transaction open, or are disabled.';
 comment on column report.ended_session.ended_session_id is 'Key; later is higher';
 comment on column report.ended_session.at is 'When it was ended';
 comment on column report.ended_session.worker is 'The worker''s name; null where it is gone';
-comment on column report.ended_session.state is 'What it did: idle in transaction, active; empty where that was not known';
+comment on column report.ended_session.state is 'What it did: idle in transaction, active; idle, of a disabled login; empty where that was not known';
 comment on column report.ended_session.seconds is 'So long its transaction was open; of a session without one, the session';
