@@ -49,6 +49,10 @@ class ServedDemo:
         children = {page: self._start(page, *given) for page, given in options.items()}
         self.urls |= {page: _address(page, child) for page, child in children.items()}
 
+    def serve(self, page: str, *options: str) -> str:
+        """The address of one more process of a page."""
+        return _address(page, self._start(page, *options))
+
     def _start(self, page: str, *options: str) -> subprocess.Popen[str]:
         program = [sys.executable, *self.line.program, "web", page, "--bind", "127.0.0.1:0"]
         child = subprocess.Popen(
