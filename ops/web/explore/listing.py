@@ -1,13 +1,13 @@
 """Pages of a release's rows, with counts and histograms that follow the filter."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 
 from pairmill.ops.web.explore.open_releases import OpenRelease, Row
 from pairmill.ops.web.explore.row_filters import AskedRows, Condition, RowFilter, conditions, sorts
@@ -21,7 +21,6 @@ from pairmill.ops.web.explore.row_summaries import (
 
 CACHED = 500  # summaries, some kB each
 PLACES = 32  # filters whose rows' positions are kept, 0.4 MB each at most
-Kept = TypeVar("Kept")
 Key = tuple[str, bool, RowFilter]
 Found = list[tuple[float, int, int | None]]  # what is ordered by, SAMPLE_ID, position
 
@@ -42,8 +41,8 @@ class Listing:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[Key, RowSummary] = OrderedDict()
-        self._places: OrderedDict[Key, npt.NDArray[np.int32]] = OrderedDict()
+        self._known: LRUCache[Key, RowSummary] = LRUCache(CACHED)
+        self._places: LRUCache[Key, npt.NDArray[np.int32]] = LRUCache(PLACES)
 
     def page(self, release: OpenRelease, asked: AskedRows, hidden: Any) -> RowPage:
         wanted = conditions(asked.filter, release)
@@ -71,17 +70,10 @@ class Listing:
         if summary is None:
             summary = summary_of(release, parts, positions)
         with self._lock:
-            _remember(self._known, key, summary, CACHED)
+            self._known[key] = summary
             if positions is not None:
-                _remember(self._places, key, positions, PLACES)
+                self._places[key] = positions
         return summary, positions
-
-
-def _remember(known: OrderedDict[Key, Kept], key: Key, value: Kept, most: int) -> None:
-    known[key] = value
-    known.move_to_end(key)
-    if len(known) > most:
-        known.popitem(last=False)
 
 
 def _page_of(release: OpenRelease, asked: AskedRows, positions: npt.NDArray[np.int32]) -> Found:

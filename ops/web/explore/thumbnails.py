@@ -8,9 +8,10 @@ unsafe, or of which no release says that it is safe, is blurred until it is clic
 import io
 import threading
 import time
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from cachetools import TLRUCache
 from PIL import Image, ImageFilter
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -45,22 +46,25 @@ class KeptThumbnail:
 
 
 class ThumbnailCache:
-    """Thumbnails of URLs: bounded in bytes and seconds, one fetch of a URL at a time."""
+    """Thumbnails of URLs: bounded in bytes and seconds, one fetch of a URL at a time. clock: as
+    time.monotonic."""
 
-    def __init__(self, decoder: Decoder, most_bytes: int = KEPT_BYTES) -> None:
-        self._decoder, self._most = decoder, most_bytes
+    def __init__(
+        self,
+        decoder: Decoder,
+        most_bytes: int = KEPT_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._decoder, self._clock = decoder, clock
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, KeptThumbnail] = OrderedDict()
-        self._bytes = 0
+        self._kept: TLRUCache[str, KeptThumbnail] = TLRUCache(
+            most_bytes, lambda url, kept, now: kept.until, clock, _size
+        )
         self._fetching: dict[str, threading.Event] = {}
 
     def known(self, url: str) -> KeptThumbnail | None:
         with self._lock:
-            found = self._kept.get(url)
-            if found is None or found.until < time.monotonic():
-                return None
-            self._kept.move_to_end(url)
-            return found
+            return self._kept.get(url)
 
     def get(self, url: str) -> KeptThumbnail:
         """From memory, or fetched and decoded; blocks. What failed is not tried again at once."""
@@ -79,10 +83,10 @@ class ThumbnailCache:
         try:
             body = fetch_image(url, limit_bytes=LIMIT_BYTES, seconds=SECONDS)
             image = self._decoder.read(body).thumbnail
-            made = KeptThumbnail(image, time.monotonic() + KEPT_SECONDS)
+            made = KeptThumbnail(image, self._clock() + KEPT_SECONDS)
             self._keep(url, made)
         except UserError as problem:
-            made = KeptThumbnail(None, time.monotonic() + FAILED_SECONDS, str(problem))
+            made = KeptThumbnail(None, self._clock() + FAILED_SECONDS, str(problem))
             self._keep(url, made)
         finally:
             with self._lock:
@@ -91,19 +95,11 @@ class ThumbnailCache:
 
     def _keep(self, url: str, made: KeptThumbnail) -> None:
         with self._lock:
-            self._drop(url)
             self._kept[url] = made
-            self._bytes += _size(url, made)
-            while self._bytes > self._most:
-                self._drop(next(iter(self._kept)))
-
-    def _drop(self, url: str) -> None:
-        if old := self._kept.pop(url, None):
-            self._bytes -= _size(url, old)
 
 
-def _size(url: str, kept: KeptThumbnail) -> int:
-    return len(url) + len(kept.image or b"") + 200
+def _size(kept: KeptThumbnail) -> int:
+    return len(kept.image or b"") + 300  # with its URL
 
 
 def routes(settings: ExploreSettings) -> list[BaseRoute]:

@@ -9,13 +9,13 @@ gets 503 at once, instead of an answer after its client has gone.
 import asyncio
 import queue
 import threading
-from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 from starlette.exceptions import HTTPException
 
 from pairmill.ops.errors import UserError
@@ -62,9 +62,9 @@ class Encoder:
         waiting: int = WAITING,
         remembered: int = REMEMBERED,
     ) -> None:
-        self._model, self._batch, self._remembered = model, batch, remembered
+        self._model, self._batch = model, batch
         self._queue: queue.Queue[_Asked | None] = queue.Queue(waiting)
-        self._known: OrderedDict[str, Vector] = OrderedDict()
+        self._known: LRUCache[str, Vector] = LRUCache(remembered)
         self._under_way: dict[str, _Asked] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -87,7 +87,6 @@ class Encoder:
         """float32[dims], L2-normalised. Raises HTTPException 503 where too many wait."""
         with self._lock:
             if (vector := self._known.get(text)) is not None:
-                self._known.move_to_end(text)
                 return vector
             asked = self._under_way.get(text)
             if asked is None:
@@ -146,8 +145,6 @@ class Encoder:
                     self._under_way.pop(asked.what, None)
                     if not isinstance(answer, Exception):
                         self._known[asked.what] = answer
-            while len(self._known) > self._remembered:
-                self._known.popitem(last=False)
         for asked, answer in zip(batch, answers, strict=True):
             if not asked.answer.set_running_or_notify_cancel():
                 continue
