@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
-from pairmill.ops.web.explore.open_releases import OpenRelease, Row
+from pairmill.ops.web.explore.release_rows import OpenRelease, Row
 from pairmill.ops.web.explore.row_filters import AskedRows, Condition, RowFilter, conditions, sorts
 from pairmill.ops.web.explore.row_summaries import (
     RowSummary,

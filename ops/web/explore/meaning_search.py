@@ -11,8 +11,8 @@ from starlette.routing import BaseRoute, Route
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
 from pairmill.ops.web.explore.knn_client import HOW, KnnClient, NearSample
-from pairmill.ops.web.explore.open_releases import OpenRelease, Row
 from pairmill.ops.web.explore.posted import posted
+from pairmill.ops.web.explore.release_rows import OpenRelease, Row
 from pairmill.ops.web.explore.row_pages import asks_json, path_of, plain_row
 from pairmill.ops.web.limits import Rate
 from pairmill.ops.web.render import render

@@ -18,8 +18,8 @@ from pairmill.ops.admin.removal_entries import Entry, parse
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.explore.explore_calls import KEYS_AT_ONCE, KnownUrl
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
-from pairmill.ops.web.explore.open_releases import OpenRelease, Row
 from pairmill.ops.web.explore.posted import posted
+from pairmill.ops.web.explore.release_rows import OpenRelease, Row
 from pairmill.ops.web.failures import wants_json
 from pairmill.ops.web.limits import Rate
 from pairmill.ops.web.render import render

@@ -10,7 +10,8 @@ from pathlib import Path
 from pairmill.ops.errors import UserError
 from pairmill.ops.release.folder import read_release
 from pairmill.ops.web.explore import working_copy
-from pairmill.ops.web.explore.open_releases import OpenRelease, Releases
+from pairmill.ops.web.explore.open_releases import Releases
+from pairmill.ops.web.explore.release_rows import OpenRelease
 from pairmill.ops.web.explore.working_copy import Progress
 
 LOOK_SECONDS = 5.0

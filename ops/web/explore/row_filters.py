@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.explore.duck import quoted
-from pairmill.ops.web.explore.open_releases import OpenRelease
+from pairmill.ops.web.explore.release_rows import OpenRelease
 from pairmill.ops.web.explore.text_words import text_condition
 from pairmill.workers.safe_text import safe
 

@@ -18,7 +18,7 @@ from pairmill.ops.errors import UserError
 from pairmill.ops.web.explore.duck import QueryTooLong
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
 from pairmill.ops.web.explore.listing import Listing, RowPage
-from pairmill.ops.web.explore.open_releases import OpenRelease, Row
+from pairmill.ops.web.explore.release_rows import OpenRelease, Row
 from pairmill.ops.web.explore.row_filters import CHOICES, NONE, RANGES, AskedRows, parse, sorts
 from pairmill.ops.web.explore.row_summaries import RowHistogram
 from pairmill.ops.web.explore.same_pictures import same_pictures

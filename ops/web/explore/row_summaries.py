@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pairmill.ops.web.explore.duck import quoted
-from pairmill.ops.web.explore.open_releases import OpenRelease
+from pairmill.ops.web.explore.release_rows import OpenRelease
 from pairmill.ops.web.explore.row_filters import Condition
 
 BOUND = 100_000

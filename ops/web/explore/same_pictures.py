@@ -9,7 +9,7 @@ from psycopg_pool import PoolTimeout
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.explore.evidence import evidence
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
-from pairmill.ops.web.explore.open_releases import OpenRelease, Row
+from pairmill.ops.web.explore.release_rows import OpenRelease, Row
 
 SHOWN = 24
 NEAREST = 48  # samples whose dHash is compared

@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from pairmill.ops.release.keep_list_ids import IDS
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
-from pairmill.ops.web.explore.open_releases import OpenRelease
+from pairmill.ops.web.explore.release_rows import OpenRelease
 from pairmill.ops.web.explore.row_filters import AskedRows, conditions, parse
 from pairmill.ops.web.explore.row_pages import served
 from pairmill.ops.web.explore.row_summaries import values_of, where

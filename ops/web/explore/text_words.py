@@ -10,7 +10,7 @@ from pairmill.ops.errors import UserError
 from pairmill.ops.web.explore.working_copy import words_sql
 
 if TYPE_CHECKING:
-    from pairmill.ops.web.explore.open_releases import OpenRelease
+    from pairmill.ops.web.explore.release_rows import OpenRelease
 
 MOST_WORDS = 20
 

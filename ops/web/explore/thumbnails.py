@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 
 from pairmill.ops.errors import UserError
 from pairmill.ops.web.explore.explore_settings import ExploreSettings
-from pairmill.ops.web.explore.open_releases import OpenRelease, Row
+from pairmill.ops.web.explore.release_rows import OpenRelease, Row
 from pairmill.ops.web.limits import Gate, Rate
 from pairmill.ops.web.outside import check_outside, fetch_image
 from pairmill.ops.web.uploads import Decoder
